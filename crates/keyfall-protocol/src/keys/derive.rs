@@ -1,0 +1,153 @@
+//! The one derivation of Keyfall.
+//!
+//! `XL(K, label, ctx, L) = HKDF-Expand-SHA256(K.bytes, det-CBOR ["KF1", label, K.kid, K.epoch,
+//! K.gen, ctx, L], L)`: FORMATS section 3, REQUIREMENTS.
+
+use aws_lc_rs::{digest, hkdf};
+use minicbor::Encoder;
+
+use crate::ids::{Generation, Handle, KeyEpoch, KeyId, SessionId, TerminalNumber};
+use crate::keys::{Secret, SrtpSuite};
+
+/// What a derived value is for. Two labels never give the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Label {
+    /// The next generation of the same key.
+    Renew,
+    /// Opens a command that is sealed to one terminal (obey key).
+    ToTerminal,
+    /// The public name of a recipient at one generation.
+    Handle,
+    /// AES-KW key for the key-encryption key (wrap and cover keys).
+    Wrap,
+    /// SRTP master key and salt (master key).
+    Srtp,
+    /// What may be shown of a key.
+    Fingerprint,
+}
+
+impl Label {
+    /// The text in the derivation.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Renew => "renew",
+            Self::ToTerminal => "to-terminal",
+            Self::Handle => "handle",
+            Self::Wrap => "wrap",
+            Self::Srtp => "srtp",
+            Self::Fingerprint => "fingerprint",
+        }
+    }
+}
+
+/// The `ctx` of a derivation: what makes it one message's or one stretch of traffic's own.
+#[derive(Clone, Copy, Debug)]
+pub enum Context {
+    /// CBOR null.
+    Null,
+    /// `[iv]`: one message.
+    Iv([u8; 12]),
+    /// `[suite, sender, session, n, SSRC]`: one stretch of media of one sender.
+    Media { suite: SrtpSuite, sender: TerminalNumber, session: SessionId, n: u16, ssrc: u32 },
+}
+
+/// XL over raw key bytes; the typed keys are its only callers outside tests.
+pub(super) fn expand(
+    prk: &[u8; 32],
+    label: Label,
+    id: (KeyId, KeyEpoch, Generation),
+    context: &Context,
+    out: &mut [u8],
+) {
+    let mut info = [0u8; INFO_MAX];
+    let used = {
+        let mut rest = &mut info[..];
+        let before = rest.len();
+        encode_info(&mut rest, label, id, context, out.len())
+            .expect("INFO_MAX holds the longest label and context");
+        before - rest.len()
+    };
+    let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk);
+    let info = [&info[..used]];
+    prk.expand(&info, OutLen(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("every L of the key schedule is below 255 blocks");
+}
+
+fn encode_info(
+    into: &mut &mut [u8],
+    label: Label,
+    (kid, epoch, generation): (KeyId, KeyEpoch, Generation),
+    context: &Context,
+    len: usize,
+) -> Result<(), minicbor::encode::Error<minicbor::encode::write::EndOfSlice>> {
+    let mut e = Encoder::new(into);
+    e.array(7)?.str("KF1")?.str(label.text())?;
+    e.u64(kid.get())?.u32(epoch.get())?.u32(generation.get())?;
+    match context {
+        Context::Null => e.null()?,
+        Context::Iv(iv) => e.array(1)?.bytes(iv)?,
+        Context::Media { suite, sender, session, n, ssrc } => e
+            .array(5)?
+            .u8(suite.number())?
+            .u32(sender.get())?
+            .bytes(session.as_bytes())?
+            .u16(*n)?
+            .u32(*ssrc)?,
+    };
+    e.u64(len as u64)?;
+    Ok(())
+}
+
+/// `HKDF-Expand-SHA256(HKDF-Extract(salt, ikm), info, 32)` for keys that are not in the hierarchy:
+/// the seals of stores and packages.
+#[must_use]
+pub fn fleet_expand(salt: &[u8], ikm: &[u8], info: &[u8]) -> Secret<32> {
+    Secret::init_with(|out| {
+        hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+            .extract(ikm)
+            .expand(&[info], OutLen(32))
+            .and_then(|okm| okm.fill(out))
+            .expect("32 octets are one block");
+    })
+}
+
+/// The key tag of an MKI without its generation: the first two octets of
+/// SHA-256(det-CBOR ["KF1", "tag", kid, epoch]) (FORMATS section 6).
+#[must_use]
+pub fn key_tag(kid: KeyId, epoch: KeyEpoch) -> [u8; 2] {
+    let mut text = [0u8; 32];
+    let used = {
+        let mut rest = &mut text[..];
+        let before = rest.len();
+        let mut e = Encoder::new(&mut rest);
+        e.array(4)
+            .and_then(|e| e.str("KF1"))
+            .and_then(|e| e.str("tag"))
+            .and_then(|e| e.u64(kid.get()))
+            .and_then(|e| e.u32(epoch.get()))
+            .expect("32 octets hold the longest tag text");
+        before - rest.len()
+    };
+    let hash = digest::digest(&digest::SHA256, &text[..used]);
+    [hash.as_ref()[0], hash.as_ref()[1]]
+}
+
+/// The handle of a rank-1 key at its generation.
+pub(super) fn handle(prk: &[u8; 32], id: (KeyId, KeyEpoch, Generation)) -> Handle {
+    let mut out = [0; 5];
+    expand(prk, Label::Handle, id, &Context::Null, &mut out);
+    Handle::new(out)
+}
+
+struct OutLen(usize);
+
+impl hkdf::KeyType for OutLen {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// Longest info: label "to-terminal", the largest integers and the media context.
+const INFO_MAX: usize = 80;

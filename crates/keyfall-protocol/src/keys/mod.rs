@@ -1,0 +1,17 @@
+//! Keys of the three ranks, the one-way step, derivation and wrapping (FORMATS section 3).
+//!
+//! One type a rank; the step consumes; nothing here can be cloned, printed or serialised.
+
+mod derive;
+mod hierarchy;
+mod ring;
+mod secret;
+mod suite;
+mod wrap;
+
+pub use derive::{Context, Label, fleet_expand, key_tag};
+pub use hierarchy::{Master, MasterKey, Obey, ObeyKey, PreSharedKey, SrtpMaster, Wrap, WrapKey};
+pub use ring::{Ring, Slot};
+pub use secret::Secret;
+pub use suite::SrtpSuite;
+pub use wrap::{KeyEncryptionKey, Sealed, WRAPPED_LEN};
