@@ -4,8 +4,6 @@
 //! ends; a newer one may wait for its activation time while the older still sends
 //! (INVARIANT 5: receive before send).
 
-use std::time::Duration;
-
 use crate::ids::{Generation, KeyEpoch, Tick};
 use crate::keys::PreSharedKey;
 
@@ -36,10 +34,10 @@ impl<R> Ring<R> {
         &self.newest
     }
 
-    /// The key of exactly `generation`, where it is held.
+    /// The key of exactly that epoch and generation, where it is held.
     #[must_use]
-    pub fn at(&self, generation: Generation) -> Option<&PreSharedKey<R>> {
-        self.all().find(|key| key.generation() == generation)
+    pub fn at(&self, epoch: KeyEpoch, generation: Generation) -> Option<&PreSharedKey<R>> {
+        self.all().find(|key| key.epoch() == epoch && key.generation() == generation)
     }
 
     /// Every key held, newest first.
@@ -47,35 +45,40 @@ impl<R> Ring<R> {
         std::iter::once(&self.newest).chain(self.older.iter().rev().map(|slot| &slot.key))
     }
 
-    /// Steps to `target` and keeps what was newest until `now + grace`. Does nothing where the
-    /// target is not newer (INVARIANT 1).
-    pub fn renew_to(&mut self, target: Generation, now: Tick, grace: Duration) {
-        if target <= self.newest.generation() {
-            return;
-        }
-        let next = self.newest.duplicate().renew_to(target);
-        self.replace(next, now, grace);
-    }
-
-    /// Installs a key that was received or derived in scratch; the caller has seen that it is
-    /// newer. An older epoch's keys stay until their own grace ends.
-    pub fn replace(&mut self, next: PreSharedKey<R>, now: Tick, grace: Duration) {
+    /// Installs a key that was renewed, received or derived in scratch; the caller has seen that
+    /// it is newer. What was newest is received for as long as `until` says.
+    pub fn replace(&mut self, next: PreSharedKey<R>, until: Tick) {
         let old = std::mem::replace(&mut self.newest, next);
         if self.older.len() == OLDER_MAX {
             self.older.remove(0);
         }
-        self.older.push(Slot { key: old, until: now.plus(grace) });
+        self.older.push(Slot { key: old, until });
     }
 
-    /// Wipes what is past its grace. Returns when to call again.
-    pub fn expire(&mut self, now: Tick) -> Option<Tick> {
+    /// Steps to `target`. Does nothing where it is not newer (INVARIANT 1).
+    pub fn renew_to(&mut self, target: Generation, until: Tick) {
+        if target > self.newest.generation() {
+            let next = self.newest.duplicate().renew_to(target);
+            self.replace(next, until);
+        }
+    }
+
+    /// Older generations that waited for the newest to become active end at `until` now.
+    pub fn retire(&mut self, until: Tick) {
+        for slot in &mut self.older {
+            slot.until = slot.until.min(until);
+        }
+    }
+
+    /// Wipes what is past its grace.
+    pub fn expire(&mut self, now: Tick) {
         self.older.retain(|slot| slot.until > now);
-        self.older.iter().map(|slot| slot.until).min()
     }
 
-    /// Keeps only the keys of `epoch`: after an exclusion the old epoch has no grace.
-    pub fn drop_other_epochs(&mut self, epoch: KeyEpoch) {
-        self.older.retain(|slot| slot.key.epoch() == epoch);
+    /// When [`Self::expire`] has something to do next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Tick> {
+        self.older.iter().map(|slot| slot.until).min()
     }
 }
 

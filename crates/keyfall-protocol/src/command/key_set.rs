@@ -1,0 +1,189 @@
+//! KEYSET: which keys may sign what until when, signed by the root alone (FORMATS section 2).
+
+use crate::command::VerifyingKey;
+use crate::command::codec::{Reader, Writer, Written};
+use crate::error::DecodeError;
+use crate::ids::{GroupNumber, KeyName, UnixSeconds};
+use crate::schedule::FleetSchedule;
+
+/// The root's list of online keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeySet {
+    /// Rises with every KEYSET of one root.
+    pub version: u32,
+    pub issued_at: UnixSeconds,
+    pub keys: Vec<ListedKey>,
+    pub fleet_schedule: FleetSchedule,
+    pub limits: Limits,
+}
+
+/// One online key and its bounds, which terminals enforce.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedKey {
+    pub public: VerifyingKey,
+    pub class: SignerClass,
+    pub not_before: UnixSeconds,
+    pub expires: UnixSeconds,
+    /// Empty: all groups.
+    pub groups: Vec<GroupNumber>,
+}
+
+/// Three classes that never share a key, and the server's KEM keys (FORMATS section 2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignerClass {
+    /// TIME, RENEW, NOTIFY.
+    Beat,
+    /// KEYDIST, HEAL, EXCLUDE, STOP, START, POLICY.
+    Keys,
+    /// DELETE, INIT, LOCK, UNLOCK.
+    Erase,
+    /// Not a signing key: what terminals seal key requests to.
+    Kem,
+}
+
+impl SignerClass {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Beat => 1,
+            Self::Keys => 2,
+            Self::Erase => 3,
+            Self::Kem => 4,
+        }
+    }
+
+    /// The word in messages to people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Beat => "beat",
+            Self::Keys => "keys",
+            Self::Erase => "erase",
+            Self::Kem => "KEM",
+        }
+    }
+
+    const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Beat),
+            2 => Some(Self::Keys),
+            3 => Some(Self::Erase),
+            4 => Some(Self::Kem),
+            _ => None,
+        }
+    }
+}
+
+/// Fleet limits that only the root sets; policy may tighten them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Seconds from issued-at to lease end at the most.
+    pub longest_lease: u32,
+    /// Seconds that an old generation is received.
+    pub grace: u32,
+}
+
+impl Default for Limits {
+    /// FORMATS section 9: 72 h lease, 30 s grace.
+    fn default() -> Self {
+        Self { longest_lease: 72 * 3600, grace: 30 }
+    }
+}
+
+impl KeySet {
+    /// The listed key of that name.
+    #[must_use]
+    pub fn key(&self, name: KeyName) -> Option<&ListedKey> {
+        self.keys.iter().find(|key| key.public.name() == name)
+    }
+
+    /// The first listed key of a class.
+    #[must_use]
+    pub fn first_of(&self, class: SignerClass) -> Option<&ListedKey> {
+        self.keys.iter().find(|key| key.class == class)
+    }
+
+    pub(super) fn write(&self, e: &mut Writer<'_>) -> Written {
+        e.map(5)?.u8(1)?.u32(self.version)?.u8(2)?.u32(self.issued_at.get())?;
+        e.u8(3)?.array(self.keys.len() as u64)?;
+        for key in &self.keys {
+            e.array(6)?.bytes(key.public.name().as_bytes())?.bytes(key.public.as_bytes())?;
+            e.u8(key.class.number())?;
+            e.u32(key.not_before.get())?.u32(key.expires.get())?;
+            e.array(key.groups.len() as u64)?;
+            for group in &key.groups {
+                e.u32(group.get())?;
+            }
+        }
+        e.u8(4)?.array(3)?.u32(self.fleet_schedule.first.get())?;
+        e.u32(self.fleet_schedule.from.get())?.u32(self.fleet_schedule.period)?;
+        e.u8(8)?.map(2)?.u8(1)?.u32(self.limits.longest_lease)?;
+        e.u8(4)?.u32(self.limits.grace)?;
+        Ok(())
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut map = r.map("KEYSET")?;
+        map.key(r, 1, "version")?;
+        let version = r.uint32("version")?;
+        map.key(r, 2, "issued-at")?;
+        let issued_at = r.time("issued-at")?;
+        map.key(r, 3, "keys")?;
+        let mut keys = Vec::new();
+        for _ in 0..r.array_between("keys", 1, KEYS_MAX)? {
+            keys.push(ListedKey::read(r)?);
+        }
+        map.key(r, 4, "fleet schedule")?;
+        r.array("fleet schedule", 3)?;
+        let fleet_schedule = FleetSchedule {
+            first: r.generation()?,
+            from: r.time("t0")?,
+            period: r.uint32("P0")?,
+        };
+        if fleet_schedule.period == 0 {
+            return Err(DecodeError::OutOfRange { what: "P0" });
+        }
+        map.key(r, 8, "limits")?;
+        let mut limits = r.map("limits")?;
+        limits.key(r, 1, "longest lease")?;
+        let longest_lease = r.uint32("longest lease")?;
+        limits.key(r, 4, "grace")?;
+        let grace = r.uint32("grace")?;
+        limits.end()?;
+        map.end()?;
+        Ok(Self {
+            version,
+            issued_at,
+            keys,
+            fleet_schedule,
+            limits: Limits { longest_lease, grace },
+        })
+    }
+}
+
+impl ListedKey {
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.array("listed key", 6)?;
+        let name = KeyName::new(r.octets("key name")?);
+        let public = VerifyingKey::new(r.octets("public key")?);
+        if public.name() != name {
+            return Err(DecodeError::OutOfRange { what: "key name" });
+        }
+        let class = SignerClass::from_number(r.uint("class")?)
+            .ok_or(DecodeError::OutOfRange { what: "class" })?;
+        let not_before = r.time("not before")?;
+        let expires = r.time("expires")?;
+        let mut groups = Vec::new();
+        for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
+            groups.push(
+                GroupNumber::new(r.uint32("group")?)
+                    .ok_or(DecodeError::OutOfRange { what: "group" })?,
+            );
+        }
+        Ok(Self { public, class, not_before, expires, groups })
+    }
+}
+
+const KEYS_MAX: u64 = 12;
+const GROUPS_MAX: u64 = 64;

@@ -1,0 +1,137 @@
+//! Why something was refused: counted here, never answered on the wire.
+
+use std::fmt;
+
+use crate::ids::Tick;
+
+macro_rules! drop_reasons {
+    ($($variant:ident, $code:literal, $name:literal, $sentence:literal;)*) => {
+        /// Why a frame, a packet or a trial came to nothing. Each has a code that
+        /// `keyfall explain` knows.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+        pub enum DropReason {
+            $(#[doc = $sentence] $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of the codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code that `keyfall explain` takes.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The name in counters, logs and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence: what it means and what usually causes it.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$variant => $sentence,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Malformed, "KF-1001", "malformed",
+        "The octets are not one of our commands: noise on the carrier, another program on the same address, or a newer version.";
+    UnknownSigner, "KF-1002", "unknown_signer",
+        "The command names a signing key that the KEYSET held does not list: another fleet's server, or a key that was replaced.";
+    WrongClass, "KF-1003", "wrong_class",
+        "The key that signed may not sign this type of command: a stolen or misconfigured signing key.";
+    BadSignature, "KF-1004", "bad_signature",
+        "The signature does not fit: a forgery, or damage on the way.";
+    SignerExpired, "KF-1005", "signer_expired",
+        "The signing key was not yet or no longer valid when it signed: the server needs new online keys.";
+    PastNotAfter, "KF-1006", "past_not_after",
+        "The command is past its own end: a recording was played back, or this terminal's time runs ahead.";
+    NotNewer, "KF-1007", "not_newer",
+        "The command states nothing newer than what is held: the carousel repeats, as it should.";
+    NotAddressed, "KF-1008", "not_addressed",
+        "The distribution is for others: none of its handles is this terminal's.";
+    AboveBound, "KF-1009", "above_bound",
+        "The number is above what its signer may claim by the root's schedule: a stolen signing key.";
+    NotHeld, "KF-1010", "not_held",
+        "The command is about a group whose key this terminal does not hold: it is not a member, or the key has not arrived yet.";
+    NewerEpoch, "KF-1011", "newer_epoch",
+        "The group has a newer epoch than the one held: wait for the KEYDIST on the carousel; until then this terminal does not send in that group.";
+    TimeBackwards, "KF-1012", "time_backwards",
+        "The beacon is older than the time already known: a recording, or carriers with different delay.";
+    TimeTooFar, "KF-1013", "time_too_far",
+        "The beacon jumps further ahead than the powered-on time allows: a stolen beat key, or a first beacon that was a recording; restart the terminal to begin anew.";
+    GroupNotAllowed, "KF-1014", "group_not_allowed",
+        "The key that signed may not speak for this group.";
+    DoesNotOpen, "KF-1015", "does_not_open",
+        "The distribution names this terminal's handle but does not open with its key: a chance match of handles, or a faulty server.";
+    KeySetNotNewer, "KF-1016", "keyset_not_newer",
+        "The KEYSET is the one held already: the carousel repeats, as it should.";
+    UnknownTag, "KF-2001", "unknown_tag",
+        "The packet's key tag fits no key of this group: another group's traffic, an older epoch, or a sender that is far ahead.";
+    TrialBudget, "KF-2002", "trial_budget",
+        "Too many packets asked for a trial derivation: a flood of forged generations or sessions; genuine senders get through as the budget refills.";
+    AboveCeiling, "KF-2003", "above_ceiling",
+        "The packet claims a generation above what the server has announced: forged, or this terminal has missed commands for long; RENEW, TIME or KEYDIST will close the gap.";
+    OlderGeneration, "KF-2004", "older_generation",
+        "The packet is under a generation whose grace has ended: its sender lags and will catch up, or it is a recording.";
+    Authentication, "KF-2005", "authentication",
+        "The packet's tag does not verify: forged, damaged, or made with another suite.";
+    Replayed, "KF-2006", "replayed",
+        "The packet was delivered before: the network doubled it, or somebody plays a recording.";
+    BeforeWindow, "KF-2007", "before_window",
+        "The packet is older than the replay window reaches.";
+    NotMedia, "KF-2008", "not_media",
+        "The datagram is not an SRTP or SRTCP packet of ours.";
+    OwnPacket, "KF-2009", "own_packet",
+        "The packet carries this terminal's own sender number: its own multicast came back.";
+    LeaseOver, "KF-2010", "lease_over",
+        "The lease of the group's key has ended: a newer RENEW or KEYDIST extends it.";
+    Held, "KF-2011", "held_back",
+        "The packet waited for its stream's first mark to be stored and the queue was full.";
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.code())
+    }
+}
+
+/// How often each [`DropReason`] occurred since the machine was made, and when last.
+#[derive(Debug, Clone)]
+pub struct DropCounters([(u64, Tick); DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self([(0, Tick::default()); DropReason::ALL.len()])
+    }
+}
+
+impl DropCounters {
+    /// Counts one.
+    pub fn count(&mut self, now: Tick, reason: DropReason) {
+        if let Some((count, last)) = self.0.get_mut(reason as usize) {
+            *count = count.saturating_add(1);
+            *last = now;
+        }
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).map_or(0, |&(count, _)| count)
+    }
+
+    /// What occurred at least once: the reason, how often, when last.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64, Tick)> + '_ {
+        DropReason::ALL
+            .iter()
+            .zip(&self.0)
+            .filter(|(_, (count, _))| *count > 0)
+            .map(|(&reason, &(count, last))| (reason, count, last))
+    }
+}

@@ -1,0 +1,310 @@
+//! What signed commands do (FORMATS sections 2.1 to 2.4). Each rule has a row in docs/RULES.md.
+
+use crate::command::{
+    Body, Command, Floor, KeyDist, ListedKey, Renew, RenewEntry, SignerClass, Target, Time,
+    Unverified, Verified,
+};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, UnixSeconds};
+use crate::stats::DropReason;
+use crate::terminal::group::Group;
+use crate::terminal::{Cause, Event, Terminal};
+
+impl Terminal {
+    /// Looks first, verifies, then acts; whatever is wrong changes nothing (INVARIANT 4).
+    pub(super) fn on_frame(&mut self, octets: &[u8]) -> Result<(), DropReason> {
+        let frame = Unverified::decode(octets).map_err(|_| DropReason::Malformed)?;
+        self.look(frame.command())?;
+        let (verified, signer) = self.authorise(frame)?;
+        let command = verified.command();
+        self.step_fleet(command.fleet_generation);
+        match &command.body {
+            Body::Time(time) => self.on_time(time, command, &signer),
+            Body::Renew(renew) => self.on_renew(renew, command, &signer),
+            Body::KeyDist(key_dist) => self.on_key_dist(key_dist, command, &signer),
+            Body::KeySet(_) => Err(DropReason::KeySetNotNewer),
+        }
+    }
+
+    /// What costs no cryptography: repeats and what is for others end here (KR-010, KR-011).
+    fn look(&self, command: &Command) -> Result<(), DropReason> {
+        let held = self.wrap.newest().generation();
+        let g = command.fleet_generation;
+        match &command.body {
+            Body::KeyDist(key_dist) if g <= held => {
+                let handle = self.handles.iter().find(|&&(generation, _)| generation == g);
+                let (_, handle) = handle.ok_or(DropReason::NotAddressed)?;
+                let named = key_dist.recipients().iter().any(|r| r.handle == *handle);
+                if named { Ok(()) } else { Err(DropReason::NotAddressed) }
+            }
+            Body::Renew(renew) if g <= held => {
+                let mut worst = DropReason::NotNewer;
+                for entry in &renew.entries {
+                    match self.renew_target(entry, command.issued_at) {
+                        Ok(_) => return Ok(()),
+                        Err(reason) => worst = reason,
+                    }
+                }
+                // A newer epoch is worth a verification: it stops sending.
+                if worst == DropReason::NewerEpoch { Ok(()) } else { Err(worst) }
+            }
+            Body::KeySet(key_set) if key_set.version <= self.key_set.version => {
+                Err(DropReason::KeySetNotNewer)
+            }
+            Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::KeySet(_) => Ok(()),
+        }
+    }
+
+    /// Signer known, of the right class, for that group, in its time; G within its bound; not past
+    /// the end; then the signature (KR-001 to KR-007).
+    fn authorise(&self, frame: Unverified<'_>) -> Result<(Verified, ListedKey), DropReason> {
+        let command = frame.command();
+        let Some(class) = command.body.signer_class() else {
+            // A newer KEYSET comes with the root's next signature; none is taken from others.
+            return Err(DropReason::KeySetNotNewer);
+        };
+        let signer = self.key_set.key(frame.signer()).ok_or(DropReason::UnknownSigner)?.clone();
+        if signer.class != class || signer.class == SignerClass::Kem {
+            return Err(DropReason::WrongClass);
+        }
+        let signed_in_time =
+            (signer.not_before..=signer.expires).contains(&command.issued_at);
+        if !signed_in_time || self.time().is_some_and(|now| now > signer.expires) {
+            return Err(DropReason::SignerExpired);
+        }
+        if self.time().is_some_and(|now| now > command.not_after) {
+            return Err(DropReason::PastNotAfter);
+        }
+        if command.fleet_generation > self.key_set.fleet_schedule.bound(signer.expires) {
+            return Err(DropReason::AboveBound);
+        }
+        if let Target::Group(group) = command.target {
+            allowed(&signer, group)?;
+        }
+        let verified = frame.verify(&signer.public).ok_or(DropReason::BadSignature)?;
+        Ok((verified, signer))
+    }
+
+    /// G is the server's statement in every verified command.
+    fn step_fleet(&mut self, g: Generation) {
+        let from = self.wrap.newest().generation();
+        if g > from {
+            let until = self.keep_end();
+            self.wrap.renew_to(g, until);
+            self.list_handles();
+            self.dirty = true;
+            self.events.push(Event::FleetRenewed { from, to: g });
+        }
+    }
+
+    fn on_time(
+        &mut self,
+        time: &Time,
+        command: &Command,
+        signer: &ListedKey,
+    ) -> Result<(), DropReason> {
+        if !(signer.not_before..=signer.expires).contains(&time.seconds) {
+            return Err(DropReason::TimeTooFar);
+        }
+        let first = self.time().is_none();
+        self.time.accept(self.now, time.seconds)?;
+        if first {
+            self.events.push(Event::TimeHeard { seconds: time.seconds });
+        }
+        for floor in &time.floors {
+            self.on_floor(floor, command, signer);
+        }
+        Ok(())
+    }
+
+    /// A floor makes a terminal step or stop sending; it discards nothing.
+    fn on_floor(&mut self, floor: &Floor, command: &Command, signer: &ListedKey) {
+        let Some(KeyIdKind::Master(number)) = floor.kid.kind() else { return };
+        if allowed(signer, number).is_err()
+            || !within_bound(floor.epoch, floor.generation, signer.expires)
+        {
+            self.drops.count(self.now, DropReason::AboveBound);
+            return;
+        }
+        let until = self.grace_end();
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        if floor.epoch > group.epoch() {
+            announce(group, floor.epoch);
+        } else if floor.epoch == group.epoch() && floor.generation > group.newest() {
+            let from = group.newest();
+            let next = group.ring.newest().duplicate().renew_to(floor.generation);
+            group.install(next, None, until);
+            group.signed = group.signed.max(floor.generation);
+            self.dirty = true;
+            let (to, cause) = (floor.generation, Cause::Command);
+            self.events.push(Event::Renewed { group: number, from, to, cause });
+        }
+        let _ = command;
+    }
+
+    fn on_renew(
+        &mut self,
+        renew: &Renew,
+        command: &Command,
+        signer: &ListedKey,
+    ) -> Result<(), DropReason> {
+        let mut outcome = Err(DropReason::NotNewer);
+        for entry in &renew.entries {
+            match self.renew_one(entry, command, signer) {
+                Ok(()) => outcome = Ok(()),
+                Err(reason) if outcome.is_err() => outcome = Err(reason),
+                Err(reason) => self.drops.count(self.now, reason),
+            }
+        }
+        outcome
+    }
+
+    /// Which group an entry would change; why none.
+    fn renew_target(
+        &self,
+        entry: &RenewEntry,
+        issued_at: UnixSeconds,
+    ) -> Result<GroupNumber, DropReason> {
+        let number = match entry.kid.kind() {
+            Some(KeyIdKind::Master(number)) => number,
+            // Key id 0 says what G in the same command says.
+            Some(KeyIdKind::AllRankOne) => return Err(DropReason::NotNewer),
+            Some(KeyIdKind::Obey(_) | KeyIdKind::Wrap(_) | KeyIdKind::Cover(_)) | None => {
+                return Err(DropReason::NotHeld);
+            }
+        };
+        let group = self.groups.get(&number).ok_or(DropReason::NotHeld)?;
+        if entry.epoch > group.epoch() {
+            return Err(DropReason::NewerEpoch);
+        }
+        let newer = entry.epoch == group.epoch()
+            && (entry.schedule.generation > group.newest() || issued_at > group.issued_at);
+        if newer { Ok(number) } else { Err(DropReason::NotNewer) }
+    }
+
+    fn renew_one(
+        &mut self,
+        entry: &RenewEntry,
+        command: &Command,
+        signer: &ListedKey,
+    ) -> Result<(), DropReason> {
+        let target = self.renew_target(entry, command.issued_at);
+        if let Some(KeyIdKind::Master(number)) = entry.kid.kind() {
+            allowed(signer, number)?;
+            if !within_bound(entry.epoch, entry.schedule.generation, signer.expires) {
+                return Err(DropReason::AboveBound);
+            }
+            if target == Err(DropReason::NewerEpoch) {
+                if let Some(group) = self.groups.get_mut(&number) {
+                    announce(group, entry.epoch);
+                }
+            }
+        }
+        let number = target?;
+        let time = self.time();
+        let until = self.grace_end();
+        let longest_lease = self.key_set.limits.longest_lease;
+        let group = self.groups.get_mut(&number).ok_or(DropReason::NotHeld)?;
+        let to = entry.schedule.generation;
+        if to > group.newest() {
+            let from = group.newest();
+            let next = group.ring.newest().duplicate().renew_to(to);
+            let waits = time.filter(|&now| now < entry.schedule.activate_at);
+            group.install(next, waits.map(|_| entry.schedule.activate_at), until);
+            self.dirty = true;
+            self.events.push(Event::Renewed { group: number, from, to, cause: Cause::Command });
+        }
+        let changed = group.take_statement(
+            entry.schedule,
+            entry.lease_end,
+            command.issued_at,
+            longest_lease,
+        );
+        self.dirty |= changed;
+        Ok(())
+    }
+
+    fn on_key_dist(
+        &mut self,
+        key_dist: &KeyDist,
+        command: &Command,
+        signer: &ListedKey,
+    ) -> Result<(), DropReason> {
+        let g = command.fleet_generation;
+        let key = self.wrap.at(KeyEpoch::RANK_ONE, g).ok_or(DropReason::NotAddressed)?;
+        let handle = key.handle();
+        if !key_dist.recipients().iter().any(|recipient| recipient.handle == handle) {
+            return Err(DropReason::NotAddressed);
+        }
+        let contents = key_dist.open(key).ok_or(DropReason::DoesNotOpen)?;
+        let number = contents.key.group();
+        allowed(signer, number)?;
+        let (epoch, generation) = (contents.key.epoch(), contents.key.generation());
+        if !within_bound(epoch, generation, signer.expires) {
+            return Err(DropReason::AboveBound);
+        }
+        let longest_lease = self.key_set.limits.longest_lease;
+        let lease_end =
+            contents.lease_end.map(|end| end.min(command.issued_at.plus(longest_lease)));
+        let schedule = contents.schedule();
+        let waits = self.time().filter(|&now| now < contents.activate_at);
+        let until = self.grace_end();
+        let event = Event::KeyReceived { group: number, epoch, generation };
+        match self.groups.get_mut(&number) {
+            None => {
+                let group = Group::new(contents.key, schedule, lease_end, command.issued_at);
+                self.groups.insert(number, group);
+                self.events.push(event);
+            }
+            Some(group) if epoch > group.epoch() => {
+                group.install(contents.key, waits.map(|_| contents.activate_at), until);
+                group.schedule = schedule;
+                group.lease_end = lease_end;
+                group.issued_at = command.issued_at;
+                group.signed = generation;
+                group.announced = group.announced.filter(|&announced| announced > epoch);
+                self.events.push(event);
+            }
+            Some(group) if epoch == group.epoch() => {
+                let newer = generation > group.newest();
+                if newer {
+                    group.install(contents.key, waits.map(|_| contents.activate_at), until);
+                    self.events.push(event);
+                }
+                let changed = group.take_statement(
+                    schedule,
+                    lease_end,
+                    command.issued_at,
+                    longest_lease,
+                );
+                if !newer && !changed {
+                    return Err(DropReason::NotNewer);
+                }
+            }
+            Some(_) => return Err(DropReason::NotNewer),
+        }
+        self.dirty = true;
+        Ok(())
+    }
+}
+
+/// KR-006: a signing key speaks for its groups only.
+fn allowed(signer: &ListedKey, group: GroupNumber) -> Result<(), DropReason> {
+    if signer.groups.is_empty() || signer.groups.contains(&group) {
+        Ok(())
+    } else {
+        Err(DropReason::GroupNotAllowed)
+    }
+}
+
+/// KR-008: epochs at most seconds since 2026-01-01 until exp; master generations at most
+/// 64 · (1 + ceil((exp − birth of the epoch) / 600 s)).
+fn within_bound(epoch: KeyEpoch, generation: Generation, expires: UnixSeconds) -> bool {
+    let birth = epoch.birth();
+    let spans = expires.since(birth).div_ceil(600).saturating_add(1);
+    birth <= expires && generation.get() <= spans.saturating_mul(64)
+}
+
+/// Sending in the group stops until the KEYDIST of the newer epoch comes.
+fn announce(group: &mut Group, epoch: KeyEpoch) {
+    group.announced = Some(group.announced.map_or(epoch, |held| held.max(epoch)));
+}

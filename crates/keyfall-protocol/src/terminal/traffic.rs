@@ -1,0 +1,144 @@
+//! Which key opens or sends a packet (FORMATS sections 3.2 and 6; REQUIREMENTS,
+//! W-04).
+
+use crate::ids::{Generation, GroupNumber, KeyEpoch, Tick};
+use crate::keys::{MasterKey, key_tag};
+use crate::stats::DropReason;
+use crate::terminal::budget::Source;
+use crate::terminal::group::GAP_MAX;
+use crate::terminal::{Cause, Event, Terminal};
+
+/// What a packet of an unknown session says about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct TrafficQuery {
+    pub group: GroupNumber,
+    /// The first three octets of the MKI.
+    pub tag: [u8; 3],
+    pub source: Source,
+}
+
+/// The key that may open it.
+#[derive(Debug)]
+pub enum ReceiveKey<'t> {
+    /// A held generation.
+    Held(&'t MasterKey),
+    /// A newer generation, derived in scratch. If the packet opens under it, feed
+    /// [`Input::Opened`](crate::terminal::Input::Opened); else drop it, and nothing has happened.
+    Trial(Trial),
+}
+
+/// A generation that a packet claims and nobody has confirmed.
+#[derive(Debug)]
+pub struct Trial {
+    key: MasterKey,
+}
+
+impl Trial {
+    /// The scratch key.
+    #[must_use]
+    pub fn key(&self) -> &MasterKey {
+        &self.key
+    }
+}
+
+impl Terminal {
+    /// The key to send with in `group`: stored, active, inside its lease. `None` where the group
+    /// is not held or waits for a newer epoch.
+    #[must_use]
+    pub fn send_key(&self, group: GroupNumber) -> Option<&MasterKey> {
+        let group = self.groups.get(&group)?;
+        if group.lease_is_over(self.time()) { None } else { group.sending_key() }
+    }
+
+    /// Whether a group's key is held.
+    #[must_use]
+    pub fn holds(&self, group: GroupNumber) -> bool {
+        self.groups.contains_key(&group)
+    }
+
+    /// The stored marks of a group's received streams: nothing up to them is delivered again.
+    #[must_use]
+    pub fn marks(&self, group: GroupNumber) -> &[super::Mark] {
+        self.groups.get(&group).map_or(&[], |group| &group.marks)
+    }
+
+    /// Finds the key for a packet of a session that the relay does not know yet. Costs one token
+    /// of the budget and, for a generation not held, a derivation in scratch.
+    ///
+    /// # Errors
+    /// The reason why no key may be tried; it is counted already.
+    pub fn receive_key(
+        &mut self,
+        now: Tick,
+        query: TrafficQuery,
+    ) -> Result<ReceiveKey<'_>, DropReason> {
+        self.now = self.now.max(now);
+        match self.choose(query) {
+            Ok(Choice::Held(epoch, generation)) => Ok(self
+                .groups
+                .get(&query.group)
+                .and_then(|group| group.ring.at(epoch, generation))
+                .map(ReceiveKey::Held)
+                .expect("choose found it in the ring")),
+            Ok(Choice::Derive(generation)) => Ok(self
+                .groups
+                .get(&query.group)
+                .map(|group| group.ring.newest().duplicate().renew_to(generation))
+                .map(|key| ReceiveKey::Trial(Trial { key }))
+                .expect("choose found the group")),
+            Err(reason) => {
+                self.drops.count(self.now, reason);
+                Err(reason)
+            }
+        }
+    }
+
+    fn choose(&mut self, query: TrafficQuery) -> Result<Choice, DropReason> {
+        let time = self.time();
+        let group = self.groups.get(&query.group).ok_or(DropReason::NotHeld)?;
+        if group.lease_is_over(time) {
+            return Err(DropReason::LeaseOver);
+        }
+        if let Some(key) = group.ring.all().find(|key| key.tag() == query.tag) {
+            let choice = Choice::Held(key.epoch(), key.generation());
+            let granted = self.held_trials.take(self.now, query.source);
+            return if granted { Ok(choice) } else { Err(DropReason::TrialBudget) };
+        }
+        let newest = group.ring.newest();
+        let [hash @ .., low8] = query.tag;
+        if hash != key_tag(newest.kid(), newest.epoch()) {
+            return Err(DropReason::UnknownTag);
+        }
+        let ahead = u32::from(low8.wrapping_sub(newest.generation().low8()));
+        if ahead > GAP_MAX {
+            return Err(DropReason::OlderGeneration);
+        }
+        let claimed = newest.generation().plus(ahead);
+        if claimed > group.ceiling(time) {
+            return Err(DropReason::AboveCeiling);
+        }
+        if !self.unheld_trials.take(self.now, query.source) {
+            return Err(DropReason::TrialBudget);
+        }
+        Ok(Choice::Derive(claimed))
+    }
+
+    /// A member's packet opened: the older side renews. Sending follows when it is stored.
+    pub(super) fn on_opened(&mut self, trial: Trial) {
+        let until = self.grace_end();
+        let number = trial.key.group();
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        let (from, to) = (group.newest(), trial.key.generation());
+        if trial.key.epoch() != group.epoch() || to <= from {
+            return;
+        }
+        group.install(trial.key, None, until);
+        self.dirty = true;
+        self.events.push(Event::Renewed { group: number, from, to, cause: Cause::Gap });
+    }
+}
+
+enum Choice {
+    Held(KeyEpoch, Generation),
+    Derive(Generation),
+}
