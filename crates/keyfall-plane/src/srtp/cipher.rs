@@ -18,6 +18,9 @@ use crate::srtp::header::RTCP_FIXED;
 use crate::srtp::kdf::{Derivation, KeyUse};
 use crate::srtp::{Malformed, Mki, Refused};
 
+#[cfg(test)]
+mod tests;
+
 /// The session keys of one stretch: SRTP's and SRTCP's. Boxed by its holders; everything inside is
 /// wiped on drop.
 pub(super) struct SessionKeys {

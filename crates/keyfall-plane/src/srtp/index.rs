@@ -138,3 +138,54 @@ const REORDER_BLOCKS: usize = 3;
 /// A stream that was sent twice brings a duplicate beside each new packet; one that started over
 /// brings nothing but duplicates.
 const RESTART_AFTER_DUPLICATES: u8 = 8;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{MAX_INDEX, Sequencer, Stretch, nearest};
+    use crate::{NewSession, ProtectRefused};
+
+    #[test]
+    fn a_static_stream_ends_at_the_last_index() {
+        let mut sequencer = Sequencer::new();
+        sequencer.enter(MAX_INDEX - 2);
+        assert_eq!(sequencer.place(0xffff), Ok(MAX_INDEX));
+        sequencer.enter(MAX_INDEX);
+        assert_eq!(
+            sequencer.place(0),
+            Err(ProtectRefused::NewSession(NewSession::IndexExhausted))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn n_and_sequence_give_back_the_index(j in 10u8..=16, index in 0u64..1 << 32) {
+            let stretch = Stretch::new(j).expect("10 to 16");
+            if let Some(n) = stretch.number(index) {
+                prop_assert_eq!(stretch.index(n, index as u16), Some(index));
+            }
+        }
+
+        #[test]
+        fn an_index_is_given_back_only_inside_its_stretch(
+            j in 10u8..=16, n in any::<u16>(), sequence in any::<u16>(),
+        ) {
+            let stretch = Stretch::new(j).expect("10 to 16");
+            if let Some(index) = stretch.index(n, sequence) {
+                prop_assert_eq!(stretch.number(index), Some(n));
+                prop_assert_eq!(index as u16, sequence);
+            }
+        }
+
+        #[test]
+        fn the_nearest_index_is_never_more_than_half_a_round_away(
+            highest in 0u64..=MAX_INDEX, sequence in any::<u16>(),
+        ) {
+            if let Some(index) = nearest(highest, sequence) {
+                prop_assert_eq!(index as u16, sequence);
+                prop_assert!(index.abs_diff(highest) <= 0x8000);
+            }
+        }
+    }
+}

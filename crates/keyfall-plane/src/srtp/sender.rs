@@ -230,3 +230,29 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keyfall_protocol::keys::SrtpSuite;
+
+    use super::SrtpSender;
+    use crate::srtp::tests::{master_key, rtcp, stream};
+    use crate::{NewSession, ProtectRefused, Stretch};
+
+    #[test]
+    fn the_srtcp_index_never_wraps_but_asks_for_a_new_session() {
+        // RFC 3711 section 3.4: 31 bits.
+        let key = master_key(0);
+        let mut sender = SrtpSender::new(stream(SrtpSuite::AeadAes256Gcm), Stretch::default());
+        sender.next_rtcp = (1 << 31) - 1;
+        assert_eq!(sender.protect_rtcp(&key, &mut rtcp()), Ok((1 << 31) - 1));
+        for _ in 0..3 {
+            let mut packet = rtcp();
+            assert_eq!(
+                sender.protect_rtcp(&key, &mut packet),
+                Err(ProtectRefused::NewSession(NewSession::IndexExhausted))
+            );
+            assert_eq!(packet, rtcp());
+        }
+    }
+}
