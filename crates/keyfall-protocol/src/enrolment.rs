@@ -72,9 +72,10 @@ impl Identity {
     /// # Errors
     /// [`PackageError::KeySetNotSigned`].
     pub fn key_set(&self) -> Result<KeySet, PackageError> {
-        let frame =
-            Unverified::decode(&self.key_set_frame).map_err(PackageError::Malformed)?;
-        let verified = frame.verify(&self.root).ok_or(PackageError::KeySetNotSigned)?;
+        let frame = Unverified::decode(&self.key_set_frame).map_err(PackageError::Malformed)?;
+        let verified = frame
+            .verify(&self.root)
+            .ok_or(PackageError::KeySetNotSigned)?;
         match &verified.command().body {
             Body::KeySet(key_set) => Ok(key_set.clone()),
             Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) => Err(PackageError::KeySetNotSigned),
@@ -82,7 +83,10 @@ impl Identity {
     }
 
     pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.array(8)?.u32(self.number.get())?.str(&self.name)?.str(&self.fleet)?;
+        e.array(8)?
+            .u32(self.number.get())?
+            .str(&self.name)?
+            .str(&self.fleet)?;
         e.bytes(self.root.as_bytes())?.bytes(&self.key_set_frame)?;
         e.array(self.streams.len() as u64)?;
         for stream in &self.streams {
@@ -98,8 +102,10 @@ impl Identity {
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.array("identity", 8)?;
-        let number = TerminalNumber::new(r.uint32("terminal number")?)
-            .ok_or(DecodeError::OutOfRange { what: "terminal number" })?;
+        let number =
+            TerminalNumber::new(r.uint32("terminal number")?).ok_or(DecodeError::OutOfRange {
+                what: "terminal number",
+            })?;
         let name = short_text(r, "terminal name")?;
         let fleet = short_text(r, "fleet name")?;
         let root = VerifyingKey::new(r.octets("root key")?);
@@ -113,7 +119,16 @@ impl Identity {
             carriers.push(short_text(r, "carrier")?);
         }
         let keep_time = r.uint32("keep time")?;
-        Ok(Self { number, name, fleet, root, key_set_frame, streams, carriers, keep_time })
+        Ok(Self {
+            number,
+            name,
+            fleet,
+            root,
+            key_set_frame,
+            streams,
+            carriers,
+            keep_time,
+        })
     }
 }
 
@@ -182,7 +197,8 @@ impl EnrolmentPackage {
             e.array(6)?;
             self.identity.write(e)?;
             e.bytes(self.obey.secret().expose())?;
-            e.bytes(self.wrap.secret().expose())?.u32(self.wrap.generation().get())?;
+            e.bytes(self.wrap.secret().expose())?
+                .u32(self.wrap.generation().get())?;
             e.u32(self.issued_at.get())?.u32(self.expires.get())?;
             Ok(())
         });
@@ -223,9 +239,16 @@ pub(crate) fn secret(r: &mut Reader<'_>, what: &'static str) -> Result<Secret<32
 #[derive(Debug)]
 pub enum SealedPackage {
     /// Sealed to a request key.
-    ToRequest { encapsulated: Vec<u8>, ciphertext: Vec<u8> },
+    ToRequest {
+        encapsulated: Vec<u8>,
+        ciphertext: Vec<u8>,
+    },
     /// Sealed under a code.
-    UnderCode { salt: [u8; 16], iv: [u8; 12], ciphertext: Vec<u8> },
+    UnderCode {
+        salt: [u8; 16],
+        iv: [u8; 12],
+        ciphertext: Vec<u8>,
+    },
 }
 
 impl SealedPackage {
@@ -239,7 +262,10 @@ impl SealedPackage {
 
     fn read(octets: &[u8]) -> Result<Self, DecodeError> {
         if octets.len() > PACKAGE_MAX {
-            return Err(DecodeError::TooLong { len: octets.len(), max: PACKAGE_MAX });
+            return Err(DecodeError::TooLong {
+                len: octets.len(),
+                max: PACKAGE_MAX,
+            });
         }
         let mut r = Reader::new(octets);
         let items = r.array_between("package", 4, 5)?;
@@ -267,7 +293,11 @@ impl SealedPackage {
     /// # Errors
     /// [`PackageError`] where it is another form, another's, or not what it should be.
     pub fn open_with(&self, request: &RequestKey) -> Result<EnrolmentPackage, PackageError> {
-        let Self::ToRequest { encapsulated, ciphertext } = self else {
+        let Self::ToRequest {
+            encapsulated,
+            ciphertext,
+        } = self
+        else {
             return Err(PackageError::CodeNeeded);
         };
         let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated)
@@ -291,13 +321,22 @@ impl SealedPackage {
     /// [`PackageError`] where it is another form, the code is wrong, or the content is not what it
     /// should be.
     pub fn open_under(&self, code: &EnrolmentCode) -> Result<EnrolmentPackage, PackageError> {
-        let Self::UnderCode { salt, iv, ciphertext } = self else {
+        let Self::UnderCode {
+            salt,
+            iv,
+            ciphertext,
+        } = self
+        else {
             return Err(PackageError::RequestKeyNeeded);
         };
         let mut buffer = Zeroizing::new(ciphertext.clone());
         let plain = code
             .aead(salt)
-            .open_in_place(Nonce::assume_unique_for_key(*iv), Aad::from(INFO), &mut buffer)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*iv),
+                Aad::from(INFO),
+                &mut buffer,
+            )
             .map_err(|_| PackageError::WrongCode)?;
         EnrolmentPackage::decode(plain)
     }
@@ -312,7 +351,9 @@ impl EnrolmentCode {
         let mut bits = Zeroizing::new([0u8; 16]);
         rng.fill(&mut bits[..]);
         // Five bits of each octet.
-        let text = bits.iter().map(|octet| char::from(ALPHABET[usize::from(octet & 31)]));
+        let text = bits
+            .iter()
+            .map(|octet| char::from(ALPHABET[usize::from(octet & 31)]));
         Self(Zeroizing::new(text.collect()))
     }
 

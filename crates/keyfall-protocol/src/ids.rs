@@ -18,7 +18,11 @@ impl TerminalNumber {
     /// `None` for 0 and for what does not fit in 24 bits.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
-        if number == 0 || number > Self::MAX.0 { None } else { Some(Self(number)) }
+        if number == 0 || number > Self::MAX.0 {
+            None
+        } else {
+            Some(Self(number))
+        }
     }
 
     #[must_use]
@@ -60,7 +64,11 @@ impl GroupNumber {
     /// `None` for 0.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
-        if number == 0 { None } else { Some(Self(number)) }
+        if number == 0 {
+            None
+        } else {
+            Some(Self(number))
+        }
     }
 
     #[must_use]
@@ -90,6 +98,17 @@ pub enum KeyIdKind {
     Master(GroupNumber),
 }
 
+impl KeyIdKind {
+    /// The terminal of an obey or wrap key.
+    #[must_use]
+    pub const fn terminal(self) -> Option<TerminalNumber> {
+        match self {
+            Self::Obey(terminal) | Self::Wrap(terminal) => Some(terminal),
+            Self::AllRankOne | Self::Cover(_) | Self::Master(_) => None,
+        }
+    }
+}
+
 /// The name of a pre-shared key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(u64);
@@ -102,7 +121,11 @@ impl KeyId {
     #[must_use]
     pub const fn new(id: u64) -> Option<Self> {
         let candidate = Self(id);
-        if id >> 34 != 0 || candidate.kind().is_none() { None } else { Some(candidate) }
+        if id >> 34 != 0 || candidate.kind().is_none() {
+            None
+        } else {
+            Some(candidate)
+        }
     }
 
     #[must_use]
@@ -180,7 +203,11 @@ impl Generation {
     /// `None` above 2^31.
     #[must_use]
     pub const fn new(generation: u32) -> Option<Self> {
-        if generation > Self::MAX.0 { None } else { Some(Self(generation)) }
+        if generation > Self::MAX.0 {
+            None
+        } else {
+            Some(Self(generation))
+        }
     }
 
     #[must_use]
@@ -198,7 +225,11 @@ impl Generation {
     #[must_use]
     pub const fn plus(self, steps: u32) -> Self {
         let sum = self.0.saturating_add(steps);
-        if sum > Self::MAX.0 { Self::MAX } else { Self(sum) }
+        if sum > Self::MAX.0 {
+            Self::MAX
+        } else {
+            Self(sum)
+        }
     }
 
     /// How many steps lead from `older` to this one; 0 where it is not newer.
@@ -297,7 +328,10 @@ impl Tick {
     /// `span` later.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// The span from `earlier` to this; zero where it is not later.

@@ -16,7 +16,11 @@ impl Cadence {
     pub const fn new(step: u8, period: u32) -> Option<Self> {
         let in_bounds =
             step >= 1 && step <= 64 && period >= 1 && step as u64 * 600 <= 64 * period as u64;
-        if in_bounds { Some(Self { step, period }) } else { None }
+        if in_bounds {
+            Some(Self { step, period })
+        } else {
+            None
+        }
     }
 
     #[must_use]
@@ -47,7 +51,8 @@ impl Schedule {
     pub fn generation_at(&self, t: UnixSeconds) -> Generation {
         self.cadence.map_or(self.generation, |cadence| {
             let periods = t.since(self.activate_at) / cadence.period;
-            self.generation.plus(periods.saturating_mul(u32::from(cadence.step)))
+            self.generation
+                .plus(periods.saturating_mul(u32::from(cadence.step)))
         })
     }
 
@@ -59,7 +64,8 @@ impl Schedule {
                 self.activate_at.plus(cadence.period)
             } else {
                 let periods = t.since(self.activate_at) / cadence.period + 1;
-                self.activate_at.plus(periods.saturating_mul(cadence.period))
+                self.activate_at
+                    .plus(periods.saturating_mul(cadence.period))
             }
         })
     }
@@ -88,13 +94,18 @@ impl FleetSchedule {
             return self.from;
         }
         let period = self.period.max(1);
-        self.from.plus((t.since(self.from) / period + 1).saturating_mul(period))
+        self.from
+            .plus((t.since(self.from) / period + 1).saturating_mul(period))
     }
 
     /// G_max = G0 + ceil((exp − t0) / P0) + 64: what a signer whose key ends at `exp` may claim.
     #[must_use]
     pub fn bound(&self, exp: UnixSeconds) -> Generation {
-        self.first.plus(exp.since(self.from).div_ceil(self.period.max(1)).saturating_add(64))
+        self.first.plus(
+            exp.since(self.from)
+                .div_ceil(self.period.max(1))
+                .saturating_add(64),
+        )
     }
 }
 
@@ -110,8 +121,11 @@ mod tests {
     #[test]
     fn schedule_counts_whole_periods_and_stands_still_without_cadence() {
         let generation = Generation::new(5).expect("small");
-        let mut schedule =
-            Schedule { generation, activate_at: at(1000), cadence: Cadence::new(2, 60) };
+        let mut schedule = Schedule {
+            generation,
+            activate_at: at(1000),
+            cadence: Cadence::new(2, 60),
+        };
         assert_eq!(schedule.generation_at(at(0)).get(), 5);
         assert_eq!(schedule.generation_at(at(1059)).get(), 5);
         assert_eq!(schedule.generation_at(at(1060)).get(), 7);
@@ -135,8 +149,11 @@ mod tests {
 
     #[test]
     fn fleet_bound_counts_started_periods_and_a_slack_of_64() {
-        let schedule =
-            FleetSchedule { first: Generation::new(10).expect("small"), from: at(100), period: 60 };
+        let schedule = FleetSchedule {
+            first: Generation::new(10).expect("small"),
+            from: at(100),
+            period: 60,
+        };
         assert_eq!(schedule.bound(at(100)).get(), 74);
         assert_eq!(schedule.bound(at(161)).get(), 76);
         assert_eq!(schedule.generation_at(at(220)).get(), 12);

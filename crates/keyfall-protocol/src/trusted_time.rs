@@ -17,7 +17,11 @@ impl TrustedTime {
     /// With the stored mark, or the enrolment package's time.
     #[must_use]
     pub(crate) fn new(mark: UnixSeconds) -> Self {
-        Self { mark, first: None, newest: None }
+        Self {
+            mark,
+            first: None,
+            newest: None,
+        }
     }
 
     /// The stored lower bound.
@@ -29,7 +33,8 @@ impl TrustedTime {
     /// The time at `now`; `None` until a beacon was heard since power-on.
     #[must_use]
     pub(crate) fn at(&self, now: Tick) -> Option<UnixSeconds> {
-        self.newest.map(|(heard, seconds)| seconds.plus(whole_seconds(now, heard)))
+        self.newest
+            .map(|(heard, seconds)| seconds.plus(whole_seconds(now, heard)))
     }
 
     /// When `due` will be; `None` until a beacon was heard.
@@ -51,7 +56,10 @@ impl TrustedTime {
         }
         let &mut (first_heard, first_seconds) = self.first.get_or_insert((now, seconds));
         let elapsed = whole_seconds(now, first_heard);
-        let furthest = first_seconds.plus(elapsed).plus(elapsed / 10_000 + 1).plus(FORWARD_SLACK);
+        let furthest = first_seconds
+            .plus(elapsed)
+            .plus(elapsed / 10_000 + 1)
+            .plus(FORWARD_SLACK);
         if seconds > furthest {
             return Err(DropReason::TimeTooFar);
         }
@@ -84,11 +92,20 @@ mod tests {
     fn beacons_move_time_forward_within_the_powered_on_bound() {
         let mut time = TrustedTime::new(t(1_000));
         assert_eq!(time.at(Tick::from_secs(1)), None);
-        assert_eq!(time.accept(Tick::from_secs(1), t(999)), Err(DropReason::TimeBackwards));
+        assert_eq!(
+            time.accept(Tick::from_secs(1), t(999)),
+            Err(DropReason::TimeBackwards)
+        );
         assert_eq!(time.accept(Tick::from_secs(1), t(5_000)), Ok(()));
         assert_eq!(time.at(Tick::from_secs(11)), Some(t(5_010)));
-        assert_eq!(time.accept(Tick::from_secs(11), t(u32::MAX)), Err(DropReason::TimeTooFar));
-        assert_eq!(time.accept(Tick::from_secs(11), t(5_612)), Err(DropReason::TimeTooFar));
+        assert_eq!(
+            time.accept(Tick::from_secs(11), t(u32::MAX)),
+            Err(DropReason::TimeTooFar)
+        );
+        assert_eq!(
+            time.accept(Tick::from_secs(11), t(5_612)),
+            Err(DropReason::TimeTooFar)
+        );
         assert_eq!(time.accept(Tick::from_secs(11), t(5_611)), Ok(()));
         assert_eq!(time.mark(), t(5_611));
     }

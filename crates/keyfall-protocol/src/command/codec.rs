@@ -25,10 +25,7 @@ pub(crate) fn encode(write: impl FnOnce(&mut Writer<'_>) -> Written) -> Vec<u8> 
 
 /// As [`encode`], into a buffer whose capacity the caller chose (so that secrets are not left
 /// behind by a reallocation).
-pub(crate) fn encode_into(
-    octets: &mut Vec<u8>,
-    write: impl FnOnce(&mut Writer<'_>) -> Written,
-) {
+pub(crate) fn encode_into(octets: &mut Vec<u8>, write: impl FnOnce(&mut Writer<'_>) -> Written) {
     write(&mut Encoder::new(octets)).expect("writing to a vector does not fail");
 }
 
@@ -39,7 +36,9 @@ pub(crate) struct Reader<'b> {
 
 impl<'b> Reader<'b> {
     pub(crate) fn new(octets: &'b [u8]) -> Self {
-        Self { decoder: Decoder::new(octets) }
+        Self {
+            decoder: Decoder::new(octets),
+        }
     }
 
     /// Nothing may follow.
@@ -89,7 +88,9 @@ impl<'b> Reader<'b> {
     }
 
     pub(crate) fn uint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        self.decoder.u64().map_err(|_| DecodeError::Unexpected { what })
+        self.decoder
+            .u64()
+            .map_err(|_| DecodeError::Unexpected { what })
     }
 
     pub(crate) fn uint32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
@@ -104,18 +105,24 @@ impl<'b> Reader<'b> {
     }
 
     pub(crate) fn bytes(&mut self, what: &'static str) -> Result<&'b [u8], DecodeError> {
-        self.decoder.bytes().map_err(|_| DecodeError::Unexpected { what })
+        self.decoder
+            .bytes()
+            .map_err(|_| DecodeError::Unexpected { what })
     }
 
     pub(crate) fn octets<const N: usize>(
         &mut self,
         what: &'static str,
     ) -> Result<[u8; N], DecodeError> {
-        self.bytes(what)?.try_into().map_err(|_| DecodeError::OutOfRange { what })
+        self.bytes(what)?
+            .try_into()
+            .map_err(|_| DecodeError::OutOfRange { what })
     }
 
     pub(crate) fn text(&mut self, what: &'static str) -> Result<&'b str, DecodeError> {
-        self.decoder.str().map_err(|_| DecodeError::Unexpected { what })
+        self.decoder
+            .str()
+            .map_err(|_| DecodeError::Unexpected { what })
     }
 
     /// CBOR null, or what `read` reads.
@@ -126,7 +133,9 @@ impl<'b> Reader<'b> {
     ) -> Result<Option<T>, DecodeError> {
         match self.decoder.datatype() {
             Ok(Type::Null) => {
-                self.decoder.null().map_err(|_| DecodeError::Unexpected { what })?;
+                self.decoder
+                    .null()
+                    .map_err(|_| DecodeError::Unexpected { what })?;
                 Ok(None)
             }
             Ok(_) => read(self).map(Some),
@@ -165,7 +174,11 @@ impl MapReader {
         key: u64,
         what: &'static str,
     ) -> Result<(), DecodeError> {
-        if self.key_if(reader, key)? { Ok(()) } else { Err(DecodeError::Missing { what }) }
+        if self.key_if(reader, key)? {
+            Ok(())
+        } else {
+            Err(DecodeError::Missing { what })
+        }
     }
 
     /// Takes `key` where it is next; an optional field.
@@ -177,9 +190,11 @@ impl MapReader {
         if self.left == 0 {
             return Ok(false);
         }
-        let next = reader.decoder.probe().u64().map_err(|_| DecodeError::Unexpected {
-            what: "map key",
-        })?;
+        let next = reader
+            .decoder
+            .probe()
+            .u64()
+            .map_err(|_| DecodeError::Unexpected { what: "map key" })?;
         if next != key {
             return Ok(false);
         }
@@ -190,11 +205,19 @@ impl MapReader {
 
     /// No key may be left: an unknown field makes the whole message unknown.
     pub(crate) fn end(self) -> Result<(), DecodeError> {
-        if self.left == 0 { Ok(()) } else { Err(DecodeError::UnknownField) }
+        if self.left == 0 {
+            Ok(())
+        } else {
+            Err(DecodeError::UnknownField)
+        }
     }
 }
 
 /// Refuses octets that are not what `written` writes.
 pub(crate) fn deterministic(octets: &[u8], written: &[u8]) -> Result<(), DecodeError> {
-    if octets == written { Ok(()) } else { Err(DecodeError::NotDeterministic) }
+    if octets == written {
+        Ok(())
+    } else {
+        Err(DecodeError::NotDeterministic)
+    }
 }

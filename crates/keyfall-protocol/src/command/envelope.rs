@@ -110,7 +110,10 @@ impl<'b> Unverified<'b> {
     /// [`DecodeError`] where the octets are not exactly one deterministic signed command.
     pub fn decode(octets: &'b [u8]) -> Result<Self, DecodeError> {
         if octets.len() > FRAME_MAX {
-            return Err(DecodeError::TooLong { len: octets.len(), max: FRAME_MAX });
+            return Err(DecodeError::TooLong {
+                len: octets.len(),
+                max: FRAME_MAX,
+            });
         }
         let mut r = Reader::new(octets);
         r.tag("COSE_Sign1", 18)?;
@@ -126,7 +129,13 @@ impl<'b> Unverified<'b> {
         let signer = read_protected(protected)?;
         codec::deterministic(octets, &frame(protected, payload, signature))?;
         let command = Command::decode(payload)?;
-        Ok(Self { signer, protected, payload, signature, command })
+        Ok(Self {
+            signer,
+            protected,
+            payload,
+            signature,
+            command,
+        })
     }
 
     /// Who claims to have signed.
@@ -148,7 +157,10 @@ impl<'b> Unverified<'b> {
         UnparsedPublicKey::new(&ED25519, key.as_bytes())
             .verify(&signed, self.signature)
             .ok()
-            .map(|()| Verified { signer: self.signer, command: self.command })
+            .map(|()| Verified {
+                signer: self.signer,
+                command: self.command,
+            })
     }
 }
 
@@ -173,7 +185,11 @@ impl Verified {
 
 fn protected_header(name: KeyName) -> Vec<u8> {
     codec::encode(|e| {
-        e.map(2)?.u8(1)?.i64(ALG_ED25519)?.u8(4)?.bytes(name.as_bytes())?;
+        e.map(2)?
+            .u8(1)?
+            .i64(ALG_ED25519)?
+            .u8(4)?
+            .bytes(name.as_bytes())?;
         Ok(())
     })
 }
@@ -193,7 +209,10 @@ fn read_protected(octets: &[u8]) -> Result<KeyName, DecodeError> {
 
 fn frame(protected: &[u8], payload: &[u8], signature: &[u8]) -> Vec<u8> {
     codec::encode(|e| {
-        e.tag(minicbor::data::Tag::new(18))?.array(4)?.bytes(protected)?.map(0)?;
+        e.tag(minicbor::data::Tag::new(18))?
+            .array(4)?
+            .bytes(protected)?
+            .map(0)?;
         e.bytes(payload)?.bytes(signature)?;
         Ok(())
     })
@@ -202,7 +221,11 @@ fn frame(protected: &[u8], payload: &[u8], signature: &[u8]) -> Vec<u8> {
 /// Sig_structure (RFC 9052 section 4.4).
 fn to_be_signed(protected: &[u8], payload: &[u8]) -> Vec<u8> {
     codec::encode(|e| {
-        e.array(4)?.str("Signature1")?.bytes(protected)?.bytes(EXTERNAL_AAD)?.bytes(payload)?;
+        e.array(4)?
+            .str("Signature1")?
+            .bytes(protected)?
+            .bytes(EXTERNAL_AAD)?
+            .bytes(payload)?;
         Ok(())
     })
 }

@@ -61,7 +61,10 @@ impl KeyDistContents {
             e.u8(4)?.bytes(self.key.secret().expose())?;
             e.u8(6)?.u32(self.activate_at.get())?;
             if let Some(cadence) = self.cadence {
-                e.u8(7)?.array(2)?.u8(cadence.step())?.u32(cadence.period())?;
+                e.u8(7)?
+                    .array(2)?
+                    .u8(cadence.step())?
+                    .u32(cadence.period())?;
             }
             if let Some(lease_end) = self.lease_end {
                 e.u8(8)?.u32(lease_end.get())?;
@@ -83,8 +86,8 @@ impl KeyDistContents {
         map.key(&mut r, 3, "generation")?;
         let generation = r.generation()?;
         map.key(&mut r, 4, "key")?;
-        let key = Secret::from_slice(r.bytes("key")?)
-            .ok_or(DecodeError::OutOfRange { what: "key" })?;
+        let key =
+            Secret::from_slice(r.bytes("key")?).ok_or(DecodeError::OutOfRange { what: "key" })?;
         map.key(&mut r, 6, "activate-at")?;
         let activate_at = r.time("activate-at")?;
         let cadence = if map.key_if(&mut r, 7)? {
@@ -93,8 +96,11 @@ impl KeyDistContents {
         } else {
             None
         };
-        let lease_end =
-            if map.key_if(&mut r, 8)? { Some(r.time("lease end")?) } else { None };
+        let lease_end = if map.key_if(&mut r, 8)? {
+            Some(r.time("lease end")?)
+        } else {
+            None
+        };
         map.end()?;
         r.end()?;
         let contents = Self {
@@ -121,9 +127,15 @@ impl KeyDist {
         let content = kek.seal(octets(rng), &enc_structure(), contents.encode());
         let recipients = recipients
             .take(RECIPIENTS_MAX)
-            .map(|key| Recipient { handle: key.handle(), wrapped: kek.wrap_for(key) })
+            .map(|key| Recipient {
+                handle: key.handle(),
+                wrapped: kek.wrap_for(key),
+            })
             .collect();
-        Self { content, recipients }
+        Self {
+            content,
+            recipients,
+        }
     }
 
     /// The recipients, in the order of the message.
@@ -164,7 +176,9 @@ impl KeyDist {
         e.array(self.recipients.len() as u64)?;
         for recipient in &self.recipients {
             e.array(3)?.bytes(&[])?.map(2)?.u8(1)?.i8(ALG_A256KW)?;
-            e.u8(4)?.bytes(recipient.handle.as_bytes())?.bytes(&recipient.wrapped)?;
+            e.u8(4)?
+                .bytes(recipient.handle.as_bytes())?
+                .bytes(&recipient.wrapped)?;
         }
         Ok(())
     }
@@ -173,7 +187,9 @@ impl KeyDist {
         r.tag("COSE_Encrypt", 96)?;
         r.array("COSE_Encrypt", 4)?;
         if r.bytes("content header")? != PROTECTED {
-            return Err(DecodeError::OutOfRange { what: "content header" });
+            return Err(DecodeError::OutOfRange {
+                what: "content header",
+            });
         }
         let mut map = r.map("content header")?;
         map.key(r, 5, "IV")?;
@@ -187,7 +203,9 @@ impl KeyDist {
         for _ in 0..r.array_between("recipients", 1, RECIPIENTS_MAX as u64)? {
             r.array("recipient", 3)?;
             if !r.bytes("recipient header")?.is_empty() {
-                return Err(DecodeError::OutOfRange { what: "recipient header" });
+                return Err(DecodeError::OutOfRange {
+                    what: "recipient header",
+                });
             }
             let mut map = r.map("recipient header")?;
             map.key(r, 1, "algorithm")?;
@@ -195,9 +213,15 @@ impl KeyDist {
             map.key(r, 4, "handle")?;
             let handle = Handle::new(r.octets("handle")?);
             map.end()?;
-            recipients.push(Recipient { handle, wrapped: r.octets("wrapped key")? });
+            recipients.push(Recipient {
+                handle,
+                wrapped: r.octets("wrapped key")?,
+            });
         }
-        Ok(Self { content: Sealed { iv, ciphertext }, recipients })
+        Ok(Self {
+            content: Sealed { iv, ciphertext },
+            recipients,
+        })
     }
 }
 

@@ -87,7 +87,10 @@ pub struct Limits {
 impl Default for Limits {
     /// FORMATS section 9: 72 h lease, 30 s grace.
     fn default() -> Self {
-        Self { longest_lease: 72 * 3600, grace: 30 }
+        Self {
+            longest_lease: 72 * 3600,
+            grace: 30,
+        }
     }
 }
 
@@ -105,10 +108,16 @@ impl KeySet {
     }
 
     pub(super) fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.map(5)?.u8(1)?.u32(self.version)?.u8(2)?.u32(self.issued_at.get())?;
+        e.map(5)?
+            .u8(1)?
+            .u32(self.version)?
+            .u8(2)?
+            .u32(self.issued_at.get())?;
         e.u8(3)?.array(self.keys.len() as u64)?;
         for key in &self.keys {
-            e.array(6)?.bytes(key.public.name().as_bytes())?.bytes(key.public.as_bytes())?;
+            e.array(6)?
+                .bytes(key.public.name().as_bytes())?
+                .bytes(key.public.as_bytes())?;
             e.u8(key.class.number())?;
             e.u32(key.not_before.get())?.u32(key.expires.get())?;
             e.array(key.groups.len() as u64)?;
@@ -117,7 +126,8 @@ impl KeySet {
             }
         }
         e.u8(4)?.array(3)?.u32(self.fleet_schedule.first.get())?;
-        e.u32(self.fleet_schedule.from.get())?.u32(self.fleet_schedule.period)?;
+        e.u32(self.fleet_schedule.from.get())?
+            .u32(self.fleet_schedule.period)?;
         e.u8(8)?.map(2)?.u8(1)?.u32(self.limits.longest_lease)?;
         e.u8(4)?.u32(self.limits.grace)?;
         Ok(())
@@ -157,7 +167,10 @@ impl KeySet {
             issued_at,
             keys,
             fleet_schedule,
-            limits: Limits { longest_lease, grace },
+            limits: Limits {
+                longest_lease,
+                grace,
+            },
         })
     }
 }
@@ -181,7 +194,13 @@ impl ListedKey {
                     .ok_or(DecodeError::OutOfRange { what: "group" })?,
             );
         }
-        Ok(Self { public, class, not_before, expires, groups })
+        Ok(Self {
+            public,
+            class,
+            not_before,
+            expires,
+            groups,
+        })
     }
 }
 

@@ -28,7 +28,8 @@ impl Renew {
         e.map(1)?.u8(1)?.array(self.entries.len() as u64)?;
         for entry in &self.entries {
             e.array(7)?.u64(entry.kid.get())?.u32(entry.epoch.get())?;
-            e.u32(entry.schedule.generation.get())?.u32(entry.schedule.activate_at.get())?;
+            e.u32(entry.schedule.generation.get())?
+                .u32(entry.schedule.activate_at.get())?;
             match entry.schedule.cadence {
                 Some(cadence) => e.u8(cadence.step())?.u32(cadence.period())?,
                 None => e.null()?.null()?,
@@ -58,7 +59,11 @@ impl Renew {
             entries.push(RenewEntry {
                 kid,
                 epoch,
-                schedule: Schedule { generation, activate_at, cadence },
+                schedule: Schedule {
+                    generation,
+                    activate_at,
+                    cadence,
+                },
                 lease_end,
             });
         }
@@ -78,9 +83,11 @@ pub(super) fn cadence(
             .ok()
             .and_then(|step| Cadence::new(step, period))
             .map(Some)
-            .ok_or(DecodeError::OutOfRange { what: "step and period" }),
-        (Some(_), None) | (None, Some(_)) => {
-            Err(DecodeError::Unexpected { what: "step and period" })
-        }
+            .ok_or(DecodeError::OutOfRange {
+                what: "step and period",
+            }),
+        (Some(_), None) | (None, Some(_)) => Err(DecodeError::Unexpected {
+            what: "step and period",
+        }),
     }
 }

@@ -28,7 +28,10 @@ pub const FLOORS_MAX: u64 = 48;
 impl Time {
     pub(super) fn write(&self, e: &mut Writer<'_>) -> Written {
         e.map(if self.floors.is_empty() { 2 } else { 3 })?;
-        e.u8(1)?.u32(self.seconds.get())?.u8(2)?.u32(self.max_error_ms)?;
+        e.u8(1)?
+            .u32(self.seconds.get())?
+            .u8(2)?
+            .u32(self.max_error_ms)?;
         if !self.floors.is_empty() {
             e.u8(3)?.array(self.floors.len() as u64)?;
             for floor in &self.floors {
@@ -57,6 +60,10 @@ impl Time {
             }
         }
         map.end()?;
-        Ok(Self { seconds, max_error_ms, floors })
+        Ok(Self {
+            seconds,
+            max_error_ms,
+            floors,
+        })
     }
 }

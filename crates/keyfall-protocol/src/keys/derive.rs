@@ -49,7 +49,13 @@ pub enum Context {
     /// `[iv]`: one message.
     Iv([u8; 12]),
     /// `[suite, sender, session, n, SSRC]`: one stretch of media of one sender.
-    Media { suite: SrtpSuite, sender: TerminalNumber, session: SessionId, n: u16, ssrc: u32 },
+    Media {
+        suite: SrtpSuite,
+        sender: TerminalNumber,
+        session: SessionId,
+        n: u16,
+        ssrc: u32,
+    },
 }
 
 /// XL over raw key bytes; the typed keys are its only callers outside tests.
@@ -88,7 +94,13 @@ fn encode_info(
     match context {
         Context::Null => e.null()?,
         Context::Iv(iv) => e.array(1)?.bytes(iv)?,
-        Context::Media { suite, sender, session, n, ssrc } => e
+        Context::Media {
+            suite,
+            sender,
+            session,
+            n,
+            ssrc,
+        } => e
             .array(5)?
             .u8(suite.number())?
             .u32(sender.get())?

@@ -70,7 +70,10 @@ impl<R> PreSharedKey<R> {
     /// A second copy, asked for by name: grace slots and scratch trials.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self { bytes: self.bytes.duplicate(), ..*self }
+        Self {
+            bytes: self.bytes.duplicate(),
+            ..*self
+        }
     }
 
     fn expand(&self, label: Label, context: &Context, out: &mut [u8]) {
@@ -156,7 +159,13 @@ impl MasterKey {
         generation: Generation,
         bytes: Secret<32>,
     ) -> Self {
-        Self { bytes, kid: group.master_key_id(), epoch, generation, rank: PhantomData }
+        Self {
+            bytes,
+            kid: group.master_key_id(),
+            epoch,
+            generation,
+            rank: PhantomData,
+        }
     }
 
     #[must_use]
@@ -192,7 +201,13 @@ impl MasterKey {
     ) -> SrtpMaster {
         let mut octets = Secret::<44>::init_with(|_| ());
         let len = suite.key_len() + suite.salt_len();
-        let context = Context::Media { suite, sender, session, n, ssrc };
+        let context = Context::Media {
+            suite,
+            sender,
+            session,
+            n,
+            ssrc,
+        };
         self.expand(Label::Srtp, &context, &mut octets.expose_mut()[..len]);
         SrtpMaster { octets, suite }
     }
@@ -200,7 +215,11 @@ impl MasterKey {
 
 impl<R> fmt::Debug for PreSharedKey<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {} epoch {} generation {}", self.kid, self.epoch, self.generation)
+        write!(
+            f,
+            "key {} epoch {} generation {}",
+            self.kid, self.epoch, self.generation
+        )
     }
 }
 

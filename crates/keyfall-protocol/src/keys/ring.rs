@@ -25,7 +25,10 @@ pub struct Ring<R> {
 impl<R> Ring<R> {
     #[must_use]
     pub fn new(newest: PreSharedKey<R>) -> Self {
-        Self { newest, older: Vec::new() }
+        Self {
+            newest,
+            older: Vec::new(),
+        }
     }
 
     /// The newest generation held, the one that disk holds.
@@ -37,7 +40,8 @@ impl<R> Ring<R> {
     /// The key of exactly that epoch and generation, where it is held.
     #[must_use]
     pub fn at(&self, epoch: KeyEpoch, generation: Generation) -> Option<&PreSharedKey<R>> {
-        self.all().find(|key| key.epoch() == epoch && key.generation() == generation)
+        self.all()
+            .find(|key| key.epoch() == epoch && key.generation() == generation)
     }
 
     /// Every key held, newest first.

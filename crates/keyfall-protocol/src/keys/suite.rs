@@ -15,8 +15,11 @@ pub enum SrtpSuite {
 
 impl SrtpSuite {
     /// Every suite, in the order of its number.
-    pub const ALL: [Self; 3] =
-        [Self::AeadAes256Gcm, Self::AeadAes128Gcm, Self::AesCm128HmacSha1Tag80];
+    pub const ALL: [Self; 3] = [
+        Self::AeadAes256Gcm,
+        Self::AeadAes128Gcm,
+        Self::AesCm128HmacSha1Tag80,
+    ];
 
     /// The number in derivation contexts.
     #[must_use]

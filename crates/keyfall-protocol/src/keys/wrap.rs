@@ -35,7 +35,8 @@ impl KeyEncryptionKey {
         let mut out = [0; WRAPPED_LEN];
         let kek = AesKek::new(&AES_256, recipient.wrapping_key().expose())
             .expect("AES-256 takes 32 octets");
-        kek.wrap(self.0.expose(), &mut out).expect("40 octets hold a wrapped 32-octet key");
+        kek.wrap(self.0.expose(), &mut out)
+            .expect("40 octets hold a wrapped 32-octet key");
         out
     }
 
@@ -72,7 +73,11 @@ impl KeyEncryptionKey {
         let mut buffer = Zeroizing::new(sealed.ciphertext.clone());
         let len = self
             .aead()
-            .open_in_place(Nonce::assume_unique_for_key(sealed.iv), Aad::from(aad), &mut buffer)
+            .open_in_place(
+                Nonce::assume_unique_for_key(sealed.iv),
+                Aad::from(aad),
+                &mut buffer,
+            )
             .ok()?
             .len();
         buffer.truncate(len);

@@ -53,7 +53,10 @@ impl Budget {
             }
         }
         let rate = self.per_source;
-        let bucket = self.sources.entry(source).or_insert_with(|| Bucket::full(rate, now));
+        let bucket = self
+            .sources
+            .entry(source)
+            .or_insert_with(|| Bucket::full(rate, now));
         bucket.refill(rate, now);
         if bucket.micro_tokens < TOKEN {
             return false;
@@ -66,7 +69,10 @@ impl Budget {
 
 impl Bucket {
     fn full(rate: u32, now: Tick) -> Self {
-        Self { micro_tokens: u64::from(rate) * TOKEN, filled: now }
+        Self {
+            micro_tokens: u64::from(rate) * TOKEN,
+            filled: now,
+        }
     }
 
     fn refill(&mut self, rate: u32, now: Tick) {
@@ -93,7 +99,12 @@ mod tests {
         let mut budget = Budget::new(4, 64);
         let now = Tick::from_secs(10);
         assert_eq!((0..100).filter(|_| budget.take(now, 1)).count(), 4);
-        assert_eq!((0..1000).filter(|&source| budget.take(now, 100 + source)).count(), 60);
+        assert_eq!(
+            (0..1000)
+                .filter(|&source| budget.take(now, 100 + source))
+                .count(),
+            60
+        );
         let later = Tick::from_secs(11);
         assert_eq!((0..100).filter(|_| budget.take(later, 1)).count(), 4);
     }

@@ -90,9 +90,10 @@ impl Group {
     /// generation + 64, always the signed one's.
     pub(super) fn ceiling(&self, time: Option<UnixSeconds>) -> Generation {
         match (self.schedule.cadence, time) {
-            (Some(_), Some(now)) => {
-                self.schedule.generation_at(now.plus(CEILING_AHEAD)).max(self.signed)
-            }
+            (Some(_), Some(now)) => self
+                .schedule
+                .generation_at(now.plus(CEILING_AHEAD))
+                .max(self.signed),
             (Some(_), None) | (None, _) => self.signed.plus(GAP_MAX),
         }
     }
@@ -114,7 +115,10 @@ impl Group {
             self.ring.retire(until);
         }
         self.ring.replace(next, if waits { FAR } else { until });
-        self.activation = Some(Activation { store: None, at: activate_at });
+        self.activation = Some(Activation {
+            store: None,
+            at: activate_at,
+        });
     }
 
     /// Takes the schedule, lease and floor of a signed statement about the held epoch. The lease

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub use budget::Source;
 use budget::Budget;
+pub use budget::Source;
 use group::Group;
 pub use group::Mark;
 pub use snapshot::SnapshotError;
@@ -81,7 +81,10 @@ pub enum Order {
     OpenSession { group: GroupNumber },
     /// Nothing of these streams up to these indices will be delivered again; answered by
     /// [`Event::MarksStored`].
-    Mark { group: GroupNumber, marks: Vec<Mark> },
+    Mark {
+        group: GroupNumber,
+        marks: Vec<Mark>,
+    },
 }
 
 /// What the driver has to do.
@@ -93,7 +96,10 @@ pub enum Output {
     /// Something that the relay, the log or an operator wants to know.
     Event(Event),
     /// Nothing more to do before `at` (`None`: before the next input).
-    Timeout { at: Option<Tick>, reason: TimeoutReason },
+    Timeout {
+        at: Option<Tick>,
+        reason: TimeoutReason,
+    },
 }
 
 /// Names one [`Output::Store`]; they count up.
@@ -117,21 +123,44 @@ pub enum TimeoutReason {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A KEYDIST brought a key.
-    KeyReceived { group: GroupNumber, epoch: KeyEpoch, generation: Generation },
+    KeyReceived {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
+    },
     /// A master key was renewed.
-    Renewed { group: GroupNumber, from: Generation, to: Generation, cause: Cause },
+    Renewed {
+        group: GroupNumber,
+        from: Generation,
+        to: Generation,
+        cause: Cause,
+    },
     /// The wrap key was renewed with G.
     FleetRenewed { from: Generation, to: Generation },
     /// From now on this terminal sends under this generation.
-    Sending { group: GroupNumber, epoch: KeyEpoch, generation: Generation },
+    Sending {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
+    },
     /// A generation is held no longer; keys derived from it must go too.
-    Retired { group: GroupNumber, epoch: KeyEpoch, generation: Generation },
+    Retired {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
+    },
     /// The session may be used.
-    SessionReady { group: GroupNumber, session: SessionId },
+    SessionReady {
+        group: GroupNumber,
+        session: SessionId,
+    },
     /// The group is not held.
     SessionRefused { group: GroupNumber },
     /// The marks are durable.
-    MarksStored { group: GroupNumber, marks: Vec<Mark> },
+    MarksStored {
+        group: GroupNumber,
+        marks: Vec<Mark>,
+    },
     /// The first beacon since power-on.
     TimeHeard { seconds: UnixSeconds },
 }
@@ -246,7 +275,9 @@ impl Terminal {
 
     /// The next thing to do; call until [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or_else(|| self.next_timeout())
+        self.outputs
+            .pop_front()
+            .unwrap_or_else(|| self.next_timeout())
     }
 
     /// Who this terminal is.
@@ -294,7 +325,11 @@ impl Terminal {
     /// One word for people.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
-        if self.groups.is_empty() { "enrolled" } else { "ready" }
+        if self.groups.is_empty() {
+            "enrolled"
+        } else {
+            "ready"
+        }
     }
 
     /// Every group held, by number.
@@ -318,10 +353,17 @@ impl Terminal {
         if id > self.store_asked || id <= self.store_done {
             let open = self.store_asked > self.store_done;
             let expected = open.then(|| self.store_done.0 + 1);
-            return Err(ApiMisuse::NotStoring { got: id.0, expected });
+            return Err(ApiMisuse::NotStoring {
+                got: id.0,
+                expected,
+            });
         }
         self.store_done = id;
-        while self.after_store.front().is_some_and(|&(store, _)| store <= id) {
+        while self
+            .after_store
+            .front()
+            .is_some_and(|&(store, _)| store <= id)
+        {
             if let Some((_, event)) = self.after_store.pop_front() {
                 self.outputs.push_back(Output::Event(event));
             }
@@ -341,16 +383,25 @@ impl Terminal {
                     session = SessionId::new(octets(rng));
                 }
                 self.dirty = true;
-                self.events.push(Event::SessionReady { group: number, session });
+                self.events.push(Event::SessionReady {
+                    group: number,
+                    session,
+                });
             }
-            Order::Mark { group: number, marks } => {
+            Order::Mark {
+                group: number,
+                marks,
+            } => {
                 if let Some(group) = self.groups.get_mut(&number) {
                     for &mark in &marks {
                         group.record_mark(mark);
                     }
                     self.dirty = true;
                 }
-                self.events.push(Event::MarksStored { group: number, marks });
+                self.events.push(Event::MarksStored {
+                    group: number,
+                    marks,
+                });
             }
         }
     }
@@ -369,15 +420,27 @@ impl Terminal {
                     group.install(next, None, until);
                     self.dirty = true;
                     let cause = Cause::Validity;
-                    self.events.push(Event::Renewed { group: number, from, to: due, cause });
+                    self.events.push(Event::Renewed {
+                        group: number,
+                        from,
+                        to: due,
+                        cause,
+                    });
                 }
             }
-            let held: Vec<_> =
-                group.ring.all().map(|key| (key.epoch(), key.generation())).collect();
+            let held: Vec<_> = group
+                .ring
+                .all()
+                .map(|key| (key.epoch(), key.generation()))
+                .collect();
             group.ring.expire(self.now);
             for (epoch, generation) in held {
                 if group.ring.at(epoch, generation).is_none() {
-                    let event = Event::Retired { group: number, epoch, generation };
+                    let event = Event::Retired {
+                        group: number,
+                        epoch,
+                        generation,
+                    };
                     self.outputs.push_back(Output::Event(event));
                 }
             }
@@ -390,7 +453,11 @@ impl Terminal {
         for (&number, group) in &mut self.groups {
             if group.settle_activation(self.store_done, time, until) {
                 let (epoch, generation) = group.sending;
-                let event = Event::Sending { group: number, epoch, generation };
+                let event = Event::Sending {
+                    group: number,
+                    epoch,
+                    generation,
+                };
                 self.outputs.push_back(Output::Event(event));
             }
         }
@@ -405,7 +472,8 @@ impl Terminal {
                     activation.store.get_or_insert(self.store_asked);
                 }
             }
-            self.outputs.push_back(Output::Store(self.store_asked, self.snapshot()));
+            self.outputs
+                .push_back(Output::Store(self.store_asked, self.snapshot()));
         }
         let told_after = self.store_asked;
         for event in self.events.drain(..) {
@@ -448,8 +516,14 @@ impl Terminal {
             .filter_map(|(at, reason)| at.map(|at| (at, reason)))
             .min_by_key(|&(at, _)| at)
             .map_or(
-                Output::Timeout { at: None, reason: TimeoutReason::Idle },
-                |(at, reason)| Output::Timeout { at: Some(at), reason },
+                Output::Timeout {
+                    at: None,
+                    reason: TimeoutReason::Idle,
+                },
+                |(at, reason)| Output::Timeout {
+                    at: Some(at),
+                    reason,
+                },
             )
     }
 
@@ -458,11 +532,16 @@ impl Terminal {
     }
 
     fn keep_end(&self) -> Tick {
-        self.now.plus(Duration::from_secs(u64::from(self.identity.keep_time)))
+        self.now
+            .plus(Duration::from_secs(u64::from(self.identity.keep_time)))
     }
 
     fn list_handles(&mut self) {
-        self.handles = self.wrap.all().map(|key| (key.generation(), key.handle())).collect();
+        self.handles = self
+            .wrap
+            .all()
+            .map(|key| (key.generation(), key.handle()))
+            .collect();
     }
 }
 

@@ -31,10 +31,17 @@ impl Terminal {
         let g = command.fleet_generation;
         match &command.body {
             Body::KeyDist(key_dist) if g <= held => {
-                let handle = self.handles.iter().find(|&&(generation, _)| generation == g);
+                let handle = self
+                    .handles
+                    .iter()
+                    .find(|&&(generation, _)| generation == g);
                 let (_, handle) = handle.ok_or(DropReason::NotAddressed)?;
                 let named = key_dist.recipients().iter().any(|r| r.handle == *handle);
-                if named { Ok(()) } else { Err(DropReason::NotAddressed) }
+                if named {
+                    Ok(())
+                } else {
+                    Err(DropReason::NotAddressed)
+                }
             }
             Body::Renew(renew) if g <= held => {
                 let mut worst = DropReason::NotNewer;
@@ -45,7 +52,11 @@ impl Terminal {
                     }
                 }
                 // A newer epoch is worth a verification: it stops sending.
-                if worst == DropReason::NewerEpoch { Ok(()) } else { Err(worst) }
+                if worst == DropReason::NewerEpoch {
+                    Ok(())
+                } else {
+                    Err(worst)
+                }
             }
             Body::KeySet(key_set) if key_set.version <= self.key_set.version => {
                 Err(DropReason::KeySetNotNewer)
@@ -62,12 +73,15 @@ impl Terminal {
             // A newer KEYSET comes with the root's next signature; none is taken from others.
             return Err(DropReason::KeySetNotNewer);
         };
-        let signer = self.key_set.key(frame.signer()).ok_or(DropReason::UnknownSigner)?.clone();
+        let signer = self
+            .key_set
+            .key(frame.signer())
+            .ok_or(DropReason::UnknownSigner)?
+            .clone();
         if signer.class != class || signer.class == SignerClass::Kem {
             return Err(DropReason::WrongClass);
         }
-        let signed_in_time =
-            (signer.not_before..=signer.expires).contains(&command.issued_at);
+        let signed_in_time = (signer.not_before..=signer.expires).contains(&command.issued_at);
         if !signed_in_time || self.time().is_some_and(|now| now > signer.expires) {
             return Err(DropReason::SignerExpired);
         }
@@ -80,7 +94,9 @@ impl Terminal {
         if let Target::Group(group) = command.target {
             allowed(&signer, group)?;
         }
-        let verified = frame.verify(&signer.public).ok_or(DropReason::BadSignature)?;
+        let verified = frame
+            .verify(&signer.public)
+            .ok_or(DropReason::BadSignature)?;
         Ok((verified, signer))
     }
 
@@ -108,7 +124,9 @@ impl Terminal {
         let first = self.time().is_none();
         self.time.accept(self.now, time.seconds)?;
         if first {
-            self.events.push(Event::TimeHeard { seconds: time.seconds });
+            self.events.push(Event::TimeHeard {
+                seconds: time.seconds,
+            });
         }
         for floor in &time.floors {
             self.on_floor(floor, command, signer);
@@ -118,7 +136,9 @@ impl Terminal {
 
     /// A floor makes a terminal step or stop sending; it discards nothing.
     fn on_floor(&mut self, floor: &Floor, command: &Command, signer: &ListedKey) {
-        let Some(KeyIdKind::Master(number)) = floor.kid.kind() else { return };
+        let Some(KeyIdKind::Master(number)) = floor.kid.kind() else {
+            return;
+        };
         if allowed(signer, number).is_err()
             || !within_bound(floor.epoch, floor.generation, signer.expires)
         {
@@ -126,7 +146,9 @@ impl Terminal {
             return;
         }
         let until = self.grace_end();
-        let Some(group) = self.groups.get_mut(&number) else { return };
+        let Some(group) = self.groups.get_mut(&number) else {
+            return;
+        };
         if floor.epoch > group.epoch() {
             announce(group, floor.epoch);
         } else if floor.epoch == group.epoch() && floor.generation > group.newest() {
@@ -136,7 +158,12 @@ impl Terminal {
             group.signed = group.signed.max(floor.generation);
             self.dirty = true;
             let (to, cause) = (floor.generation, Cause::Command);
-            self.events.push(Event::Renewed { group: number, from, to, cause });
+            self.events.push(Event::Renewed {
+                group: number,
+                from,
+                to,
+                cause,
+            });
         }
         let _ = command;
     }
@@ -178,7 +205,11 @@ impl Terminal {
         }
         let newer = entry.epoch == group.epoch()
             && (entry.schedule.generation > group.newest() || issued_at > group.issued_at);
-        if newer { Ok(number) } else { Err(DropReason::NotNewer) }
+        if newer {
+            Ok(number)
+        } else {
+            Err(DropReason::NotNewer)
+        }
     }
 
     fn renew_one(
@@ -211,7 +242,12 @@ impl Terminal {
             let waits = time.filter(|&now| now < entry.schedule.activate_at);
             group.install(next, waits.map(|_| entry.schedule.activate_at), until);
             self.dirty = true;
-            self.events.push(Event::Renewed { group: number, from, to, cause: Cause::Command });
+            self.events.push(Event::Renewed {
+                group: number,
+                from,
+                to,
+                cause: Cause::Command,
+            });
         }
         let changed = group.take_statement(
             entry.schedule,
@@ -230,9 +266,16 @@ impl Terminal {
         signer: &ListedKey,
     ) -> Result<(), DropReason> {
         let g = command.fleet_generation;
-        let key = self.wrap.at(KeyEpoch::RANK_ONE, g).ok_or(DropReason::NotAddressed)?;
+        let key = self
+            .wrap
+            .at(KeyEpoch::RANK_ONE, g)
+            .ok_or(DropReason::NotAddressed)?;
         let handle = key.handle();
-        if !key_dist.recipients().iter().any(|recipient| recipient.handle == handle) {
+        if !key_dist
+            .recipients()
+            .iter()
+            .any(|recipient| recipient.handle == handle)
+        {
             return Err(DropReason::NotAddressed);
         }
         let contents = key_dist.open(key).ok_or(DropReason::DoesNotOpen)?;
@@ -243,12 +286,17 @@ impl Terminal {
             return Err(DropReason::AboveBound);
         }
         let longest_lease = self.key_set.limits.longest_lease;
-        let lease_end =
-            contents.lease_end.map(|end| end.min(command.issued_at.plus(longest_lease)));
+        let lease_end = contents
+            .lease_end
+            .map(|end| end.min(command.issued_at.plus(longest_lease)));
         let schedule = contents.schedule();
         let waits = self.time().filter(|&now| now < contents.activate_at);
         let until = self.grace_end();
-        let event = Event::KeyReceived { group: number, epoch, generation };
+        let event = Event::KeyReceived {
+            group: number,
+            epoch,
+            generation,
+        };
         match self.groups.get_mut(&number) {
             None => {
                 let group = Group::new(contents.key, schedule, lease_end, command.issued_at);
@@ -270,12 +318,8 @@ impl Terminal {
                     group.install(contents.key, waits.map(|_| contents.activate_at), until);
                     self.events.push(event);
                 }
-                let changed = group.take_statement(
-                    schedule,
-                    lease_end,
-                    command.issued_at,
-                    longest_lease,
-                );
+                let changed =
+                    group.take_statement(schedule, lease_end, command.issued_at, longest_lease);
                 if !newer && !changed {
                     return Err(DropReason::NotNewer);
                 }

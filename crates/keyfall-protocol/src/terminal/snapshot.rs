@@ -12,8 +12,8 @@ use crate::error::DecodeError;
 use crate::ids::{GroupNumber, SessionId, TerminalNumber, Tick};
 use crate::keys::{MasterKey, ObeyKey, Ring, WrapKey};
 use crate::schedule::{Cadence, Schedule};
-use crate::terminal::group::{Group, Mark};
 use crate::terminal::Terminal;
+use crate::terminal::group::{Group, Mark};
 use crate::trusted_time::TrustedTime;
 
 /// Why stored state cannot be used.
@@ -52,7 +52,15 @@ impl Terminal {
         }
         r.end()?;
         let time = TrustedTime::new(mark);
-        Ok(Self::assemble(identity, key_set, obey, Ring::new(wrap), groups, time, now))
+        Ok(Self::assemble(
+            identity,
+            key_set,
+            obey,
+            Ring::new(wrap),
+            groups,
+            time,
+            now,
+        ))
     }
 
     /// All that has to survive.
@@ -66,7 +74,8 @@ impl Terminal {
             self.identity.write(e)?;
             e.bytes(self.obey.secret().expose())?;
             let wrap = self.wrap.newest();
-            e.bytes(wrap.secret().expose())?.u32(wrap.generation().get())?;
+            e.bytes(wrap.secret().expose())?
+                .u32(wrap.generation().get())?;
             e.u32(self.time.mark().get())?;
             e.array(self.groups.len() as u64)?;
             for (&number, group) in &self.groups {
@@ -80,9 +89,13 @@ impl Terminal {
 
 fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Written {
     let key = group.ring.newest();
-    e.array(13)?.u32(number.get())?.u32(key.epoch().get())?.u32(key.generation().get())?;
+    e.array(13)?
+        .u32(number.get())?
+        .u32(key.epoch().get())?
+        .u32(key.generation().get())?;
     e.bytes(key.secret().expose())?;
-    e.u32(group.schedule.generation.get())?.u32(group.schedule.activate_at.get())?;
+    e.u32(group.schedule.generation.get())?
+        .u32(group.schedule.activate_at.get())?;
     match group.schedule.cadence {
         Some(cadence) => e.array(2)?.u8(cadence.step())?.u32(cadence.period())?,
         None => e.null()?,
@@ -102,16 +115,20 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
     }
     e.array(group.marks.len() as u64)?;
     for mark in &group.marks {
-        e.array(5)?.u32(mark.sender.get())?.bytes(mark.session.as_bytes())?;
-        e.u32(mark.ssrc)?.u64(mark.rtp_index)?.u32(mark.rtcp_index)?;
+        e.array(5)?
+            .u32(mark.sender.get())?
+            .bytes(mark.session.as_bytes())?;
+        e.u32(mark.ssrc)?
+            .u64(mark.rtp_index)?
+            .u32(mark.rtcp_index)?;
     }
     Ok(())
 }
 
 fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
     r.array("group", 13)?;
-    let number = GroupNumber::new(r.uint32("group")?)
-        .ok_or(DecodeError::OutOfRange { what: "group" })?;
+    let number =
+        GroupNumber::new(r.uint32("group")?).ok_or(DecodeError::OutOfRange { what: "group" })?;
     let epoch = r.epoch()?;
     let generation = r.generation()?;
     let key = MasterKey::new(number, epoch, generation, secret(r, "master key")?);
@@ -120,12 +137,17 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
     let cadence = r.nullable("cadence", |r| {
         r.array("cadence", 2)?;
         let step = u8::try_from(r.uint("step")?).unwrap_or(0);
-        Cadence::new(step, r.uint32("period")?)
-            .ok_or(DecodeError::OutOfRange { what: "step and period" })
+        Cadence::new(step, r.uint32("period")?).ok_or(DecodeError::OutOfRange {
+            what: "step and period",
+        })
     })?;
     let lease_end = r.nullable("lease end", |r| r.time("lease end"))?;
     let issued_at = r.time("issued-at")?;
-    let schedule = Schedule { generation: stated, activate_at, cadence };
+    let schedule = Schedule {
+        generation: stated,
+        activate_at,
+        cadence,
+    };
     let mut group = Group::new(key, schedule, lease_end, issued_at);
     group.signed = r.generation()?;
     group.announced = r.nullable("announced epoch", Reader::epoch)?;

@@ -47,7 +47,11 @@ impl Terminal {
     #[must_use]
     pub fn send_key(&self, group: GroupNumber) -> Option<&MasterKey> {
         let group = self.groups.get(&group)?;
-        if group.lease_is_over(self.time()) { None } else { group.sending_key() }
+        if group.lease_is_over(self.time()) {
+            None
+        } else {
+            group.sending_key()
+        }
     }
 
     /// Whether a group's key is held.
@@ -102,7 +106,11 @@ impl Terminal {
         if let Some(key) = group.ring.all().find(|key| key.tag() == query.tag) {
             let choice = Choice::Held(key.epoch(), key.generation());
             let granted = self.held_trials.take(self.now, query.source);
-            return if granted { Ok(choice) } else { Err(DropReason::TrialBudget) };
+            return if granted {
+                Ok(choice)
+            } else {
+                Err(DropReason::TrialBudget)
+            };
         }
         let newest = group.ring.newest();
         let [hash @ .., low8] = query.tag;
@@ -127,14 +135,21 @@ impl Terminal {
     pub(super) fn on_opened(&mut self, trial: Trial) {
         let until = self.grace_end();
         let number = trial.key.group();
-        let Some(group) = self.groups.get_mut(&number) else { return };
+        let Some(group) = self.groups.get_mut(&number) else {
+            return;
+        };
         let (from, to) = (group.newest(), trial.key.generation());
         if trial.key.epoch() != group.epoch() || to <= from {
             return;
         }
         group.install(trial.key, None, until);
         self.dirty = true;
-        self.events.push(Event::Renewed { group: number, from, to, cause: Cause::Gap });
+        self.events.push(Event::Renewed {
+            group: number,
+            from,
+            to,
+            cause: Cause::Gap,
+        });
     }
 }
 

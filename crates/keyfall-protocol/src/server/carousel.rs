@@ -1,0 +1,296 @@
+//! What is repeated when (FORMATS section 11): new statements at 0, 1, 2, 4, 8 s, then at the pace
+//! of their class, weighted-fair with aging, within the link's bit rate.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use crate::ids::{GroupNumber, Tick};
+
+/// One standing statement. The frame is composed when its turn comes, so it is never stale.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Item {
+    Time,
+    KeySet,
+    /// RENEW of key id 0: G.
+    Fleet,
+    /// RENEW of a group.
+    Group(GroupNumber),
+    /// KEYDIST of a group: this shard of its members.
+    Dist(GroupNumber, u32),
+}
+
+/// A class of items with one pace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    Time,
+    KeySet,
+    Renew,
+    KeyDist,
+}
+
+impl Item {
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Time => Class::Time,
+            Self::KeySet => Class::KeySet,
+            Self::Fleet | Self::Group(_) => Class::Renew,
+            Self::Dist(..) => Class::KeyDist,
+        }
+    }
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Time, Self::KeySet, Self::Renew, Self::KeyDist];
+
+    /// How often an item of this class comes round where the link allows.
+    #[must_use]
+    pub const fn pace(self) -> Duration {
+        match self {
+            Self::Time | Self::KeySet => Duration::from_secs(10),
+            Self::Renew => Duration::from_secs(60),
+            Self::KeyDist => Duration::from_secs(30),
+        }
+    }
+
+    /// The word in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Time => "TIME",
+            Self::KeySet => "KEYSET",
+            Self::Renew => "RENEW",
+            Self::KeyDist => "KEYDIST",
+        }
+    }
+}
+
+/// The carousel of one carrier.
+#[derive(Debug)]
+pub(super) struct Carousel {
+    /// New statements: due, how often sent so far, what.
+    fresh: BinaryHeap<Reverse<(Tick, u8, Item)>>,
+    rotations: [Rotation; Class::ALL.len()],
+    bits_per_second: u64,
+    /// When the link has sent what it was given.
+    free_at: Tick,
+}
+
+#[derive(Debug, Default)]
+struct Rotation {
+    queue: VecDeque<(Tick, Item)>,
+    /// Octets of the last turn of each item, summed and counted: for the cycle report.
+    sent_octets: u64,
+    sent: u64,
+}
+
+/// What an operator sees of one class.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClassReport {
+    pub class: Class,
+    pub items: usize,
+    /// Octets of one turn, from the mean frame so far.
+    pub octets: u64,
+    /// The time one turn takes.
+    pub cycle: Duration,
+    /// Frames sent so far.
+    pub sent: u64,
+}
+
+impl Carousel {
+    pub(super) fn new(bits_per_second: u64) -> Self {
+        Self {
+            fresh: BinaryHeap::new(),
+            rotations: Default::default(),
+            bits_per_second: bits_per_second.max(1),
+            free_at: Tick::default(),
+        }
+    }
+
+    /// Adds a standing item; its first turn is at `first`.
+    pub(super) fn stand(&mut self, item: Item, first: Tick) {
+        self.rotation(item.class()).queue.push_back((first, item));
+    }
+
+    /// Repeats a new statement quickly: at 0, 1, 2, 4, 8 s.
+    pub(super) fn announce(&mut self, item: Item, now: Tick) {
+        self.fresh.push(Reverse((now, 0, item)));
+    }
+
+    /// Takes out every standing item that `gone` names.
+    pub(super) fn retire(&mut self, gone: impl Fn(Item) -> bool) {
+        for rotation in &mut self.rotations {
+            rotation.queue.retain(|&(_, item)| !gone(item));
+        }
+        self.fresh.retain(|&Reverse((_, _, item))| !gone(item));
+    }
+
+    /// The item whose turn it is, or when the next turn comes.
+    ///
+    /// # Errors
+    /// The tick to wait for; `None` where nothing stands.
+    pub(super) fn next(&mut self, now: Tick) -> Result<Item, Option<Tick>> {
+        let due = self.next_due();
+        match due {
+            Some(at) if at.max(self.free_at) <= now => {}
+            Some(at) => return Err(Some(at.max(self.free_at))),
+            None => return Err(None),
+        }
+        let fresh_lateness = self
+            .fresh
+            .peek()
+            .filter(|Reverse((at, ..))| *at <= now)
+            .map(|Reverse((at, ..))| lateness(now, *at, Duration::from_secs(1)) + FRESH_LEAD);
+        let oldest = self
+            .rotations
+            .iter()
+            .zip(Class::ALL)
+            .filter_map(|(rotation, class)| {
+                let &(at, _) = rotation.queue.front().filter(|(at, _)| *at <= now)?;
+                Some((lateness(now, at, class.pace()), class))
+            })
+            .max();
+        match (fresh_lateness, oldest) {
+            (Some(fresh), Some((aged, class))) if aged > fresh => Ok(self.turn(class, now)),
+            (None, Some((_, class))) => Ok(self.turn(class, now)),
+            (Some(_), _) => Ok(self.fresh_turn(now)),
+            (None, None) => Err(due),
+        }
+    }
+
+    /// When something is due and the link is free.
+    pub(super) fn next_at(&self) -> Option<Tick> {
+        self.next_due().map(|at| at.max(self.free_at))
+    }
+
+    /// Charges the link for a frame of `item`.
+    pub(super) fn sent(&mut self, item: Item, octets: usize, now: Tick) {
+        let rotation = self.rotation(item.class());
+        rotation.sent += 1;
+        rotation.sent_octets += octets as u64;
+        let nanos = (octets as u64 + LINK_OVERHEAD) * 8 * 1_000_000_000 / self.bits_per_second;
+        self.free_at = self.free_at.max(now).plus(Duration::from_nanos(nanos));
+    }
+
+    pub(super) fn report(&self) -> Vec<ClassReport> {
+        let turn_octets = |rotation: &Rotation| {
+            let mean = rotation.sent_octets.checked_div(rotation.sent).unwrap_or(0);
+            mean * rotation.queue.len() as u64
+        };
+        let all: u64 = self.rotations.iter().map(turn_octets).sum();
+        let link_cycle = Duration::from_millis(all * 8 * 1000 / self.bits_per_second);
+        self.rotations
+            .iter()
+            .zip(Class::ALL)
+            .map(|(rotation, class)| ClassReport {
+                class,
+                items: rotation.queue.len(),
+                octets: turn_octets(rotation),
+                cycle: class.pace().max(link_cycle),
+                sent: rotation.sent,
+            })
+            .collect()
+    }
+
+    fn next_due(&self) -> Option<Tick> {
+        let fresh = self.fresh.peek().map(|Reverse((at, ..))| *at);
+        self.rotations
+            .iter()
+            .filter_map(|rotation| rotation.queue.front().map(|&(at, _)| at))
+            .chain(fresh)
+            .min()
+    }
+
+    fn turn(&mut self, class: Class, now: Tick) -> Item {
+        let rotation = self.rotation(class);
+        let (_, item) = rotation
+            .queue
+            .pop_front()
+            .expect("the caller saw its front");
+        rotation.queue.push_back((now.plus(class.pace()), item));
+        item
+    }
+
+    fn fresh_turn(&mut self, now: Tick) -> Item {
+        let Reverse((_, times, item)) = self.fresh.pop().expect("the caller saw its top");
+        if let Some(&wait) = FRESH_REPEATS.get(usize::from(times)) {
+            self.fresh.push(Reverse((
+                now.plus(Duration::from_secs(wait)),
+                times + 1,
+                item,
+            )));
+        }
+        item
+    }
+
+    fn rotation(&mut self, class: Class) -> &mut Rotation {
+        &mut self.rotations[class as usize]
+    }
+}
+
+/// How late, in thousandths of the pace.
+fn lateness(now: Tick, due: Tick, pace: Duration) -> u128 {
+    now.since(due).as_nanos() * 1000 / pace.as_nanos().max(1)
+}
+
+/// Gaps between the first five sendings: 0, 1, 2, 4, 8 s.
+const FRESH_REPEATS: [u64; 4] = [1, 1, 2, 4];
+/// A new statement goes before a standing one that is less than one pace late.
+const FRESH_LEAD: u128 = 1000;
+/// IPv4 and UDP headers.
+const LINK_OVERHEAD: u64 = 28;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(carousel: &mut Carousel, until: Tick, octets: usize) -> Vec<(u64, Item)> {
+        let mut sent = Vec::new();
+        let mut now = Tick::default();
+        loop {
+            match carousel.next(now) {
+                Ok(item) => {
+                    carousel.sent(item, octets, now);
+                    sent.push((now.as_nanos() / 1_000_000, item));
+                }
+                Err(Some(at)) if at <= until => now = at,
+                Err(_) => return sent,
+            }
+        }
+    }
+
+    /// FORMATS section 11: new command at 0, 1, 2, 4, 8 s, then the pace of its class.
+    #[test]
+    fn new_statement_is_repeated_quickly_and_then_at_its_pace() {
+        let mut carousel = Carousel::new(10_000_000);
+        let group = Item::Group(GroupNumber::new(1).expect("not 0"));
+        carousel.announce(group, Tick::default());
+        carousel.stand(group, Tick::from_secs(60));
+        let times: Vec<u64> = run(&mut carousel, Tick::from_secs(130), 170)
+            .iter()
+            .map(|&(ms, _)| ms)
+            .collect();
+        assert_eq!(times, [0, 1000, 2000, 4000, 8000, 60_000, 120_000]);
+    }
+
+    /// A large cover neither starves TIME nor passes the link's bit rate.
+    #[test]
+    fn many_shards_share_the_link_fairly_with_time() {
+        let mut carousel = Carousel::new(100_000);
+        let group = GroupNumber::new(1).expect("not 0");
+        carousel.stand(Item::Time, Tick::default());
+        (0..2000).for_each(|shard| carousel.stand(Item::Dist(group, shard), Tick::default()));
+        let sent = run(&mut carousel, Tick::from_secs(600), 1172);
+        let bits = sent.len() as u64 * 1200 * 8;
+        assert!(bits <= 100_000 * 601, "{bits} bits in 600 s");
+        let times = sent.iter().filter(|(_, item)| *item == Item::Time).count();
+        assert!((30..=61).contains(&times), "{times} TIME in 600 s");
+        let shards = sent
+            .iter()
+            .filter(|(_, item)| item.class() == Class::KeyDist)
+            .count();
+        assert!(shards > 5500, "{shards} shards");
+    }
+}

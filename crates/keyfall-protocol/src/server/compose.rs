@@ -1,0 +1,218 @@
+//! Standing statements become frames when their turn comes: always the present state, signed by
+//! the key of their class, never larger than a frame.
+
+use crate::command::{
+    Body, Command, FLOORS_MAX, Floor, KeyDist, KeyDistContents, RECIPIENTS_MAX, Renew, RenewEntry,
+    SignerClass, SigningKey, Target, Time,
+};
+use crate::ids::{GroupNumber, KeyEpoch, KeyId, SequenceNumber, TerminalNumber, UnixSeconds};
+use crate::rng::Random;
+use crate::schedule::{Cadence, Schedule};
+use crate::server::{Composed, Item, Output, Server};
+
+impl Server {
+    /// Hands out frames as long as the link is free and something is due.
+    pub(super) fn turn_carousel(&mut self, rng: &mut dyn Random) {
+        while self.may_send() {
+            let Ok(item) = self.carousel.next(self.at.now) else {
+                return;
+            };
+            match self.frame_of(item, rng) {
+                Some(frame) => {
+                    self.carousel.sent(item, frame.len(), self.at.now);
+                    self.outputs.push_back(Output::Transmit { item, frame });
+                }
+                None => self.carousel.retire(|standing| standing == item),
+            }
+        }
+    }
+
+    /// Sending needs stored sequence numbers and online keys that are still valid.
+    pub(super) fn may_send(&self) -> bool {
+        self.storing.is_none()
+            && self.sequence < self.fleet.sequence_reserved
+            && self.at.wall <= self.signers_expire()
+    }
+
+    /// When the first of the online keys ends: after it nothing is sent.
+    #[must_use]
+    pub fn signers_expire(&self) -> UnixSeconds {
+        let end = |class| self.fleet.key_set.first_of(class).map(|key| key.expires);
+        end(SignerClass::Beat)
+            .into_iter()
+            .chain(end(SignerClass::Keys))
+            .min()
+            .unwrap_or(UnixSeconds::new(0))
+    }
+
+    /// How many messages a group's KEYDIST takes.
+    pub(super) fn shards(&self, number: GroupNumber) -> u32 {
+        let members = self
+            .groups
+            .get(&number)
+            .map_or(0, |group| group.members.len());
+        u32::try_from(members.div_ceil(RECIPIENTS_MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// Which of them names `terminal`.
+    pub(super) fn shard_of(&self, number: GroupNumber, terminal: TerminalNumber) -> Option<u32> {
+        let group = self.groups.get(&number)?;
+        let place = group
+            .members
+            .iter()
+            .position(|&member| member == terminal)?;
+        u32::try_from(place / RECIPIENTS_MAX).ok()
+    }
+
+    fn frame_of(&mut self, item: Item, rng: &mut dyn Random) -> Option<Vec<u8>> {
+        if item == Item::KeySet {
+            return Some(self.fleet.key_set_frame.clone());
+        }
+        if let Some(composed) = self.frames.get(&item) {
+            if self.at.wall.since(composed.issued_at) < STATEMENT_LIFE / 2 {
+                return Some(composed.octets.clone());
+            }
+        }
+        let (target, body) = self.statement(item, rng)?;
+        let octets = self.sign(target, body, item);
+        if item != Item::Time {
+            let issued_at = self.at.wall;
+            self.frames.insert(
+                item,
+                Composed {
+                    octets: octets.clone(),
+                    issued_at,
+                },
+            );
+        }
+        Some(octets)
+    }
+
+    fn statement(&self, item: Item, rng: &mut dyn Random) -> Option<(Target, Body)> {
+        match item {
+            Item::Time => Some((Target::All, Body::Time(self.time()))),
+            Item::KeySet => None,
+            Item::Fleet => Some((Target::All, Body::Renew(self.fleet_renewal()))),
+            Item::Group(number) => {
+                let group = self.groups.get(&number)?;
+                let entry = RenewEntry {
+                    kid: group.master.kid(),
+                    epoch: group.master.epoch(),
+                    schedule: group.schedule,
+                    lease_end: Some(self.at.wall.plus(group.lease)),
+                };
+                Some((
+                    Target::Group(number),
+                    Body::Renew(Renew {
+                        entries: vec![entry],
+                    }),
+                ))
+            }
+            Item::Dist(number, shard) => {
+                let group = self.groups.get(&number)?;
+                let contents = KeyDistContents {
+                    key: group.master.duplicate(),
+                    activate_at: group.schedule.activate_at,
+                    cadence: group.schedule.cadence,
+                    lease_end: Some(self.at.wall.plus(group.lease)),
+                };
+                let recipients: Vec<_> = group
+                    .members
+                    .iter()
+                    .skip(shard as usize * RECIPIENTS_MAX)
+                    .take(RECIPIENTS_MAX)
+                    .filter_map(|member| self.terminals.get(member))
+                    .map(|terminal| &terminal.wrap)
+                    .collect();
+                if recipients.is_empty() {
+                    return None;
+                }
+                let key_dist = KeyDist::seal(&contents, recipients.into_iter(), rng);
+                Some((Target::Handles, Body::KeyDist(key_dist)))
+            }
+        }
+    }
+
+    /// The beacon, with as many floors as fit: a different part of the groups each time.
+    fn time(&self) -> Time {
+        let groups = self.groups.len();
+        let fit = groups.min(FLOORS_MAX as usize);
+        let turns = groups.div_ceil(fit.max(1)).max(1) as u64;
+        let first = (self.sequence.get() % turns) as usize * fit;
+        let floors = self
+            .groups
+            .values()
+            .skip(first)
+            .take(fit)
+            // What is not active yet is no floor yet.
+            .filter(|group| group.schedule.activate_at <= self.at.wall)
+            .map(|group| Floor {
+                kid: group.master.kid(),
+                epoch: group.master.epoch(),
+                generation: group.master.generation(),
+            })
+            .collect();
+        Time {
+            seconds: self.at.wall,
+            max_error_ms: CLOCK_ERROR_MS,
+            floors,
+        }
+    }
+
+    fn fleet_renewal(&self) -> Renew {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        Renew {
+            entries: vec![RenewEntry {
+                kid: KeyId::ALL_RANK_ONE,
+                epoch: KeyEpoch::RANK_ONE,
+                schedule: Schedule {
+                    generation: self.fleet.fleet_generation,
+                    activate_at: self.at.wall,
+                    cadence: Cadence::new(1, schedule.period),
+                },
+                lease_end: None,
+            }],
+        }
+    }
+
+    fn sign(&mut self, target: Target, body: Body, item: Item) -> Vec<u8> {
+        let class = body.signer_class();
+        let life = if item == Item::Time {
+            TIME_LIFE
+        } else {
+            STATEMENT_LIFE
+        };
+        let command = Command {
+            stream: self.fleet.stream,
+            sequence: self.take_sequence(),
+            issued_at: self.at.wall,
+            not_after: self.at.wall.plus(life),
+            target,
+            body,
+            fleet_generation: self.fleet.fleet_generation,
+        };
+        self.signer(class).sign(&command)
+    }
+
+    fn signer(&self, class: Option<SignerClass>) -> &SigningKey {
+        match class {
+            Some(SignerClass::Keys) => &self.fleet.keys,
+            Some(SignerClass::Beat | SignerClass::Erase | SignerClass::Kem) | None => {
+                &self.fleet.beat
+            }
+        }
+    }
+
+    fn take_sequence(&mut self) -> SequenceNumber {
+        let sequence = self.sequence;
+        self.sequence = sequence.plus(1);
+        sequence
+    }
+}
+
+/// Seconds that a standing statement may be played; made anew at half of it.
+const STATEMENT_LIFE: u32 = 86_400;
+/// Seconds that a beacon may be played.
+const TIME_LIFE: u32 = 3_600;
+/// What the server admits of its own clock.
+const CLOCK_ERROR_MS: u32 = 1_000;

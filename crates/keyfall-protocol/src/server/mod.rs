@@ -1,0 +1,444 @@
+//! The server-side machine: keeps every key, turns orders into changes, and composes what the
+//! carousel sends.
+//!
+//! Store before send: an order becomes a [`Batch`], which the driver makes durable; only
+//! [`Input::Stored`] applies it to memory, and only then anything of it is transmitted. A batch
+//! that could not be stored ([`Input::NotStored`]) has never happened.
+
+mod carousel;
+mod compose;
+mod orders;
+mod records;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use carousel::Carousel;
+pub use carousel::{Class, ClassReport, Item};
+pub use orders::{Done, Order, PackageSealing, Refusal, SealedFor};
+pub use records::{
+    AuditEntry, Batch, Change, FleetRecord, Founding, GroupRecord, JournalEntry, TerminalRecord,
+};
+
+use crate::error::ApiMisuse;
+use crate::ids::{GroupNumber, SequenceNumber, TerminalNumber, Tick, UnixSeconds};
+use crate::rng::Random;
+
+/// The one authority over keys. Owns all of them; has no clock, file, socket or randomness.
+#[derive(Debug)]
+pub struct Server {
+    fleet: FleetRecord,
+    terminals: BTreeMap<TerminalNumber, TerminalRecord>,
+    groups: BTreeMap<GroupNumber, GroupRecord>,
+    /// Names in use, for orders that name things.
+    terminal_names: HashMap<String, TerminalNumber>,
+    group_names: HashMap<String, GroupNumber>,
+    /// The next sequence number; below the reservation.
+    sequence: SequenceNumber,
+    carousel: Carousel,
+    /// Composed frames of standing statements; emptied where the statement changed.
+    frames: HashMap<Item, Composed>,
+    waiting: VecDeque<(Option<OrderId>, Order, By)>,
+    storing: Option<Storing>,
+    store_asked: StoreId,
+    outputs: VecDeque<Output>,
+    at: Moment,
+}
+
+#[derive(Debug)]
+struct Composed {
+    octets: Vec<u8>,
+    issued_at: UnixSeconds,
+}
+
+#[derive(Debug)]
+struct Storing {
+    id: StoreId,
+    order: Option<OrderId>,
+    batch: Batch,
+    done: Done,
+}
+
+/// The driver's two clocks at one input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    pub now: Tick,
+    pub wall: UnixSeconds,
+}
+
+/// What may be fed in.
+#[derive(Debug)]
+pub enum Input {
+    /// The time of [`Output::Timeout`] has come, or any other moment.
+    Timeout,
+    /// An operator's order.
+    Order { id: OrderId, order: Order, by: By },
+    /// That batch is durable.
+    Stored(StoreId),
+    /// That batch could not be made durable; it has not happened.
+    NotStored(StoreId),
+}
+
+/// What the driver has to do.
+#[must_use]
+#[derive(Debug)]
+pub enum Output {
+    /// Make [`Server::batch`] durable, then feed [`Input::Stored`] or [`Input::NotStored`].
+    Store(StoreId),
+    /// Send on every carrier.
+    Transmit { item: Item, frame: Vec<u8> },
+    /// An order has ended.
+    Done {
+        id: OrderId,
+        outcome: Result<Done, Refusal>,
+    },
+    /// Nothing more to do before `at`.
+    Timeout { at: Option<Tick> },
+}
+
+/// Names one [`Output::Store`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct StoreId(u64);
+
+/// Names one order; the driver chooses it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct OrderId(pub u64);
+
+/// Who orders, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct By {
+    pub actor: String,
+    pub reason: Option<String>,
+    pub ticket: Option<String>,
+}
+
+impl Server {
+    /// From what the store holds. Its first output reserves sequence numbers.
+    #[must_use]
+    pub fn new(
+        fleet: FleetRecord,
+        terminals: Vec<TerminalRecord>,
+        groups: Vec<GroupRecord>,
+        at: Moment,
+    ) -> Self {
+        let carousel = Carousel::new(fleet.bits_per_second);
+        let mut server = Self {
+            sequence: fleet.sequence_reserved.max(SequenceNumber::at(at.wall)),
+            fleet,
+            terminals: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            terminal_names: HashMap::new(),
+            group_names: HashMap::new(),
+            carousel,
+            frames: HashMap::new(),
+            waiting: VecDeque::new(),
+            storing: None,
+            store_asked: StoreId(0),
+            outputs: VecDeque::new(),
+            at,
+        };
+        for item in [Item::Time, Item::KeySet, Item::Fleet] {
+            server.carousel.stand(item, at.now);
+        }
+        for terminal in terminals {
+            server.list_terminal(terminal);
+        }
+        for group in groups {
+            server.list_group(group);
+        }
+        server.fleet.sequence_reserved = server.sequence;
+        server.reserve_sequence();
+        server
+    }
+
+    /// Takes one input.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`] where the driver broke the contract; nothing changed then.
+    pub fn handle_input(
+        &mut self,
+        at: Moment,
+        rng: &mut dyn Random,
+        input: Input,
+    ) -> Result<(), ApiMisuse> {
+        // Neither clock is let run backwards within one process.
+        self.at = Moment {
+            now: self.at.now.max(at.now),
+            wall: self.at.wall.max(at.wall),
+        };
+        match input {
+            Input::Timeout => {}
+            Input::Order { id, order, by } => self.waiting.push_back((Some(id), order, by)),
+            Input::Stored(id) => self.on_stored(id)?,
+            Input::NotStored(id) => self.on_not_stored(id)?,
+        }
+        self.schedule_renewals();
+        self.begin_next(rng);
+        self.turn_carousel(rng);
+        Ok(())
+    }
+
+    /// The next thing to do; call until [`Output::Timeout`].
+    pub fn poll_output(&mut self) -> Output {
+        self.outputs
+            .pop_front()
+            .unwrap_or_else(|| self.next_timeout())
+    }
+
+    /// The transaction that is being stored.
+    #[must_use]
+    pub fn batch(&self, id: StoreId) -> Option<&Batch> {
+        self.storing
+            .as_ref()
+            .filter(|storing| storing.id == id)
+            .map(|storing| &storing.batch)
+    }
+
+    /// The fleet's record.
+    #[must_use]
+    pub fn fleet(&self) -> &FleetRecord {
+        &self.fleet
+    }
+
+    /// Every terminal, by number.
+    pub fn terminals(&self) -> impl Iterator<Item = &TerminalRecord> {
+        self.terminals.values()
+    }
+
+    /// Every group, by number.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupRecord> {
+        self.groups.values()
+    }
+
+    /// The terminal of that name or number.
+    #[must_use]
+    pub fn terminal_named(&self, name: &str) -> Option<&TerminalRecord> {
+        let number = self
+            .terminal_names
+            .get(name)
+            .copied()
+            .or_else(|| name.parse().ok().and_then(TerminalNumber::new))?;
+        self.terminals.get(&number)
+    }
+
+    /// The group of that name or number.
+    #[must_use]
+    pub fn group_named(&self, name: &str) -> Option<&GroupRecord> {
+        let number = self
+            .group_names
+            .get(name)
+            .copied()
+            .or_else(|| name.parse().ok().and_then(GroupNumber::new))?;
+        self.groups.get(&number)
+    }
+
+    /// What the carousel repeats, class by class.
+    #[must_use]
+    pub fn carousel(&self) -> Vec<ClassReport> {
+        self.carousel.report()
+    }
+
+    fn on_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
+        let storing = self.take_storing(id)?;
+        for change in storing.batch.changes {
+            self.apply(change);
+        }
+        if let Some(order) = storing.order {
+            self.outputs.push_back(Output::Done {
+                id: order,
+                outcome: Ok(storing.done),
+            });
+        }
+        Ok(())
+    }
+
+    fn on_not_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
+        let storing = self.take_storing(id)?;
+        if let Some(order) = storing.order {
+            let outcome = Err(Refusal::NotStored);
+            self.outputs.push_back(Output::Done { id: order, outcome });
+        }
+        Ok(())
+    }
+
+    fn take_storing(&mut self, id: StoreId) -> Result<Storing, ApiMisuse> {
+        match self.storing.take() {
+            Some(storing) if storing.id == id => Ok(storing),
+            other => {
+                let expected = other.as_ref().map(|storing| storing.id.0);
+                self.storing = other;
+                Err(ApiMisuse::NotStoring {
+                    got: id.0,
+                    expected,
+                })
+            }
+        }
+    }
+
+    /// One batch at a time: what the next order is judged by is what is stored.
+    fn begin_next(&mut self, rng: &mut dyn Random) {
+        while self.storing.is_none() {
+            if self.sequence.plus(SEQUENCE_LOW) >= self.fleet.sequence_reserved {
+                self.reserve_sequence();
+                return;
+            }
+            let Some((id, order, by)) = self.waiting.pop_front() else {
+                return;
+            };
+            match self.prepare(order, by, rng) {
+                Ok((batch, done)) => self.store(id, batch, done),
+                Err(refusal) => {
+                    if let Some(id) = id {
+                        self.outputs.push_back(Output::Done {
+                            id,
+                            outcome: Err(refusal),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn reserve_sequence(&mut self) {
+        let until = self
+            .sequence
+            .max(self.fleet.sequence_reserved)
+            .plus(SEQUENCE_BLOCK);
+        let changes = vec![Change::Sequence(until)];
+        self.store(
+            None,
+            Batch {
+                changes,
+                audit: None,
+                journal: None,
+            },
+            Done::Nothing,
+        );
+    }
+
+    fn store(&mut self, order: Option<OrderId>, batch: Batch, done: Done) {
+        self.store_asked.0 += 1;
+        let id = self.store_asked;
+        self.storing = Some(Storing {
+            id,
+            order,
+            batch,
+            done,
+        });
+        self.outputs.push_back(Output::Store(id));
+    }
+
+    /// A stored change becomes what the server is.
+    fn apply(&mut self, change: Change) {
+        let now = self.at.now;
+        match change {
+            Change::Sequence(until) => self.fleet.sequence_reserved = until,
+            Change::Terminal(terminal) => self.list_terminal(terminal),
+            Change::Group(group) => {
+                let number = group.number;
+                self.list_group(group);
+                for shard in 0..self.shards(number) {
+                    self.carousel.announce(Item::Dist(number, shard), now);
+                }
+            }
+            Change::Member {
+                group: number,
+                terminal,
+            } => {
+                let before = self.shards(number);
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.members.insert(terminal);
+                }
+                self.forget_distributions(number);
+                for shard in before..self.shards(number) {
+                    self.carousel
+                        .stand(Item::Dist(number, shard), now.plus(Class::KeyDist.pace()));
+                }
+                if let Some(shard) = self.shard_of(number, terminal) {
+                    self.carousel.announce(Item::Dist(number, shard), now);
+                }
+            }
+            Change::Master { key, schedule } => {
+                let number = key.group();
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.master = key;
+                    group.schedule = schedule;
+                }
+                self.forget_distributions(number);
+                self.frames.remove(&Item::Group(number));
+                self.carousel.announce(Item::Group(number), now);
+            }
+            Change::Fleet { generation, wraps } => {
+                self.fleet.fleet_generation = generation;
+                for wrap in wraps {
+                    if let Some(terminal) = wrap
+                        .kid()
+                        .kind()
+                        .and_then(crate::ids::KeyIdKind::terminal)
+                        .and_then(|number| self.terminals.get_mut(&number))
+                    {
+                        terminal.wrap = wrap;
+                    }
+                }
+                // Every standing statement names G: all are made anew (FORMATS section 3.1).
+                self.frames.clear();
+                self.carousel.announce(Item::Fleet, now);
+            }
+        }
+    }
+
+    fn list_terminal(&mut self, terminal: TerminalRecord) {
+        self.terminal_names
+            .insert(terminal.name.clone(), terminal.number);
+        self.terminals.insert(terminal.number, terminal);
+    }
+
+    fn list_group(&mut self, group: GroupRecord) {
+        let number = group.number;
+        self.group_names.insert(group.name.clone(), number);
+        self.groups.insert(number, group);
+        self.carousel.stand(Item::Group(number), self.at.now);
+        for shard in 0..self.shards(number) {
+            self.carousel.stand(Item::Dist(number, shard), self.at.now);
+        }
+    }
+
+    fn forget_distributions(&mut self, number: GroupNumber) {
+        self.frames
+            .retain(|item, _| !matches!(item, Item::Dist(group, _) if *group == number));
+    }
+
+    fn next_timeout(&mut self) -> Output {
+        if self.storing.is_some() {
+            // Stored or NotStored comes next, whatever is due.
+            return Output::Timeout { at: None };
+        }
+        let tick = |due: UnixSeconds| {
+            let ahead = u64::from(due.since(self.at.wall));
+            self.at.now.plus(std::time::Duration::from_secs(ahead))
+        };
+        let wall = self.at.wall;
+        let renewal = self
+            .groups
+            .values()
+            .filter_map(|group| group.schedule.next_change(wall))
+            .chain(std::iter::once(
+                self.fleet.key_set.fleet_schedule.next_change(wall),
+            ))
+            .map(tick)
+            .min();
+        let turn = match self.carousel.next_at() {
+            Some(at) if self.may_send() => Some(at),
+            Some(_) | None => None,
+        };
+        Output::Timeout {
+            at: renewal.into_iter().chain(turn).min(),
+        }
+    }
+}
+
+/// Sequence numbers that are reserved at a time, and how few may be left.
+const SEQUENCE_BLOCK: u64 = 65_536;
+const SEQUENCE_LOW: u64 = 8_192;
+
+#[cfg(test)]
+mod tests;
