@@ -3,6 +3,7 @@
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest;
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -162,11 +163,12 @@ impl EnrolmentPackage {
                 &mut FromRandom(rng),
             )
             .map_err(|_| PackageError::NotARequestKey)?;
-        Ok(codec::encode(|e| {
-            e.array(4)?.str(MAGIC)?.u8(FORM_REQUEST)?;
-            e.bytes(&encapsulated.to_bytes())?.bytes(&ciphertext)?;
-            Ok(())
-        }))
+        let encapsulated = encapsulated.to_bytes().to_vec();
+        Ok(SealedPackage::ToRequest {
+            encapsulated,
+            ciphertext,
+        }
+        .encode())
     }
 
     /// Seals under a code, which must reach the terminal's owner by another way.
@@ -184,11 +186,12 @@ impl EnrolmentPackage {
             )
             .expect("a package is far below the limit of GCM");
         let ciphertext = [&sealed[..], tag.as_ref()].concat();
-        codec::encode(|e| {
-            e.array(5)?.str(MAGIC)?.u8(FORM_CODE)?;
-            e.bytes(&salt)?.bytes(&iv)?.bytes(&ciphertext)?;
-            Ok(())
-        })
+        SealedPackage::UnderCode {
+            salt,
+            iv,
+            ciphertext,
+        }
+        .encode()
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -285,7 +288,31 @@ impl SealedPackage {
             _ => return Err(DecodeError::OutOfRange { what: "form" }),
         };
         r.end()?;
+        codec::deterministic(octets, &package.encode())?;
         Ok(package)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        codec::encode(|e| {
+            match self {
+                Self::ToRequest {
+                    encapsulated,
+                    ciphertext,
+                } => {
+                    e.array(4)?.str(MAGIC)?.u8(FORM_REQUEST)?;
+                    e.bytes(encapsulated)?.bytes(ciphertext)?
+                }
+                Self::UnderCode {
+                    salt,
+                    iv,
+                    ciphertext,
+                } => {
+                    e.array(5)?.str(MAGIC)?.u8(FORM_CODE)?;
+                    e.bytes(salt)?.bytes(iv)?.bytes(ciphertext)?
+                }
+            };
+            Ok(())
+        })
     }
 
     /// Opens with the terminal's request key.
@@ -362,16 +389,11 @@ impl EnrolmentCode {
     #[must_use]
     pub fn parse(typed: &str) -> Option<Self> {
         let mut text = Zeroizing::new(String::with_capacity(16));
-        for c in typed.chars().filter(|c| !matches!(c, ' ' | '-')) {
-            let c = match c.to_ascii_uppercase() {
-                'O' => '0',
-                'I' | 'L' => '1',
-                other => other,
-            };
-            if text.len() == 16 || !c.is_ascii() || !ALPHABET.contains(&(c as u8)) {
+        for letter in typed.chars().filter_map(typed_letter) {
+            if text.len() == 16 {
                 return None;
             }
-            text.push(c);
+            text.push(char::from(*ALPHABET.get(usize::from(letter?))?));
         }
         (text.len() == 16).then_some(Self(text))
     }
@@ -433,6 +455,76 @@ impl RequestKey {
     }
 }
 
+/// A request key as text, for `terminal add --for`: "KF1-", then 56 letters of [`ALPHABET`] that
+/// hold the 32 octets and the first 3 of their SHA-256, so that a slip of the hand is noticed.
+#[must_use]
+pub fn request_text(public: &[u8; 32]) -> String {
+    let mut text = String::from(REQUEST_PREFIX);
+    let (mut bits, mut held) = (0u32, 0);
+    for octet in public.iter().copied().chain(request_check(public)) {
+        bits = bits << 8 | u32::from(octet);
+        held += 8;
+        while held >= 5 {
+            held -= 5;
+            text.push(char::from(ALPHABET[(bits >> held & 31) as usize]));
+        }
+    }
+    text
+}
+
+/// Takes what [`request_text`] gave, or a person copied: case, spaces and hyphens do not matter,
+/// nor o for 0, i or l for 1.
+///
+/// # Errors
+/// [`PackageError::NotARequestKey`].
+pub fn parse_request(typed: &str) -> Result<[u8; 32], PackageError> {
+    let mut octets = Vec::with_capacity(REQUEST_OCTETS);
+    let (mut bits, mut held) = (0u32, 0);
+    // "KF1" are letters of the alphabet themselves.
+    let mut letters = typed.chars().filter_map(typed_letter);
+    let prefix = REQUEST_PREFIX.chars().filter_map(typed_letter);
+    let begins = prefix.eq(letters.by_ref().take(3));
+    for letter in letters {
+        let value = letter.ok_or(PackageError::NotARequestKey)?;
+        bits = bits << 5 | u32::from(value);
+        held += 5;
+        if held >= 8 {
+            held -= 8;
+            octets.push((bits >> held) as u8);
+        }
+        if octets.len() > REQUEST_OCTETS {
+            return Err(PackageError::NotARequestKey);
+        }
+    }
+    match octets.split_first_chunk::<32>() {
+        Some((public, check)) if begins && held == 0 && *check == request_check(public) => {
+            Ok(*public)
+        }
+        Some(_) | None => Err(PackageError::NotARequestKey),
+    }
+}
+
+fn request_check(public: &[u8; 32]) -> [u8; 3] {
+    let hash = digest::digest(&digest::SHA256, public);
+    let [a, b, c] = *hash
+        .as_ref()
+        .first_chunk()
+        .expect("SHA-256 gives 32 octets");
+    [a, b, c]
+}
+
+/// The value of a typed letter: `None` for what separates, `Some(None)` for what is no letter.
+fn typed_letter(c: char) -> Option<Option<u8>> {
+    let c = match c.to_ascii_uppercase() {
+        ' ' | '-' => return None,
+        'O' => '0',
+        'I' | 'L' => '1',
+        other => other,
+    };
+    let place = ALPHABET.iter().position(|&letter| char::from(letter) == c);
+    Some(place.and_then(|place| u8::try_from(place).ok()))
+}
+
 /// Lends a [`Random`] to the HPKE library.
 struct FromRandom<'r>(&'r mut dyn Random);
 
@@ -462,5 +554,8 @@ const MAGIC: &str = "KF1/enrol";
 const FORM_REQUEST: u8 = 1;
 const FORM_CODE: u8 = 2;
 const PACKAGE_MAX: usize = 16 * 1024;
+const REQUEST_PREFIX: &str = "KF1-";
+/// The public key and its check.
+const REQUEST_OCTETS: usize = 35;
 /// Without letters that are taken for digits (Crockford's base 32).
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";

@@ -64,6 +64,14 @@ impl SignerClass {
         }
     }
 
+    /// Held by the machine that sends, and so of short life.
+    const fn is_online(self) -> bool {
+        match self {
+            Self::Beat | Self::Keys => true,
+            Self::Erase | Self::Kem => false,
+        }
+    }
+
     const fn from_number(number: u64) -> Option<Self> {
         match number {
             1 => Some(Self::Beat),
@@ -142,7 +150,15 @@ impl KeySet {
         map.key(r, 3, "keys")?;
         let mut keys = Vec::new();
         for _ in 0..r.array_between("keys", 1, KEYS_MAX)? {
-            keys.push(ListedKey::read(r)?);
+            let key = ListedKey::read(r)?;
+            // Classes never share a key (FORMATS section 2.2).
+            if keys
+                .iter()
+                .any(|listed: &ListedKey| listed.public == key.public)
+            {
+                return Err(DecodeError::OutOfRange { what: "keys" });
+            }
+            keys.push(key);
         }
         map.key(r, 4, "fleet schedule")?;
         r.array("fleet schedule", 3)?;
@@ -187,6 +203,11 @@ impl ListedKey {
             .ok_or(DecodeError::OutOfRange { what: "class" })?;
         let not_before = r.time("not before")?;
         let expires = r.time("expires")?;
+        if expires < not_before
+            || (class.is_online() && expires.since(not_before) > ONLINE_LIFE_MAX)
+        {
+            return Err(DecodeError::OutOfRange { what: "expires" });
+        }
         let mut groups = Vec::new();
         for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
             groups.push(
@@ -204,5 +225,7 @@ impl ListedKey {
     }
 }
 
+/// Seconds that a beat or keys key may live: 30 days (FORMATS section 9).
+const ONLINE_LIFE_MAX: u32 = 30 * 86_400;
 const KEYS_MAX: u64 = 12;
 const GROUPS_MAX: u64 = 64;
