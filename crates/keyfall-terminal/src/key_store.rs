@@ -9,7 +9,7 @@
 //! | File | Content |
 //! | --- | --- |
 //! | `root-slots` | slot A at 0, slot B at 4096; an unused slot is all zero |
-//! | `snapshot-a`, `snapshot-b` | what slot A and slot B open; longer files keep dead octets at the end |
+//! | `snapshot-a`, `snapshot-b` | what slot A and slot B open, then perhaps dead octets |
 //!
 //! | Slot field | Octets | Meaning |
 //! | --- | --- | --- |

@@ -1,2 +1,3 @@
-//! stub
+//! The terminal: driver, sealed key store, media relay, control socket.
+
 pub mod key_store;

@@ -1,0 +1,245 @@
+use std::fs;
+
+use super::*;
+
+fn entries() -> Vec<Entry> {
+    let terminal = |number| TerminalNumber::new(number).expect("a terminal number");
+    let group = |number| GroupNumber::new(number).expect("a group number");
+    vec![
+        Entry::Sequence {
+            through: SequenceNumber::new(28_000_000_999),
+        },
+        Entry::Enrolment {
+            terminal: terminal(1),
+            name: "alice".to_owned(),
+        },
+        Entry::Enrolment {
+            terminal: terminal(3),
+            name: "bob \"\n\u{1f511}".to_owned(),
+        },
+        Entry::Enrolment {
+            terminal: terminal(2),
+            name: "carol".to_owned(),
+        },
+        Entry::Epoch {
+            group: group(7),
+            epoch: KeyEpoch::new(28_000_000),
+        },
+        Entry::Epoch {
+            group: group(8),
+            epoch: KeyEpoch::new(5),
+        },
+        Entry::Epoch {
+            group: group(7),
+            epoch: KeyEpoch::new(28_000_001),
+        },
+        Entry::RankOne {
+            g: Generation::new(12).expect("a generation"),
+        },
+        Entry::Sequence {
+            through: SequenceNumber::new(u64::MAX),
+        },
+    ]
+}
+
+fn written(path: &Path) -> Journal {
+    let mut journal = Journal::create(path).expect("made");
+    for (at, entry) in (1_795_300_000..).zip(entries()) {
+        journal
+            .append(UnixSeconds::new(at), &entry)
+            .expect("appended");
+    }
+    journal
+}
+
+#[test]
+fn a_journal_opens_with_the_highest_numbers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    let journal = written(&path);
+    let (maxima, link) = (journal.maxima().clone(), journal.link());
+    drop(journal);
+    let (mut journal, torn) = Journal::open(&path).expect("opens");
+    assert_eq!(torn, None);
+    assert_eq!(*journal.maxima(), maxima);
+    assert_eq!(journal.link(), link);
+    assert_eq!(maxima.terminal.map(TerminalNumber::get), Some(3));
+    assert_eq!(maxima.sequence, Some(SequenceNumber::new(u64::MAX)));
+    assert_eq!(maxima.g.map(Generation::get), Some(12));
+    let epochs: Vec<_> = maxima
+        .epochs
+        .iter()
+        .map(|(g, e)| (g.get(), e.get()))
+        .collect();
+    assert_eq!(epochs, [(7, 28_000_001), (8, 5)]);
+    journal
+        .append(UnixSeconds::new(0), &entries()[0])
+        .expect("appended");
+    drop(journal);
+    assert_eq!(
+        Journal::open(&path).expect("opens").0.seq,
+        entries().len() as u64 + 1
+    );
+}
+
+#[test]
+fn a_line_reads_as_the_document_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    drop(written(&path));
+    let text = fs::read_to_string(&path).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), entries().len());
+    let hashed = r#"{"seq":1,"time":1795300000,"kind":"sequence","through":28000000999"#;
+    let link = Link::start("journal").next(hashed.as_bytes());
+    assert_eq!(lines[0], format!("{hashed},\"hash\":\"{link}\"}}"));
+    let hashed = r#"{"seq":2,"time":1795300001,"kind":"enrolment","terminal":1,"name":"alice""#;
+    assert_eq!(
+        lines[1],
+        format!("{hashed},\"hash\":\"{}\"}}", link.next(hashed.as_bytes()))
+    );
+    assert!(lines[4].contains(r#""kind":"epoch","group":7,"epoch":28000000,"#));
+    assert!(lines[7].contains(r#""kind":"rank-one","g":12,"#));
+}
+
+#[test]
+fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    drop(written(&path));
+    let whole = fs::read(&path).expect("read");
+    let last_line_at = whole[..whole.len() - 1]
+        .iter()
+        .rposition(|o| *o == b'\n')
+        .expect("two")
+        + 1;
+    for end in last_line_at..whole.len() {
+        fs::write(&path, &whole[..end]).expect("written");
+        let (mut journal, torn) = Journal::open(&path).expect("opens");
+        let octets = end - last_line_at;
+        let number = entries().len() as u64;
+        assert_eq!(torn, (octets > 0).then_some(TornLine { number, octets }));
+        assert_eq!(fs::read(&path).expect("read"), whole[..last_line_at]);
+        assert_eq!(
+            journal.maxima().sequence,
+            Some(SequenceNumber::new(28_000_000_999))
+        );
+        let last = entries().pop().expect("entries");
+        journal
+            .append(UnixSeconds::new(1_795_300_008), &last)
+            .expect("appended");
+        assert_eq!(
+            fs::read(&path).expect("read"),
+            whole,
+            "the chain goes on where it was"
+        );
+    }
+}
+
+#[test]
+fn an_append_after_one_that_failed_leaves_whole_lines() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    let mut journal = written(&path);
+    // What a full disk leaves of a line.
+    journal
+        .file
+        .write_all_at(br#"{"seq":10,"time":1795300009,"#, journal.len)
+        .expect("written");
+    journal
+        .append(UnixSeconds::new(1), &entries()[1])
+        .expect("appended");
+    drop(journal);
+    let (journal, torn) = Journal::open(&path).expect("opens");
+    assert_eq!((journal.seq, torn), (10, None));
+}
+
+#[test]
+fn a_change_is_found_and_its_line_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    drop(written(&path));
+    let whole = fs::read(&path).expect("read");
+    for at in (0..whole.len() - 1).step_by(3) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        let line = whole[..at].iter().filter(|octet| **octet == b'\n').count() as u64 + 1;
+        fs::write(&path, &changed).expect("written");
+        let error = Journal::open(&path).expect_err("changed");
+        let named = matches!(error, JournalError::Broken { line: named, .. } if named == line);
+        assert!(named, "octet {at} of line {line}: {error}");
+        assert_eq!(
+            fs::read(&path).expect("read"),
+            changed,
+            "left as it was found"
+        );
+    }
+    let text = String::from_utf8(whole).expect("text");
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let without = |from: usize, to: usize| [&lines[..from], &lines[to..]].concat().concat();
+    let swapped = [lines[0], lines[2], lines[1]].concat();
+    for (changed, line) in [(without(0, 1), 1), (without(3, 5), 4), (swapped, 2)] {
+        fs::write(&path, changed).expect("written");
+        let error = Journal::open(&path).expect_err("a line is missing");
+        assert_eq!(
+            error
+                .to_string()
+                .replace(&dir.path().display().to_string(), "/srv"),
+            format!(
+                "line {line} of the order journal /srv/orders.journal was changed, or one before \
+                 it was removed: put the journal back from where it is kept"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_line_of_a_later_version_is_not_passed_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    for hashed in [
+        r#"{"seq":1,"time":1,"kind":"recall","terminal":1"#,
+        r#"{"seq":1,"time":1,"kind":"enrolment","terminal":0,"name":"nobody""#,
+        r#"{"seq":2,"time":1,"kind":"rank-one","g":1"#,
+    ] {
+        let link = Link::start("journal").next(hashed.as_bytes());
+        fs::write(&path, format!("{hashed},\"hash\":\"{link}\"}}\n")).expect("written");
+        let error = Journal::open(&path).expect_err("unknown");
+        assert_eq!(
+            error
+                .to_string()
+                .replace(&dir.path().display().to_string(), "/srv"),
+            "line 1 of the order journal /srv/orders.journal says what this version does not \
+             know: run the version that wrote it, or a newer one"
+        );
+    }
+}
+
+#[test]
+fn each_refusal_has_its_sentence() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    let sentence = |error: JournalError| {
+        error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "/srv")
+    };
+    assert_eq!(
+        sentence(Journal::open(&path).expect_err("missing")),
+        "the order journal /srv/orders.journal is missing: put it back from where it is kept, for \
+         without it numbers would be used twice"
+    );
+    let journal = Journal::create(&path).expect("made");
+    assert_eq!(
+        sentence(Journal::open(&path).expect_err("locked")),
+        "another process has the order journal /srv/orders.journal open: end that server first"
+    );
+    assert_eq!(
+        sentence(Journal::create(&path).expect_err("there is one")),
+        "/srv/orders.journal already exists: the journal of a server is never begun anew, move it \
+         away first"
+    );
+    drop(journal);
+    let (journal, torn) = Journal::open(&path).expect("an empty journal opens");
+    assert_eq!((journal.maxima(), torn), (&Maxima::default(), None));
+}
