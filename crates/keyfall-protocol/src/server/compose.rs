@@ -68,10 +68,10 @@ impl Server {
         if item == Item::KeySet {
             return Some(self.fleet.key_set_frame.clone());
         }
-        if let Some(composed) = self.frames.get(&item) {
-            if self.at.wall.since(composed.issued_at) < STATEMENT_LIFE / 2 {
-                return Some(composed.octets.clone());
-            }
+        if let Some(composed) = self.frames.get(&item)
+            && self.at.wall.since(composed.issued_at) < STATEMENT_LIFE / 2
+        {
+            return Some(composed.octets.clone());
         }
         let (target, body) = self.statement(item, rng)?;
         let octets = self.sign(target, body, item);

@@ -18,7 +18,7 @@ impl Terminal {
         let command = verified.command();
         self.step_fleet(command.fleet_generation);
         match &command.body {
-            Body::Time(time) => self.on_time(time, command, &signer),
+            Body::Time(time) => self.on_time(time, &signer),
             Body::Renew(renew) => self.on_renew(renew, command, &signer),
             Body::KeyDist(key_dist) => self.on_key_dist(key_dist, command, &signer),
             Body::KeySet(_) => Err(DropReason::KeySetNotNewer),
@@ -112,12 +112,7 @@ impl Terminal {
         }
     }
 
-    fn on_time(
-        &mut self,
-        time: &Time,
-        command: &Command,
-        signer: &ListedKey,
-    ) -> Result<(), DropReason> {
+    fn on_time(&mut self, time: &Time, signer: &ListedKey) -> Result<(), DropReason> {
         if !(signer.not_before..=signer.expires).contains(&time.seconds) {
             return Err(DropReason::TimeTooFar);
         }
@@ -129,13 +124,13 @@ impl Terminal {
             });
         }
         for floor in &time.floors {
-            self.on_floor(floor, command, signer);
+            self.on_floor(floor, signer);
         }
         Ok(())
     }
 
     /// A floor makes a terminal step or stop sending; it discards nothing.
-    fn on_floor(&mut self, floor: &Floor, command: &Command, signer: &ListedKey) {
+    fn on_floor(&mut self, floor: &Floor, signer: &ListedKey) {
         let Some(KeyIdKind::Master(number)) = floor.kid.kind() else {
             return;
         };
@@ -165,7 +160,6 @@ impl Terminal {
                 cause,
             });
         }
-        let _ = command;
     }
 
     fn on_renew(
@@ -224,10 +218,10 @@ impl Terminal {
             if !within_bound(entry.epoch, entry.schedule.generation, signer.expires) {
                 return Err(DropReason::AboveBound);
             }
-            if target == Err(DropReason::NewerEpoch) {
-                if let Some(group) = self.groups.get_mut(&number) {
-                    announce(group, entry.epoch);
-                }
+            if target == Err(DropReason::NewerEpoch)
+                && let Some(group) = self.groups.get_mut(&number)
+            {
+                announce(group, entry.epoch);
             }
         }
         let number = target?;
