@@ -1,1 +1,44 @@
-fn main() {}
+//! `keyfall`: one binary. What it does is in the library crates; here are arguments and words.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod explain;
+mod output;
+
+use std::process::ExitCode;
+
+use crate::args::{Args, Command};
+use crate::output::{Failure, Output};
+
+/// What is freed is overwritten first: no copy of a key stays in freed memory (INVARIANT 8).
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+fn main() -> ExitCode {
+    let args = match args::parse() {
+        Ok(args) => args,
+        Err(early) => return early,
+    };
+    let output = Output::new(args.json);
+    start_log();
+    output.end(run(args, &output))
+}
+
+/// One line for each noun; what a noun can do is in the file of its name.
+fn run(args: Args, output: &Output) -> Result<(), Failure> {
+    match args.command {
+        Command::Explain(args) => explain::run(&args, output),
+    }
+}
+
+/// Logs go to stderr; KEYFALL_LOG says which (docs/LOGGING.md).
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KEYFALL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,131 @@
+//! What every command leaves: a result on stdout, or one sentence with a code, and an exit code
+//! that scripts may rely on (DESIGN section 9).
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::explain::Code;
+
+/// Where results go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+/// The exit codes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    Done = 0,
+    /// Bad contents included.
+    Failed = 1,
+    /// Wrong arguments.
+    Usage = 2,
+    /// By policy.
+    Refused = 3,
+    Unreachable = 4,
+    Locked = 5,
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What `keyfall explain` is asked; `None`: nobody reads any more, which is no failure.
+    code: Option<Code>,
+    /// One sentence that says what to do.
+    sentence: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, sentence: impl Into<String>) -> Self {
+        Self {
+            code: Some(code),
+            sentence: sentence.into(),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        self.code.map_or(Exit::Done, Code::exit)
+    }
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether the caller asked for JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// The result: `value` as the one JSON document, or `people` as text.
+    pub(crate) fn result<T: Serialize>(
+        &self,
+        value: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            let document = serde_json::to_string(value)
+                .map_err(|error| Failure::new(Code::Output, error.to_string()))?;
+            self.text(&document)
+        } else {
+            self.text(&people(value))
+        }
+    }
+
+    /// Text as it is, with a line end.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        match write!(stdout, "{text}{end}").and_then(|()| stdout.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure {
+                code: None,
+                sentence: String::new(),
+            }),
+            Err(error) => Err(Failure::new(
+                Code::Output,
+                format!("cannot write the result: {error}"),
+            )),
+        }
+    }
+
+    /// The exit code; where it is not 0, after the sentence and its code were shown.
+    pub(crate) fn end(&self, outcome: Result<(), Failure>) -> ExitCode {
+        let Err(failure) = outcome else {
+            return ExitCode::from(Exit::Done as u8);
+        };
+        if let Some(code) = failure.code {
+            let told = FailureDocument {
+                ok: false,
+                exit: failure.exit() as u8,
+                code: code.text(),
+                sentence: &failure.sentence,
+            };
+            let shown = if self.json {
+                self.result(&told, |_| String::new())
+            } else {
+                let line = writeln!(io::stderr(), "keyfall: {} ({})", told.sentence, told.code);
+                line.map_err(|_| Failure {
+                    code: None,
+                    sentence: String::new(),
+                })
+            };
+            if shown.is_err() {
+                // Nobody reads: the exit code still tells.
+                return ExitCode::from(failure.exit() as u8);
+            }
+        }
+        ExitCode::from(failure.exit() as u8)
+    }
+}
+
+#[derive(Serialize)]
+struct FailureDocument<'f> {
+    ok: bool,
+    exit: u8,
+    code: &'f str,
+    sentence: &'f str,
+}
