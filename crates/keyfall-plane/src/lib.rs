@@ -32,6 +32,11 @@
 //! **Marks.** [`SrtpReceiver::marks`] is what to store (ahead, by the driver's rule);
 //! [`SrtpReceiver::with_marks`] refuses everything up to there after a crash.
 //!
+//! # Secrets
+//!
+//! Session keys and salts live in boxes and are wiped on drop. Their derivation leaves traces of an
+//! AES key schedule on the stack: the driver scrubs its stack after each input that touches keys.
+//!
 //! # Errors and panics
 //!
 //! A refusal names its cause and is to be counted, not shown to the peer. Bytes from the network

@@ -1,5 +1,7 @@
 //! The receiving half of one SSRC of one Keyfall sender.
 
+use std::fmt;
+
 use keyfall_protocol::ids::{Generation, KeyEpoch};
 use keyfall_protocol::keys::MasterKey;
 
@@ -17,8 +19,8 @@ pub struct SrtpReceiver {
     stretch: Stretch,
     /// Newest use first, at most [`HELD_MAX`].
     held: Vec<HeldKeys>,
-    rtp: ReplayWindow<RTP_BLOCKS>,
-    rtcp: ReplayWindow<RTCP_BLOCKS>,
+    rtp: ReplayWindow<WINDOW_BLOCKS>,
+    rtcp: ReplayWindow<WINDOW_BLOCKS>,
 }
 
 struct HeldKeys {
@@ -229,7 +231,14 @@ impl SrtpReceiver {
 
 /// Two generations, and for each the stretches that reordered packets still come from.
 const HELD_MAX: usize = 8;
-/// 8192 packets wide.
-const RTP_BLOCKS: usize = 129;
-/// 1024 packets wide: RTCP goes a few times a second.
-const RTCP_BLOCKS: usize = 17;
+impl fmt::Debug for SrtpReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SrtpReceiver")
+            .field("stream", &self.stream)
+            .field("marks", &self.marks())
+            .finish_non_exhaustive()
+    }
+}
+
+/// 8192 packets wide (FORMATS section 7, "Anti-replay").
+pub(super) const WINDOW_BLOCKS: usize = 129;

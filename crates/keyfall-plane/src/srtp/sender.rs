@@ -1,5 +1,7 @@
 //! The sending half of one SSRC.
 
+use std::fmt;
+
 use keyfall_protocol::ids::{Generation, KeyEpoch, KeyId};
 use keyfall_protocol::keys::{MasterKey, SrtpMaster};
 
@@ -210,6 +212,15 @@ impl SrtpSender {
 
     fn mki(&self, key: &MasterKey, n: u16) -> Mki {
         Mki::new(key.tag(), self.stream.sender, self.stream.session, n)
+    }
+}
+
+impl fmt::Debug for SrtpSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SrtpSender")
+            .field("stream", &self.stream)
+            .field("highest", &self.sequencer.highest())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,13 @@
 //! The receiving half for a stock sender: one given key, no MKI, an estimated ROC.
 
+use std::fmt;
+
 use keyfall_protocol::keys::{SrtpMaster, SrtpSuite};
 
 use crate::replay::ReplayWindow;
 use crate::srtp::cipher::{self, SessionKeys};
 use crate::srtp::header::{self, RtpHeader};
+use crate::srtp::receiver::WINDOW_BLOCKS;
 use crate::srtp::{Malformed, Refused, index};
 
 /// Opens what a stock sender sends under one SRTP master key, without an MKI.
@@ -75,5 +78,10 @@ impl StaticReceiver {
     }
 }
 
-/// 8192 packets wide.
-const WINDOW_BLOCKS: usize = 129;
+impl fmt::Debug for StaticReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticReceiver")
+            .field("ssrc", &self.ssrc)
+            .finish_non_exhaustive()
+    }
+}

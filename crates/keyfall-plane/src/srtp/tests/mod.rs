@@ -261,3 +261,29 @@ fn a_packet_with_room_for_the_trailer_is_not_moved() {
         }
     }
 }
+
+#[test]
+fn senders_and_receivers_may_move_to_another_thread_and_print_no_key() {
+    fn moves<T: Send>(_: &T) {}
+    let key = master_key(0);
+    let mut sender = SrtpSender::new(stream(GCM), Stretch::default());
+    let mut packet = rtp(1, b"speech");
+    sender
+        .protect_rtp(&key, &mut packet)
+        .expect("a good packet");
+    let mut receiver = SrtpReceiver::new(stream(GCM), Stretch::default());
+    receiver
+        .try_rtp(&key, &packet, &mut Vec::new())
+        .expect("it opens");
+    let given = StaticReceiver::new(&sender.params(&key).master, SSRC, 0);
+    moves(&sender);
+    moves(&receiver);
+    moves(&given);
+    for shown in [
+        format!("{sender:?}"),
+        format!("{receiver:?}"),
+        format!("{given:?}"),
+    ] {
+        assert!(!shown.contains("key") && shown.len() < 300, "{shown}");
+    }
+}
