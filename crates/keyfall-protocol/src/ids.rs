@@ -56,15 +56,18 @@ impl TerminalNumber {
     }
 }
 
-/// A group: the set of terminals with one master key. From 1.
+/// A group: the set of terminals with one master key. 30 bits, from 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupNumber(u32);
 
 impl GroupNumber {
-    /// `None` for 0.
+    /// The highest number: every key id fits in 32 bits, which keeps a RENEW within 170 octets.
+    pub const MAX: Self = Self((1 << 30) - 1);
+
+    /// `None` for 0 and for what does not fit in 30 bits.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
-        if number == 0 {
+        if number == 0 || number > Self::MAX.0 {
             None
         } else {
             Some(Self(number))
@@ -121,7 +124,7 @@ impl KeyId {
     #[must_use]
     pub const fn new(id: u64) -> Option<Self> {
         let candidate = Self(id);
-        if id >> 34 != 0 || candidate.kind().is_none() {
+        if id >> 32 != 0 || candidate.kind().is_none() {
             None
         } else {
             Some(candidate)

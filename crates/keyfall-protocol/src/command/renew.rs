@@ -21,7 +21,7 @@ pub struct RenewEntry {
 }
 
 /// As many entries as fit in a frame at the largest integers.
-pub const RENEW_ENTRIES_MAX: u64 = 24;
+pub const RENEW_ENTRIES_MAX: u64 = 32;
 
 impl Renew {
     pub(super) fn write(&self, e: &mut Writer<'_>) -> Written {

@@ -23,7 +23,7 @@ pub struct Floor {
 }
 
 /// As many floors as fit in a frame at the largest integers.
-pub const FLOORS_MAX: u64 = 48;
+pub const FLOORS_MAX: u64 = 66;
 
 impl Time {
     pub(super) fn write(&self, e: &mut Writer<'_>) -> Written {

@@ -163,3 +163,6 @@ impl hkdf::KeyType for OutLen {
 
 /// Longest info: label "to-terminal", the largest integers and the media context.
 const INFO_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests;

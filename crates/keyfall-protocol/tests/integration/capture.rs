@@ -1,0 +1,217 @@
+//! `interop/vectors/capture.json`: what was heard on a carrier in one short run, in the format of
+//! `keyfall demo --capture FILE`, and what the terminals say of their keys afterwards.
+
+use keyfall_protocol::command::{Body, Renew, RenewEntry, Target};
+use keyfall_protocol::enrolment::{EnrolmentCode, SealedPackage};
+use keyfall_protocol::ids::{KeyEpoch, KeyId, Tick};
+use keyfall_protocol::schedule::{Cadence, Schedule};
+use keyfall_protocol::terminal::{Input, Output, Terminal};
+use serde_json::{Value, json};
+
+use crate::fleet::{
+    EPOCH, FOUNDED, P0, at, command, contents, generation, group, key_dist, key_set_frame,
+    master_key, obey_key, package, signing_key, terminal, wrap_key,
+};
+use crate::stream::Stream;
+use crate::vectors::{check, hex};
+
+const CARRIER: &str = "udp://239.255.70.77:47700?if=127.0.0.1&ttl=1";
+
+#[test]
+fn captured_run_is_the_published_one() {
+    let frames = frames();
+    let fleet = [(1, "alice"), (2, "bob"), (3, "carol")];
+    let packages = fleet.map(|(number, name)| (number, name, package_of(number, name)));
+    // Bob misses the renewal to 13 and all that names it; Carol hears everything.
+    let heard = |number: u32| {
+        let missed = move |place: usize| number == 2 && (3..=5).contains(&place);
+        frames
+            .iter()
+            .enumerate()
+            .filter(move |&(place, _)| !missed(place))
+            .map(|(_, frame)| frame)
+    };
+    let status = packages.each_ref().map(|(number, name, (package, code))| {
+        let opened = SealedPackage::decode(package)
+            .unwrap()
+            .open_under(code)
+            .unwrap();
+        let mut machine = Terminal::enrol(opened, Tick::from_secs(1)).unwrap();
+        heard(*number).for_each(|frame| hear(&mut machine, frame));
+        (*name, status_of(&machine))
+    });
+    for (name, status) in &status {
+        let keys = status["keys"].as_array().unwrap();
+        assert_eq!(keys.len(), if *name == "carol" { 2 } else { 3 }, "{name}");
+    }
+    assert_eq!(
+        status[0].1["keys"][2]["fingerprint"],
+        status[1].1["keys"][2]["fingerprint"]
+    );
+    check(
+        "capture.json",
+        &json!({
+            "about": "docs/PROTOCOL.md, \"A captured run\".",
+            "root": hex(signing_key("root").public().as_bytes()),
+            "packages": packages.each_ref().map(|(_, name, (package, code))| json!({
+                "name": name, "package_hex": hex(package), "code": code.shown().as_str(),
+            })),
+            "frames": frames.iter().map(|frame| hex(frame)).collect::<Vec<_>>(),
+            "status": status.into_iter().map(|(name, status)| (name.to_owned(), status))
+                .collect::<serde_json::Map<_, _>>(),
+        }),
+    );
+}
+
+/// KEYSET, TIME, KEYDIST at generation 12 under G 5; renewals of the group to 13, of G to 6, the
+/// KEYDIST made anew; the group at 16.
+fn frames() -> Vec<Vec<u8>> {
+    let began = FOUNDED + 5 * P0 + 10;
+    let mut rng = Stream::new("capture");
+    let mut dist = |reached: u32, g: u32| {
+        let mut contents = contents();
+        contents.key = master_key(7, reached);
+        contents.cadence = None;
+        contents.activate_at = at(began);
+        Body::KeyDist(key_dist(&contents, 2, g, &mut rng))
+    };
+    let (first, second) = (dist(12, 5), dist(13, 6));
+    let sign = |signer: &str, sequence, seconds, g, target, body| {
+        signing_key(signer).sign(&command(sequence, began + seconds, g, target, body))
+    };
+    let group_7 = Target::Group(group(7));
+    vec![
+        key_set_frame(),
+        sign("beat key", 1, 0, 5, Target::All, beacon(began, 12)),
+        sign("keys key", 2, 1, 5, Target::Handles, first),
+        sign(
+            "beat key",
+            3,
+            20,
+            5,
+            group_7,
+            renew(group(7).master_key_id(), EPOCH, 13, began + 22),
+        ),
+        sign(
+            "beat key",
+            4,
+            40,
+            6,
+            Target::All,
+            renew(KeyId::ALL_RANK_ONE, 0, 6, began + 40),
+        ),
+        sign("keys key", 5, 41, 6, Target::Handles, second),
+        sign(
+            "beat key",
+            6,
+            60,
+            6,
+            group_7,
+            renew(group(7).master_key_id(), EPOCH, 16, began + 62),
+        ),
+        sign("beat key", 7, 70, 6, Target::All, beacon(began + 70, 16)),
+    ]
+}
+
+fn beacon(seconds: u32, reached: u32) -> Body {
+    let Body::Time(mut time) = crate::commands::time(&[crate::commands::floor(7, EPOCH, reached)])
+    else {
+        panic!("a TIME");
+    };
+    time.seconds = at(seconds);
+    Body::Time(time)
+}
+
+fn renew(kid: KeyId, epoch: u32, reached: u32, activate_at: u32) -> Body {
+    let schedule = Schedule {
+        generation: generation(reached),
+        activate_at: at(activate_at),
+        cadence: Cadence::new(1, P0),
+    };
+    let entry = RenewEntry {
+        kid,
+        epoch: KeyEpoch::new(epoch),
+        schedule,
+        lease_end: None,
+    };
+    Body::Renew(Renew {
+        entries: vec![entry],
+    })
+}
+
+fn package_of(number: u32, name: &str) -> (Vec<u8>, EnrolmentCode) {
+    let code = EnrolmentCode::random(&mut Stream::new(&format!("code of terminal {number}")));
+    let mut rng = Stream::new(&format!("package of terminal {number}"));
+    (
+        package(number, name, &[CARRIER]).seal_under(&code, &mut rng),
+        code,
+    )
+}
+
+fn hear(machine: &mut Terminal, frame: &[u8]) {
+    let mut rng = Stream::new("machine");
+    let now = Tick::from_secs(2);
+    machine
+        .handle_input(now, &mut rng, Input::Datagram(frame))
+        .unwrap();
+    loop {
+        match machine.poll_output() {
+            Output::Store(id, _) => {
+                machine
+                    .handle_input(now, &mut rng, Input::Stored(id))
+                    .unwrap();
+            }
+            Output::Event(_) => {}
+            Output::Timeout { .. } => return,
+        }
+    }
+}
+
+/// As `keyfall terminal status --json` shows it, as far as a reader needs it.
+fn status_of(machine: &Terminal) -> Value {
+    let number = machine.identity().number;
+    let (g, wrap) = machine.fleet_generation();
+    let mut keys = vec![
+        json!({
+            "kid": number.obey_key_id().get(), "rank": "obey", "epoch": 0, "generation": 0,
+            "fingerprint": machine.obey_fingerprint().to_string(),
+        }),
+        json!({
+            "kid": number.wrap_key_id().get(), "rank": "wrap", "epoch": 0, "generation": g.get(),
+            "fingerprint": wrap.to_string(),
+        }),
+    ];
+    keys.extend(machine.groups().iter().map(|status| {
+        json!({
+            "kid": status.group.master_key_id().get(),
+            "rank": "master",
+            "epoch": status.epoch.get(),
+            "generation": status.generation.get(),
+            "fingerprint": status.fingerprint.to_string(),
+        })
+    }));
+    json!({"name": machine.identity().name, "number": number.get(), "keys": keys})
+}
+
+/// What the status of the capture says is what the keys of the vectors are.
+#[test]
+fn fingerprints_of_the_capture_are_those_of_the_named_keys() {
+    let frames = frames();
+    let (package, code) = package_of(2, "bob");
+    let opened = SealedPackage::decode(&package)
+        .unwrap()
+        .open_under(&code)
+        .unwrap();
+    let mut machine = Terminal::enrol(opened, Tick::from_secs(1)).unwrap();
+    frames.iter().for_each(|frame| hear(&mut machine, frame));
+    assert_eq!(machine.obey_fingerprint(), obey_key(2).fingerprint());
+    assert_eq!(
+        machine.fleet_generation(),
+        (generation(6), wrap_key(2, 6).fingerprint())
+    );
+    assert_eq!(
+        machine.groups()[0].fingerprint,
+        master_key(7, 16).fingerprint()
+    );
+    assert_eq!(machine.identity().number, terminal(2));
+}

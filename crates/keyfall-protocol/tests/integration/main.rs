@@ -1,0 +1,17 @@
+//! The protocol seen from outside: published vectors, sizes, strictness, and the same octets read
+//! by another COSE library. `KEYFALL_WRITE_VECTORS=1` writes the files in `interop/vectors` and the
+//! table of sizes in `docs/PROTOCOL.md` anew.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod capture;
+mod cbor;
+mod commands;
+mod cose;
+mod enrolment;
+mod fleet;
+mod malformed;
+mod sizes;
+mod srtp;
+mod stream;
+mod vectors;

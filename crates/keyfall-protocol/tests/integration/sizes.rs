@@ -1,0 +1,137 @@
+//! How large messages are, measured on real ones at the largest numbers (REQUIREMENTS R-041, R-062;
+//! FORMATS section 2.5), and the table in `docs/PROTOCOL.md`.
+
+use std::fmt::Write;
+
+use keyfall_protocol::command::{FLOORS_MAX, FRAME_MAX, RECIPIENTS_MAX, RENEW_ENTRIES_MAX};
+
+use crate::commands::{LARGEST_DIST, LARGEST_RENEW, LARGEST_SET, LARGEST_TIME, all, largest};
+use crate::enrolment;
+use crate::vectors::{check_text, from_top};
+
+#[test]
+fn messages_stay_within_their_limits_at_the_largest_numbers() {
+    let renew = sizes_of(LARGEST_RENEW);
+    assert!(renew[0] <= 170, "RENEW: {}", renew[0]);
+    let dist = sizes_of(LARGEST_DIST);
+    assert!(dist[1] <= 365, "KEYDIST to two: {}", dist[1]);
+    assert!(
+        dist[2] - dist[1] <= 55,
+        "each further recipient: {}",
+        dist[2] - dist[1]
+    );
+    assert!(
+        dist[3] <= FRAME_MAX,
+        "KEYDIST to {RECIPIENTS_MAX}: {}",
+        dist[3]
+    );
+    let set = sizes_of(LARGEST_SET);
+    assert!(set[1] <= 400, "KEYSET with four keys: {}", set[1]);
+}
+
+/// What one frame may hold is what fits, no less and no more.
+#[test]
+fn one_more_entry_floor_or_recipient_would_not_fit() {
+    let renew = sizes_of(LARGEST_RENEW);
+    assert!(
+        renew[2] <= FRAME_MAX && renew[2] + (renew[1] - renew[0]) > FRAME_MAX,
+        "{renew:?}"
+    );
+    let time = sizes_of(LARGEST_TIME);
+    assert!(
+        time[3] <= FRAME_MAX && time[3] + (time[2] - time[1]) > FRAME_MAX,
+        "{time:?}"
+    );
+    let dist = sizes_of(LARGEST_DIST);
+    assert!(dist[3] + (dist[2] - dist[1]) > FRAME_MAX, "{dist:?}");
+}
+
+#[test]
+fn table_of_sizes_is_the_measured_one() {
+    let path = "docs/PROTOCOL.md";
+    let text = std::fs::read_to_string(from_top(path)).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let with_table = format!("{before}{BEGIN}\n{}{END}{after}", table());
+    check_text(path, &with_table);
+}
+
+fn table() -> String {
+    let (time, renew) = (sizes_of(LARGEST_TIME), sizes_of(LARGEST_RENEW));
+    let (dist, set) = (sizes_of(LARGEST_DIST), sizes_of(LARGEST_SET));
+    let ordinary = |name: &str| {
+        all()
+            .iter()
+            .find(|made| made.name == name)
+            .map(|made| made.frame.len())
+            .unwrap()
+    };
+    let mut rows = vec![
+        ("TIME", Some(ordinary("TIME")), time[0]),
+        ("TIME with one floor", None, time[1]),
+        ("each further floor", None, time[2] - time[1]),
+        (
+            "RENEW of one key, for any number of terminals",
+            Some(ordinary("RENEW of group 7")),
+            renew[0],
+        ),
+        ("each further key in a RENEW", None, renew[1] - renew[0]),
+        ("KEYDIST to one", None, dist[0]),
+        ("KEYDIST to two", Some(ordinary("KEYDIST to two")), dist[1]),
+        ("each further recipient", None, dist[2] - dist[1]),
+        (
+            "KEYDIST to seventeen",
+            Some(ordinary("KEYDIST to seventeen")),
+            dist[3],
+        ),
+        ("KEYSET with three keys", None, set[0]),
+        (
+            "KEYSET with four keys",
+            Some(ordinary("KEYSET with four keys")),
+            set[1],
+        ),
+        (
+            "each group that a listed key is limited to",
+            None,
+            (set[2] - set[1]).div_ceil(4),
+        ),
+    ];
+    let (to_request, under_code) = enrolment::package_sizes();
+    rows.push((
+        "enrolment package to a request key, names of 5 and 11 letters, one carrier",
+        Some(to_request),
+        0,
+    ));
+    rows.push(("the same under a code", Some(under_code), 0));
+    let mut table = String::from(
+        "| Message | Octets as in the vectors | Octets at the largest numbers |\n|---|---|---|\n",
+    );
+    for (name, ordinary, largest) in rows {
+        let ordinary = ordinary.map_or(String::new(), |octets| octets.to_string());
+        let largest = if largest == 0 {
+            String::new()
+        } else {
+            largest.to_string()
+        };
+        writeln!(table, "| {name} | {ordinary} | {largest} |").unwrap();
+    }
+    writeln!(
+        table,
+        "\nA frame of {FRAME_MAX} octets holds at most {FLOORS_MAX} floors, {RENEW_ENTRIES_MAX} keys \
+         of a RENEW, or {RECIPIENTS_MAX} recipients at the largest numbers, and a decoder refuses more."
+    )
+    .unwrap();
+    table
+}
+
+/// The sizes of the messages of that name, in their order.
+fn sizes_of(name: &str) -> Vec<usize> {
+    largest()
+        .iter()
+        .filter(|made| made.name == name)
+        .map(|made| made.frame.len())
+        .collect()
+}
+
+const BEGIN: &str = "<!-- sizes: written by the test table_of_sizes_is_the_measured_one -->";
+const END: &str = "<!-- end of sizes -->";
