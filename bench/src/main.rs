@@ -1,6 +1,7 @@
 //! `keyfall-bench [GROUP...] [--json]`: measures each group, prints ratios and holds the best of
 //! five rounds against the limits. Exit code 1 where a limit is missed, 2 for wrong usage.
 
+mod renewal;
 mod rounds;
 mod srtp;
 
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use rounds::Report;
 
 /// Every group by name; a further one is a further file and a line here.
-const GROUPS: &[(&str, Run)] = &[("srtp", srtp::run)];
+const GROUPS: &[(&str, Run)] = &[("renewal", renewal::run), ("srtp", srtp::run)];
 
 type Run = fn() -> anyhow::Result<Report>;
 

@@ -86,6 +86,16 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 impl Limit {
+    /// `measured` must not be above `limit`.
+    pub fn at_most(sentence: impl Into<String>, limit: f64, measured: f64) -> Self {
+        Self {
+            sentence: sentence.into(),
+            limit,
+            measured,
+            met: measured <= limit,
+        }
+    }
+
     /// `measured` must not be below `limit`.
     pub fn at_least(sentence: impl Into<String>, limit: f64, measured: f64) -> Self {
         Self {
