@@ -1,6 +1,7 @@
 //! `keyfall-bench [GROUP...] [--json]`: measures each group, prints ratios and holds the best of
 //! five rounds against the limits. Exit code 1 where a limit is missed, 2 for wrong usage.
 
+mod instructions;
 mod renewal;
 mod rounds;
 mod srtp;
@@ -10,11 +11,22 @@ use std::process::ExitCode;
 use rounds::Report;
 
 /// Every group by name; a further one is a further file and a line here.
-const GROUPS: &[(&str, Run)] = &[("renewal", renewal::run), ("srtp", srtp::run)];
+const GROUPS: &[(&str, Run)] = &[
+    ("renewal", renewal::run),
+    ("instructions", instructions::run),
+    ("srtp", srtp::run),
+];
 
 type Run = fn() -> anyhow::Result<Report>;
 
 fn main() -> anyhow::Result<ExitCode> {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if let [only, work, n] = &words[..]
+        && only == "only"
+    {
+        renewal::only(work, n.parse()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (flags, names): (Vec<_>, Vec<_>) = std::env::args()
         .skip(1)
         .partition(|argument| argument.starts_with("--"));

@@ -28,6 +28,8 @@ pub fn run() -> anyhow::Result<Report> {
     let mut next = frames.iter().cycle();
     let frame = frames.first().context("there is one")?;
     let beat = fleet.record.beat.public();
+    let mut stranger = fleet.terminal()?;
+    let for_others = fleet.for_others()?;
 
     let steps = interleave(
         &mut [Contender::new("one-way step", |n| {
@@ -66,6 +68,11 @@ pub fn run() -> anyhow::Result<Report> {
                     applied += 1;
                     let frame = next.next().expect("a cycle does not end");
                     receiver.feed(Input::Datagram(frame));
+                }
+            }),
+            Contender::new("KEYDIST for others, filtered", |n| {
+                for _ in 0..n {
+                    stranger.feed(Input::Datagram(&for_others));
                 }
             }),
         ],
@@ -143,13 +150,7 @@ impl Fleet {
             issued_at: WALL,
             expires: WALL.plus(60),
         };
-        let contents = KeyDistContents {
-            key: MasterKey::new(group(), epoch(), Generation::ZERO, seed(5)),
-            activate_at: WALL,
-            cadence: None,
-            lease_end: None,
-        };
-        let key_dist = KeyDist::seal(&contents, std::iter::once(&wrap()), &mut Counter(9));
+        let key_dist = KeyDist::seal(&contents(), std::iter::once(&wrap()), &mut Counter(9));
         let frame =
             self.record
                 .keys
@@ -164,6 +165,23 @@ impl Fleet {
             "the KEYDIST was not taken"
         );
         Ok(receiver)
+    }
+
+    /// A full KEYDIST that names seventeen other terminals.
+    fn for_others(&self) -> anyhow::Result<Vec<u8>> {
+        let wraps: Option<Vec<_>> = (2..19)
+            .map(|number| {
+                let terminal = TerminalNumber::new(number)?;
+                Some(WrapKey::new(terminal, Generation::ZERO, seed(6)))
+            })
+            .collect();
+        let contents = contents();
+        let wraps = wraps.context("numbers from 2 on")?;
+        let key_dist = KeyDist::seal(&contents, wraps.iter(), &mut Counter(9));
+        Ok(self
+            .record
+            .keys
+            .sign(&self.command(Target::Handles, Body::KeyDist(key_dist), 0)))
     }
 
     fn renew(&self, generation: u32) -> Vec<u8> {
@@ -237,6 +255,36 @@ fn seed(octet: u8) -> Secret<32> {
 fn master() -> MasterKey {
     MasterKey::new(group(), epoch(), Generation::ZERO, seed(5))
 }
+
+fn contents() -> KeyDistContents {
+    KeyDistContents {
+        key: master(),
+        activate_at: WALL,
+        cadence: None,
+        lease_end: None,
+    }
+}
+
+/// Runs one kind of work `n` times and nothing else, for the instruction count.
+pub fn only(work: &str, n: u32) -> anyhow::Result<()> {
+    let fleet = Fleet::found()?;
+    let mut receiver = fleet.terminal()?;
+    let frames: Vec<_> = (1..=ONLY_MAX)
+        .map(|generation| fleet.renew(generation))
+        .collect();
+    let for_others = fleet.for_others()?;
+    for frame in frames.iter().take(n as usize) {
+        match work {
+            "verify" => receiver.feed(Input::Datagram(frame)),
+            "filter" => receiver.feed(Input::Datagram(&for_others)),
+            other => anyhow::bail!("{other} is neither verify nor filter"),
+        }
+    }
+    Ok(())
+}
+
+/// As many as [`only`] can be asked for.
+pub const ONLY_MAX: u32 = 300;
 
 fn group() -> GroupNumber {
     GroupNumber::new(1).expect("not 0")

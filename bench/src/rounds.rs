@@ -122,13 +122,13 @@ impl Report {
         for table in &self.tables {
             println!("{}", table.title);
             println!(
-                "  {:<26}{:>10}{:>10}{:>12}",
+                "  {:<30}{:>14}{:>14}   to {}",
                 "", "best ns", "median ns", table.reference
             );
             let reference = table.best(table.reference).unwrap_or(f64::NAN);
             for Timing { name, best, median } in &table.timings {
                 println!(
-                    "  {name:<26}{best:>10.1}{median:>10.1}{:>11.2}x",
+                    "  {name:<30}{best:>14.1}{median:>14.1}   {:.2}x",
                     best / reference
                 );
             }
