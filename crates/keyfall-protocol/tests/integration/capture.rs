@@ -41,13 +41,11 @@ fn captured_run_is_the_published_one() {
         (*name, status_of(&machine))
     });
     for (name, status) in &status {
-        let keys = status["keys"].as_array().unwrap();
-        assert_eq!(keys.len(), if *name == "carol" { 2 } else { 3 }, "{name}");
+        let groups = status["groups"].as_array().unwrap();
+        assert_eq!(groups.len(), usize::from(*name != "carol"), "{name}");
     }
-    assert_eq!(
-        status[0].1["keys"][2]["fingerprint"],
-        status[1].1["keys"][2]["fingerprint"]
-    );
+    let of_group = |place: usize| &status[place].1["groups"][0];
+    assert_eq!(of_group(0), of_group(1));
     check(
         "capture.json",
         &json!({
@@ -171,26 +169,27 @@ fn hear(machine: &mut Terminal, frame: &[u8]) {
 fn status_of(machine: &Terminal) -> Value {
     let number = machine.identity().number;
     let (g, wrap) = machine.fleet_generation();
-    let mut keys = vec![
+    let groups = machine.groups();
+    let groups = groups.iter().map(|status| {
         json!({
-            "kid": number.obey_key_id().get(), "rank": "obey", "epoch": 0, "generation": 0,
-            "fingerprint": machine.obey_fingerprint().to_string(),
-        }),
-        json!({
-            "kid": number.wrap_key_id().get(), "rank": "wrap", "epoch": 0, "generation": g.get(),
-            "fingerprint": wrap.to_string(),
-        }),
-    ];
-    keys.extend(machine.groups().iter().map(|status| {
-        json!({
+            "group": status.group.get(),
             "kid": status.group.master_key_id().get(),
-            "rank": "master",
+            "rank": 2,
             "epoch": status.epoch.get(),
             "generation": status.generation.get(),
             "fingerprint": status.fingerprint.to_string(),
         })
-    }));
-    json!({"name": machine.identity().name, "number": number.get(), "keys": keys})
+    });
+    json!({
+        "terminal": number.get(),
+        "name": machine.identity().name,
+        "fleet_generation": g.get(),
+        "wrap_kid": number.wrap_key_id().get(),
+        "wrap_fingerprint": wrap.to_string(),
+        "obey_kid": number.obey_key_id().get(),
+        "obey_fingerprint": machine.obey_fingerprint().to_string(),
+        "groups": groups.collect::<Vec<_>>(),
+    })
 }
 
 /// What the status of the capture says is what the keys of the vectors are.

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Reads our vectors, and a run captured from the product, with other people's libraries (python-cwt, cbor2, cryptography).
+# Usage: interop/python/run.sh [CAPTURE...]
+# Without arguments: every vector, the capture among them, and, where KEYFALL (or target/release/keyfall) is built and can
+# capture, a demo of its own. Exit code 77: the Python packages cannot be had; the last line says why.
+set -eu
+cd "$(dirname "$0")/../.."
+
+target="${CARGO_TARGET_DIR:-target}"
+if [ -z "${PYTHON:-}" ]; then
+  bash scripts/python-env
+  PYTHON="$target/venv/bin/python3"
+fi
+export PYTHONDONTWRITEBYTECODE=1
+
+if [ $# -gt 0 ]; then
+  for capture in "$@"; do
+    "$PYTHON" interop/python/verify_capture.py "$capture"
+  done
+  exit 0
+fi
+
+"$PYTHON" interop/python/verify_vectors.py
+"$PYTHON" interop/python/verify_capture.py interop/vectors/capture.json
+
+keyfall="${KEYFALL:-$target/release/keyfall}"
+if [ ! -x "$keyfall" ]; then
+  echo "python: no $keyfall, so no run of its own was captured"
+elif ! "$keyfall" demo --help 2>/dev/null | grep -q -e --capture; then
+  echo "python: $keyfall demo captures nothing, so no run of its own was read"
+else
+  capture="$(mktemp)"
+  trap 'rm -f "$capture"' EXIT
+  "$keyfall" demo --json --capture "$capture" >/dev/null
+  "$PYTHON" interop/python/verify_capture.py "$capture"
+fi

@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""Checks every file of interop/vectors against docs/PROTOCOL.md as reader.py and media.py read it.
+
+Usage: verify_vectors.py
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+
+import cbor2
+from cddl_verifier import Validator
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
+import media
+import reader
+import verify_capture
+from reader import Key, Refused, det
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+VECTORS = TOP / "interop" / "vectors"
+CDDL = Validator(TOP / "docs" / "protocol.cddl")
+
+checks = 0
+
+
+def same(found, expected, what: str):
+    global checks
+    checks += 1
+    if found != expected:
+        raise SystemExit(f"vectors: {what}: found {found!r}, the file says {expected!r}")
+
+
+def refused(call, what: str):
+    global checks
+    checks += 1
+    try:
+        call()
+    except Refused:
+        return
+    raise SystemExit(f"vectors: {what}: was taken")
+
+
+def form(rule: str, octets: bytes, what: str):
+    """The octets are what docs/protocol.cddl says."""
+    result = CDDL.validate(octets, root_type=rule, require_deterministic=True)
+    same(result.valid, True, f"{what}: {[str(d) for d in result.diagnostics][:2]}")
+
+
+def stream(name: str, length: int) -> bytes:
+    """Section 12: SHA-256(name ‖ i), one after another."""
+    blocks = [hashlib.sha256(name.encode() + i.to_bytes(4, "big")).digest()
+              for i in range(length // 32 + 1)]
+    return b"".join(blocks)[:length]
+
+
+def un(text: str) -> bytes:
+    return bytes.fromhex(text)
+
+
+def load(name: str) -> dict:
+    return json.loads((VECTORS / name).read_text(encoding="utf-8"))
+
+
+def derivations():
+    held = load("derivations.json")
+    for entry in held["keys"]:
+        first = None
+        for step in entry["generations"]:
+            key = Key(un(step["key"]), entry["kid"], entry["epoch"], step["generation"])
+            first = first or key
+            what = f"{entry['name']} generation {key.generation}"
+            same(first.renewed(key.generation), key, what)
+            for value in step["values"]:
+                ctx = value["ctx"]
+                if value["label"] == "srtp":
+                    ctx = [ctx[0], ctx[1], un(ctx[2]), ctx[3], ctx[4]]
+                elif ctx is not None:
+                    ctx = [un(ctx[0])]
+                label, length = value["label"], value["len"]
+                same(key.info(label, ctx, length).hex(), value["info"], f"{what} {label} info")
+                same(key.xl(label, ctx, length).hex(), value["out"], f"{what} {label}")
+                form("derivation-info", un(value["info"]), f"{what} {label}")
+    names = [entry["name"].split(",")[0] for entry in held["keys"]]
+    for name, entry in zip(names, held["keys"]):
+        same(stream(name, 32).hex(), entry["generations"][0]["key"], name)
+    for tag in held["tags"]:
+        same(reader.tag_hash(tag["kid"], tag["epoch"]).hex(), tag["tag_hash"], f"tag {tag}")
+
+
+def srtp():
+    held = load("srtp.json")
+    sender, session, ssrc = held["sender"], un(held["session"]), held["ssrc"]
+    first = held["masters"][0]
+    kid, epoch = first["kid"], first["epoch"]
+    for entry in held["masters"]:
+        key = Key(un(entry["master_key"]), entry["kid"], entry["epoch"], entry["generation"])
+        what = f"suite {entry['suite']} generation {key.generation} n {entry['n']}"
+        made = media.master(key, entry["suite"], sender, session, entry["n"], ssrc)
+        same(made.hex(), entry["key"] + entry["salt"], what)
+        same(media.mki(key, sender, session, entry["n"]).hex(), entry["mki"], what)
+    for entry in held["packets"]:
+        key = Key(un(entry["master_key"]), kid, epoch, entry["generation"])
+        static = None if entry["mki"] else (sender, session, entry["n"])
+        what = f"suite {entry['suite']} {entry['protocol']} {entry['what']}"
+        arguments = (key, entry["suite"], 10)
+        opened = media.unprotect(*arguments, un(entry["packet"]), entry["protocol"], static)
+        same(opened, (un(entry["plain"]), entry["index"], entry["n"]), what)
+        for place in (1, 9, 20, -1, -12, -20):
+            changed = bytearray(un(entry["packet"]))
+            changed[place] ^= 1
+            refused(
+                lambda: media.unprotect(*arguments, bytes(changed), entry["protocol"], static),
+                f"{what} with octet {place} changed",
+            )
+    for entry in held["indexes"]:
+        j, index, n = entry["j"], entry["index"], entry["n"]
+        same((index >> j, n >> (16 - j), index & 0xffff), (n, entry["roc"], entry["seq"]), "index")
+
+
+def commands():
+    held = load("commands.json")
+    signers = {}
+    for name, entry in held["signers"].items():
+        same(stream(name, 32).hex(), entry["seed"], name)
+        signers[name] = Ed25519PrivateKey.from_private_bytes(un(entry["seed"]))
+        same(signers[name].public_key().public_bytes_raw().hex(), entry["public"], name)
+        same(reader.key_name(un(entry["public"])).hex(), entry["name"], name)
+    for entry in held["messages"]:
+        command_vector(entry, signers[entry["signer"]], held["signers"][entry["signer"]])
+
+
+def command_vector(entry: dict, private: Ed25519PrivateKey, signer: dict):
+    what, frame = entry["name"], un(entry["frame"])
+    form("signed-command", frame, what)
+    same(len(frame), entry["size"], what)
+    command = reader.read_frame(frame)
+    same(command.signer.hex(), signer["name"], what)
+    same(reader.verifies(command, un(signer["public"])), True, what)
+    same(reader.verifies(command, stream("another key", 32)), False, what)
+    expected = entry["command"]
+    found = {
+        "stream": command.stream.hex(), "sequence": command.sequence,
+        "issued_at": command.issued_at, "not_after": command.not_after, "type": command.type,
+        "target": command.target, "g": command.g, "body": shown(command),
+    }
+    same(found, expected, what)
+    # And the same made by hand.
+    protected = det({1: -19, 4: command.signer})
+    same(protected.hex(), entry["protected"], what)
+    signed = det(["Signature1", protected, b"KF1/cmd", un(entry["payload"])])
+    same(signed.hex(), entry["to_be_signed"], what)
+    same(private.sign(signed).hex(), entry["signature"], what)
+    whole = cbor2.CBORTag(18, [protected, {}, un(entry["payload"]), un(entry["signature"])])
+    same(det(whole), frame, what)
+    if "distribution" in entry:
+        distribution_vector(what, command, entry["distribution"])
+
+
+def shown(command: reader.Command) -> dict:
+    body = command.body
+    if command.type == reader.KEYDIST:
+        return {"handles": [handle.hex() for handle, _ in body["recipients"]]}
+    if command.type == reader.KEYSET:
+        keys = [dict(key, name=key["name"].hex(), public=key["public"].hex())
+                for key in body["keys"]]
+        return dict(body, keys=keys, fleet_schedule=list(body["fleet_schedule"]))
+    return body
+
+
+def distribution_vector(what: str, command: reader.Command, entry: dict):
+    body, plain = command.body, un(entry["plaintext"])
+    kek, iv = map(un, entry["drawn"])
+    same(iv, body["iv"], what)
+    form("keydist-contents", plain, what)
+    expected = entry["contents"]
+    key = Key(un(expected["key"]), expected["kid"], expected["epoch"], expected["generation"])
+    cadence = (expected["step"], expected["period"]) if expected["step"] else None
+    contents = reader.Contents(key, expected["activate_at"], cadence, expected["lease_end"])
+    same(reader.read_contents(plain), contents, what)
+    aad = det(["Encrypt", un("a10103"), b""])
+    same(aad.hex(), entry["enc_structure"], what)
+    same(AESGCM(kek).encrypt(iv, plain, aad), body["ciphertext"], what)
+    same(len(body["recipients"]), len(entry["recipients"]), what)
+    for (handle, wrapped), named in zip(body["recipients"], entry["recipients"]):
+        number, g = named["terminal"], named["wrap_generation"]
+        wrap = Key(un(named["wrap_key"]), 4 * number + 1, 0, g)
+        fresh = Key(stream(f"wrap key of terminal {number}", 32), 4 * number + 1, 0, 0)
+        same(fresh.renewed(g), wrap, what)
+        same(wrap.handle(), handle, what)
+        same(handle.hex(), named["handle"], what)
+        same(aes_key_wrap(wrap.xl("wrap", None, 32), kek), wrapped, what)
+        same(reader.open_keydist(body, wrap), contents, what)
+        same(reader.open_by_cose(body, wrap), contents, what)
+    number = len(entry["recipients"]) + 1
+    stranger = Key(stream(f"wrap key of terminal {number}", 32), 4 * number + 1, 0, 0).renewed(g)
+    for wrap in (stranger, wrap.renewed(g + 1)):
+        same(reader.open_keydist(body, wrap), None, what)
+        same(reader.opens_any(body, wrap), False, what)
+
+
+def enrolment():
+    held = load("enrolment.json")
+    entry = held["to_request"]
+    private = derive_key_pair(un(entry["request_seed"]))
+    public = private.public_key().public_bytes_raw()
+    same(public.hex(), entry["request_public"], "request key")
+    same(reader.request_text(public), entry["request_text"], "request key as text")
+    same(reader.read_request(entry["request_text"].lower().replace("0", "o")), public, "typed")
+    wrong = entry["request_text"][:-1] + ("0" if entry["request_text"][-1] != "0" else "1")
+    refused(lambda: reader.read_request(wrong), "a slip of the hand")
+    package = un(entry["package"])
+    form("enrolment-package", package, "package to a request key")
+    _, _, enc, ciphertext = reader.read_sealed(package)
+    ephemeral = derive_key_pair(un(entry["drawn"][0]))
+    same(ephemeral.public_key().public_bytes_raw(), enc, "ephemeral key")
+    suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    plain = suite.decrypt(enc + ciphertext, private, info=b"KF1/enrol")
+    form("package-contents", plain, "contents to a request key")
+    package_vector(reader.read_package(plain), entry["contents"])
+
+    entry = held["under_code"]
+    same(reader.code_of(un(entry["code_drawn"][0])), entry["code"], "code")
+    package = un(entry["package"])
+    form("enrolment-package", package, "package under a code")
+    for typed in entry["typed"]:
+        package_vector(reader.open_under_code(package, typed), entry["contents"])
+    same([value.hex() for value in reader.read_sealed(package)[2:4]], entry["drawn"], "salt, IV")
+    refused(lambda: reader.open_under_code(package, "0000-0000-0000-0000"), "another code")
+    for typed in entry["not_a_code"]:
+        refused(lambda: reader.read_code(typed), f"code {typed!r}")
+
+
+def package_vector(found: reader.Package, expected: dict):
+    shown_ = {
+        "number": found.number, "name": found.name, "fleet": found.fleet,
+        "root": found.root.hex(), "key_set_frame": found.keyset_frame.hex(),
+        "streams": [s.hex() for s in found.streams], "carriers": found.carriers,
+        "keep_time": found.keep_time, "obey_key": found.obey.octets.hex(),
+        "wrap_key": found.wrap.octets.hex(), "wrap_generation": found.wrap.generation,
+        "issued_at": found.issued_at, "expires": found.expires,
+        "obey_fingerprint": found.obey.fingerprint(),
+        "wrap_fingerprint": found.wrap.fingerprint(),
+    }
+    same(shown_, expected, f"package of {found.name}")
+
+
+def derive_key_pair(ikm: bytes) -> X25519PrivateKey:
+    """RFC 9180 section 7.1.3, DHKEM(X25519, HKDF-SHA256)."""
+    suite_id = b"KEM" + (0x0020).to_bytes(2, "big")
+    prk = HKDF.extract(SHA256(), b"", b"HPKE-v1" + suite_id + b"dkp_prk" + ikm)
+    info = (32).to_bytes(2, "big") + b"HPKE-v1" + suite_id + b"sk"
+    return X25519PrivateKey.from_private_bytes(HKDFExpand(SHA256(), 32, info).derive(prk))
+
+
+# What CDDL cannot say: determinism, and what numbers have to do with each other.
+BEYOND_CDDL = ("NotDeterministic", "TrailingOctets", "Unexpected", "Missing", "OutOfRange")
+
+
+def malformed():
+    by_cddl = 0
+    for entry in load("malformed.json")["refused"]:
+        octets, frame = un(entry["octets"]), entry["kind"] == "frame"
+        read, rule = (reader.read_frame, "signed-command") if frame else (
+            reader.read_sealed, "enrolment-package")
+        refused(lambda: read(octets), entry["name"])
+        if conforms(rule, octets):
+            same(entry["error"] in BEYOND_CDDL, True, f"{entry['name']} conforms to the CDDL")
+        else:
+            by_cddl += 1
+    same(by_cddl > 80, True, "what the CDDL refuses")
+
+
+def conforms(rule: str, octets: bytes) -> bool:
+    try:
+        return CDDL.validate(octets, root_type=rule).valid
+    except Exception:  # not CBOR at all
+        return False
+
+
+def capture():
+    held = load("capture.json")
+    same(verify_capture.judge(held).findings, [], "capture")
+    frames = held["frames"]
+    for what, damaged in {
+        "a frame changed": dict(held, frames=[damage(frames[3])] + frames),
+        "another root": dict(held, root=held["root"][2:] + "00"),
+        "another code": dict(held, packages=other_code(held["packages"])),
+        "bob's KEYDISTs missing": dict(held, frames=frames[:2] + frames[6:]),
+        "carol says she has the key": dict(held, status=carol_as_bob(held["status"])),
+        "bob says he has nothing": dict(held, status={}),
+        "another fingerprint": dict(held, status=other_fingerprint(held["status"])),
+    }.items():
+        same(verify_capture.judge(damaged).findings != [], True, what)
+
+
+def damage(frame: str) -> str:
+    return frame[:-2] + f"{int(frame[-2:], 16) ^ 1:02x}"
+
+
+def other_code(packages: list) -> list:
+    return [dict(package, code="0000-0000-0000-0000") for package in packages]
+
+
+def carol_as_bob(status: dict) -> dict:
+    return dict(status, carol=dict(status["carol"], groups=status["bob"]["groups"]))
+
+
+def other_fingerprint(status: dict) -> dict:
+    group = dict(status["bob"]["groups"][0], fingerprint="0" * 16)
+    return dict(status, bob=dict(status["bob"], groups=[group]))
+
+
+def main() -> int:
+    for part in (derivations, srtp, commands, enrolment, malformed, capture):
+        before = checks
+        part()
+        print(f"vectors: {part.__name__}: {checks - before} checks")
+    print(f"vectors: ok, {checks} checks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
