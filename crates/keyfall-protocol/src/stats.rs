@@ -93,6 +93,12 @@ drop_reasons! {
         "The lease of the group's key has ended: a newer RENEW or KEYDIST extends it.";
     Held, "KF-2011", "held_back",
         "The packet waited for its stream's first mark to be stored and the queue was full.";
+    NoBeacon, "KF-2012", "no_beacon",
+        "No signed TIME was heard since this terminal was switched on: until then it receives and does not send.";
+    NotSent, "KF-2013", "not_sent",
+        "The operating system did not take the datagram: its buffer is full, or the way there is closed.";
+    NotActive, "KF-2014", "not_active",
+        "The group's key has come, but it is not stored yet or its time to be sent with has not come: until then this terminal receives and does not send.";
 }
 
 impl fmt::Display for DropReason {

@@ -6,6 +6,7 @@
 
 mod budget;
 mod group;
+mod inspect;
 mod obey;
 mod snapshot;
 mod traffic;
@@ -19,6 +20,7 @@ use budget::Budget;
 pub use budget::Source;
 use group::Group;
 pub use group::Mark;
+pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 pub use snapshot::SnapshotError;
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
 

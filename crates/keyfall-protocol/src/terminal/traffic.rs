@@ -54,6 +54,29 @@ impl Terminal {
         }
     }
 
+    /// Why [`Self::send_key`] gives none; told only where it gives none.
+    #[must_use]
+    pub fn why_not_sending(&self, group: GroupNumber) -> DropReason {
+        match self.groups.get(&group) {
+            None => DropReason::NotHeld,
+            Some(group) if group.lease_is_over(self.time()) => DropReason::LeaseOver,
+            Some(group) if group.announced.is_some() => DropReason::NewerEpoch,
+            Some(_) => DropReason::NotActive,
+        }
+    }
+
+    /// Whether session keys that were derived before may still open packets of `group`.
+    ///
+    /// # Errors
+    /// [`DropReason::NotHeld`], [`DropReason::LeaseOver`]; nothing is counted.
+    pub fn may_receive(&self, group: GroupNumber) -> Result<(), DropReason> {
+        let group = self.groups.get(&group).ok_or(DropReason::NotHeld)?;
+        if group.lease_is_over(self.time()) {
+            return Err(DropReason::LeaseOver);
+        }
+        Ok(())
+    }
+
     /// Whether a group's key is held.
     #[must_use]
     pub fn holds(&self, group: GroupNumber) -> bool {
