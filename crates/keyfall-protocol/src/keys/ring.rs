@@ -50,12 +50,10 @@ impl<R> Ring<R> {
     }
 
     /// Installs a key that was renewed, received or derived in scratch; the caller has seen that
-    /// it is newer. What was newest is received for as long as `until` says.
+    /// it is newer. What was newest is received for as long as `until` says. Call
+    /// [`Self::expire`] afterwards: it bounds what is kept.
     pub fn replace(&mut self, next: PreSharedKey<R>, until: Tick) {
         let old = std::mem::replace(&mut self.newest, next);
-        if self.older.len() == OLDER_MAX {
-            self.older.remove(0);
-        }
         self.older.push(Slot { key: old, until });
     }
 
@@ -74,9 +72,21 @@ impl<R> Ring<R> {
         }
     }
 
-    /// Wipes what is past its grace.
-    pub fn expire(&mut self, now: Tick) {
+    /// Wipes what is past its grace, and of more than [`OLDER_MAX`] those that end first. Of keys
+    /// that wait for an activation the oldest stays longest: it is the one that sends. True where
+    /// anything went.
+    pub fn expire(&mut self, now: Tick) -> bool {
+        let before = self.older.len();
         self.older.retain(|slot| slot.until > now);
+        while self.older.len() > OLDER_MAX {
+            let ends_first = (0..self.older.len())
+                .rev()
+                .min_by_key(|&place| self.older[place].until);
+            if let Some(place) = ends_first {
+                self.older.remove(place);
+            }
+        }
+        self.older.len() < before
     }
 
     /// When [`Self::expire`] has something to do next.

@@ -11,8 +11,9 @@ use crate::terminal::StoreId;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) ring: Ring<Master>,
-    /// What this terminal sends with; follows the newest once that is stored and active.
-    pub(super) sending: (KeyEpoch, Generation),
+    /// What this terminal sends with; follows the newest once that is stored and active. `None`
+    /// until the first is.
+    pub(super) sending: Option<(KeyEpoch, Generation)>,
     pub(super) activation: Option<Activation>,
     pub(super) schedule: Schedule,
     pub(super) lease_end: Option<UnixSeconds>,
@@ -49,17 +50,23 @@ pub struct Mark {
 }
 
 impl Group {
+    /// A group whose first key has just come: received with at once, sent with when it is stored
+    /// and `activate_at` has passed (INVARIANTS 2 and 5).
     pub(super) fn new(
         key: MasterKey,
         schedule: Schedule,
         lease_end: Option<UnixSeconds>,
         issued_at: UnixSeconds,
+        activate_at: Option<UnixSeconds>,
     ) -> Self {
-        let (epoch, generation) = (key.epoch(), key.generation());
+        let generation = key.generation();
         Self {
             ring: Ring::new(key),
-            sending: (epoch, generation),
-            activation: None,
+            sending: None,
+            activation: Some(Activation {
+                store: None,
+                at: activate_at,
+            }),
             schedule,
             lease_end,
             issued_at,
@@ -67,6 +74,15 @@ impl Group {
             announced: None,
             sessions: Vec::new(),
             marks: Vec::new(),
+        }
+    }
+
+    /// As read from disk: its key is stored.
+    pub(super) fn stored(self) -> Self {
+        Self {
+            sending: Some((self.epoch(), self.newest())),
+            activation: None,
+            ..self
         }
     }
 
@@ -83,7 +99,8 @@ impl Group {
         if self.announced.is_some() {
             return None;
         }
-        self.ring.at(self.sending.0, self.sending.1)
+        let (epoch, generation) = self.sending?;
+        self.ring.at(epoch, generation)
     }
 
     /// Up to where a packet's claim may move this terminal (FORMATS section 3.2): never one's own
@@ -121,6 +138,12 @@ impl Group {
         });
     }
 
+    /// Whether a statement about the held epoch is newer than the one that its schedule is from.
+    /// Two of one second are told apart by their generations.
+    pub(super) fn is_newer(&self, schedule: &Schedule, issued_at: UnixSeconds) -> bool {
+        (issued_at, schedule.generation) > (self.issued_at, self.schedule.generation)
+    }
+
     /// Takes the schedule, lease and floor of a signed statement about the held epoch. The lease
     /// only moves forward, at most to issued-at + the longest lease. True where anything changed.
     pub(super) fn take_statement(
@@ -135,7 +158,7 @@ impl Group {
             self.signed = schedule.generation;
             changed = true;
         }
-        if issued_at > self.issued_at {
+        if self.is_newer(&schedule, issued_at) {
             self.issued_at = issued_at;
             changed |= self.schedule != schedule;
             self.schedule = schedule;
@@ -166,7 +189,7 @@ impl Group {
         });
         if ready {
             self.activation = None;
-            self.sending = (self.epoch(), self.newest());
+            self.sending = Some((self.epoch(), self.newest()));
             self.ring.retire(grace_until);
         }
         ready

@@ -24,7 +24,7 @@ pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 pub use snapshot::SnapshotError;
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
 
-use crate::command::KeySet;
+use crate::command::{KeySet, ListedKey, SignerClass};
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
@@ -46,6 +46,8 @@ pub struct Terminal {
     handles: Vec<(Generation, Handle)>,
     groups: BTreeMap<GroupNumber, Group>,
     time: TrustedTime,
+    /// The mark as the newest snapshot has it.
+    stored_mark: UnixSeconds,
     held_trials: Budget,
     unheld_trials: Budget,
     drops: DropCounters,
@@ -230,6 +232,7 @@ impl Terminal {
             wrap,
             handles: Vec::new(),
             groups,
+            stored_mark: time.mark(),
             time,
             // FORMATS section 3.2: first packets under a held generation, and trials of one that
             // is not held.
@@ -413,6 +416,10 @@ impl Terminal {
     fn settle(&mut self) {
         let time = self.time();
         let until = self.grace_end();
+        if let Some(now) = time {
+            let scheduled = now.min(self.signers_expire());
+            self.step_fleet(self.key_set.fleet_schedule.generation_at(scheduled));
+        }
         for (&number, group) in &mut self.groups {
             if let Some(now) = time {
                 let due = group.schedule.generation_at(now);
@@ -447,18 +454,16 @@ impl Terminal {
                 }
             }
         }
-        if self.wrap.next_expiry().is_some_and(|at| at <= self.now) {
-            self.wrap.expire(self.now);
+        if self.wrap.expire(self.now) {
             self.list_handles();
         }
         self.ask_store();
         for (&number, group) in &mut self.groups {
             if group.settle_activation(self.store_done, time, until) {
-                let (epoch, generation) = group.sending;
                 let event = Event::Sending {
                     group: number,
-                    epoch,
-                    generation,
+                    epoch: group.epoch(),
+                    generation: group.newest(),
                 };
                 self.outputs.push_back(Output::Event(event));
             }
@@ -469,6 +474,7 @@ impl Terminal {
         if self.dirty {
             self.dirty = false;
             self.store_asked.0 += 1;
+            self.stored_mark = self.time.mark();
             for group in self.groups.values_mut() {
                 if let Some(activation) = &mut group.activation {
                     activation.store.get_or_insert(self.store_asked);
@@ -500,7 +506,9 @@ impl Terminal {
         let renewal = self
             .groups
             .values()
-            .filter_map(|group| tick(time.and_then(|now| group.schedule.next_change(now))))
+            .filter_map(|group| time.and_then(|now| group.schedule.next_change(now)))
+            .chain(time.map(|now| self.key_set.fleet_schedule.next_change(now)))
+            .filter_map(|due| tick(Some(due)))
             .min();
         let activation = self
             .groups
@@ -527,6 +535,16 @@ impl Terminal {
                     reason,
                 },
             )
+    }
+
+    /// When the last of the keys ends that may name G: the root's schedule says nothing after it.
+    fn signers_expire(&self) -> UnixSeconds {
+        let names_g = |key: &&ListedKey| matches!(key.class, SignerClass::Beat | SignerClass::Keys);
+        let listed = self.key_set.keys.iter().filter(names_g);
+        listed
+            .map(|key| key.expires)
+            .max()
+            .unwrap_or(self.key_set.issued_at)
     }
 
     fn grace_end(&self) -> Tick {

@@ -47,16 +47,12 @@ impl Terminal {
                 let mut worst = DropReason::NotNewer;
                 for entry in &renew.entries {
                     match self.renew_target(entry, command.issued_at) {
-                        Ok(_) => return Ok(()),
+                        // A newer epoch is worth a verification: it stops sending.
+                        Ok(_) | Err(DropReason::NewerEpoch) => return Ok(()),
                         Err(reason) => worst = reason,
                     }
                 }
-                // A newer epoch is worth a verification: it stops sending.
-                if worst == DropReason::NewerEpoch {
-                    Ok(())
-                } else {
-                    Err(worst)
-                }
+                Err(worst)
             }
             Body::KeySet(key_set) if key_set.version <= self.key_set.version => {
                 Err(DropReason::KeySetNotNewer)
@@ -100,8 +96,9 @@ impl Terminal {
         Ok((verified, signer))
     }
 
-    /// G is the server's statement in every verified command.
-    fn step_fleet(&mut self, g: Generation) {
+    /// G is the server's statement in every verified command, and the root's schedule says
+    /// it too.
+    pub(super) fn step_fleet(&mut self, g: Generation) {
         let from = self.wrap.newest().generation();
         if g > from {
             let until = self.keep_end();
@@ -118,6 +115,8 @@ impl Terminal {
         }
         let first = self.time().is_none();
         self.time.accept(self.now, time.seconds)?;
+        // The stored mark follows, so that a power cut does not turn time back by much.
+        self.dirty |= self.time.mark().since(self.stored_mark) >= MARK_STEP;
         if first {
             self.events.push(Event::TimeHeard {
                 seconds: time.seconds,
@@ -145,7 +144,7 @@ impl Terminal {
             return;
         };
         if floor.epoch > group.epoch() {
-            announce(group, floor.epoch);
+            self.dirty |= announce(group, floor.epoch);
         } else if floor.epoch == group.epoch() && floor.generation > group.newest() {
             let from = group.newest();
             let next = group.ring.newest().duplicate().renew_to(floor.generation);
@@ -198,7 +197,8 @@ impl Terminal {
             return Err(DropReason::NewerEpoch);
         }
         let newer = entry.epoch == group.epoch()
-            && (entry.schedule.generation > group.newest() || issued_at > group.issued_at);
+            && (entry.schedule.generation > group.newest()
+                || group.is_newer(&entry.schedule, issued_at));
         if newer {
             Ok(number)
         } else {
@@ -221,7 +221,7 @@ impl Terminal {
             if target == Err(DropReason::NewerEpoch)
                 && let Some(group) = self.groups.get_mut(&number)
             {
-                announce(group, entry.epoch);
+                self.dirty |= announce(group, entry.epoch);
             }
         }
         let number = target?;
@@ -293,7 +293,9 @@ impl Terminal {
         };
         match self.groups.get_mut(&number) {
             None => {
-                let group = Group::new(contents.key, schedule, lease_end, command.issued_at);
+                let issued_at = command.issued_at;
+                let activate_at = waits.map(|_| contents.activate_at);
+                let group = Group::new(contents.key, schedule, lease_end, issued_at, activate_at);
                 self.groups.insert(number, group);
                 self.events.push(event);
             }
@@ -342,7 +344,14 @@ fn within_bound(epoch: KeyEpoch, generation: Generation, expires: UnixSeconds) -
     birth <= expires && generation.get() <= spans.saturating_mul(64)
 }
 
-/// Sending in the group stops until the KEYDIST of the newer epoch comes.
-fn announce(group: &mut Group, epoch: KeyEpoch) {
-    group.announced = Some(group.announced.map_or(epoch, |held| held.max(epoch)));
+/// Sending in the group stops until the KEYDIST of the newer epoch comes. True where that is new.
+fn announce(group: &mut Group, epoch: KeyEpoch) -> bool {
+    let is_new = group.announced.is_none_or(|held| epoch > held);
+    if is_new {
+        group.announced = Some(epoch);
+    }
+    is_new
 }
+
+/// Seconds that the time heard may run ahead of the stored mark.
+const MARK_STEP: u32 = 600;

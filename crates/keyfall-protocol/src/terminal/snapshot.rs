@@ -68,7 +68,7 @@ impl Terminal {
         // INVARIANT 10: large enough from the start, so that no copy is left in freed memory.
         let per_group = |group: &Group| 160 + 8 * group.sessions.len() + 40 * group.marks.len();
         let groups: usize = self.groups.values().map(per_group).sum();
-        let mut octets = Zeroizing::new(Vec::with_capacity(4096 + groups));
+        let mut octets = Zeroizing::new(Vec::with_capacity(IDENTITY_MAX + groups));
         codec::encode_into(&mut octets, |e| {
             e.array(7)?.u64(VERSION)?;
             self.identity.write(e)?;
@@ -148,7 +148,7 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
         activate_at,
         cadence,
     };
-    let mut group = Group::new(key, schedule, lease_end, issued_at);
+    let mut group = Group::new(key, schedule, lease_end, issued_at, None).stored();
     group.signed = r.generation()?;
     group.announced = r.nullable("announced epoch", Reader::epoch)?;
     for _ in 0..r.array_between("sessions", 0, u64::from(u16::MAX))? {
@@ -169,4 +169,6 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
 }
 
 const VERSION: u64 = 1;
+/// The longest identity, with room for the terminal's own keys.
+const IDENTITY_MAX: usize = 6144;
 const GROUPS_MAX: u64 = 65_536;

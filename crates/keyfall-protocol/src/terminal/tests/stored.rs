@@ -1,0 +1,265 @@
+//! Stored before sent (DESIGN section 11, invariants 2 and 5).
+
+use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master};
+use crate::command::Floor;
+use crate::ids::{KeyEpoch, SessionId, Tick};
+use crate::schedule::Cadence;
+use crate::terminal::{Cause, Event, Input, Order, Terminal};
+
+/// Invariant 2; REQUIREMENTS R-032.
+#[test]
+fn the_first_key_of_a_group_is_not_sent_with_before_it_is_stored() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.terminal();
+    alice.hear(&fleet.time(0));
+    alice.hear(&fleet.key_dist(7, Stated::at(0, 0)));
+    assert!(alice.machine.holds(group()));
+    assert_eq!(alice.sending(), None);
+    assert_eq!(alice.machine.groups()[0].sending, None);
+    alice.store_all();
+    assert_eq!(alice.sending(), Some(0));
+}
+
+/// Invariant 5; FORMATS section 2.4: a newcomer too waits for activate-at.
+#[test]
+fn a_newcomer_does_not_send_before_the_key_is_active() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.terminal();
+    alice.hear(&fleet.time(0));
+    let stated = Stated {
+        activate_at: FOUNDED.plus(10),
+        ..Stated::at(0, 3)
+    };
+    alice.hear(&fleet.key_dist(7, stated));
+    alice.store_all();
+    assert_eq!(alice.sending(), None);
+    alice.wait(10);
+    assert_eq!(alice.sending(), Some(3));
+}
+
+/// Invariants 2 and 5.
+#[test]
+fn a_renewed_key_is_received_at_once_and_sent_with_when_stored_and_active() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let stated = Stated {
+        activate_at: FOUNDED.plus(10),
+        ..Stated::at(5, 1)
+    };
+    alice.wait(5);
+    alice.hear(&fleet.renew(7, stated));
+    assert_eq!((alice.generation(), alice.sending()), (Some(1), Some(0)));
+    alice.wait(20);
+    assert_eq!(alice.sending(), Some(0), "active, but not stored");
+    let told = |event: &Event| matches!(event, Event::Renewed { .. });
+    assert!(!alice.events.iter().any(told), "told of what is not stored");
+    alice.store_all();
+    assert_eq!(alice.sending(), Some(1));
+    assert!(alice.events.iter().any(told));
+}
+
+/// Invariant 2; REQUIREMENTS W-09.
+#[test]
+fn a_session_is_granted_only_when_it_is_recorded() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    alice.events.clear();
+    alice.feed(Input::Order(Order::OpenSession { group: group() }));
+    assert_eq!(alice.events, []);
+    let (_, snapshot) = alice.asked.last().cloned().expect("a store");
+    alice.store_all();
+    let [Event::SessionReady { session, .. }] = alice.events[..] else {
+        panic!("{:?}", alice.events);
+    };
+    let octets: &[u8] = session.as_bytes();
+    assert!(snapshot.windows(6).any(|window| window == octets));
+    let restored = Terminal::restore(&snapshot, Tick::default()).expect("own snapshot");
+    let recorded: &[SessionId] = &restored.groups[&group()].sessions;
+    assert_eq!(recorded, [session]);
+}
+
+/// Two orders within one second have one issued-at; the later one's schedule counts, else the
+/// terminal falls behind when the link is cut (FORMATS section 2.1, REQUIREMENTS R-044).
+#[test]
+fn of_two_statements_of_one_second_the_newer_generation_sets_the_schedule() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let cadence = Cadence::new(1, 600);
+    let stated = |generation| Stated {
+        cadence,
+        ..Stated::at(1, generation)
+    };
+    alice.hear(&fleet.renew(7, stated(1)));
+    alice.hear(&fleet.renew(7, stated(2)));
+    alice.store_all();
+    alice.wait(601);
+    assert_eq!(alice.generation(), Some(3));
+}
+
+/// The same, where a beacon's floor brought the newer generation before.
+#[test]
+fn a_statement_of_the_same_second_counts_also_where_its_generation_is_held() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let cadence = Cadence::new(1, 600);
+    let stated = |generation| Stated {
+        cadence,
+        ..Stated::at(1, generation)
+    };
+    alice.hear(&fleet.renew(7, stated(1)));
+    let floor = Floor {
+        kid: group().master_key_id(),
+        epoch: KeyEpoch::new(7),
+        generation: generation(2),
+    };
+    alice.hear(&fleet.time_with(1, vec![floor]));
+    assert_eq!(alice.generation(), Some(2));
+    alice.hear(&fleet.renew(7, stated(2)));
+    alice.store_all();
+    alice.wait(601);
+    assert_eq!(alice.generation(), Some(3));
+}
+
+/// FORMATS section 2.1: sending stops for a newer epoch, through a power cut too.
+#[test]
+fn an_announced_epoch_stops_sending_also_after_a_restart() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    alice.hear(&fleet.renew(8, Stated::at(1, 0)));
+    assert_eq!(alice.sending(), None);
+    let (_, snapshot) = alice.asked.last().expect("it is stored");
+    let restored = Terminal::restore(snapshot, Tick::default()).expect("own snapshot");
+    assert!(restored.send_key(group()).is_none());
+    assert_eq!(alice.snapshot(), *snapshot);
+}
+
+/// FORMATS section 10: the mark is a stored lower bound, so that after a power cut no recorded
+/// beacon from long before is taken.
+#[test]
+fn the_time_heard_is_stored_and_no_older_beacon_is_taken_after_a_restart() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    for seconds in (10..=7200).step_by(10) {
+        alice.wait(10);
+        assert_eq!(alice.hear(&fleet.time(seconds)), None);
+        alice.store_all();
+    }
+    let mut restored = alice.restarted();
+    assert!(restored.hear(&fleet.time(6000)).is_some());
+    assert_eq!(restored.hear(&fleet.time(7200)), None);
+}
+
+/// Invariant 1 and the promise of [`Event::Retired`]: keys derived from a generation that fell out
+/// of a full ring are wiped too.
+#[test]
+fn every_generation_that_is_held_no_longer_is_told_as_retired() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    for n in 1..=9 {
+        alice.hear(&fleet.renew(7, Stated::at(n, n)));
+        alice.store_all();
+    }
+    // They become active, then their grace ends.
+    alice.wait(40);
+    alice.wait(40);
+    let mut retired: Vec<_> = alice
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Retired { generation, .. } => Some(generation.get()),
+            Event::KeyReceived { .. }
+            | Event::Renewed { .. }
+            | Event::FleetRenewed { .. }
+            | Event::Sending { .. }
+            | Event::SessionReady { .. }
+            | Event::SessionRefused { .. }
+            | Event::MarksStored { .. }
+            | Event::TimeHeard { .. } => None,
+        })
+        .collect();
+    retired.sort_unstable();
+    assert_eq!(retired, (0..9).collect::<Vec<_>>());
+}
+
+/// Renewals that come faster than they become active do not silence a terminal.
+#[test]
+fn the_sending_key_stays_while_many_newer_ones_wait_to_be_active() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    for n in 1..=9 {
+        let stated = Stated {
+            activate_at: FOUNDED.plus(100),
+            ..Stated::at(n, n)
+        };
+        alice.hear(&fleet.renew(7, stated));
+        alice.store_all();
+        assert_eq!(alice.sending(), Some(0));
+    }
+    assert!(alice.machine.groups()[0].in_grace <= 4);
+    alice.wait(100);
+    assert_eq!(alice.sending(), Some(9));
+}
+
+/// Invariant 1, through power cuts: a snapshot gives back what was stored, whatever was heard.
+#[test]
+fn a_restored_terminal_is_the_one_that_was_stored() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let stated = Stated {
+        cadence: Cadence::new(2, 600),
+        ..Stated::at(1, 5)
+    };
+    alice.hear(&fleet.renew(7, stated));
+    alice.feed(Input::Order(Order::OpenSession { group: group() }));
+    alice.store_all();
+    let restored = alice.restarted();
+    assert_eq!(restored.snapshot(), alice.snapshot());
+    let (status, before) = (restored.machine.groups(), alice.machine.groups());
+    assert_eq!(status[0].fingerprint, before[0].fingerprint);
+    assert_eq!(status[0].generation, generation(5));
+    assert_eq!(status[0].fingerprint, master(7, 5).fingerprint());
+}
+
+/// REQUIREMENTS R-045: a gap that traffic closed is stored before it is sent with.
+#[test]
+fn a_generation_found_in_traffic_is_stored_before_it_is_sent_with() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let trial = super::trials::trial(&mut bob, 1);
+    assert_eq!(bob.generation(), Some(0), "a trial alone moves nothing");
+    bob.feed(Input::Opened(trial));
+    assert_eq!((bob.generation(), bob.sending()), (Some(1), Some(0)));
+    bob.store_all();
+    assert_eq!(bob.sending(), Some(1));
+    let gap = |event: &Event| {
+        matches!(event, Event::Renewed { cause: Cause::Gap, from, to, .. }
+            if (from.get(), to.get()) == (0, 1))
+    };
+    assert!(bob.events.iter().any(gap));
+}
+
+/// INVARIANT 10: the buffer of a snapshot never grows while keys are in it.
+#[test]
+fn a_snapshot_of_the_largest_identity_fits_its_first_allocation() {
+    let mut fleet = Fleet::new();
+    let mut package = fleet.package(1);
+    let long = "x".repeat(200);
+    package.identity.name.clone_from(&long);
+    package.identity.fleet.clone_from(&long);
+    package.identity.carriers = vec![long; 16];
+    package.identity.streams = vec![fleet.record.stream; 16];
+    let frame = &package.identity.key_set_frame;
+    let slack = crate::command::FRAME_MAX - frame.len();
+    let machine = Terminal::enrol(package, Tick::default()).expect("signed KEYSET");
+    let mut alice = super::fixture::Driven::new(machine);
+    alice.drain();
+    alice.hear(&fleet.key_dist(7, Stated::at(0, 0)));
+    let snapshot = alice.machine.snapshot();
+    let free = snapshot.capacity() - snapshot.len();
+    assert!(
+        free >= slack,
+        "{free} octets free of {}",
+        snapshot.capacity()
+    );
+    assert!(snapshot.capacity() < 16_384, "grown");
+}

@@ -1,0 +1,198 @@
+//! Sees every frame, every event and every disk, and notes what must never be (DESIGN section 11,
+//! invariants 1, 2 and 4).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::rc::Rc;
+
+use keyfall_protocol::command::{Body, Command, Unverified};
+use keyfall_protocol::ids::{
+    Generation, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId, Tick,
+};
+use keyfall_protocol::terminal::Event;
+
+use crate::disk::ServerDisk;
+use crate::station::Station;
+
+/// Something that must never be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    pub at: Tick,
+    /// The rule that was broken.
+    pub rule: &'static str,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.at.as_nanos() / 1_000_000_000;
+        write!(f, "after {seconds} s: {}: {}", self.rule, self.what)
+    }
+}
+
+/// Remembers what was sent and told.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    pub(crate) violations: Vec<Violation>,
+    sequences: HashMap<(StreamId, SequenceNumber), Rc<[u8]>>,
+    stated: BTreeMap<KeyId, (KeyEpoch, Generation)>,
+    fleet: Option<Generation>,
+}
+
+impl Witness {
+    pub(crate) fn note(&mut self, at: Tick, rule: &'static str, what: String) {
+        self.violations.push(Violation { at, rule, what });
+    }
+
+    /// A frame goes out while `disk` is what is durable.
+    pub(crate) fn sees_frame(&mut self, at: Tick, octets: &Rc<[u8]>, disk: &ServerDisk) {
+        let Ok(frame) = Unverified::decode(octets) else {
+            self.note(
+                at,
+                "frames decode",
+                format!("{} octets do not", octets.len()),
+            );
+            return;
+        };
+        let command = frame.command();
+        // The root signed the KEYSET long ago, apart from the server's own counting.
+        if !matches!(command.body, Body::KeySet(_)) {
+            self.sees_sequence(at, command, octets, disk);
+            self.sees_fleet(at, command.fleet_generation, disk);
+        }
+        match &command.body {
+            Body::Time(time) => {
+                for floor in &time.floors {
+                    self.sees_statement(at, floor.kid, floor.epoch, floor.generation, disk);
+                }
+            }
+            Body::Renew(renew) => {
+                for entry in &renew.entries {
+                    let generation = entry.schedule.generation;
+                    self.sees_statement(at, entry.kid, entry.epoch, generation, disk);
+                }
+            }
+            Body::KeyDist(_) | Body::KeySet(_) => {}
+        }
+    }
+
+    fn sees_sequence(&mut self, at: Tick, command: &Command, octets: &Rc<[u8]>, disk: &ServerDisk) {
+        let name = (command.stream, command.sequence);
+        let first = self.sequences.entry(name).or_insert_with(|| octets.clone());
+        if first != octets {
+            let what = format!("sequence {} names two commands", command.sequence);
+            self.note(at, "invariant 1", what);
+        }
+        if command.sequence >= disk.fleet().sequence_reserved {
+            let what = format!("sequence {} is not reserved", command.sequence);
+            self.note(at, "invariant 2", what);
+        }
+    }
+
+    fn sees_fleet(&mut self, at: Tick, generation: Generation, disk: &ServerDisk) {
+        if self.fleet.is_some_and(|stated| generation < stated) {
+            self.note(at, "invariant 1", format!("G goes down to {generation}"));
+        }
+        if generation > disk.fleet().fleet_generation {
+            let what = format!("G {generation} is sent and not stored");
+            self.note(at, "invariant 2", what);
+        }
+        self.fleet = self.fleet.max(Some(generation));
+    }
+
+    fn sees_statement(
+        &mut self,
+        at: Tick,
+        kid: KeyId,
+        epoch: KeyEpoch,
+        generation: Generation,
+        disk: &ServerDisk,
+    ) {
+        let stated = (epoch, generation);
+        let held = self.stated.entry(kid).or_insert(stated);
+        if stated < *held {
+            let what = format!("key {kid} goes down to epoch {epoch} generation {generation}");
+            self.note(at, "invariant 1", what);
+            return;
+        }
+        *held = stated;
+        let stored = match kid.kind() {
+            Some(KeyIdKind::Master(group)) => disk
+                .group(group)
+                .map(|group| (group.master.epoch(), group.master.generation())),
+            Some(KeyIdKind::AllRankOne) => Some((epoch, disk.fleet().fleet_generation)),
+            Some(KeyIdKind::Obey(_) | KeyIdKind::Wrap(_) | KeyIdKind::Cover(_)) | None => None,
+        };
+        if stored.is_none_or(|stored| stored < stated) {
+            let what = format!("key {kid} generation {generation} is sent and not stored");
+            self.note(at, "invariant 2", what);
+        }
+    }
+
+    /// A station told something: what it tells of keys is on its disk.
+    pub(crate) fn sees_event(&mut self, at: Tick, station: &mut Station, event: &Event) {
+        let told = match *event {
+            Event::KeyReceived {
+                group,
+                epoch,
+                generation,
+            }
+            | Event::Sending {
+                group,
+                epoch,
+                generation,
+            } => (group, Some(epoch), generation),
+            Event::Renewed { group, to, .. } => (group, None, to),
+            Event::FleetRenewed { .. }
+            | Event::Retired { .. }
+            | Event::SessionReady { .. }
+            | Event::SessionRefused { .. }
+            | Event::MarksStored { .. }
+            | Event::TimeHeard { .. } => return,
+        };
+        let (group, epoch, generation) = told;
+        let durable = station.disk.held.get(&group).copied();
+        let epoch = epoch.or_else(|| durable.map(|(epoch, _)| epoch));
+        let claim = epoch.map(|epoch| (epoch, generation));
+        if durable < claim {
+            let what = format!("{} tells of group {group}: {event:?}", station.name);
+            self.note(at, "invariant 2", what);
+        }
+        if let Some(claim) = claim {
+            let promised = station.promised.entry(group).or_insert(claim);
+            *promised = (*promised).max(claim);
+        }
+    }
+
+    /// After every input: nothing is sent with that is not on disk, and nothing that was told of
+    /// is lost.
+    pub(crate) fn sees_station(&mut self, at: Tick, station: &Station) {
+        let Some(machine) = &station.machine else {
+            return;
+        };
+        let held: BTreeMap<_, _> = machine
+            .groups()
+            .into_iter()
+            .map(|status| (status.group, (status.epoch, status.generation)))
+            .collect();
+        for (group, promised) in &station.promised {
+            if held.get(group).is_none_or(|held| held < promised) {
+                let what = format!("{} lost group {group} {promised:?}", station.name);
+                self.note(at, "invariant 1", what);
+            }
+        }
+        for &group in held.keys() {
+            let sends = machine
+                .send_key(group)
+                .map(|key| (key.epoch(), key.generation()));
+            let durable = station.disk.held.get(&group).copied();
+            if sends > durable {
+                let what = format!(
+                    "{} sends in group {group} before it is stored",
+                    station.name
+                );
+                self.note(at, "invariant 2", what);
+            }
+        }
+    }
+}

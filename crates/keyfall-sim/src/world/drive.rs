@@ -1,0 +1,201 @@
+//! What a world does for its machines: the daemons' part.
+
+use std::rc::Rc;
+
+use keyfall_protocol::keys::MasterKey;
+use keyfall_protocol::server::{self, By, Moment};
+use keyfall_protocol::terminal::{Event, Input, Output, StoreId};
+
+use crate::capture::Captured;
+use crate::snapshot::Loot;
+use crate::station::{StationId, Told};
+use crate::world::{Happening, World};
+
+impl World {
+    pub(super) fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::ServerWakes => {
+                if self.server_wake.is_some_and(|at| at <= self.now()) {
+                    self.server_wake = None;
+                    self.feed_server(server::Input::Timeout);
+                }
+            }
+            Happening::ServerCommits(boot, id) if boot == self.server_boots => self.commit(id),
+            Happening::ServerCommitted(boot, id) if boot == self.server_boots => {
+                self.feed_server(server::Input::Stored(id));
+            }
+            Happening::ServerCommits(..) | Happening::ServerCommitted(..) => {}
+            Happening::ServerStarts => self.start_server(),
+            Happening::ServerCrashes => self.crash_server(),
+            Happening::OrderComes(id, order) => {
+                let by = By {
+                    actor: "uid 0".to_owned(),
+                    reason: None,
+                    ticket: None,
+                };
+                self.feed_server(server::Input::Order { id, order, by });
+            }
+            Happening::StationWakes(id) => {
+                if self.stations[id.0].wake.is_some_and(|at| at <= self.now()) {
+                    self.stations[id.0].wake = None;
+                    self.feed(id, Input::Timeout);
+                }
+            }
+            Happening::StationWrites(id, boot, store, snapshot) => {
+                self.write(id, boot, store, snapshot);
+            }
+            Happening::StationWrote(id, boot, store) => {
+                if self.stations[id.0].boots == boot {
+                    self.feed(id, Input::Stored(store));
+                }
+            }
+            Happening::StationStarts(id) => self.start(id),
+            Happening::StationCrashes(id) => self.crash(id),
+            Happening::FrameArrives(id, octets) => self.feed(id, Input::Datagram(&octets)),
+        }
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            now: self.now(),
+            wall: self.wall(),
+        }
+    }
+
+    fn feed_server(&mut self, input: server::Input) {
+        let at = self.moment();
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        if let Err(misuse) = server.handle_input(at, &mut self.rng, input) {
+            let what = format!("server: {misuse}");
+            self.witness.note(at.now, "the drive contract", what);
+        }
+        self.drain_server();
+    }
+
+    pub(super) fn drain_server(&mut self) {
+        let now = self.now();
+        while let Some(server) = &mut self.server {
+            match server.poll_output() {
+                server::Output::Store(id) => {
+                    let at = self
+                        .server_busy_until
+                        .max(now)
+                        .plus(self.config.server_disk.write);
+                    self.server_busy_until = at;
+                    self.clock
+                        .plan(at, Happening::ServerCommits(self.server_boots, id));
+                }
+                server::Output::Transmit { item, frame } => {
+                    let octets: Rc<[u8]> = Rc::from(frame);
+                    self.witness.sees_frame(now, &octets, &self.server_disk);
+                    self.broadcast(&octets);
+                    if self.config.capture {
+                        self.frames.push(Captured {
+                            at: now,
+                            item,
+                            octets,
+                        });
+                    }
+                }
+                server::Output::Done { id, outcome } => {
+                    self.done.insert(id, outcome);
+                }
+                server::Output::Timeout { at } => {
+                    let sooner = at.filter(|&at| self.server_wake.is_none_or(|wake| at < wake));
+                    if let Some(at) = sooner {
+                        self.server_wake = Some(at);
+                        self.clock.plan(at, Happening::ServerWakes);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn broadcast(&mut self, octets: &Rc<[u8]>) {
+        for (place, station) in self.stations.iter_mut().enumerate() {
+            for delay in station.link.pass() {
+                let arrival = Happening::FrameArrives(StationId(place), octets.clone());
+                self.clock.plan_after(delay, arrival);
+            }
+        }
+    }
+
+    fn commit(&mut self, id: server::StoreId) {
+        if self.commits_to_fail > 0 {
+            self.commits_to_fail -= 1;
+            self.feed_server(server::Input::NotStored(id));
+            return;
+        }
+        if let Some(batch) = self.server.as_ref().and_then(|server| server.batch(id)) {
+            self.server_disk.commit(batch);
+            let committed = Happening::ServerCommitted(self.server_boots, id);
+            self.clock
+                .plan_after(self.config.server_disk.confirm, committed);
+        }
+    }
+
+    pub(super) fn drain_station(&mut self, id: StationId) {
+        let now = self.now();
+        let delay = self.config.station_disk;
+        let station = &mut self.stations[id.0];
+        while let Some(machine) = &mut station.machine {
+            match machine.poll_output() {
+                Output::Store(store, snapshot) => {
+                    let at = station.disk.busy_until.max(now).plus(delay.write);
+                    station.disk.busy_until = at;
+                    station.disk.stores += 1;
+                    station.disk.asked = snapshot.to_vec();
+                    let write =
+                        Happening::StationWrites(id, station.boots, store, snapshot.to_vec());
+                    self.clock.plan(at, write);
+                }
+                Output::Event(event) => {
+                    if let Event::Retired {
+                        group,
+                        epoch,
+                        generation,
+                    } = event
+                    {
+                        station.ear.retire(group, epoch, generation);
+                    }
+                    self.witness.sees_event(now, station, &event);
+                    station.told.push(Told { at: now, event });
+                }
+                Output::Timeout { at, .. } => {
+                    let at = at.map(|at| station.world_time(at));
+                    let sooner = at.filter(|&at| station.wake.is_none_or(|wake| at < wake));
+                    if let Some(at) = sooner {
+                        station.wake = Some(at);
+                        self.clock.plan(at, Happening::StationWakes(id));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, id: StationId, boot: u32, store: StoreId, snapshot: Vec<u8>) {
+        let now = self.now();
+        let station = &mut self.stations[id.0];
+        if station.boots != boot {
+            return;
+        }
+        match Loot::read(&snapshot) {
+            Ok(loot) => {
+                let held = |key: &MasterKey| (key.group(), (key.epoch(), key.generation()));
+                station.disk.held = loot.masters.iter().map(held).collect();
+            }
+            Err(error) => {
+                let what = format!("{}: {error}", station.name);
+                self.witness.note(now, "snapshots are readable", what);
+            }
+        }
+        station.disk.synced = snapshot;
+        let wrote = Happening::StationWrote(id, boot, store);
+        self.clock
+            .plan_after(self.config.station_disk.confirm, wrote);
+    }
+}

@@ -1,0 +1,485 @@
+//! The world: one server, its stations, and what happens between them.
+
+mod drive;
+mod speech;
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use keyfall_protocol::command::SigningKey;
+use keyfall_protocol::enrolment::{RequestKey, SealedPackage};
+use keyfall_protocol::ids::{GroupNumber, Tick, UnixSeconds};
+use keyfall_protocol::keys::Secret;
+use keyfall_protocol::rng::Random;
+use keyfall_protocol::schedule::Cadence;
+use keyfall_protocol::server::{
+    self, Done, FleetRecord, Founding, Order, OrderId, PackageSealing, Refusal, Server,
+};
+use keyfall_protocol::terminal::{Input, StoreId, Terminal, Trial};
+
+use crate::capture::{Captured, CapturedPacket};
+use crate::clock::Clock;
+use crate::disk::{ServerDisk, StoreDelay};
+use crate::link::{Link, LinkQuality};
+use crate::media::Ear;
+use crate::seeded::Seeded;
+use crate::station::{Disk, Station, StationId};
+use crate::witness::{Violation, Witness};
+
+/// What a world begins with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub founding: Founding,
+    pub server_disk: StoreDelay,
+    pub station_disk: StoreDelay,
+    /// Everybody's wall at the beginning.
+    pub began: UnixSeconds,
+    /// Whether frames are kept on tape; long runs need the memory.
+    pub capture: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            founding: Founding::default(),
+            server_disk: StoreDelay::default(),
+            station_disk: StoreDelay::default(),
+            began: UnixSeconds::new(1_800_000_000),
+            capture: true,
+        }
+    }
+}
+
+/// The whole run.
+pub struct World {
+    config: Config,
+    clock: Clock<Happening>,
+    rng: Seeded,
+    root: SigningKey,
+    erase: SigningKey,
+    server: Option<Server>,
+    server_disk: ServerDisk,
+    server_boots: u32,
+    server_wake: Option<Tick>,
+    server_busy_until: Tick,
+    /// So many of the next commits fail.
+    commits_to_fail: u32,
+    stations: Vec<Station>,
+    frames: Vec<Captured>,
+    packets: Vec<CapturedPacket>,
+    witness: Witness,
+    orders: u64,
+    done: HashMap<OrderId, Result<Done, Refusal>>,
+    happened: u64,
+}
+
+/// What may happen. Whatever belongs to a power-on that has ended does not.
+enum Happening {
+    ServerWakes,
+    ServerCommits(u32, server::StoreId),
+    ServerCommitted(u32, server::StoreId),
+    ServerStarts,
+    ServerCrashes,
+    OrderComes(OrderId, Order),
+    StationWakes(StationId),
+    StationWrites(StationId, u32, StoreId, Vec<u8>),
+    StationWrote(StationId, u32, StoreId),
+    StationStarts(StationId),
+    StationCrashes(StationId),
+    FrameArrives(StationId, Rc<[u8]>),
+}
+
+impl World {
+    /// A founded fleet with its server running and nobody enrolled.
+    #[must_use]
+    pub fn new(seed: u64, config: Config) -> Self {
+        let mut rng = Seeded::new(seed);
+        let root = signing_key(&mut rng);
+        let erase = signing_key(&mut rng);
+        let fleet = FleetRecord::found(
+            config.founding.clone(),
+            &root,
+            &erase.public(),
+            config.began,
+            &mut rng,
+        );
+        let mut world = Self {
+            clock: Clock::new(config.began),
+            config,
+            rng,
+            root,
+            erase,
+            server: None,
+            server_disk: ServerDisk::new(fleet),
+            server_boots: 0,
+            server_wake: None,
+            server_busy_until: Tick::default(),
+            commits_to_fail: 0,
+            stations: Vec::new(),
+            frames: Vec::new(),
+            packets: Vec::new(),
+            witness: Witness::default(),
+            orders: 0,
+            done: HashMap::new(),
+            happened: 0,
+        };
+        world.start_server();
+        world
+    }
+
+    // Time.
+
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    #[must_use]
+    pub fn wall(&self) -> UnixSeconds {
+        self.clock.wall()
+    }
+
+    /// Lets everything happen up to `until`.
+    pub fn run_until(&mut self, until: Tick) {
+        while self.step(until) {}
+    }
+
+    /// Lets everything happen for `span`.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now().plus(span));
+    }
+
+    /// Lets one thing happen; false where nothing is left up to `until`.
+    pub fn step(&mut self, until: Tick) -> bool {
+        let Some(happening) = self.clock.next(until) else {
+            return false;
+        };
+        self.happened += 1;
+        self.happen(happening);
+        true
+    }
+
+    /// How many things have happened.
+    #[must_use]
+    pub fn happened(&self) -> u64 {
+        self.happened
+    }
+
+    // People and accidents.
+
+    /// Enrols a terminal and switches it on: order, sealed package, import.
+    pub fn enrol(&mut self, name: &str, quality: LinkQuality) -> StationId {
+        let request = RequestKey::from_seed(Secret::init_with(|into| self.rng.fill(into)));
+        let order = Order::AddTerminal {
+            name: name.to_owned(),
+            sealing: PackageSealing::ToRequest(request.public()),
+        };
+        let package = match self.order(order) {
+            Ok(Done::Terminal { package, .. }) => package,
+            other => panic!("{name} was not added: {other:?}"),
+        };
+        let package = SealedPackage::decode(&package)
+            .and_then(|sealed| sealed.open_with(&request))
+            .expect("the server has just sealed it to this key");
+        let id = StationId(self.stations.len());
+        let number = package.identity.number;
+        let machine =
+            Terminal::enrol(package, Tick::default()).expect("the root signed its KEYSET");
+        self.stations.push(Station {
+            name: name.to_owned(),
+            number,
+            machine: Some(machine),
+            boots: 1,
+            booted: self.now(),
+            link: Link::new(quality, self.rng.branch()),
+            ear: Ear::default(),
+            disk: Disk::default(),
+            wake: None,
+            told: Vec::new(),
+            promised: BTreeMap::new(),
+            kept_wraps: Vec::new(),
+        });
+        self.drain_station(id);
+        // Enrolment ends when it is durable.
+        while self.stations[id.0].disk.synced.is_empty() {
+            assert!(self.step(FAR), "{name} was not stored");
+        }
+        id
+    }
+
+    /// Creates a group and returns its number.
+    pub fn create_group(
+        &mut self,
+        name: &str,
+        members: &[StationId],
+        cadence: Option<Cadence>,
+    ) -> GroupNumber {
+        let order = Order::CreateGroup {
+            name: name.to_owned(),
+            members: members
+                .iter()
+                .map(|id| self.stations[id.0].number)
+                .collect(),
+            cadence,
+        };
+        match self.order(order) {
+            Ok(Done::Group { number, .. }) => number,
+            other => panic!("{name} was not created: {other:?}"),
+        }
+    }
+
+    /// Gives an order and waits for its end.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub fn order(&mut self, order: Order) -> Result<Done, Refusal> {
+        let id = self.order_at(self.now(), order);
+        loop {
+            if let Some(outcome) = self.done.remove(&id) {
+                return outcome;
+            }
+            assert!(self.step(FAR), "the server never answered");
+        }
+    }
+
+    /// Plans an order. What came of it: [`Self::outcome`].
+    pub fn order_at(&mut self, at: Tick, order: Order) -> OrderId {
+        self.orders += 1;
+        let id = OrderId(self.orders);
+        self.clock.plan(at, Happening::OrderComes(id, order));
+        id
+    }
+
+    /// The end of an order; `None` while it has not ended, or where the server crashed before.
+    #[must_use]
+    pub fn outcome(&self, id: OrderId) -> Option<&Result<Done, Refusal>> {
+        self.done.get(&id)
+    }
+
+    /// Plans a power cut.
+    pub fn crash_at(&mut self, at: Tick, id: StationId) {
+        self.clock.plan(at, Happening::StationCrashes(id));
+    }
+
+    /// Plans a power-on.
+    pub fn start_at(&mut self, at: Tick, id: StationId) {
+        self.clock.plan(at, Happening::StationStarts(id));
+    }
+
+    /// Plans a crash of the server.
+    pub fn crash_server_at(&mut self, at: Tick) {
+        self.clock.plan(at, Happening::ServerCrashes);
+    }
+
+    /// Plans a start of the server.
+    pub fn start_server_at(&mut self, at: Tick) {
+        self.clock.plan(at, Happening::ServerStarts);
+    }
+
+    /// Cuts the power: memory is lost, and so is what was not synced.
+    pub fn crash(&mut self, id: StationId) {
+        let station = &mut self.stations[id.0];
+        station.machine = None;
+        station.ear = Ear::default();
+        station.kept_wraps.clear();
+        station.wake = None;
+        station.boots += 1;
+    }
+
+    /// Switches on what is off, with what its disk holds.
+    pub fn start(&mut self, id: StationId) {
+        let now = self.now();
+        let station = &mut self.stations[id.0];
+        if station.machine.is_some() {
+            return;
+        }
+        let snapshot = station.disk.synced.clone();
+        station.boots += 1;
+        station.booted = now;
+        station.disk.busy_until = now;
+        station.disk.asked.clone_from(&snapshot);
+        match Terminal::restore(&snapshot, Tick::default()) {
+            Ok(machine) => station.machine = Some(machine),
+            Err(error) => {
+                let what = format!("{}: {error}", station.name);
+                self.witness.note(now, "invariant 2", what);
+                return;
+            }
+        }
+        self.drain_station(id);
+        self.witness.sees_station(now, &self.stations[id.0]);
+    }
+
+    /// Stops the server at once.
+    pub fn crash_server(&mut self) {
+        self.server = None;
+        self.server_wake = None;
+        self.server_boots += 1;
+    }
+
+    /// Starts the server from what was committed.
+    pub fn start_server(&mut self) {
+        if self.server.is_some() {
+            return;
+        }
+        self.server_boots += 1;
+        self.server_busy_until = self.now();
+        let (fleet, terminals, groups) = self.server_disk.load();
+        self.server = Some(Server::new(fleet, terminals, groups, self.moment()));
+        self.drain_server();
+    }
+
+    /// The next `count` commits of the server fail.
+    pub fn fail_commits(&mut self, count: u32) {
+        self.commits_to_fail = count;
+    }
+
+    /// Cuts a station's link, or mends it.
+    pub fn cut_link(&mut self, id: StationId, cut: bool) {
+        self.stations[id.0].link.cut(cut);
+    }
+
+    /// Feeds a station anything that a driver might.
+    pub fn feed(&mut self, id: StationId, input: Input<'_>) {
+        let now = self.now();
+        let station = &mut self.stations[id.0];
+        let tick = station.tick(now);
+        let Some(machine) = &mut station.machine else {
+            return;
+        };
+        let before = machine.fleet_generation().0;
+        if let Err(misuse) = machine.handle_input(tick, &mut self.rng, input) {
+            let what = format!("{}: {misuse}", station.name);
+            self.witness.note(now, "the drive contract", what);
+        }
+        if station
+            .terminal()
+            .map(|machine| machine.fleet_generation().0)
+            != Some(before)
+        {
+            station.keep_wrap(now);
+        }
+        self.drain_station(id);
+        self.witness.sees_station(now, &self.stations[id.0]);
+    }
+
+    /// A frame out of the air, from whoever.
+    pub fn feed_frame(&mut self, id: StationId, octets: &[u8]) {
+        self.feed(id, Input::Datagram(octets));
+    }
+
+    /// A packet opened under `trial` at that station.
+    pub fn feed_opened(&mut self, id: StationId, trial: Trial) {
+        self.feed(id, Input::Opened(trial));
+    }
+
+    // Looking.
+
+    #[must_use]
+    pub fn station(&self, id: StationId) -> &Station {
+        &self.stations[id.0]
+    }
+
+    /// To take something out of a station's machine without telling it.
+    pub fn terminal_mut(&mut self, id: StationId) -> Option<&mut Terminal> {
+        self.stations[id.0].machine.as_mut()
+    }
+
+    /// Every station.
+    pub fn stations(&self) -> impl Iterator<Item = StationId> + use<> {
+        (0..self.stations.len()).map(StationId)
+    }
+
+    /// The server; `None` while it is down.
+    #[must_use]
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
+    #[must_use]
+    pub fn server_disk(&self) -> &ServerDisk {
+        &self.server_disk
+    }
+
+    /// The offline root and erase key, for tests that sign what a server never would.
+    #[must_use]
+    pub fn offline_keys(&self) -> (&SigningKey, &SigningKey) {
+        (&self.root, &self.erase)
+    }
+
+    /// Every frame on the air so far.
+    #[must_use]
+    pub fn frames(&self) -> &[Captured] {
+        &self.frames
+    }
+
+    /// Every packet on the air so far.
+    #[must_use]
+    pub fn packets(&self) -> &[CapturedPacket] {
+        &self.packets
+    }
+
+    /// The world's randomness, for the choices of a test.
+    pub fn rng(&mut self) -> &mut Seeded {
+        &mut self.rng
+    }
+
+    /// What must never have been.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.witness.violations
+    }
+
+    /// The time in which the carousel comes round once, for every class.
+    #[must_use]
+    pub fn cycle(&self) -> Duration {
+        let classes = self.server.as_ref().map(Server::carousel);
+        classes
+            .into_iter()
+            .flatten()
+            .map(|class| class.cycle)
+            .max()
+            .unwrap_or(Duration::ZERO)
+    }
+
+    /// What a station lacks to be current: for each group of its own the epoch, generation and
+    /// fingerprint that the server holds, and no group beside; `None` where it is.
+    #[must_use]
+    pub fn lag(&self, id: StationId) -> Option<String> {
+        let station = &self.stations[id.0];
+        let Some(machine) = &station.machine else {
+            return Some(format!("{} is off", station.name));
+        };
+        let Some(server) = &self.server else {
+            return Some("the server is down".to_owned());
+        };
+        let mine: BTreeMap<_, _> = machine
+            .groups()
+            .into_iter()
+            .map(|status| {
+                (
+                    status.group,
+                    (status.epoch, status.generation, status.fingerprint),
+                )
+            })
+            .collect();
+        let stated: BTreeMap<_, _> = server
+            .groups()
+            .filter(|group| group.members.contains(&station.number))
+            .map(|group| {
+                let key = &group.master;
+                let state = (key.epoch(), key.generation(), key.fingerprint());
+                (group.number, state)
+            })
+            .collect();
+        (mine != stated).then(|| format!("{} holds {mine:?}, not {stated:?}", station.name))
+    }
+}
+
+fn signing_key(rng: &mut Seeded) -> SigningKey {
+    SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)))
+}
+
+/// Longer than any run.
+const FAR: Tick = Tick::from_secs(1_000_000_000);
