@@ -1,1 +1,3 @@
-//! stub
+//! The types of the HTTP API and of the terminal's control socket; no logic, no I/O.
+
+pub mod control;

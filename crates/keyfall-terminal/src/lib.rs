@@ -1,3 +1,34 @@
-//! The terminal: driver, sealed key store, media relay, control socket.
+//! The terminal: the process that holds a terminal's keys and uses them.
+//!
+//! [`serve`] runs it: one thread waits for one cause at a time (a frame from a carrier, a media
+//! packet, a request on the control socket, a timer, a store that is done), feeds the machine of
+//! `keyfall-protocol`, does what it says, and waits again. One more thread owns the key store.
+//!
+//! | File | What is in it |
+//! | --- | --- |
+//! | `driver` | the loop, and what events do |
+//! | `media_relay` | RTP in, SRTP out, and back |
+//! | `control` | the control socket |
+//! | `committing`, `key_store` | snapshots to disk |
+//! | `enrolment`, `stored` | what is done while no process runs the terminal |
+//! | `status`, `inspection` | what people are shown |
 
+mod committing;
+mod control;
+mod driver;
+mod enrolment;
+pub mod hardening;
+mod inspection;
 pub mod key_store;
+mod media_relay;
+mod os_random;
+mod status;
+mod stored;
+
+pub use control::{SOCKET_NAME, socket_path};
+pub use driver::{RunError, RunOptions, serve};
+pub use enrolment::{Enrolled, EnrolmentError, enrol, request};
+pub use inspection::inspect;
+pub use os_random::OsRandom;
+pub use status::{status, why};
+pub use stored::{StoredError, restore};

@@ -122,10 +122,93 @@ codes! {
     Unexpected, "KF-3004", Failed,
         "The operating system refused something that always works, or this program has a fault.",
         "Read the sentence; if it does not help, report it with the lines on stderr.";
+    NotEnrolled, "KF-3101", Failed,
+        "The directory holds no terminal.",
+        "Enrol it with `keyfall terminal enrol DIR PACKAGE`, or give the directory where it is.";
+    AlreadyEnrolled, "KF-3102", Refused,
+        "The directory holds a terminal already; a package is never imported over one.",
+        "Enrol into another directory.";
+    BadPackage, "KF-3103", Failed,
+        "The file is not an enrolment package, it is damaged, or its KEYSET is not signed by its root.",
+        "Fetch it again; if that does not help, have a new one made with `keyfall admin terminal add`.";
+    WrongCode, "KF-3104", Locked,
+        "The package does not open: the code is missing or wrong, or it was sealed to another terminal's request key.",
+        "Look at the code, which is shown apart from the package; or have a package made for the key that `keyfall terminal enrol DIR --request` shows.";
+    PackageExpired, "KF-3105", Refused,
+        "The package is older than it may be, seven days by default.",
+        "Have a new one made with `keyfall admin terminal add`; check this machine's clock if the package is new.";
+    TerminalRuns, "KF-3106", Locked,
+        "A process has the terminal's keys open, and only one may.",
+        "End that process first, or ask it: status, why and media go by its control socket.";
+    TerminalNotRunning, "KF-3107", Unreachable,
+        "No process runs the terminal, and what was asked is known to a running one only.",
+        "Start it with `keyfall terminal run DIR`.";
+    CarrierUnusable, "KF-3108", Unreachable,
+        "A carrier cannot be heard: its address is wrong, or its interface is not on this machine.",
+        "Name the interface with --if, or the carrier with --carrier; `ip address` shows the interfaces.";
+    StoreDamaged, "KF-3109", Failed,
+        "The key store does not open; its keys are lost.",
+        "Enrol the terminal anew in another directory, and have its old number excluded.";
+    NotAMember, "KF-3110", Refused,
+        "The terminal holds no key of that group.",
+        "Have it added with `keyfall admin group add`, or wait for the KEYDIST; --wait begins at once and waits for it.";
+    MediaAddress, "KF-3111", Unreachable,
+        "The system does not give the address or port for media: another program has it, or the interface is missing.",
+        "Choose another port, or an interface that `ip address` shows.";
+    NoSuchRelay, "KF-3112", Failed,
+        "No such relay runs, or nothing is sent yet.",
+        "`keyfall terminal status DIR` lists the relays.";
+    TooMany, "KF-3113", Refused,
+        "As many relays or connections are open as a terminal takes.",
+        "End some: `keyfall media stop`.";
+    Taken, "KF-3114", Refused,
+        "Another relay receives the same already, and every packet is delivered once only.",
+        "End the other one first.";
+    ControlSocket, "KF-3115", Unreachable,
+        "The terminal's control socket cannot be opened or reached, or the connection broke.",
+        "Look at the terminal's log; the path of a socket has at most 107 octets, and its directory belongs to one user.";
 }
 
-/// What to do about a drop reason, where anything is to be done.
-fn remedy(reason: DropReason) -> &'static str {
-    let _ = reason;
-    ""
+/// What to do about a drop reason.
+const fn remedy(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Malformed => "Look at what else sends to the carrier's address; `keyfall inspect` reads a captured frame.",
+        DropReason::UnknownSigner => "Check that the terminal hears its own fleet; after the server's keys were renewed it needs the new KEYSET.",
+        DropReason::WrongClass | DropReason::AboveBound | DropReason::GroupNotAllowed => "Suspect a stolen signing key: compare the server's audit log, and renew its online keys.",
+        DropReason::BadSignature => "A few are noise; many are an attack on the carrier, which changes nothing but costs air time.",
+        DropReason::SignerExpired => "Make new online keys with `keyfall server sign-keys`.",
+        DropReason::PastNotAfter | DropReason::TimeBackwards => "Nothing, if a recording is played; else check the server's clock.",
+        DropReason::TimeTooFar => "Check the server's clock; then restart the terminal.",
+        DropReason::NotNewer | DropReason::KeySetNotNewer | DropReason::NotAddressed | DropReason::OwnPacket => "Nothing: this is how it should be.",
+        DropReason::NotHeld => "Have the terminal added with `keyfall admin group add`, or wait for the KEYDIST.",
+        DropReason::NewerEpoch => "Wait for the KEYDIST; if it does not come, check with the server that the terminal is still a member.",
+        DropReason::DoesNotOpen => "If it goes on for more than one carousel cycle, compare the wrap key's fingerprint with the server's.",
+        DropReason::UnknownTag => "Compare epoch and generation of sender and receiver with `keyfall terminal status`.",
+        DropReason::TrialBudget => "Look for the source of the flood; nothing is lost for good.",
+        DropReason::AboveCeiling => "Check that this terminal hears the carrier: RENEW and TIME raise the ceiling.",
+        DropReason::OlderGeneration => "Check that the sender hears the carrier.",
+        DropReason::Authentication => "Compare --suite and --rederive-after of both sides; else it is damage or a forgery.",
+        DropReason::Replayed | DropReason::BeforeWindow => "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused.",
+        DropReason::NotMedia => "Look at what else sends to the address; stock SRTP without an MKI is not for this relay.",
+        DropReason::LeaseOver => "Check that the terminal hears the carrier: RENEW extends leases.",
+        DropReason::Held => "Look at the disk: a store commit takes longer than the queue lasts.",
+        DropReason::NoBeacon => "Wait for the next TIME; if none comes, check that the terminal hears the carrier.",
+        DropReason::NotActive => "Nothing: it is a moment, or the activation time that RENEW or KEYDIST names.",
+        DropReason::NotSent => "Look at the interface and its load.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_explained_once() {
+        let all = all();
+        for (place, entry) in all.iter().enumerate() {
+            assert!(entry.code.len() == 7 && entry.code.starts_with("KF-"), "{}", entry.code);
+            assert!(entry.cause.len() > 20 && entry.remedy.len() > 10, "{}", entry.code);
+            assert!(all[..place].iter().all(|other| other.code != entry.code), "{}", entry.code);
+        }
+    }
 }

@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod control_client;
 mod explain;
+mod inspect;
+mod media;
 mod output;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -29,6 +33,9 @@ fn main() -> ExitCode {
 /// One line for each noun; what a noun can do is in the file of its name.
 fn run(args: Args, output: &Output) -> Result<(), Failure> {
     match args.command {
+        Command::Terminal(args) => terminal::run(args, output),
+        Command::Media(args) => media::run(args, output),
+        Command::Inspect(args) => inspect::run(&args, output),
         Command::Explain(args) => explain::run(&args, output),
     }
 }

@@ -1,0 +1,437 @@
+//! `keyfall terminal`: enrol, run and look at a terminal.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use keyfall_api::control::{Answer, GroupStatus, Request, TerminalStatus, Why};
+use keyfall_carrier::CarrierAddress;
+use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, request_text};
+use keyfall_terminal::key_store::KeyStoreError;
+use keyfall_terminal::{EnrolmentError, RunError, RunOptions, StoredError, hardening};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::control_client;
+use crate::explain::Code;
+use crate::output::{Failure, Output, utc};
+
+/// Enrol, run and look at a terminal.
+#[derive(Args, Debug)]
+pub(crate) struct TerminalArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Enrol(EnrolArgs),
+    Run(RunArgs),
+    Status(StatusArgs),
+    Why(WhyArgs),
+}
+
+/// Which terminal is meant.
+#[derive(Args, Debug)]
+pub(crate) struct Dir {
+    /// The terminal's directory; instead of it: --dir or KEYFALL_DIR.
+    #[arg(value_name = "DIR")]
+    place: Option<PathBuf>,
+    #[arg(long = "dir", value_name = "DIR", conflicts_with = "place", hide = true)]
+    named: Option<PathBuf>,
+}
+
+/// Make a terminal of an enrolment package.
+///
+/// With --request: make the key to which the server seals the package, and print it.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall terminal enrol alice --request\n  \
+                        keyfall terminal enrol alice alice.package\n  \
+                        keyfall terminal enrol alice alice.package --code 7Q2M-…")]
+struct EnrolArgs {
+    /// The terminal's directory, which is made; instead of it: --dir or KEYFALL_DIR. Then the
+    /// package that the server made, - for stdin.
+    #[arg(value_name = "DIR] [PACKAGE", num_args = 0..=2)]
+    places: Vec<PathBuf>,
+    #[arg(long = "dir", value_name = "DIR", hide = true)]
+    named: Option<PathBuf>,
+    /// Make the request key, or show it again.
+    #[arg(long, conflicts_with = "code")]
+    request: bool,
+    /// The code that was shown when the package was made; asked for where it is needed.
+    #[arg(long)]
+    code: Option<String>,
+}
+
+/// Run the terminal in front, until Ctrl-C or SIGTERM.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall terminal run alice\n  \
+                        keyfall terminal run alice --carrier 'udp://239.255.70.77:47700?if=127.0.0.1'")]
+struct RunArgs {
+    #[command(flatten)]
+    dir: Dir,
+    /// Hear these carriers instead of those in the enrolment package.
+    #[arg(long = "carrier", value_name = "ADDRESS", num_args = 1..)]
+    carriers: Vec<CarrierAddress>,
+    /// The address of the interface by which carriers are heard on this machine.
+    #[arg(long = "if", value_name = "ADDRESS")]
+    interface: Option<std::net::Ipv4Addr>,
+}
+
+/// Show keys, generations and relays; never a key itself.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall terminal status alice\n  \
+                        keyfall terminal status alice --json")]
+struct StatusArgs {
+    #[command(flatten)]
+    dir: Dir,
+}
+
+/// Say why frames and packets came to nothing since the start.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall terminal why alice")]
+struct WhyArgs {
+    #[command(flatten)]
+    dir: Dir,
+}
+
+pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
+    match args.verb {
+        Verb::Enrol(args) => enrol(args, output),
+        Verb::Run(args) => run_in_front(args, output),
+        Verb::Status(args) => status(&args.dir.resolve()?, output),
+        Verb::Why(args) => why(&args.dir.resolve()?, output),
+    }
+}
+
+impl Dir {
+    /// DIR, --dir, or KEYFALL_DIR.
+    pub(crate) fn resolve(&self) -> Result<PathBuf, Failure> {
+        let given = self.place.clone().or_else(|| self.named.clone());
+        given.or_else(dir_of_environment).ok_or_else(no_directory)
+    }
+}
+
+/// KEYFALL_DIR, where it says something.
+pub(crate) fn dir_of_environment() -> Option<PathBuf> {
+    let dir = std::env::var_os("KEYFALL_DIR").filter(|dir| !dir.is_empty());
+    dir.map(PathBuf::from)
+}
+
+/// Nobody said which terminal is meant.
+pub(crate) fn no_directory() -> Failure {
+    let sentence = "which terminal is meant? Give its directory, or set KEYFALL_DIR";
+    Failure::new(Code::BadArguments, sentence)
+}
+
+/// A store that does not open, in the words of this program.
+pub(crate) fn stored_failure(error: &StoredError) -> Failure {
+    let code = match error {
+        StoredError::Store(error) => store_code(error),
+        StoredError::Snapshot(_) => Code::StoreDamaged,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn store_code(error: &KeyStoreError) -> Code {
+    match error {
+        KeyStoreError::NotEnrolled { .. } => Code::NotEnrolled,
+        KeyStoreError::AlreadyExists { .. } => Code::AlreadyEnrolled,
+        KeyStoreError::Corrupt { .. } => Code::StoreDamaged,
+        KeyStoreError::Locked { .. } => Code::TerminalRuns,
+        KeyStoreError::Io { .. } => Code::BadInput,
+    }
+}
+
+fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
+    harden();
+    let mut places = args.places.into_iter();
+    let expected = if args.request { 1 } else { 2 };
+    let dir = if places.len() == expected {
+        places.next()
+    } else {
+        args.named.or_else(dir_of_environment)
+    };
+    let dir = dir.ok_or_else(no_directory)?;
+    if args.request {
+        return enrol_request(&dir, output);
+    }
+    let package_path = places.next().ok_or_else(|| {
+        let sentence = "the package is missing: give the file that `keyfall admin terminal add` \
+                        made, or --request to make the key that it asks for";
+        Failure::new(Code::BadArguments, sentence)
+    })?;
+    let package = read_package(&package_path)?;
+    let mut code = args.code.map(Zeroizing::new).map(|code| parse_code(&code)).transpose()?;
+    let enrolled = loop {
+        match keyfall_terminal::enrol(&dir, &package, code.as_ref()) {
+            Err(EnrolmentError::Package(PackageError::CodeNeeded)) if code.is_none() => {
+                code = Some(ask_code()?);
+            }
+            other => break other.map_err(|error| enrolment_failure(&error))?,
+        }
+    };
+    let identity = enrolled.terminal.identity();
+    let done = EnrolDone {
+        terminal: identity.number.get(),
+        name: identity.name.clone(),
+        fleet: identity.fleet.clone(),
+        root: identity.root.name().to_string(),
+        carriers: identity.carriers.clone(),
+        next: format!("keyfall terminal run {}", dir.display()),
+    };
+    output.result(&done, |done| {
+        format!(
+            "terminal {} ({}) of fleet {}, root key {}\nNow: {}",
+            done.terminal, done.name, done.fleet, done.root, done.next
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct EnrolDone {
+    terminal: u32,
+    name: String,
+    fleet: String,
+    /// The name of the root's key, to compare with what the server shows.
+    root: String,
+    carriers: Vec<String>,
+    next: String,
+}
+
+fn enrol_request(dir: &Path, output: &Output) -> Result<(), Failure> {
+    let public = keyfall_terminal::request(dir).map_err(|error| enrolment_failure(&error))?;
+    let key = request_text(&public);
+    let next = format!("keyfall admin terminal add NAME --for {key}");
+    output.result(&RequestDone { request_key: key, next }, |done| {
+        format!(
+            "request key: {}\nAt the server: {}\nThen here: keyfall terminal enrol {} PACKAGE",
+            done.request_key,
+            done.next,
+            dir.display()
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct RequestDone {
+    request_key: String,
+    next: String,
+}
+
+fn read_package(path: &Path) -> Result<Vec<u8>, Failure> {
+    // One octet more than the longest, so that a longer file is seen and not read whole.
+    let mut octets = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(PACKAGE_READ_MAX).read_to_end(&mut octets)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(PACKAGE_READ_MAX).read_to_end(&mut octets))
+    };
+    read.map(|_| octets).map_err(|error| {
+        Failure::new(Code::BadInput, format!("cannot read {}: {error}", path.display()))
+    })
+}
+
+fn parse_code(typed: &str) -> Result<EnrolmentCode, Failure> {
+    EnrolmentCode::parse(typed.trim()).ok_or_else(|| {
+        let sentence = "a code is sixteen letters and digits, as it was shown when the package \
+                        was made";
+        Failure::new(Code::WrongCode, sentence)
+    })
+}
+
+fn ask_code() -> Result<EnrolmentCode, Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        let sentence = "the package is sealed under a code: give it with --code";
+        return Err(Failure::new(Code::WrongCode, sentence));
+    }
+    let mut typed = Zeroizing::new(String::with_capacity(64));
+    let asked = write!(std::io::stderr(), "Code of the package: ")
+        .and_then(|()| std::io::stderr().flush())
+        .and_then(|()| std::io::BufRead::read_line(&mut stdin.lock(), &mut typed));
+    asked.map_err(|error| {
+        Failure::new(Code::BadInput, format!("cannot read the code: {error}"))
+    })?;
+    parse_code(&typed)
+}
+
+fn enrolment_failure(error: &EnrolmentError) -> Failure {
+    let (code, hint) = match error {
+        EnrolmentError::Package(package) => match package {
+            PackageError::Malformed(_) => {
+                (Code::BadPackage, ": fetch it again, it may not have come over whole")
+            }
+            PackageError::WrongKey => {
+                (Code::WrongCode, ": ask for one made for the key that --request shows")
+            }
+            PackageError::WrongCode => {
+                (Code::WrongCode, ": look at the code again, it came apart from the package")
+            }
+            PackageError::CodeNeeded => (Code::WrongCode, " with --code"),
+            PackageError::RequestKeyNeeded => {
+                (Code::WrongCode, ": enrol in the directory where --request made the key")
+            }
+            PackageError::KeySetNotSigned => {
+                (Code::BadPackage, ": ask the server for a new one")
+            }
+            PackageError::NotARequestKey => (Code::BadPackage, ": copy it again"),
+        },
+        EnrolmentError::Expired { .. } => (Code::PackageExpired, ""),
+        EnrolmentError::Store(error) => (store_code(error), ""),
+        EnrolmentError::RequestKey { .. } | EnrolmentError::Io { .. } => (Code::BadInput, ""),
+    };
+    Failure::new(code, format!("{error}{hint}"))
+}
+
+fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
+    harden();
+    let dir = args.dir.resolve()?;
+    let options = RunOptions { carriers: args.carriers, interface: args.interface };
+    let control = keyfall_terminal::socket_path(&dir).display().to_string();
+    let runtime = small_runtime()?;
+    let mut shown = Ok(());
+    let on_ready = |terminal: &keyfall_protocol::terminal::Terminal| {
+        let ready = Ready { terminal: terminal.identity().number.get(), control };
+        // People read the log; a script waits for this one document.
+        if output.is_json() {
+            shown = output.result(&ready, |_| String::new());
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let shutdown = crate::control_client::interrupted()?;
+        Ok(keyfall_terminal::serve(dir, options, on_ready, shutdown).await)
+    });
+    outcome?.map_err(|error| run_failure(&error))?;
+    shown
+}
+
+#[derive(Serialize)]
+struct Ready {
+    terminal: u32,
+    control: String,
+}
+
+/// One thread, as little memory as it takes.
+pub(crate) fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::new(Code::Unexpected, format!("cannot start the event loop: {error}"))
+    })
+}
+
+fn run_failure(error: &RunError) -> Failure {
+    match error {
+        RunError::Stored(error) => stored_failure(error),
+        RunError::PackageCarrier { .. }
+        | RunError::Interface(..)
+        | RunError::NoCarrier
+        | RunError::Carrier(_) => Failure::new(Code::CarrierUnusable, error.to_string()),
+        RunError::Control { .. } => Failure::new(Code::ControlSocket, error.to_string()),
+        RunError::Thread(_) | RunError::Driven(_) => {
+            Failure::new(Code::Unexpected, error.to_string())
+        }
+    }
+}
+
+fn status(dir: &Path, output: &Output) -> Result<(), Failure> {
+    let status = match keyfall_terminal::restore(dir) {
+        Ok(terminal) => keyfall_terminal::status(&terminal),
+        Err(StoredError::Store(KeyStoreError::Locked { .. })) => {
+            match control_client::ask(dir, &Request::Status {})? {
+                Answer::Status(status) => *status,
+                other => return Err(control_client::unexpected(&other)),
+            }
+        }
+        Err(error) => return Err(stored_failure(&error)),
+    };
+    output.result(&status, status_for_people)
+}
+
+fn status_for_people(status: &TerminalStatus) -> String {
+    let mut lines = vec![format!(
+        "terminal {} ({}) of fleet {}: {}, {}",
+        status.terminal,
+        status.name,
+        status.fleet,
+        if status.running { "running" } else { "not running" },
+        match (status.state.as_str(), status.groups.len()) {
+            ("ready", 1) => "holds the key of 1 group".to_owned(),
+            ("ready", groups) => format!("holds the keys of {groups} groups"),
+            _ => "holds no group key yet".to_owned(),
+        }
+    )];
+    lines.push(format!(
+        "root key {}, KEYSET {} until {}",
+        status.root,
+        status.key_set_version,
+        utc(status.key_set_expires)
+    ));
+    lines.push(format!(
+        "rank-1 generation G {}, wrap key {}",
+        status.fleet_generation, status.wrap_fingerprint
+    ));
+    lines.push(match status.time {
+        Some(time) => format!("time {}, as signed beacons say", utc(time)),
+        None if status.running => {
+            "no signed beacon heard since the start: receives, does not send yet".to_owned()
+        }
+        None => "time unknown while it does not run".to_owned(),
+    });
+    if status.running {
+        lines.push(format!("{} frames heard on {}", status.frames, status.carriers.join(", ")));
+    }
+    lines.extend(status.groups.iter().map(group_for_people));
+    for relay in &status.relays {
+        lines.push(crate::media::relay_for_people(relay));
+    }
+    if let Some(failure) = &status.store_failure {
+        lines.push(format!("NOT STORED: {failure}; until then nothing new is used"));
+    }
+    lines.push(status.protection.clone());
+    lines.join("\n")
+}
+
+fn group_for_people(group: &GroupStatus) -> String {
+    let sending = match group.sending {
+        Some(sending) if sending == group.generation => String::new(),
+        Some(sending) => format!(", sends with {sending}"),
+        None => ", does not send: waits for a newer epoch".to_owned(),
+    };
+    let until = group.valid_until.map_or_else(String::new, |t| format!(", next at {}", utc(t)));
+    let lease = group.lease_end.map_or_else(String::new, |t| format!(", lease until {}", utc(t)));
+    format!(
+        "group {}: epoch {} generation {}{sending}{until}{lease}, key {}",
+        group.group, group.epoch, group.generation, group.fingerprint
+    )
+}
+
+fn why(dir: &Path, output: &Output) -> Result<(), Failure> {
+    let why = match control_client::ask(dir, &Request::Why {})? {
+        Answer::Why(why) => why,
+        other => return Err(control_client::unexpected(&other)),
+    };
+    output.result(&why, why_for_people)
+}
+
+fn why_for_people(why: &Why) -> String {
+    if why.reasons.is_empty() {
+        return "nothing came to nothing since the start".to_owned();
+    }
+    let line = |reason: &keyfall_api::control::WhyReason| {
+        format!(
+            "{}  {:>8} times, last {} s ago  {}: {}",
+            reason.code, reason.count, reason.seconds_ago, reason.reason, reason.sentence
+        )
+    };
+    why.reasons.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn harden() {
+    if let Err(error) = hardening::keep_memory_private() {
+        tracing::warn!(%error, "the memory of this process could not be closed to others");
+    }
+}
+
+/// A package is at most 16 KiB; what is longer is none.
+const PACKAGE_READ_MAX: u64 = 16 * 1024 + 1;
