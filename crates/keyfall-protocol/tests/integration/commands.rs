@@ -576,7 +576,7 @@ fn distribution_shown(
 }
 
 /// Opened with what was drawn, by nothing of ours.
-fn plaintext(key_dist: &KeyDist, kek: &[u8], iv: &[u8], aad: &[u8]) -> Vec<u8> {
+pub(crate) fn plaintext(key_dist: &KeyDist, kek: &[u8], iv: &[u8], aad: &[u8]) -> Vec<u8> {
     let command = command(0, 0, 0, Target::Handles, Body::KeyDist(key_dist.clone()));
     let mut payload = Item::decode(&command.encode());
     let Item::Bytes(mut ciphertext) = payload.at(&[7, 2]).clone() else {

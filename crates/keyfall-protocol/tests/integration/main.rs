@@ -11,6 +11,7 @@ mod cose;
 mod enrolment;
 mod fleet;
 mod malformed;
+mod sealed_contents;
 mod sizes;
 mod srtp;
 mod stream;

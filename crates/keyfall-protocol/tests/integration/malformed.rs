@@ -27,11 +27,14 @@ fn malformed_messages_are_refused_under_the_published_names() {
         };
         refused.push(shown("package", &name, &octets, fault));
     }
+    refused.extend(crate::sealed_contents::refused());
     check(
         "malformed.json",
         &json!({
             "about": "docs/PROTOCOL.md, \"What a decoder refuses\". Every frame here carries a \
-                      good signature of the beat key over its payload, where it has one.",
+                      good signature of the beat key over its payload, where it has one. Of \
+                      `keydist-contents` and `package-contents` the plain text is shown; sealed \
+                      rightly, it does not open.",
             "signer_public": hex(crate::fleet::signing_key("beat key").public().as_bytes()),
             "refused": refused,
         }),
@@ -565,7 +568,7 @@ fn other_fields(item: &Item) -> Vec<Item> {
     found
 }
 
-fn shown(kind: &str, name: &str, octets: &[u8], fault: DecodeError) -> Value {
+pub(crate) fn shown(kind: &str, name: &str, octets: &[u8], fault: DecodeError) -> Value {
     let (error, what) = match fault {
         DecodeError::TooLong { .. } => ("TooLong", None),
         DecodeError::Unexpected { what } => ("Unexpected", Some(what)),
