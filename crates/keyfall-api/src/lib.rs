@@ -1,3 +1,3 @@
 //! The types of the HTTP API and of the terminal's control socket; no logic, no I/O.
 
-pub mod control;
+pub mod admin;

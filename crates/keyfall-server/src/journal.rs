@@ -38,6 +38,17 @@ pub enum Entry {
     },
     /// A group has a fresh epoch.
     Epoch { group: GroupNumber, epoch: KeyEpoch },
+    /// A terminal became a member of a group.
+    Member {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+    },
+    /// A group's master key stands at this generation.
+    Renewal {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
+    },
     /// Commands up to this number may be issued; the numbers count as used from now on.
     Sequence { through: SequenceNumber },
     /// All wrap and cover keys are stepped to this G.
@@ -48,7 +59,8 @@ pub enum Entry {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Maxima {
     pub terminal: Option<TerminalNumber>,
-    pub epochs: BTreeMap<GroupNumber, KeyEpoch>,
+    /// Epoch and generation; the epoch counts first.
+    pub masters: BTreeMap<GroupNumber, (KeyEpoch, Generation)>,
     pub sequence: Option<SequenceNumber>,
     pub g: Option<Generation>,
 }
@@ -63,6 +75,7 @@ pub struct Journal {
     /// Number of the last line; 0 where there is none.
     seq: u64,
     link: Link,
+    link_before: Link,
     maxima: Maxima,
 }
 
@@ -156,7 +169,7 @@ impl Journal {
             .map_err(|e| io_error("write", &self.path, e))?;
         self.len += line.len() as u64;
         self.seq = seq;
-        self.link = link;
+        self.link_before = std::mem::replace(&mut self.link, link);
         self.maxima.note(entry);
         Ok(())
     }
@@ -173,6 +186,18 @@ impl Journal {
         self.link
     }
 
+    /// The number of the last line; 0 where there is none.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.seq
+    }
+
+    /// The link of the line before the last one.
+    #[must_use]
+    pub const fn link_before(&self) -> Link {
+        self.link_before
+    }
+
     fn before_the_first_line(file: File, path: &Path) -> Self {
         let link = Link::start("journal");
         Self {
@@ -181,6 +206,7 @@ impl Journal {
             len: 0,
             seq: 0,
             link,
+            link_before: link,
             maxima: Maxima::default(),
         }
     }
@@ -212,7 +238,7 @@ impl Journal {
         self.maxima.note(&entry);
         self.len += octets;
         self.seq = number;
-        self.link = link;
+        self.link_before = std::mem::replace(&mut self.link, link);
         Ok(())
     }
 
@@ -226,13 +252,23 @@ impl Maxima {
     fn note(&mut self, entry: &Entry) {
         match *entry {
             Entry::Enrolment { terminal, .. } => self.terminal = self.terminal.max(Some(terminal)),
-            Entry::Epoch { group, epoch } => {
-                let highest = self.epochs.entry(group).or_insert(epoch);
-                *highest = epoch.max(*highest);
-            }
+            Entry::Epoch { group, epoch } => self.note_master(group, epoch, Generation::ZERO),
+            Entry::Renewal {
+                group,
+                epoch,
+                generation,
+            } => self.note_master(group, epoch, generation),
+            Entry::Member { .. } => {}
             Entry::Sequence { through } => self.sequence = self.sequence.max(Some(through)),
             Entry::RankOne { g } => self.g = self.g.max(Some(g)),
         }
+    }
+}
+
+impl Maxima {
+    fn note_master(&mut self, group: GroupNumber, epoch: KeyEpoch, generation: Generation) {
+        let highest = self.masters.entry(group).or_insert((epoch, generation));
+        *highest = (epoch, generation).max(*highest);
     }
 }
 
@@ -293,10 +329,29 @@ struct Line {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Order {
-    Enrolment { terminal: u32, name: String },
-    Epoch { group: u32, epoch: u32 },
-    Sequence { through: u64 },
-    RankOne { g: u32 },
+    Enrolment {
+        terminal: u32,
+        name: String,
+    },
+    Epoch {
+        group: u32,
+        epoch: u32,
+    },
+    Member {
+        group: u32,
+        terminal: u32,
+    },
+    Renewal {
+        group: u32,
+        epoch: u32,
+        generation: u32,
+    },
+    Sequence {
+        through: u64,
+    },
+    RankOne {
+        g: u32,
+    },
 }
 
 impl From<&Entry> for Order {
@@ -309,6 +364,19 @@ impl From<&Entry> for Order {
             Entry::Epoch { group, epoch } => Self::Epoch {
                 group: group.get(),
                 epoch: epoch.get(),
+            },
+            Entry::Member { group, terminal } => Self::Member {
+                group: group.get(),
+                terminal: terminal.get(),
+            },
+            Entry::Renewal {
+                group,
+                epoch,
+                generation,
+            } => Self::Renewal {
+                group: group.get(),
+                epoch: epoch.get(),
+                generation: generation.get(),
             },
             Entry::Sequence { through } => Self::Sequence {
                 through: through.get(),
@@ -333,6 +401,19 @@ impl TryFrom<Order> for Entry {
             Order::Epoch { group, epoch } => Self::Epoch {
                 group: GroupNumber::new(group).ok_or(OutOfRange)?,
                 epoch: KeyEpoch::new(epoch),
+            },
+            Order::Member { group, terminal } => Self::Member {
+                group: GroupNumber::new(group).ok_or(OutOfRange)?,
+                terminal: TerminalNumber::new(terminal).ok_or(OutOfRange)?,
+            },
+            Order::Renewal {
+                group,
+                epoch,
+                generation,
+            } => Self::Renewal {
+                group: GroupNumber::new(group).ok_or(OutOfRange)?,
+                epoch: KeyEpoch::new(epoch),
+                generation: Generation::new(generation).ok_or(OutOfRange)?,
             },
             Order::Sequence { through } => Self::Sequence {
                 through: SequenceNumber::new(through),

@@ -1,6 +1,26 @@
 //! The management server: driver, store, admin operations, HTTP.
+//!
+//! [`init()`] founds a fleet, [`run()`] keeps it. One thread ([`driver`]) owns the server machine of
+//! `keyfall-protocol`, its store, its carriers and its clock; the admin API reaches it by a channel.
 
+#![forbid(unsafe_code)]
+
+mod admin;
+mod carriers;
 pub mod chain;
+mod clock;
+mod directory;
+mod driver;
 mod durable;
+mod http;
+mod init;
 pub mod journal;
+mod os_random;
+mod run;
 pub mod seal;
+pub mod store;
+
+pub use directory::{Directory, DirectoryError};
+pub use init::{Founded, InitError, init};
+pub use os_random::OsRandom;
+pub use run::{RunError, run};

@@ -5,7 +5,7 @@ use crate::command::{
     Body, Command, FLOORS_MAX, Floor, KeyDist, KeyDistContents, RECIPIENTS_MAX, Renew, RenewEntry,
     SignerClass, SigningKey, Target, Time,
 };
-use crate::ids::{GroupNumber, KeyEpoch, KeyId, SequenceNumber, TerminalNumber, UnixSeconds};
+use crate::ids::{GroupNumber, KeyEpoch, KeyId, TerminalNumber, UnixSeconds};
 use crate::rng::Random;
 use crate::schedule::{Cadence, Schedule};
 use crate::server::{Composed, Item, Output, Server};
@@ -37,16 +37,22 @@ impl Server {
     /// When the first of the online keys ends: after it nothing is sent.
     #[must_use]
     pub fn signers_expire(&self) -> UnixSeconds {
-        let end = |class| self.fleet.key_set.first_of(class).map(|key| key.expires);
-        end(SignerClass::Beat)
-            .into_iter()
-            .chain(end(SignerClass::Keys))
-            .min()
-            .unwrap_or(UnixSeconds::new(0))
+        self.fleet.signers_expire()
+    }
+
+    /// Octets of the frame of `item` as it stands; `None` where there is no such item.
+    #[must_use]
+    pub fn octets_of(&self, item: Item, rng: &mut dyn Random) -> Option<usize> {
+        if item == Item::KeySet {
+            return Some(self.fleet.key_set_frame.len());
+        }
+        let (target, body) = self.statement(item, rng)?;
+        Some(self.sign(target, body, item).len())
     }
 
     /// How many messages a group's KEYDIST takes.
-    pub(super) fn shards(&self, number: GroupNumber) -> u32 {
+    #[must_use]
+    pub fn shards(&self, number: GroupNumber) -> u32 {
         let members = self
             .groups
             .get(&number)
@@ -75,6 +81,7 @@ impl Server {
         }
         let (target, body) = self.statement(item, rng)?;
         let octets = self.sign(target, body, item);
+        self.sequence = self.sequence.plus(1);
         if item != Item::Time {
             let issued_at = self.at.wall;
             self.frames.insert(
@@ -175,7 +182,8 @@ impl Server {
         }
     }
 
-    fn sign(&mut self, target: Target, body: Body, item: Item) -> Vec<u8> {
+    /// Signed under the next sequence number, which the caller uses up if the frame is sent.
+    fn sign(&self, target: Target, body: Body, item: Item) -> Vec<u8> {
         let class = body.signer_class();
         let life = if item == Item::Time {
             TIME_LIFE
@@ -184,7 +192,7 @@ impl Server {
         };
         let command = Command {
             stream: self.fleet.stream,
-            sequence: self.take_sequence(),
+            sequence: self.sequence,
             issued_at: self.at.wall,
             not_after: self.at.wall.plus(life),
             target,
@@ -201,12 +209,6 @@ impl Server {
                 &self.fleet.beat
             }
         }
-    }
-
-    fn take_sequence(&mut self) -> SequenceNumber {
-        let sequence = self.sequence;
-        self.sequence = sequence.plus(1);
-        sequence
     }
 }
 

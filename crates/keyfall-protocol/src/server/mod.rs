@@ -11,10 +11,11 @@ mod orders;
 mod records;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
-pub use orders::{Done, Order, PackageSealing, Refusal, SealedFor};
+pub use orders::{ACTIVATION_LEAD, Done, Order, PackageSealing, Refusal, SealedFor};
 pub use records::{
     AuditEntry, Batch, Change, FleetRecord, Founding, GroupRecord, JournalEntry, TerminalRecord,
 };
@@ -40,6 +41,8 @@ pub struct Server {
     waiting: VecDeque<(Option<OrderId>, Order, By)>,
     storing: Option<Storing>,
     store_asked: StoreId,
+    /// After a batch that could not be stored, nothing new is begun before this.
+    store_again: Tick,
     outputs: VecDeque<Output>,
     at: Moment,
 }
@@ -133,12 +136,15 @@ impl Server {
             waiting: VecDeque::new(),
             storing: None,
             store_asked: StoreId(0),
+            store_again: at.now,
             outputs: VecDeque::new(),
             at,
         };
         for item in [Item::Time, Item::KeySet, Item::Fleet] {
             server.carousel.stand(item, at.now);
         }
+        // Terminals that were switched on with the server need not wait for the pace.
+        server.carousel.announce(Item::Time, at.now);
         for terminal in terminals {
             server.list_terminal(terminal);
         }
@@ -253,6 +259,7 @@ impl Server {
 
     fn on_not_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
         let storing = self.take_storing(id)?;
+        self.store_again = self.at.now.plus(STORE_PAUSE);
         if let Some(order) = storing.order {
             let outcome = Err(Refusal::NotStored);
             self.outputs.push_back(Output::Done { id: order, outcome });
@@ -276,8 +283,8 @@ impl Server {
 
     /// One batch at a time: what the next order is judged by is what is stored.
     fn begin_next(&mut self, rng: &mut dyn Random) {
-        while self.storing.is_none() {
-            if self.sequence.plus(SEQUENCE_LOW) >= self.fleet.sequence_reserved {
+        while self.storing.is_none() && self.at.now >= self.store_again {
+            if self.sequence_low() {
                 self.reserve_sequence();
                 return;
             }
@@ -296,6 +303,10 @@ impl Server {
                 }
             }
         }
+    }
+
+    fn sequence_low(&self) -> bool {
+        self.sequence.plus(SEQUENCE_LOW) >= self.fleet.sequence_reserved
     }
 
     fn reserve_sequence(&mut self) {
@@ -414,7 +425,7 @@ impl Server {
         }
         let tick = |due: UnixSeconds| {
             let ahead = u64::from(due.since(self.at.wall));
-            self.at.now.plus(std::time::Duration::from_secs(ahead))
+            self.at.now.plus(Duration::from_secs(ahead))
         };
         let wall = self.at.wall;
         let renewal = self
@@ -430,8 +441,10 @@ impl Server {
             Some(at) if self.may_send() => Some(at),
             Some(_) | None => None,
         };
+        let stalled = self.sequence_low() || !self.waiting.is_empty();
+        let again = stalled.then_some(self.store_again);
         Output::Timeout {
-            at: renewal.into_iter().chain(turn).min(),
+            at: renewal.into_iter().chain(turn).chain(again).min(),
         }
     }
 }
@@ -439,6 +452,8 @@ impl Server {
 /// Sequence numbers that are reserved at a time, and how few may be left.
 const SEQUENCE_BLOCK: u64 = 65_536;
 const SEQUENCE_LOW: u64 = 8_192;
+/// A store that cannot be written is tried again this much later, by the schedule too.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -488,6 +488,6 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 }
 
 /// Seconds from a renewal by command to its activation.
-const ACTIVATION_LEAD: u32 = 2;
+pub const ACTIVATION_LEAD: u32 = 2;
 /// A package expires after seven days.
 const PACKAGE_LIFE: u32 = 7 * 86_400;

@@ -216,6 +216,17 @@ impl FleetRecord {
             bits_per_second: founding.bits_per_second,
         }
     }
+
+    /// When the first of the online keys ends: after it nothing is sent.
+    #[must_use]
+    pub fn signers_expire(&self) -> UnixSeconds {
+        let end = |class| self.key_set.first_of(class).map(|key| key.expires);
+        end(SignerClass::Beat)
+            .into_iter()
+            .chain(end(SignerClass::Keys))
+            .min()
+            .unwrap_or(UnixSeconds::new(0))
+    }
 }
 
 /// Root and erase key live five years.

@@ -33,6 +33,20 @@ fn entries() -> Vec<Entry> {
             group: group(7),
             epoch: KeyEpoch::new(28_000_001),
         },
+        Entry::Member {
+            group: group(7),
+            terminal: terminal(3),
+        },
+        Entry::Renewal {
+            group: group(7),
+            epoch: KeyEpoch::new(28_000_001),
+            generation: Generation::new(3).expect("a generation"),
+        },
+        Entry::Renewal {
+            group: group(7),
+            epoch: KeyEpoch::new(28_000_000),
+            generation: Generation::new(9).expect("a generation"),
+        },
         Entry::RankOne {
             g: Generation::new(12).expect("a generation"),
         },
@@ -66,12 +80,12 @@ fn a_journal_opens_with_the_highest_numbers() {
     assert_eq!(maxima.terminal.map(TerminalNumber::get), Some(3));
     assert_eq!(maxima.sequence, Some(SequenceNumber::new(u64::MAX)));
     assert_eq!(maxima.g.map(Generation::get), Some(12));
-    let epochs: Vec<_> = maxima
-        .epochs
+    let masters: Vec<_> = maxima
+        .masters
         .iter()
-        .map(|(g, e)| (g.get(), e.get()))
+        .map(|(group, (epoch, generation))| (group.get(), epoch.get(), generation.get()))
         .collect();
-    assert_eq!(epochs, [(7, 28_000_001), (8, 5)]);
+    assert_eq!(masters, [(7, 28_000_001, 3), (8, 5, 0)]);
     journal
         .append(UnixSeconds::new(0), &entries()[0])
         .expect("appended");
@@ -99,7 +113,9 @@ fn a_line_reads_as_the_document_says() {
         format!("{hashed},\"hash\":\"{}\"}}", link.next(hashed.as_bytes()))
     );
     assert!(lines[4].contains(r#""kind":"epoch","group":7,"epoch":28000000,"#));
-    assert!(lines[7].contains(r#""kind":"rank-one","g":12,"#));
+    assert!(lines[7].contains(r#""kind":"member","group":7,"terminal":3,"#));
+    assert!(lines[8].contains(r#""kind":"renewal","group":7,"epoch":28000001,"generation":3,"#));
+    assert!(lines[10].contains(r#""kind":"rank-one","g":12,"#));
 }
 
 #[test]
@@ -126,7 +142,7 @@ fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
         );
         let last = entries().pop().expect("entries");
         journal
-            .append(UnixSeconds::new(1_795_300_008), &last)
+            .append(UnixSeconds::new(1_795_300_011), &last)
             .expect("appended");
         assert_eq!(
             fs::read(&path).expect("read"),
@@ -144,14 +160,14 @@ fn an_append_after_one_that_failed_leaves_whole_lines() {
     // What a full disk leaves of a line.
     journal
         .file
-        .write_all_at(br#"{"seq":10,"time":1795300009,"#, journal.len)
+        .write_all_at(br#"{"seq":13,"time":1795300012,"#, journal.len)
         .expect("written");
     journal
         .append(UnixSeconds::new(1), &entries()[1])
         .expect("appended");
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!((journal.seq, torn), (10, None));
+    assert_eq!((journal.seq, torn), (13, None));
 }
 
 #[test]

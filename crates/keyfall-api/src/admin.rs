@@ -1,0 +1,450 @@
+//! The admin API: HTTP/JSON on the server's Unix socket `DIR/admin.sock`.
+//!
+//! Every answer has `schema`; a field is never renamed or given another meaning within one schema.
+//! All times are Unix seconds, all keys and frames hexadecimal, all spans seconds.
+//!
+//! | Method and path | Body | Answer |
+//! | --- | --- | --- |
+//! | GET `/v1/status` | | [`Status`] |
+//! | GET `/v1/terminals`, `/v1/terminals/{name}` | | [`Terminals`], [`TerminalShown`] |
+//! | POST `/v1/terminals` | [`AddTerminal`] | [`TerminalAdded`] |
+//! | GET `/v1/groups`, `/v1/groups/{name}` | | [`Groups`], [`GroupShown`] |
+//! | POST `/v1/groups` | [`CreateGroup`] | [`GroupCreated`] |
+//! | POST `/v1/groups/{name}/members` | [`AddMember`] | [`MemberAdded`] |
+//! | POST `/v1/groups/{name}/renew` | [`Renew`] | [`GroupRenewed`] |
+//! | POST `/v1/devices/renew` | [`Renew`] | [`DevicesRenewed`] |
+//! | GET `/v1/keys` | | [`Keys`] |
+//! | GET `/v1/audit?last=N`, `/v1/audit/verify` | | [`Audit`], [`AuditVerified`] |
+//! | GET `/v1/carousel?loss=0.3` | | [`Carousel`] |
+//!
+//! `{name}` is a name or a number. Whatever is not done is answered with a [`Problem`].
+
+use serde::{Deserialize, Serialize};
+
+/// The schema of every answer.
+pub const SCHEMA: u32 = 1;
+
+/// The name of the socket in a server's directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// Why an order is given; goes into the audit log.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+/// Enrols a terminal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddTerminal {
+    pub name: String,
+    /// The request key to which the package is sealed, as `terminal enrol --request` printed it;
+    /// without it the package is sealed under a code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    #[serde(default)]
+    pub why: Why,
+}
+
+/// The sealed package of a terminal. It is not kept: what is lost has to be made anew.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalAdded {
+    pub schema: u32,
+    pub number: u32,
+    pub name: String,
+    pub package: String,
+    /// What opens the package; to be carried by another way than it. Absent where a request key
+    /// was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Past this the package is refused.
+    pub expires: u32,
+}
+
+/// Without the code and the package.
+impl std::fmt::Debug for TerminalAdded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TerminalAdded")
+            .field("number", &self.number)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All terminals, by number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Terminals {
+    pub schema: u32,
+    pub terminals: Vec<Terminal>,
+}
+
+/// One terminal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TerminalShown {
+    pub schema: u32,
+    pub terminal: Terminal,
+    pub groups: Vec<Named>,
+    pub keys: Vec<Key>,
+}
+
+/// A terminal as the server knows it. One way, the server never learns whether the package arrived.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Terminal {
+    pub number: u32,
+    pub name: String,
+    pub added_at: u32,
+    pub package_expires: u32,
+}
+
+/// A number and the name for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Named {
+    pub number: u32,
+    pub name: String,
+}
+
+/// Makes a group with a fresh epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGroup {
+    pub name: String,
+    /// Names or numbers of terminals.
+    pub members: Vec<String>,
+    /// How often the key renews by itself; absent: by command and by gap only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<u32>,
+    /// Generations for each period.
+    #[serde(default = "one")]
+    pub step: u8,
+    #[serde(default)]
+    pub why: Why,
+}
+
+const fn one() -> u8 {
+    1
+}
+
+/// A new group. Its key is stored and is being sent; who heard it is not known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupCreated {
+    pub schema: u32,
+    /// What terminals call it.
+    pub number: u32,
+    pub name: String,
+    pub epoch: u32,
+    pub members: u64,
+    pub distribution: Distribution,
+    /// What the operator should know about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// The standing KEYDIST of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Self-contained messages.
+    pub messages: u32,
+    /// Of all of them.
+    pub octets: u64,
+    pub recipients: u64,
+}
+
+/// Adds a terminal to a group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddMember {
+    /// Name or number.
+    pub terminal: String,
+    #[serde(default)]
+    pub why: Why,
+}
+
+/// A new member, which reads from this generation on and nothing from before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberAdded {
+    pub schema: u32,
+    pub group: Named,
+    pub terminal: Named,
+    pub generation: u32,
+    pub activate_at: u32,
+    pub members: u64,
+    pub distribution: Distribution,
+}
+
+/// All groups, by number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Groups {
+    pub schema: u32,
+    pub groups: Vec<Group>,
+}
+
+/// One group with its members.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupShown {
+    pub schema: u32,
+    pub group: Group,
+    pub members: Vec<Named>,
+    pub distribution: Distribution,
+}
+
+/// A group as the server knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Group {
+    pub number: u32,
+    pub name: String,
+    pub members: u64,
+    pub key: Key,
+}
+
+/// Orders a renewal.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// Nothing is changed or sent; the answer says what would be.
+    #[serde(default)]
+    pub dry_run: bool,
+    #[serde(default)]
+    pub why: Why,
+}
+
+/// A group's key is one generation further: stored and being sent. Renewing excludes nobody.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupRenewed {
+    pub schema: u32,
+    pub dry_run: bool,
+    pub group: Named,
+    pub epoch: u32,
+    pub generation: u32,
+    /// Terminals send with it from then on.
+    pub activate_at: u32,
+    /// Of the RENEW; the same for any number of members.
+    pub octets: u64,
+    pub members: u64,
+}
+
+/// All wrap keys of the fleet are one generation further: stored and being sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DevicesRenewed {
+    pub schema: u32,
+    pub dry_run: bool,
+    /// G.
+    pub generation: u32,
+    /// Of the RENEW; the same for any number of terminals.
+    pub octets: u64,
+    pub terminals: u64,
+    /// KEYDIST messages that are made anew.
+    pub distributions: u64,
+}
+
+/// Keys as far as they may be shown.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Keys {
+    pub schema: u32,
+    /// G.
+    pub fleet_generation: u32,
+    pub keys: Vec<Key>,
+}
+
+/// A pre-shared key as far as it may be shown (REQUIREMENTS R-030).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Key {
+    /// 4 · number + kind.
+    pub id: u64,
+    /// 1: with one terminal; 2: of a group.
+    pub rank: u8,
+    pub kind: KeyKind,
+    /// Name of the terminal or group.
+    pub of: String,
+    pub epoch: u32,
+    pub generation: u32,
+    /// When it renews by itself; absent: by command and by gap only, or never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renews_at: Option<u32>,
+    /// From each statement of it to the end of the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<u32>,
+    /// Eight octets derived one way.
+    pub fingerprint: String,
+}
+
+/// What a key is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    Obey,
+    Wrap,
+    Master,
+}
+
+/// The last entries of the audit log, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Audit {
+    pub schema: u32,
+    pub entries: Vec<AuditEntry>,
+}
+
+/// Who did what, why, and what came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub entry: u64,
+    pub at: u32,
+    pub actor: String,
+    pub action: String,
+    pub subject: String,
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+/// Whether every audit entry hangs on the one before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditVerified {
+    pub schema: u32,
+    pub whole: bool,
+    /// Entries that were verified.
+    pub entries: u64,
+    /// The first that does not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_at: Option<u64>,
+    /// The last link. Written down elsewhere, it later proves that nothing before it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+}
+
+/// What is repeated, and what that is worth.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Carousel {
+    pub schema: u32,
+    pub bits_per_second: u64,
+    pub classes: Vec<CarouselClass>,
+    /// The share of lost frames for which the prediction is made.
+    pub loss: f64,
+    /// After so many turns a statement is missed with a probability of at most one in a million,
+    /// if losses are independent: predicted, not observed.
+    pub turns: u32,
+    pub carriers: Vec<Carrier>,
+}
+
+/// One class of statements.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CarouselClass {
+    pub class: String,
+    pub items: u64,
+    /// Of one turn.
+    pub octets: u64,
+    /// How long one turn takes.
+    pub cycle_seconds: f64,
+    /// Frames since the server started.
+    pub sent: u64,
+    /// The turns of the prediction, in time.
+    pub predicted_seconds: f64,
+}
+
+/// One way out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Carrier {
+    pub address: String,
+    /// Frames that the system took.
+    pub sent: u64,
+    /// Frames that it refused, or that had no open carrier.
+    pub failed: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent: Option<u32>,
+    /// What is wrong now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// How the server is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub schema: u32,
+    pub fleet: String,
+    pub now: u32,
+    pub started_at: u32,
+    /// Eight hex digits: the server instance in its commands.
+    pub stream: String,
+    /// Name of the root key.
+    pub root: String,
+    /// Version of the KEYSET.
+    pub key_set: u32,
+    /// When the first online key ends: after it nothing is sent.
+    pub signers_expire: u32,
+    /// G.
+    pub fleet_generation: u32,
+    /// When G steps by itself.
+    pub fleet_renews_at: u32,
+    /// Where the key lies that opens the database: `file`.
+    pub seal: String,
+    pub journal: Log,
+    pub audit: Log,
+    pub terminals: u64,
+    pub groups: u64,
+    pub carriers: Vec<Carrier>,
+    /// What needs an operator, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A chained log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Log {
+    pub entries: u64,
+    pub link: String,
+}
+
+/// Why something was not done. Nothing has changed then.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    pub schema: u32,
+    pub code: ProblemCode,
+    /// What is wrong and what to do.
+    pub sentence: String,
+}
+
+/// What `keyfall explain` knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ProblemCode {
+    /// The request is no JSON, or not what the path takes.
+    #[serde(rename = "KF-3301")]
+    BadRequest,
+    /// There is no such path or method.
+    #[serde(rename = "KF-3302")]
+    NoSuchPath,
+    /// Another user than the server's own, and not root.
+    #[serde(rename = "KF-3303")]
+    NotYou,
+    #[serde(rename = "KF-3304")]
+    BadName,
+    #[serde(rename = "KF-3305")]
+    NameTaken,
+    #[serde(rename = "KF-3306")]
+    NoSuchTerminal,
+    #[serde(rename = "KF-3307")]
+    NoSuchGroup,
+    #[serde(rename = "KF-3308")]
+    NoMembers,
+    #[serde(rename = "KF-3309")]
+    AlreadyMember,
+    #[serde(rename = "KF-3310")]
+    NumbersUsedUp,
+    #[serde(rename = "KF-3311")]
+    BadRequestKey,
+    #[serde(rename = "KF-3312")]
+    BadPeriod,
+    #[serde(rename = "KF-3313")]
+    RenewedTooOften,
+    #[serde(rename = "KF-3314")]
+    NotStored,
+    /// The database does not read.
+    #[serde(rename = "KF-3315")]
+    StoreFault,
+    /// The server is ending.
+    #[serde(rename = "KF-3316")]
+    Ending,
+}

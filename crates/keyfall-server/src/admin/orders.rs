@@ -1,0 +1,327 @@
+//! What operators may order. Names become numbers when the order's turn comes; the answer is made
+//! after it was stored.
+
+use keyfall_api::admin as api;
+use keyfall_protocol::enrolment;
+use keyfall_protocol::ids::Generation;
+use keyfall_protocol::schedule::Cadence;
+use keyfall_protocol::server::{
+    ACTIVATION_LEAD, By, Done, GroupRecord, Item, Order, PackageSealing, Refusal, SealedFor, Server,
+};
+
+use crate::admin::reports::{distribution, named_group, named_member};
+use crate::driver::{Asked, Ended, Handle, View};
+use crate::os_random::OsRandom;
+
+/// Why an order was not carried out. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum OrderError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(
+        "{step} generations every {period} s are more than terminals accept: at most 64 generations \
+         at a time, and 64 in 600 s"
+    )]
+    BadPeriod { step: u8, period: u32 },
+    #[error("the server is ending: give the order again when it runs")]
+    Ended,
+}
+
+impl From<Ended> for OrderError {
+    fn from(Ended: Ended) -> Self {
+        Self::Ended
+    }
+}
+
+/// Enrols a terminal and hands out its sealed package.
+///
+/// # Errors
+/// [`OrderError`].
+pub(crate) async fn add_terminal(
+    driver: &Handle,
+    by: By,
+    order: api::AddTerminal,
+) -> Result<api::TerminalAdded, OrderError> {
+    let asked = asked("terminal add", &order.name, by);
+    let name = order.name.clone();
+    let prepare = move |_: &Server| {
+        let sealing = match &order.request {
+            Some(text) => PackageSealing::ToRequest(
+                enrolment::parse_request(text).map_err(|_| Refusal::BadRequestKey)?,
+            ),
+            None => PackageSealing::UnderCode,
+        };
+        Ok(Order::AddTerminal {
+            name: order.name,
+            sealing,
+        })
+    };
+    let answer = move |_: &View<'_>, done| {
+        let Done::Terminal {
+            number,
+            package,
+            sealed,
+            expires,
+        } = done
+        else {
+            unexpected()
+        };
+        api::TerminalAdded {
+            schema: api::SCHEMA,
+            number: number.get(),
+            name,
+            package: hex(&package),
+            code: match sealed {
+                SealedFor::Request => None,
+                SealedFor::Code(code) => Some(code.to_string()),
+            },
+            expires: expires.get(),
+        }
+    };
+    Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// Makes a group.
+///
+/// # Errors
+/// [`OrderError`].
+pub(crate) async fn create_group(
+    driver: &Handle,
+    by: By,
+    order: api::CreateGroup,
+) -> Result<api::GroupCreated, OrderError> {
+    let cadence = match order.period {
+        None => None,
+        Some(period) => Some(
+            Cadence::new(order.step, period).ok_or(OrderError::BadPeriod {
+                step: order.step,
+                period,
+            })?,
+        ),
+    };
+    let asked = asked("group create", &order.name, by);
+    let prepare = move |machine: &Server| {
+        let members = order.members.iter().map(|name| {
+            let terminal = machine.terminal_named(name);
+            terminal
+                .map(|terminal| terminal.number)
+                .ok_or_else(|| Refusal::NoSuchTerminal(shortened(name)))
+        });
+        Ok(Order::CreateGroup {
+            name: order.name.clone(),
+            members: members.collect::<Result<_, _>>()?,
+            cadence,
+        })
+    };
+    let answer = |view: &View<'_>, done| {
+        let Done::Group { number, epoch } = done else {
+            unexpected()
+        };
+        {
+            let group = just_stored(view, number.get());
+            api::GroupCreated {
+                schema: api::SCHEMA,
+                number: number.get(),
+                name: group.name.clone(),
+                epoch: epoch.get(),
+                members: group.members.len() as u64,
+                distribution: distribution(view, group),
+                warning: period_warning(view, group),
+            }
+        }
+    };
+    Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// Adds a terminal to a group.
+///
+/// # Errors
+/// [`OrderError`].
+pub(crate) async fn add_member(
+    driver: &Handle,
+    by: By,
+    group: String,
+    order: api::AddMember,
+) -> Result<api::MemberAdded, OrderError> {
+    let asked = asked("group add", &group, by);
+    let terminal = order.terminal.clone();
+    let prepare = move |machine: &Server| {
+        let terminal = machine.terminal_named(&order.terminal);
+        Ok(Order::AddMember {
+            group: existing(machine, &group)?.number,
+            terminal: terminal
+                .ok_or_else(|| Refusal::NoSuchTerminal(shortened(&order.terminal)))?
+                .number,
+        })
+    };
+    let answer = move |view: &View<'_>, done| {
+        let Done::Member { group, generation } = done else {
+            unexpected()
+        };
+        {
+            let group = just_stored(view, group.get());
+            let terminal = view.machine.terminal_named(&terminal);
+            api::MemberAdded {
+                schema: api::SCHEMA,
+                group: named_group(group),
+                terminal: named_member(
+                    view,
+                    terminal.expect("it was found before it was added").number,
+                ),
+                generation: generation.get(),
+                activate_at: group.schedule.activate_at.get(),
+                members: group.members.len() as u64,
+                distribution: distribution(view, group),
+            }
+        }
+    };
+    Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// Renews a group's key.
+///
+/// # Errors
+/// [`OrderError`].
+pub(crate) async fn renew_group(
+    driver: &Handle,
+    by: By,
+    group: String,
+) -> Result<api::GroupRenewed, OrderError> {
+    let asked = asked("renew", &group, by);
+    let prepare = move |machine: &Server| {
+        let group = existing(machine, &group)?.number;
+        Ok(Order::RenewGroup { group })
+    };
+    let answer = |view: &View<'_>, done| {
+        let Done::Renewed {
+            group,
+            generation,
+            at,
+            ..
+        } = done
+        else {
+            unexpected()
+        };
+        {
+            let group = just_stored(view, group.get());
+            renewal(view, group, generation, at.get(), false)
+        }
+    };
+    Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// Says what [`renew_group`] would do now.
+///
+/// # Errors
+/// [`Refusal::NoSuchGroup`].
+pub(crate) fn would_renew_group(view: &View<'_>, name: &str) -> Result<api::GroupRenewed, Refusal> {
+    let group = existing(view.machine, name)?;
+    let generation = group.master.generation().next();
+    let at = view.now.plus(ACTIVATION_LEAD);
+    Ok(renewal(view, group, generation, at.get(), true))
+}
+
+/// Renews the wrap keys of the fleet.
+///
+/// # Errors
+/// [`OrderError`].
+pub(crate) async fn renew_devices(
+    driver: &Handle,
+    by: By,
+) -> Result<api::DevicesRenewed, OrderError> {
+    let answer = |view: &View<'_>, done| {
+        let Done::FleetRenewed { generation } = done else {
+            unexpected()
+        };
+        fleet_renewal(view, generation, false)
+    };
+    let asked = asked("renew devices", "all", by);
+    let prepare = |_: &Server| Ok(Order::RenewDevices);
+    Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// Says what [`renew_devices`] would do now.
+pub(crate) fn would_renew_devices(view: &View<'_>) -> api::DevicesRenewed {
+    let generation = view.machine.fleet().fleet_generation.next();
+    fleet_renewal(view, generation, true)
+}
+
+fn renewal(
+    view: &View<'_>,
+    group: &GroupRecord,
+    generation: Generation,
+    activate_at: u32,
+    dry_run: bool,
+) -> api::GroupRenewed {
+    let item = Item::Group(group.number);
+    api::GroupRenewed {
+        schema: api::SCHEMA,
+        dry_run,
+        group: named_group(group),
+        epoch: group.master.epoch().get(),
+        generation: generation.get(),
+        activate_at,
+        octets: view.machine.octets_of(item, &mut OsRandom).unwrap_or(0) as u64,
+        members: group.members.len() as u64,
+    }
+}
+
+fn fleet_renewal(view: &View<'_>, generation: Generation, dry_run: bool) -> api::DevicesRenewed {
+    let machine = view.machine;
+    let distributions = machine.groups().map(|group| machine.shards(group.number));
+    let octets = machine.octets_of(Item::Fleet, &mut OsRandom);
+    api::DevicesRenewed {
+        schema: api::SCHEMA,
+        dry_run,
+        generation: generation.get(),
+        octets: octets.unwrap_or(0) as u64,
+        terminals: machine.terminals().count() as u64,
+        distributions: distributions.map(u64::from).sum(),
+    }
+}
+
+/// FORMATS section 3.1: the rank-1 period is never longer than the shortest master period that it
+/// opens, or a recorded KEYDIST gives a later thief more than the group's period promises.
+fn period_warning(view: &View<'_>, group: &GroupRecord) -> Option<String> {
+    let fleet = view.machine.fleet().key_set.fleet_schedule.period;
+    let period = group.schedule.cadence?.period();
+    (period < fleet).then(|| {
+        format!(
+            "a terminal that is stolen later opens up to {fleet} s of recorded traffic, not {period} \
+             s: device keys renew every {fleet} s (--fleet-period of `keyfall server init`)"
+        )
+    })
+}
+
+fn asked(action: &'static str, subject: &str, by: By) -> Asked {
+    Asked {
+        action,
+        subject: shortened(subject),
+        by,
+    }
+}
+
+fn existing<'m>(machine: &'m Server, name: &str) -> Result<&'m GroupRecord, Refusal> {
+    machine
+        .group_named(name)
+        .ok_or_else(|| Refusal::NoSuchGroup(shortened(name)))
+}
+
+/// What is shown again of a name that nobody has judged.
+fn shortened(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+fn just_stored<'v>(view: &View<'v>, number: u32) -> &'v GroupRecord {
+    view.machine
+        .group_named(&number.to_string())
+        .expect("the machine applies what was stored before it says so")
+}
+
+fn unexpected() -> ! {
+    unreachable!("the machine answers an order with what that order does")
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}

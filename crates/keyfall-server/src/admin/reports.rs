@@ -1,0 +1,250 @@
+//! What operators may see. "Sent" is what was handed to a carrier; who heard it is not known here.
+
+use keyfall_api::admin as api;
+use keyfall_protocol::ids::TerminalNumber;
+use keyfall_protocol::server::{ClassReport, GroupRecord, Item, Refusal, TerminalRecord};
+
+use crate::admin::keys::{of_group, of_terminal};
+use crate::carriers::Carrier;
+use crate::driver::{SIGNERS_WARNED, View};
+use crate::os_random::OsRandom;
+use crate::store::Head;
+
+pub(crate) fn terminals(view: &View<'_>) -> api::Terminals {
+    api::Terminals {
+        schema: api::SCHEMA,
+        terminals: view.machine.terminals().map(terminal_row).collect(),
+    }
+}
+
+/// # Errors
+/// [`Refusal::NoSuchTerminal`].
+pub(crate) fn terminal(view: &View<'_>, name: &str) -> Result<api::TerminalShown, Refusal> {
+    let terminal = view
+        .machine
+        .terminal_named(name)
+        .ok_or_else(|| Refusal::NoSuchTerminal(name.to_owned()))?;
+    let groups = view
+        .machine
+        .groups()
+        .filter(|group| group.members.contains(&terminal.number));
+    Ok(api::TerminalShown {
+        schema: api::SCHEMA,
+        terminal: terminal_row(terminal),
+        groups: groups.map(named_group).collect(),
+        keys: of_terminal(view, terminal).into(),
+    })
+}
+
+pub(crate) fn groups(view: &View<'_>) -> api::Groups {
+    let rows = view.machine.groups().map(|group| group_row(view, group));
+    api::Groups {
+        schema: api::SCHEMA,
+        groups: rows.collect(),
+    }
+}
+
+/// # Errors
+/// [`Refusal::NoSuchGroup`].
+pub(crate) fn group(view: &View<'_>, name: &str) -> Result<api::GroupShown, Refusal> {
+    let group = view
+        .machine
+        .group_named(name)
+        .ok_or_else(|| Refusal::NoSuchGroup(name.to_owned()))?;
+    let members = group
+        .members
+        .iter()
+        .map(|&member| named_member(view, member));
+    Ok(api::GroupShown {
+        schema: api::SCHEMA,
+        group: group_row(view, group),
+        members: members.collect(),
+        distribution: distribution(view, group),
+    })
+}
+
+pub(crate) fn keys(view: &View<'_>) -> api::Keys {
+    let machine = view.machine;
+    let masters = machine.groups().map(|group| of_group(view, group));
+    let devices = machine
+        .terminals()
+        .flat_map(|terminal| of_terminal(view, terminal));
+    api::Keys {
+        schema: api::SCHEMA,
+        fleet_generation: machine.fleet().fleet_generation.get(),
+        keys: masters.chain(devices).collect(),
+    }
+}
+
+/// `loss`: the share of frames that a terminal misses, from 0 to less than 1.
+pub(crate) fn carousel(view: &View<'_>, loss: f64) -> api::Carousel {
+    let turns = turns_for(loss);
+    let classes = view.machine.carousel();
+    api::Carousel {
+        schema: api::SCHEMA,
+        bits_per_second: view.machine.fleet().bits_per_second,
+        classes: classes
+            .iter()
+            .map(|class| class_row(class, turns))
+            .collect(),
+        loss,
+        turns,
+        carriers: view.carriers.iter().map(carrier_row).collect(),
+    }
+}
+
+pub(crate) fn status(view: &View<'_>) -> api::Status {
+    let fleet = view.machine.fleet();
+    api::Status {
+        schema: api::SCHEMA,
+        fleet: fleet.name.clone(),
+        now: view.now.get(),
+        started_at: view.started_at.get(),
+        stream: fleet.stream.to_string(),
+        root: fleet.root.name().to_string(),
+        key_set: fleet.key_set.version,
+        signers_expire: view.machine.signers_expire().get(),
+        fleet_generation: fleet.fleet_generation.get(),
+        fleet_renews_at: fleet.key_set.fleet_schedule.next_change(view.now).get(),
+        seal: "file".to_owned(),
+        journal: log(view.journalled),
+        audit: log(view.audit),
+        terminals: view.machine.terminals().count() as u64,
+        groups: view.machine.groups().count() as u64,
+        carriers: view.carriers.iter().map(carrier_row).collect(),
+        warnings: warnings(view),
+    }
+}
+
+/// What of a group's KEYDIST is standing. All its messages but the last are equally long.
+pub(super) fn distribution(view: &View<'_>, group: &GroupRecord) -> api::Distribution {
+    let messages = view.machine.shards(group.number);
+    let octets_of = |shard| {
+        let item = Item::Dist(group.number, shard);
+        view.machine.octets_of(item, &mut OsRandom).unwrap_or(0) as u64
+    };
+    let octets = match messages {
+        0 => 0,
+        1 => octets_of(0),
+        _ => octets_of(0) * u64::from(messages - 1) + octets_of(messages - 1),
+    };
+    api::Distribution {
+        messages,
+        octets,
+        recipients: group.members.len() as u64,
+    }
+}
+
+pub(super) fn named_group(group: &GroupRecord) -> api::Named {
+    api::Named {
+        number: group.number.get(),
+        name: group.name.clone(),
+    }
+}
+
+pub(super) fn named_member(view: &View<'_>, number: TerminalNumber) -> api::Named {
+    let terminal = view.machine.terminal_named(&number.to_string());
+    api::Named {
+        number: number.get(),
+        name: terminal.map_or_else(String::new, |terminal| terminal.name.clone()),
+    }
+}
+
+fn terminal_row(terminal: &TerminalRecord) -> api::Terminal {
+    api::Terminal {
+        number: terminal.number.get(),
+        name: terminal.name.clone(),
+        added_at: terminal.added_at.get(),
+        package_expires: terminal.package_expires.get(),
+    }
+}
+
+fn group_row(view: &View<'_>, group: &GroupRecord) -> api::Group {
+    api::Group {
+        number: group.number.get(),
+        name: group.name.clone(),
+        members: group.members.len() as u64,
+        key: of_group(view, group),
+    }
+}
+
+fn class_row(report: &ClassReport, turns: u32) -> api::CarouselClass {
+    let cycle_seconds = report.cycle.as_secs_f64();
+    api::CarouselClass {
+        class: report.class.name().to_owned(),
+        items: report.items as u64,
+        octets: report.octets,
+        cycle_seconds,
+        sent: report.sent,
+        predicted_seconds: cycle_seconds * f64::from(turns),
+    }
+}
+
+fn carrier_row(carrier: &Carrier) -> api::Carrier {
+    api::Carrier {
+        address: carrier.address.clone(),
+        sent: carrier.sent,
+        failed: carrier.failed,
+        last_sent: carrier.last_sent.map(|at| at.get()),
+        fault: carrier.fault.clone(),
+    }
+}
+
+fn log(head: Head) -> api::Log {
+    api::Log {
+        entries: head.entries,
+        link: head.link.to_string(),
+    }
+}
+
+fn warnings(view: &View<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let expire = view.machine.signers_expire();
+    if view.now > expire {
+        warnings.push("the online keys have ended and nothing is sent".to_owned());
+    } else if expire.since(view.now) < SIGNERS_WARNED {
+        let days = expire.since(view.now) / 86_400;
+        warnings.push(format!("the online keys end in {days} days"));
+    }
+    if let Some(fault) = view.store_fault {
+        warnings.push(format!("the store could not be written: {fault}"));
+    }
+    let faults = view
+        .carriers
+        .iter()
+        .filter_map(|carrier| carrier.fault.as_ref());
+    warnings.extend(faults.map(|fault| format!("a carrier does not send: {fault}")));
+    if view.carriers.is_empty() {
+        warnings.push("there is no carrier and nothing is sent".to_owned());
+    }
+    warnings
+}
+
+/// The smallest n for which `loss`^n is at most one in a million (FORMATS section 11).
+fn turns_for(loss: f64) -> u32 {
+    // 0.01 cubed is a little more than 1e-6 in binary.
+    let wanted = 1e-6 * (1.0 + 1e-9);
+    let mut missed = loss;
+    let mut turns = 1;
+    while missed > wanted && turns < TURNS_MAX {
+        missed *= loss;
+        turns += 1;
+    }
+    turns
+}
+
+/// For a loss so near to 1 that no one would wait for it.
+const TURNS_MAX: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FORMATS section 11: for a miss of 1e-6, at 1 % loss 3 times, 5 % 5, 20 % 9, 30 % 12, 50 % 20.
+    #[test]
+    fn turns_are_those_of_the_table() {
+        let turns = [0.0, 0.01, 0.05, 0.2, 0.3, 0.5].map(turns_for);
+        assert_eq!(turns, [1, 3, 5, 9, 12, 20]);
+        assert_eq!(turns_for(0.999_999_999), TURNS_MAX);
+    }
+}

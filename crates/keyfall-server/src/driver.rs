@@ -1,0 +1,345 @@
+//! The one thread that owns the server machine, its store, its carriers and its clock.
+//!
+//! It waits for one cause (a request, or the machine's timeout), feeds it, carries out every output
+//! and waits again. Whatever is durable is written here and nowhere else.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use keyfall_protocol::ApiMisuse;
+use keyfall_protocol::ids::{Tick, UnixSeconds};
+use keyfall_protocol::server::{
+    AuditEntry, By, Done, Input, Moment, Order, OrderId, Output, Refusal, Server, StoreId,
+};
+use tokio::sync::oneshot;
+
+use crate::carriers::{Carrier, Carriers};
+use crate::clock::Clock;
+use crate::os_random::OsRandom;
+use crate::store::{Head, State, Store};
+
+/// How requests reach the driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle(Sender<Request>);
+
+/// What reports are made from.
+pub(crate) struct View<'d> {
+    pub(crate) machine: &'d Server,
+    pub(crate) carriers: &'d [Carrier],
+    pub(crate) audit: Head,
+    pub(crate) journalled: Head,
+    pub(crate) now: UnixSeconds,
+    pub(crate) started_at: UnixSeconds,
+    /// The store could not be written the last time it was tried.
+    pub(crate) store_fault: Option<&'d str>,
+}
+
+/// An order in the words of the audit log, for one that is refused.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// The verb, as on the command line.
+    pub(crate) action: &'static str,
+    pub(crate) subject: String,
+    pub(crate) by: By,
+}
+
+/// The driver has ended, or ends before the request is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ended;
+
+enum Request {
+    Order {
+        asked: Asked,
+        prepare: Prepare,
+        finish: Finish,
+    },
+    Ask(Box<dyn FnOnce(&View<'_>) + Send>),
+    End,
+}
+
+/// Names become numbers where the machine is.
+type Prepare = Box<dyn FnOnce(&Server) -> Result<Order, Refusal> + Send>;
+/// What came of it becomes an answer where the machine is.
+type Finish = Box<dyn FnOnce(&View<'_>, Result<Done, Refusal>) + Send>;
+
+/// A driver at work.
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    /// Ends by [`Handle::end`], or with the fault that ended it.
+    pub(crate) thread: JoinHandle<Result<(), ApiMisuse>>,
+    /// Becomes ready when the thread has ended, however it did.
+    pub(crate) ended: oneshot::Receiver<Infallible>,
+}
+
+/// Starts the driver's thread.
+pub(crate) fn start(state: State, store: Store) -> std::io::Result<Running> {
+    let (sender, requests) = channel();
+    let (at_work, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("driver".to_owned())
+        .spawn(move || {
+            let _at_work = at_work;
+            Driver::new(state, store, requests).run()
+        })?;
+    Ok(Running {
+        handle: Handle(sender),
+        thread,
+        ended,
+    })
+}
+
+impl Handle {
+    /// Gives an order, and its answer when it is stored.
+    ///
+    /// # Errors
+    /// [`Ended`]. What the machine refused is in the answer.
+    pub(crate) async fn order<T: Send + 'static>(
+        &self,
+        asked: Asked,
+        prepare: impl FnOnce(&Server) -> Result<Order, Refusal> + Send + 'static,
+        answer: impl FnOnce(&View<'_>, Done) -> T + Send + 'static,
+    ) -> Result<Result<T, Refusal>, Ended> {
+        let (reply, replied) = oneshot::channel();
+        let finish: Finish = Box::new(move |view, outcome| {
+            // Nobody may wait any more: the order stands all the same.
+            drop(reply.send(outcome.map(|done| answer(view, done))));
+        });
+        let order = Request::Order {
+            asked,
+            prepare: Box::new(prepare),
+            finish,
+        };
+        self.0.send(order).map_err(|_| Ended)?;
+        replied.await.map_err(|_| Ended)
+    }
+
+    /// Asks for a report.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        report: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (reply, replied) = oneshot::channel();
+        let ask = Request::Ask(Box::new(move |view| drop(reply.send(report(view)))));
+        self.0.send(ask).map_err(|_| Ended)?;
+        replied.await.map_err(|_| Ended)
+    }
+
+    /// Ends the driver after what it was asked before.
+    pub(crate) fn end(&self) {
+        // It may have ended already.
+        drop(self.0.send(Request::End));
+    }
+}
+
+struct Driver {
+    machine: Server,
+    store: Store,
+    carriers: Carriers,
+    clock: Clock,
+    requests: Receiver<Request>,
+    started_at: UnixSeconds,
+    open_orders: HashMap<OrderId, (Asked, Finish)>,
+    last_order: u64,
+    store_fault: Option<String>,
+    /// When it is looked at again whether the online keys end soon.
+    signers_looked_at: Option<Tick>,
+}
+
+impl Driver {
+    fn new(state: State, store: Store, requests: Receiver<Request>) -> Self {
+        let clock = Clock::start();
+        let at = clock.moment();
+        let carriers = Carriers::open(&state.fleet.carriers, at);
+        Self {
+            machine: Server::new(state.fleet, state.terminals, state.groups, at),
+            store,
+            carriers,
+            clock,
+            requests,
+            started_at: at.wall,
+            open_orders: HashMap::new(),
+            last_order: 0,
+            store_fault: None,
+            signers_looked_at: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), ApiMisuse> {
+        loop {
+            let due = self.feed(Input::Timeout)?;
+            self.look_at_signers();
+            // Requests are taken until the machine's time has come, however many there are.
+            while let Some(wait) = self.until(due) {
+                match self.requests.recv_timeout(wait) {
+                    Ok(Request::Order {
+                        asked,
+                        prepare,
+                        finish,
+                    }) => {
+                        self.order(asked, prepare, finish)?;
+                        break;
+                    }
+                    Ok(Request::Ask(report)) => report(&self.view()),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn order(&mut self, asked: Asked, prepare: Prepare, finish: Finish) -> Result<(), ApiMisuse> {
+        match prepare(&self.machine) {
+            Ok(order) => {
+                self.last_order += 1;
+                let id = OrderId(self.last_order);
+                let by = asked.by.clone();
+                self.open_orders.insert(id, (asked, finish));
+                self.feed(Input::Order { id, order, by })?;
+            }
+            Err(refusal) => {
+                self.note_refusal(asked, &refusal);
+                finish(&self.view(), Err(refusal));
+            }
+        }
+        Ok(())
+    }
+
+    /// Feeds one input and carries out all that follows from it; then says when to come back.
+    fn feed(&mut self, input: Input) -> Result<Option<Tick>, ApiMisuse> {
+        let mut next = input;
+        loop {
+            let at = self.clock.moment();
+            self.machine.handle_input(at, &mut OsRandom, next)?;
+            let mut stored = None;
+            let due = loop {
+                match self.machine.poll_output() {
+                    Output::Store(id) => stored = Some(self.make_durable(id, at)),
+                    Output::Transmit { item, frame } => {
+                        tracing::debug!(?item, octets = frame.len(), "a frame is sent");
+                        self.carriers.send(&frame, at);
+                    }
+                    Output::Done { id, outcome } => self.finish(id, outcome),
+                    Output::Timeout { at } => break at,
+                }
+            };
+            match stored {
+                Some(stored) => next = stored,
+                None => return Ok(due),
+            }
+        }
+    }
+
+    fn make_durable(&mut self, id: StoreId, at: Moment) -> Input {
+        let Some(batch) = self.machine.batch(id) else {
+            return Input::NotStored(id);
+        };
+        match self.store.commit(batch, at.wall, &mut OsRandom) {
+            Ok(()) => {
+                if self.store_fault.take().is_some() {
+                    tracing::info!("the store can be written again");
+                }
+                if let Some(entry) = &batch.audit {
+                    tracing::info!(
+                        order = entry.action,
+                        entry = self.store.audit().entries,
+                        "done"
+                    );
+                }
+                Input::Stored(id)
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.store_fault.as_ref() != Some(&error) {
+                    tracing::error!(error, "the store could not be written");
+                }
+                self.store_fault = Some(error);
+                Input::NotStored(id)
+            }
+        }
+    }
+
+    fn finish(&mut self, id: OrderId, outcome: Result<Done, Refusal>) {
+        let Some((asked, finish)) = self.open_orders.remove(&id) else {
+            return;
+        };
+        if let Err(refusal) = &outcome {
+            self.note_refusal(asked, refusal);
+        }
+        finish(&self.view(), outcome);
+    }
+
+    fn note_refusal(&mut self, asked: Asked, refusal: &Refusal) {
+        if *refusal == Refusal::NotStored {
+            // Nor can that be stored.
+            return;
+        }
+        tracing::info!(order = asked.action, reason = %refusal, "refused");
+        let entry = AuditEntry {
+            at: self.clock.moment().wall,
+            actor: asked.by.actor,
+            action: asked.action,
+            subject: asked.subject,
+            outcome: format!("refused: {refusal}"),
+            reason: asked.by.reason,
+            ticket: asked.by.ticket,
+        };
+        if let Err(error) = self.store.note(&entry) {
+            tracing::error!(%error, "a refusal could not be audited");
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Err(error) = self.store.settle() {
+            tracing::warn!(%error, "the write-ahead log could not be emptied");
+        }
+    }
+
+    /// The online keys end: said at the start and every hour from ten days before.
+    fn look_at_signers(&mut self) {
+        let at = self.clock.moment();
+        if self.signers_looked_at.is_some_and(|next| at.now < next) {
+            return;
+        }
+        self.signers_looked_at = Some(at.now.plus(Duration::from_secs(3600)));
+        let expire = self.machine.signers_expire();
+        if at.wall > expire {
+            tracing::error!(not_after = %expire, "the online keys have ended and nothing is sent");
+        } else if expire.since(at.wall) < SIGNERS_WARNED {
+            tracing::warn!(not_after = %expire, "the online keys end soon");
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            machine: &self.machine,
+            carriers: self.carriers.all(),
+            audit: self.store.audit(),
+            journalled: self.store.journalled(),
+            now: self.clock.moment().wall,
+            started_at: self.started_at,
+            store_fault: self.store_fault.as_deref(),
+        }
+    }
+
+    /// How long to wait; `None` where it is time. Never longer than an hour: the wall clock may
+    /// have been set meanwhile.
+    fn until(&self, due: Option<Tick>) -> Option<Duration> {
+        let longest = Duration::from_secs(3600);
+        let now = self.clock.moment().now;
+        match due {
+            Some(due) if due <= now => None,
+            Some(due) => Some(due.since(now).min(longest)),
+            None => Some(longest),
+        }
+    }
+}
+
+/// Seconds before the end of the online keys from which on it is said.
+pub(crate) const SIGNERS_WARNED: u32 = 10 * 86_400;

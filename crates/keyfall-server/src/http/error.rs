@@ -1,0 +1,102 @@
+//! Errors become answers once, here: a status, a code that `keyfall explain` knows, a sentence.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use keyfall_api::admin::{Problem, ProblemCode, SCHEMA};
+use keyfall_protocol::server::Refusal;
+
+use crate::admin::OrderError;
+use crate::driver::Ended;
+use crate::store::StoreError;
+
+/// What was not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Refused {
+    code: ProblemCode,
+    sentence: String,
+}
+
+impl Refused {
+    pub(super) fn new(code: ProblemCode, sentence: impl Into<String>) -> Self {
+        Self {
+            code,
+            sentence: sentence.into(),
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self.code {
+            ProblemCode::BadRequest
+            | ProblemCode::BadName
+            | ProblemCode::NoMembers
+            | ProblemCode::BadRequestKey
+            | ProblemCode::BadPeriod => StatusCode::BAD_REQUEST,
+            ProblemCode::NotYou => StatusCode::FORBIDDEN,
+            ProblemCode::NoSuchPath | ProblemCode::NoSuchTerminal | ProblemCode::NoSuchGroup => {
+                StatusCode::NOT_FOUND
+            }
+            ProblemCode::NameTaken
+            | ProblemCode::AlreadyMember
+            | ProblemCode::NumbersUsedUp
+            | ProblemCode::RenewedTooOften => StatusCode::CONFLICT,
+            ProblemCode::NotStored | ProblemCode::StoreFault => StatusCode::INTERNAL_SERVER_ERROR,
+            ProblemCode::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let problem = Problem {
+            schema: SCHEMA,
+            code: self.code,
+            sentence: self.sentence,
+        };
+        (status, Json(problem)).into_response()
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::BadName(_) => ProblemCode::BadName,
+            Refusal::NameTaken(_) => ProblemCode::NameTaken,
+            Refusal::NoSuchTerminal(_) => ProblemCode::NoSuchTerminal,
+            Refusal::NoSuchGroup(_) => ProblemCode::NoSuchGroup,
+            Refusal::NoMembers => ProblemCode::NoMembers,
+            Refusal::AlreadyMember(_) => ProblemCode::AlreadyMember,
+            Refusal::NumbersUsedUp => ProblemCode::NumbersUsedUp,
+            Refusal::BadRequestKey => ProblemCode::BadRequestKey,
+            Refusal::RenewedTooOften => ProblemCode::RenewedTooOften,
+            Refusal::NotStored => ProblemCode::NotStored,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl From<OrderError> for Refused {
+    fn from(error: OrderError) -> Self {
+        let code = match error {
+            OrderError::Refused(refusal) => return refusal.into(),
+            OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
+            OrderError::Ended => ProblemCode::Ending,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Ended> for Refused {
+    fn from(ended: Ended) -> Self {
+        OrderError::from(ended).into()
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        // The log has the fault in its own words; the operator gets them too: they hold no secret.
+        tracing::error!(%error, "the store could not be read");
+        Self::new(ProblemCode::StoreFault, error.to_string())
+    }
+}

@@ -1,0 +1,271 @@
+//! Paths and methods (the table is in [`keyfall_api::admin`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
+use axum::http::{Method, Uri};
+use axum::middleware;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use keyfall_api::admin as api;
+use keyfall_api::admin::ProblemCode;
+use keyfall_protocol::server::By;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin;
+use crate::driver::{Handle, View};
+use crate::http::error::Refused;
+use crate::http::peer::{self, Operator};
+use crate::store::{AuditReader, AuditRow, StoreError, Verdict};
+
+type Answer<T> = Result<Json<T>, Refused>;
+type Served = State<Arc<Api>>;
+
+/// What every path may use.
+pub(super) struct Api {
+    driver: Handle,
+    /// The audit log is read beside the driver, so that a long reading stops nothing.
+    database: PathBuf,
+}
+
+pub(super) fn routes(driver: Handle, database: PathBuf, own_uid: u32) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/terminals", get(terminals).post(add_terminal))
+        .route("/v1/terminals/{name}", get(terminal))
+        .route("/v1/groups", get(groups).post(create_group))
+        .route("/v1/groups/{name}", get(group))
+        .route("/v1/groups/{name}/members", post(add_member))
+        .route("/v1/groups/{name}/renew", post(renew_group))
+        .route("/v1/devices/renew", post(renew_devices))
+        .route("/v1/keys", get(keys))
+        .route("/v1/audit", get(audit))
+        .route("/v1/audit/verify", get(audit_verify))
+        .route("/v1/carousel", get(carousel))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_path)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn_with_state(own_uid, peer::admit))
+        .with_state(Arc::new(Api { driver, database }))
+}
+
+async fn status(State(api): Served) -> Answer<api::Status> {
+    report(&api, admin::status).await
+}
+
+async fn terminals(State(api): Served) -> Answer<api::Terminals> {
+    report(&api, admin::terminals).await
+}
+
+async fn terminal(State(api): Served, Path(name): Path<String>) -> Answer<api::TerminalShown> {
+    let report = move |view: &View<'_>| admin::terminal(view, &name);
+    Ok(Json(api.driver.ask(report).await??))
+}
+
+async fn groups(State(api): Served) -> Answer<api::Groups> {
+    report(&api, admin::groups).await
+}
+
+async fn group(State(api): Served, Path(name): Path<String>) -> Answer<api::GroupShown> {
+    let report = move |view: &View<'_>| admin::group(view, &name);
+    Ok(Json(api.driver.ask(report).await??))
+}
+
+async fn keys(State(api): Served) -> Answer<api::Keys> {
+    report(&api, admin::keys).await
+}
+
+async fn add_terminal(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Answer<api::TerminalAdded> {
+    let order: api::AddTerminal = parse(&body)?;
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::add_terminal(&api.driver, by, order).await?))
+}
+
+async fn create_group(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Answer<api::GroupCreated> {
+    let order: api::CreateGroup = parse(&body)?;
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::create_group(&api.driver, by, order).await?))
+}
+
+async fn add_member(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<api::MemberAdded> {
+    let order: api::AddMember = parse(&body)?;
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::add_member(&api.driver, by, name, order).await?))
+}
+
+async fn renew_group(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<api::GroupRenewed> {
+    let order: api::Renew = parse(&body)?;
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        let report = move |view: &View<'_>| admin::would_renew_group(view, &name);
+        return Ok(Json(api.driver.ask(report).await??));
+    }
+    Ok(Json(admin::renew_group(&api.driver, by, name).await?))
+}
+
+async fn renew_devices(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Answer<api::DevicesRenewed> {
+    let order: api::Renew = parse(&body)?;
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        return report(&api, admin::would_renew_devices).await;
+    }
+    Ok(Json(admin::renew_devices(&api.driver, by).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    #[serde(default = "twenty")]
+    last: u32,
+}
+
+const fn twenty() -> u32 {
+    20
+}
+
+async fn audit(State(api): Served, uri: Uri) -> Answer<api::Audit> {
+    let AuditQuery { last } = query(&uri)?;
+    let rows = read_audit(&api, move |reader| reader.last(last.min(AUDIT_MAX))).await?;
+    Ok(Json(api::Audit {
+        schema: api::SCHEMA,
+        entries: rows.into_iter().map(audit_row).collect(),
+    }))
+}
+
+async fn audit_verify(State(api): Served) -> Answer<api::AuditVerified> {
+    let verdict = read_audit(&api, |reader| reader.verify()).await?;
+    Ok(Json(match verdict {
+        Verdict::Whole { entries, link } => api::AuditVerified {
+            schema: api::SCHEMA,
+            whole: true,
+            entries,
+            broken_at: None,
+            link: Some(link.to_string()),
+        },
+        Verdict::Broken { entry } => api::AuditVerified {
+            schema: api::SCHEMA,
+            whole: false,
+            entries: entry - 1,
+            broken_at: Some(entry),
+            link: None,
+        },
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CarouselQuery {
+    #[serde(default = "thirty_percent")]
+    loss: f64,
+}
+
+const fn thirty_percent() -> f64 {
+    0.3
+}
+
+async fn carousel(State(api): Served, uri: Uri) -> Answer<api::Carousel> {
+    let CarouselQuery { loss } = query(&uri)?;
+    if !(0.0..1.0).contains(&loss) {
+        let sentence = "loss is a share from 0 to less than 1, as in loss=0.3";
+        return Err(Refused::new(ProblemCode::BadRequest, sentence));
+    }
+    report(&api, move |view| admin::carousel(view, loss)).await
+}
+
+async fn no_such_path(method: Method, uri: Uri) -> Refused {
+    let path: String = uri.path().chars().take(200).collect();
+    let sentence = format!("there is no {method} {path} in this version of the admin API");
+    Refused::new(ProblemCode::NoSuchPath, sentence)
+}
+
+async fn report<T: Send + 'static>(
+    api: &Api,
+    report: impl FnOnce(&View<'_>) -> T + Send + 'static,
+) -> Answer<T> {
+    Ok(Json(api.driver.ask(report).await?))
+}
+
+async fn read_audit<T: Send + 'static>(
+    api: &Api,
+    read: impl FnOnce(&AuditReader) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refused> {
+    let database = api.database.clone();
+    let reading = move || AuditReader::open(&database).and_then(|reader| read(&reader));
+    let read = tokio::task::spawn_blocking(reading).await;
+    Ok(read.map_err(|_| Refused::new(ProblemCode::Ending, "the server is ending"))??)
+}
+
+fn audit_row(row: AuditRow) -> api::AuditEntry {
+    api::AuditEntry {
+        entry: row.entry,
+        at: row.at,
+        actor: row.actor,
+        action: row.action,
+        subject: row.subject,
+        outcome: row.outcome,
+        reason: row.reason,
+        ticket: row.ticket,
+    }
+}
+
+/// The body, whatever its content type says. No body is an empty object.
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| {
+        let sentence = format!("the request does not read as this path takes it: {error}");
+        Refused::new(ProblemCode::BadRequest, sentence)
+    })
+}
+
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refused> {
+    Query::try_from_uri(uri)
+        .map(|Query(query)| query)
+        .map_err(|error| Refused::new(ProblemCode::BadRequest, error.body_text()))
+}
+
+/// Who orders and why, in words that a log can hold.
+fn by(operator: Operator, why: &api::Why) -> Result<By, Refused> {
+    for text in [&why.reason, &why.ticket].into_iter().flatten() {
+        if text.chars().count() > WHY_MAX || text.chars().any(char::is_control) {
+            let sentence = format!(
+                "reason and ticket have at most {WHY_MAX} characters and no control characters"
+            );
+            return Err(Refused::new(ProblemCode::BadRequest, sentence));
+        }
+    }
+    Ok(By {
+        actor: operator.actor(),
+        reason: why.reason.clone(),
+        ticket: why.ticket.clone(),
+    })
+}
+
+/// Octets of a request: a group of a million members.
+const BODY_MAX: usize = 16 << 20;
+const AUDIT_MAX: u32 = 10_000;
+const WHY_MAX: usize = 500;
