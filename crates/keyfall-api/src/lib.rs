@@ -1,3 +1,4 @@
 //! The types of the HTTP API and of the terminal's control socket; no logic, no I/O.
 
 pub mod admin;
+pub mod control;
