@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::explain::{self, Code};
 use crate::output::{Failure, Output};
-use crate::{inspect, media, terminal};
+use crate::{demo, inspect, media, terminal};
 
 /// Keeps a fleet of terminals able to talk in secret, and keeps a lost terminal out.
 #[derive(Parser, Debug)]
@@ -27,6 +27,9 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoRadio(demo::lossy::LossyArgs),
     Terminal(terminal::TerminalArgs),
     Media(media::MediaArgs),
     Inspect(inspect::InspectArgs),

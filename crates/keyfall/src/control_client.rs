@@ -33,29 +33,38 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) async fn connect(dir: &Path) -> Result<Self, Failure> {
         let socket = keyfall_terminal::socket_path(dir);
-        let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                let sentence = format!(
-                    "no terminal runs in {}: start it with `keyfall terminal run {}`",
-                    dir.display(),
-                    dir.display()
-                );
-                Failure::new(Code::TerminalNotRunning, sentence)
-            }
-            _ => {
-                let sentence = format!("cannot reach {}: {error}", socket.display());
-                Failure::new(Code::ControlSocket, sentence)
-            }
-        })?;
+        let stream = UnixStream::connect(&socket)
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    let sentence = format!(
+                        "no terminal runs in {}: start it with `keyfall terminal run {}`",
+                        dir.display(),
+                        dir.display()
+                    );
+                    Failure::new(Code::TerminalNotRunning, sentence)
+                }
+                _ => {
+                    let sentence = format!("cannot reach {}: {error}", socket.display());
+                    Failure::new(Code::ControlSocket, sentence)
+                }
+            })?;
         let (read, to) = stream.into_split();
-        Ok(Self { from: BufReader::new(read), to, line: Vec::new() })
+        Ok(Self {
+            from: BufReader::new(read),
+            to,
+            line: Vec::new(),
+        })
     }
 
     pub(crate) async fn say(&mut self, request: &Request) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(request)
             .map_err(|error| Failure::new(Code::Unexpected, error.to_string()))?;
         line.push(b'\n');
-        self.to.write_all(&line).await.map_err(|error| broken(&error.to_string()))
+        self.to
+            .write_all(&line)
+            .await
+            .map_err(|error| broken(&error.to_string()))
     }
 
     /// The next answer. Nothing is lost where the future is dropped.
@@ -69,7 +78,9 @@ impl Control {
         match serde_json::from_slice(&line) {
             Ok(Answer::Error(error)) => Err(refused(error)),
             Ok(answer) => Ok(answer),
-            Err(error) => Err(broken(&format!("it says what this version does not know: {error}"))),
+            Err(error) => Err(broken(&format!(
+                "it says what this version does not know: {error}"
+            ))),
         }
     }
 }
@@ -78,7 +89,10 @@ impl Control {
 pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| {
-            Failure::new(Code::Unexpected, format!("cannot listen for signals: {error}"))
+            Failure::new(
+                Code::Unexpected,
+                format!("cannot listen for signals: {error}"),
+            )
         })
     };
     let mut interrupt = listen(SignalKind::interrupt())?;

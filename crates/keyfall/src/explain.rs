@@ -122,6 +122,9 @@ codes! {
     Unexpected, "KF-3004", Failed,
         "The operating system refused something that always works, or this program has a fault.",
         "Read the sentence; if it does not help, report it with the lines on stderr.";
+    Demo, "KF-3005", Failed,
+        "A step of the demo did not go as it must.",
+        "Run `keyfall demo --keep DIR` and look at DIR/logs; the demo needs multicast on the loopback interface and UDP ports on 127.0.0.1.";
     NotEnrolled, "KF-3101", Failed,
         "The directory holds no terminal.",
         "Enrol it with `keyfall terminal enrol DIR PACKAGE`, or give the directory where it is.";
@@ -172,28 +175,61 @@ codes! {
 /// What to do about a drop reason.
 const fn remedy(reason: DropReason) -> &'static str {
     match reason {
-        DropReason::Malformed => "Look at what else sends to the carrier's address; `keyfall inspect` reads a captured frame.",
-        DropReason::UnknownSigner => "Check that the terminal hears its own fleet; after the server's keys were renewed it needs the new KEYSET.",
-        DropReason::WrongClass | DropReason::AboveBound | DropReason::GroupNotAllowed => "Suspect a stolen signing key: compare the server's audit log, and renew its online keys.",
-        DropReason::BadSignature => "A few are noise; many are an attack on the carrier, which changes nothing but costs air time.",
+        DropReason::Malformed => {
+            "Look at what else sends to the carrier's address; `keyfall inspect` reads a captured frame."
+        }
+        DropReason::UnknownSigner => {
+            "Check that the terminal hears its own fleet; after the server's keys were renewed it needs the new KEYSET."
+        }
+        DropReason::WrongClass | DropReason::AboveBound | DropReason::GroupNotAllowed => {
+            "Suspect a stolen signing key: compare the server's audit log, and renew its online keys."
+        }
+        DropReason::BadSignature => {
+            "A few are noise; many are an attack on the carrier, which changes nothing but costs air time."
+        }
         DropReason::SignerExpired => "Make new online keys with `keyfall server sign-keys`.",
-        DropReason::PastNotAfter | DropReason::TimeBackwards => "Nothing, if a recording is played; else check the server's clock.",
+        DropReason::PastNotAfter | DropReason::TimeBackwards => {
+            "Nothing, if a recording is played; else check the server's clock."
+        }
         DropReason::TimeTooFar => "Check the server's clock; then restart the terminal.",
-        DropReason::NotNewer | DropReason::KeySetNotNewer | DropReason::NotAddressed | DropReason::OwnPacket => "Nothing: this is how it should be.",
-        DropReason::NotHeld => "Have the terminal added with `keyfall admin group add`, or wait for the KEYDIST.",
-        DropReason::NewerEpoch => "Wait for the KEYDIST; if it does not come, check with the server that the terminal is still a member.",
-        DropReason::DoesNotOpen => "If it goes on for more than one carousel cycle, compare the wrap key's fingerprint with the server's.",
-        DropReason::UnknownTag => "Compare epoch and generation of sender and receiver with `keyfall terminal status`.",
+        DropReason::NotNewer
+        | DropReason::KeySetNotNewer
+        | DropReason::NotAddressed
+        | DropReason::OwnPacket => "Nothing: this is how it should be.",
+        DropReason::NotHeld => {
+            "Have the terminal added with `keyfall admin group add`, or wait for the KEYDIST."
+        }
+        DropReason::NewerEpoch => {
+            "Wait for the KEYDIST; if it does not come, check with the server that the terminal is still a member."
+        }
+        DropReason::DoesNotOpen => {
+            "If it goes on for more than one carousel cycle, compare the wrap key's fingerprint with the server's."
+        }
+        DropReason::UnknownTag => {
+            "Compare epoch and generation of sender and receiver with `keyfall terminal status`."
+        }
         DropReason::TrialBudget => "Look for the source of the flood; nothing is lost for good.",
-        DropReason::AboveCeiling => "Check that this terminal hears the carrier: RENEW and TIME raise the ceiling.",
+        DropReason::AboveCeiling => {
+            "Check that this terminal hears the carrier: RENEW and TIME raise the ceiling."
+        }
         DropReason::OlderGeneration => "Check that the sender hears the carrier.",
-        DropReason::Authentication => "Compare --suite and --rederive-after of both sides; else it is damage or a forgery.",
-        DropReason::Replayed | DropReason::BeforeWindow => "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused.",
-        DropReason::NotMedia => "Look at what else sends to the address; stock SRTP without an MKI is not for this relay.",
+        DropReason::Authentication => {
+            "Compare --suite and --rederive-after of both sides; else it is damage or a forgery."
+        }
+        DropReason::Replayed | DropReason::BeforeWindow => {
+            "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused."
+        }
+        DropReason::NotMedia => {
+            "Look at what else sends to the address; stock SRTP without an MKI is not for this relay."
+        }
         DropReason::LeaseOver => "Check that the terminal hears the carrier: RENEW extends leases.",
         DropReason::Held => "Look at the disk: a store commit takes longer than the queue lasts.",
-        DropReason::NoBeacon => "Wait for the next TIME; if none comes, check that the terminal hears the carrier.",
-        DropReason::NotActive => "Nothing: it is a moment, or the activation time that RENEW or KEYDIST names.",
+        DropReason::NoBeacon => {
+            "Wait for the next TIME; if none comes, check that the terminal hears the carrier."
+        }
+        DropReason::NotActive => {
+            "Nothing: it is a moment, or the activation time that RENEW or KEYDIST names."
+        }
         DropReason::NotSent => "Look at the interface and its load.",
     }
 }
@@ -206,9 +242,21 @@ mod tests {
     fn every_code_is_explained_once() {
         let all = all();
         for (place, entry) in all.iter().enumerate() {
-            assert!(entry.code.len() == 7 && entry.code.starts_with("KF-"), "{}", entry.code);
-            assert!(entry.cause.len() > 20 && entry.remedy.len() > 10, "{}", entry.code);
-            assert!(all[..place].iter().all(|other| other.code != entry.code), "{}", entry.code);
+            assert!(
+                entry.code.len() == 7 && entry.code.starts_with("KF-"),
+                "{}",
+                entry.code
+            );
+            assert!(
+                entry.cause.len() > 20 && entry.remedy.len() > 10,
+                "{}",
+                entry.code
+            );
+            assert!(
+                all[..place].iter().all(|other| other.code != entry.code),
+                "{}",
+                entry.code
+            );
         }
     }
 }

@@ -62,11 +62,16 @@ struct Field {
 }
 
 pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
-    let suite = SrtpSuite::ALL.into_iter().find(|s| s.name().eq_ignore_ascii_case(&args.suite));
+    let suite = SrtpSuite::ALL
+        .into_iter()
+        .find(|s| s.name().eq_ignore_ascii_case(&args.suite));
     let suite = suite.ok_or_else(|| {
         let names: Vec<_> = SrtpSuite::ALL.iter().map(|suite| suite.name()).collect();
-        let sentence =
-            format!("{:?} is not an SRTP suite: there are {}", args.suite, names.join(", "));
+        let sentence = format!(
+            "{:?} is not an SRTP suite: there are {}",
+            args.suite,
+            names.join(", ")
+        );
         Failure::new(Code::BadArguments, sentence)
     })?;
     let stretch = args.rederive_after.map(stretch_of).transpose()?;
@@ -81,7 +86,10 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
             Err(sentence) => Shown {
                 kind: "unknown".to_owned(),
                 octets: message.len(),
-                fields: vec![Field { name: "why", value: sentence }],
+                fields: vec![Field {
+                    name: "why",
+                    value: sentence,
+                }],
                 terminal: None,
             },
         };
@@ -93,7 +101,11 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
         shown.push(one);
     }
     output.result(&shown, |shown| {
-        shown.iter().map(for_people).collect::<Vec<_>>().join("\n\n")
+        shown
+            .iter()
+            .map(for_people)
+            .collect::<Vec<_>>()
+            .join("\n\n")
     })
 }
 
@@ -141,9 +153,13 @@ fn stretch_of(packets: u32) -> Result<u8, Failure> {
 fn read(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let mut octets = Vec::new();
     let (name, read) = match file.filter(|file| *file != Path::new("-")) {
-        None => {
-            ("stdin".to_owned(), std::io::stdin().lock().take(INPUT_MAX).read_to_end(&mut octets))
-        }
+        None => (
+            "stdin".to_owned(),
+            std::io::stdin()
+                .lock()
+                .take(INPUT_MAX)
+                .read_to_end(&mut octets),
+        ),
         Some(file) => {
             let read = std::fs::File::open(file)
                 .and_then(|file| file.take(INPUT_MAX).read_to_end(&mut octets));
@@ -155,7 +171,8 @@ fn read(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(Code::BadInput, format!("{name} is empty")));
     }
     if octets.len() as u64 == INPUT_MAX {
-        let sentence = format!("{name} is longer than the {INPUT_MAX} octets that are read: cut it");
+        let sentence =
+            format!("{name} is longer than the {INPUT_MAX} octets that are read: cut it");
         return Err(Failure::new(Code::BadInput, sentence));
     }
     Ok(octets)
@@ -175,7 +192,11 @@ fn split(octets: Vec<u8>) -> Vec<Vec<u8>> {
             let whole = lines.concat();
             let is_whole =
                 Unverified::decode(&whole).is_ok() || SealedPackage::decode(&whole).is_ok();
-            if lines.len() > 1 && is_whole { vec![whole] } else { lines }
+            if lines.len() > 1 && is_whole {
+                vec![whole]
+            } else {
+                lines
+            }
         }
     }
 }
@@ -232,16 +253,18 @@ fn show_body(command: &Command, fields: &mut Fields) {
             fields.add("error at most", format!("{} ms", time.max_error_ms));
             for floor in &time.floors {
                 let key = key_name(floor.kid);
-                let value =
-                    format!("{key} at least epoch {} generation {}", floor.epoch, floor.generation);
+                let value = format!(
+                    "{key} at least epoch {} generation {}",
+                    floor.epoch, floor.generation
+                );
                 fields.add("floor", value);
             }
         }
         Body::Renew(renew) => {
             for entry in &renew.entries {
-                let lease = entry
-                    .lease_end
-                    .map_or_else(String::new, |end| format!(", lease until {}", utc(end.get())));
+                let lease = entry.lease_end.map_or_else(String::new, |end| {
+                    format!(", lease until {}", utc(end.get()))
+                });
                 let value = format!(
                     "{} epoch {} generation {} from {}{}{lease}",
                     key_name(entry.kid),
@@ -263,7 +286,11 @@ fn show_body(command: &Command, fields: &mut Fields) {
             fields.add("version", key_set.version);
             for key in &key_set.keys {
                 let groups: Vec<_> = key.groups.iter().map(ToString::to_string).collect();
-                let groups = if groups.is_empty() { "all".to_owned() } else { groups.join(" ") };
+                let groups = if groups.is_empty() {
+                    "all".to_owned()
+                } else {
+                    groups.join(" ")
+                };
                 let value = format!(
                     "{} {} from {} until {}, groups {groups}",
                     key.public.name(),
@@ -281,7 +308,10 @@ fn show_body(command: &Command, fields: &mut Fields) {
                 schedule.period
             );
             fields.add("fleet schedule", value);
-            fields.add("longest lease", format!("{} s", key_set.limits.longest_lease));
+            fields.add(
+                "longest lease",
+                format!("{} s", key_set.limits.longest_lease),
+            );
             fields.add("grace", format!("{} s", key_set.limits.grace));
         }
     }
@@ -290,12 +320,17 @@ fn show_body(command: &Command, fields: &mut Fields) {
 fn show_package(package: &SealedPackage, octets: usize) -> Shown {
     let mut fields = Fields::default();
     let ciphertext = match package {
-        SealedPackage::ToRequest { encapsulated, ciphertext } => {
+        SealedPackage::ToRequest {
+            encapsulated,
+            ciphertext,
+        } => {
             fields.add("sealed", "to a request key (HPKE, RFC 9180 base mode)");
             fields.add("encapsulated key", hex(encapsulated));
             ciphertext
         }
-        SealedPackage::UnderCode { salt, ciphertext, .. } => {
+        SealedPackage::UnderCode {
+            salt, ciphertext, ..
+        } => {
             fields.add("sealed", "under a code (Argon2id, AES-256-GCM)");
             fields.add("salt", hex(salt));
             ciphertext
@@ -332,7 +367,13 @@ fn show_media(message: &[u8], suite: SrtpSuite) -> Option<Shown> {
         }
     }
     fields.add("SSRC", format!("{:08x}", arrival.ssrc));
-    fields.add("suite", format!("{} (as asked, it does not stand in the packet)", suite.name()));
+    fields.add(
+        "suite",
+        format!(
+            "{} (as asked, it does not stand in the packet)",
+            suite.name()
+        ),
+    );
     let [a, b, low8] = arrival.mki.tag();
     fields.add("key tag", format!("{a:02x}{b:02x}"));
     fields.add("generation", format!("{low8} modulo 256"));
@@ -365,7 +406,10 @@ struct Fields(Vec<Field>);
 
 impl Fields {
     fn add(&mut self, name: &'static str, value: impl ToString) {
-        self.0.push(Field { name, value: value.to_string() });
+        self.0.push(Field {
+            name,
+            value: value.to_string(),
+        });
     }
 
     fn time(&mut self, name: &'static str, at: UnixSeconds) {
@@ -402,7 +446,8 @@ fn from_hex(line: &str) -> Option<Vec<u8>> {
         .map(|c| c.to_digit(16).and_then(|value| u8::try_from(value).ok()))
         .collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+    rest.is_empty()
+        .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 /// Octets that are read at the most.

@@ -4,6 +4,7 @@
 
 mod args;
 mod control_client;
+mod demo;
 mod explain;
 mod inspect;
 mod media;
@@ -13,6 +14,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use crate::args::{Args, Command};
+use crate::explain::Code;
 use crate::output::{Failure, Output};
 
 /// What is freed is overwritten first: no copy of a key stays in freed memory (INVARIANT 8).
@@ -33,6 +35,9 @@ fn main() -> ExitCode {
 /// One line for each noun; what a noun can do is in the file of its name.
 fn run(args: Args, output: &Output) -> Result<(), Failure> {
     match args.command {
+        Command::Demo(args) => demo::run(&args, output),
+        Command::DemoRadio(args) => demo::lossy::run(&args)
+            .map_err(|fault| Failure::new(Code::Demo, format!("the lossy relay: {fault:#}"))),
         Command::Terminal(args) => terminal::run(args, output),
         Command::Media(args) => media::run(args, output),
         Command::Inspect(args) => inspect::run(&args, output),

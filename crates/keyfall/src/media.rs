@@ -171,21 +171,28 @@ pub(crate) fn run(args: MediaArgs, output: &Output) -> Result<(), Failure> {
 
 impl Running {
     fn resolve(&self) -> Result<PathBuf, Failure> {
-        self.dir.clone().or_else(dir_of_environment).ok_or_else(no_directory)
+        self.dir
+            .clone()
+            .or_else(dir_of_environment)
+            .ok_or_else(no_directory)
     }
 }
 
 /// One relay, on one line.
 pub(crate) fn relay_for_people(relay: &RelayStatus) -> String {
-    let generation =
-        relay.generation.map_or_else(String::new, |generation| format!(", generation {generation}"));
+    let generation = relay.generation.map_or_else(String::new, |generation| {
+        format!(", generation {generation}")
+    });
     let drops: Vec<_> = relay
         .drops
         .iter()
         .map(|drop| format!("{} {} ({})", drop.count, drop.reason, drop.code))
         .collect();
-    let dropped =
-        if drops.is_empty() { String::new() } else { format!(", dropped {}", drops.join(", ")) };
+    let dropped = if drops.is_empty() {
+        String::new()
+    } else {
+        format!(", dropped {}", drops.join(", "))
+    };
     format!(
         "relay {}: {} group {} from {} to {}, {} packets, {} RTCP{generation}{dropped}",
         relay.relay,
@@ -270,7 +277,12 @@ fn params(args: &ParamsArgs, output: &Output) -> Result<(), Failure> {
 }
 
 fn params_for_people(params: &MediaParams) -> String {
-    params.policies.iter().map(policy_for_people).collect::<Vec<_>>().join("\n\n")
+    params
+        .policies
+        .iter()
+        .map(policy_for_people)
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }
 
 fn policy_for_people(policy: &StreamPolicy) -> String {

@@ -45,6 +45,14 @@ impl Failure {
         }
     }
 
+    /// A failure whose document was shown already: only the exit code is left to tell.
+    pub(crate) fn told(code: Code) -> Self {
+        Self {
+            code: Some(code),
+            sentence: String::new(),
+        }
+    }
+
     fn exit(&self) -> Exit {
         self.code.map_or(Exit::Done, Code::exit)
     }
@@ -97,7 +105,7 @@ impl Output {
         let Err(failure) = outcome else {
             return ExitCode::from(Exit::Done as u8);
         };
-        if let Some(code) = failure.code {
+        if let Some(code) = failure.code.filter(|_| !failure.sentence.is_empty()) {
             let told = FailureDocument {
                 ok: false,
                 exit: failure.exit() as u8,
@@ -141,7 +149,11 @@ pub(crate) fn utc(seconds: u32) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")

@@ -37,7 +37,12 @@ pub(crate) struct Dir {
     /// The terminal's directory; instead of it: --dir or KEYFALL_DIR.
     #[arg(value_name = "DIR")]
     place: Option<PathBuf>,
-    #[arg(long = "dir", value_name = "DIR", conflicts_with = "place", hide = true)]
+    #[arg(
+        long = "dir",
+        value_name = "DIR",
+        conflicts_with = "place",
+        hide = true
+    )]
     named: Option<PathBuf>,
 }
 
@@ -162,7 +167,11 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
         Failure::new(Code::BadArguments, sentence)
     })?;
     let package = read_package(&package_path)?;
-    let mut code = args.code.map(Zeroizing::new).map(|code| parse_code(&code)).transpose()?;
+    let mut code = args
+        .code
+        .map(Zeroizing::new)
+        .map(|code| parse_code(&code))
+        .transpose()?;
     let enrolled = loop {
         match keyfall_terminal::enrol(&dir, &package, code.as_ref()) {
             Err(EnrolmentError::Package(PackageError::CodeNeeded)) if code.is_none() => {
@@ -203,14 +212,20 @@ fn enrol_request(dir: &Path, output: &Output) -> Result<(), Failure> {
     let public = keyfall_terminal::request(dir).map_err(|error| enrolment_failure(&error))?;
     let key = request_text(&public);
     let next = format!("keyfall admin terminal add NAME --for {key}");
-    output.result(&RequestDone { request_key: key, next }, |done| {
-        format!(
-            "request key: {}\nAt the server: {}\nThen here: keyfall terminal enrol {} PACKAGE",
-            done.request_key,
-            done.next,
-            dir.display()
-        )
-    })
+    output.result(
+        &RequestDone {
+            request_key: key,
+            next,
+        },
+        |done| {
+            format!(
+                "request key: {}\nAt the server: {}\nThen here: keyfall terminal enrol {} PACKAGE",
+                done.request_key,
+                done.next,
+                dir.display()
+            )
+        },
+    )
 }
 
 #[derive(Serialize)]
@@ -223,13 +238,19 @@ fn read_package(path: &Path) -> Result<Vec<u8>, Failure> {
     // One octet more than the longest, so that a longer file is seen and not read whole.
     let mut octets = Vec::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(PACKAGE_READ_MAX).read_to_end(&mut octets)
+        std::io::stdin()
+            .lock()
+            .take(PACKAGE_READ_MAX)
+            .read_to_end(&mut octets)
     } else {
         std::fs::File::open(path)
             .and_then(|file| file.take(PACKAGE_READ_MAX).read_to_end(&mut octets))
     };
     read.map(|_| octets).map_err(|error| {
-        Failure::new(Code::BadInput, format!("cannot read {}: {error}", path.display()))
+        Failure::new(
+            Code::BadInput,
+            format!("cannot read {}: {error}", path.display()),
+        )
     })
 }
 
@@ -251,31 +272,32 @@ fn ask_code() -> Result<EnrolmentCode, Failure> {
     let asked = write!(std::io::stderr(), "Code of the package: ")
         .and_then(|()| std::io::stderr().flush())
         .and_then(|()| std::io::BufRead::read_line(&mut stdin.lock(), &mut typed));
-    asked.map_err(|error| {
-        Failure::new(Code::BadInput, format!("cannot read the code: {error}"))
-    })?;
+    asked
+        .map_err(|error| Failure::new(Code::BadInput, format!("cannot read the code: {error}")))?;
     parse_code(&typed)
 }
 
 fn enrolment_failure(error: &EnrolmentError) -> Failure {
     let (code, hint) = match error {
         EnrolmentError::Package(package) => match package {
-            PackageError::Malformed(_) => {
-                (Code::BadPackage, ": fetch it again, it may not have come over whole")
-            }
-            PackageError::WrongKey => {
-                (Code::WrongCode, ": ask for one made for the key that --request shows")
-            }
-            PackageError::WrongCode => {
-                (Code::WrongCode, ": look at the code again, it came apart from the package")
-            }
+            PackageError::Malformed(_) => (
+                Code::BadPackage,
+                ": fetch it again, it may not have come over whole",
+            ),
+            PackageError::WrongKey => (
+                Code::WrongCode,
+                ": ask for one made for the key that --request shows",
+            ),
+            PackageError::WrongCode => (
+                Code::WrongCode,
+                ": look at the code again, it came apart from the package",
+            ),
             PackageError::CodeNeeded => (Code::WrongCode, " with --code"),
-            PackageError::RequestKeyNeeded => {
-                (Code::WrongCode, ": enrol in the directory where --request made the key")
-            }
-            PackageError::KeySetNotSigned => {
-                (Code::BadPackage, ": ask the server for a new one")
-            }
+            PackageError::RequestKeyNeeded => (
+                Code::WrongCode,
+                ": enrol in the directory where --request made the key",
+            ),
+            PackageError::KeySetNotSigned => (Code::BadPackage, ": ask the server for a new one"),
             PackageError::NotARequestKey => (Code::BadPackage, ": copy it again"),
         },
         EnrolmentError::Expired { .. } => (Code::PackageExpired, ""),
@@ -288,12 +310,18 @@ fn enrolment_failure(error: &EnrolmentError) -> Failure {
 fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
     harden();
     let dir = args.dir.resolve()?;
-    let options = RunOptions { carriers: args.carriers, interface: args.interface };
+    let options = RunOptions {
+        carriers: args.carriers,
+        interface: args.interface,
+    };
     let control = keyfall_terminal::socket_path(&dir).display().to_string();
     let runtime = small_runtime()?;
     let mut shown = Ok(());
     let on_ready = |terminal: &keyfall_protocol::terminal::Terminal| {
-        let ready = Ready { terminal: terminal.identity().number.get(), control };
+        let ready = Ready {
+            terminal: terminal.identity().number.get(),
+            control,
+        };
         // People read the log; a script waits for this one document.
         if output.is_json() {
             shown = output.result(&ready, |_| String::new());
@@ -315,9 +343,15 @@ struct Ready {
 
 /// One thread, as little memory as it takes.
 pub(crate) fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        Failure::new(Code::Unexpected, format!("cannot start the event loop: {error}"))
-    })
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                Code::Unexpected,
+                format!("cannot start the event loop: {error}"),
+            )
+        })
 }
 
 fn run_failure(error: &RunError) -> Failure {
@@ -354,7 +388,11 @@ fn status_for_people(status: &TerminalStatus) -> String {
         status.terminal,
         status.name,
         status.fleet,
-        if status.running { "running" } else { "not running" },
+        if status.running {
+            "running"
+        } else {
+            "not running"
+        },
         match (status.state.as_str(), status.groups.len()) {
             ("ready", 1) => "holds the key of 1 group".to_owned(),
             ("ready", groups) => format!("holds the keys of {groups} groups"),
@@ -379,14 +417,20 @@ fn status_for_people(status: &TerminalStatus) -> String {
         None => "time unknown while it does not run".to_owned(),
     });
     if status.running {
-        lines.push(format!("{} frames heard on {}", status.frames, status.carriers.join(", ")));
+        lines.push(format!(
+            "{} frames heard on {}",
+            status.frames,
+            status.carriers.join(", ")
+        ));
     }
     lines.extend(status.groups.iter().map(group_for_people));
     for relay in &status.relays {
         lines.push(crate::media::relay_for_people(relay));
     }
     if let Some(failure) = &status.store_failure {
-        lines.push(format!("NOT STORED: {failure}; until then nothing new is used"));
+        lines.push(format!(
+            "NOT STORED: {failure}; until then nothing new is used"
+        ));
     }
     lines.push(status.protection.clone());
     lines.join("\n")
@@ -398,8 +442,12 @@ fn group_for_people(group: &GroupStatus) -> String {
         Some(sending) => format!(", sends with {sending}"),
         None => ", does not send: waits for a newer epoch".to_owned(),
     };
-    let until = group.valid_until.map_or_else(String::new, |t| format!(", next at {}", utc(t)));
-    let lease = group.lease_end.map_or_else(String::new, |t| format!(", lease until {}", utc(t)));
+    let until = group
+        .valid_until
+        .map_or_else(String::new, |t| format!(", next at {}", utc(t)));
+    let lease = group
+        .lease_end
+        .map_or_else(String::new, |t| format!(", lease until {}", utc(t)));
     format!(
         "group {}: epoch {} generation {}{sending}{until}{lease}, key {}",
         group.group, group.epoch, group.generation, group.fingerprint

@@ -1,0 +1,164 @@
+//! This program's side of the admin API.
+
+use std::io;
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use keyfall_api::admin::{Problem, ProblemCode, SOCKET};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::explain::Code;
+use crate::output::Failure;
+use crate::terminal::small_runtime;
+
+/// Asks the server in `dir`.
+pub(super) fn get<T: DeserializeOwned>(dir: &Path, path: &str) -> Result<T, Failure> {
+    exchange(dir, Method::GET, path, Bytes::new())
+}
+
+/// Orders the server in `dir`.
+pub(super) fn post<T: DeserializeOwned>(
+    dir: &Path,
+    path: &str,
+    order: &impl Serialize,
+) -> Result<T, Failure> {
+    let body = serde_json::to_vec(order)
+        .map_err(|error| Failure::new(Code::Unexpected, error.to_string()))?;
+    exchange(dir, Method::POST, path, body.into())
+}
+
+/// A name as a part of a path (RFC 3986 section 2.1).
+pub(super) fn segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for octet in name.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-_~".contains(&octet) {
+            segment.push(char::from(octet));
+        } else {
+            segment.push_str(&format!("%{octet:02X}"));
+        }
+    }
+    segment
+}
+
+fn exchange<T: DeserializeOwned>(
+    dir: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<T, Failure> {
+    let answer = small_runtime()?.block_on(async {
+        let stream = connect(dir).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        // Ends with the sender; what breaks it breaks the request too.
+        let driven = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "keyfall")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::new(Code::Unexpected, error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let ok = response.status().is_success();
+        let body = response.into_body().collect().await.map_err(|error| broken(&error))?;
+        driven.abort();
+        Ok((ok, body.to_bytes()))
+    });
+    let (ok, body) = answer?;
+    if ok {
+        serde_json::from_slice(&body).map_err(|error| unreadable(&error))
+    } else {
+        let problem: Problem = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
+        Err(Failure::new(code_of(problem.code), problem.sentence))
+    }
+}
+
+async fn connect(dir: &Path) -> Result<UnixStream, Failure> {
+    let socket = dir.join(SOCKET);
+    UnixStream::connect(&socket).await.map_err(|error| {
+        let dir = dir.display();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                let sentence =
+                    format!("no server runs in {dir}: start it with `keyfall server run {dir}`");
+                Failure::new(Code::ServerNotRunning, sentence)
+            }
+            io::ErrorKind::PermissionDenied => {
+                let sentence = format!(
+                    "only root and the user that runs the server in {dir} may order there: become \
+                     one of them"
+                );
+                Failure::new(Code::NotYou, sentence)
+            }
+            _ => {
+                let sentence = format!("cannot reach {}: {error}", socket.display());
+                Failure::new(Code::AdminSocket, sentence)
+            }
+        }
+    })
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    let sentence = format!("the connection to the server broke: {error}; look at its log");
+    Failure::new(Code::AdminSocket, sentence)
+}
+
+fn unreadable(error: &serde_json::Error) -> Failure {
+    let sentence = format!(
+        "the server answers what this program does not know: {error}; run programs of one version"
+    );
+    Failure::new(Code::AdminSocket, sentence)
+}
+
+fn code_of(code: ProblemCode) -> Code {
+    match code {
+        ProblemCode::BadRequest => Code::BadOrder,
+        ProblemCode::NoSuchPath => Code::NoSuchPath,
+        ProblemCode::NotYou => Code::NotYou,
+        ProblemCode::BadName => Code::BadName,
+        ProblemCode::NameTaken => Code::NameTaken,
+        ProblemCode::NoSuchTerminal => Code::NoSuchTerminal,
+        ProblemCode::NoSuchGroup => Code::NoSuchGroup,
+        ProblemCode::NoMembers => Code::NoMembers,
+        ProblemCode::AlreadyMember => Code::AlreadyMember,
+        ProblemCode::NumbersUsedUp => Code::NumbersUsedUp,
+        ProblemCode::BadRequestKey => Code::BadRequestKey,
+        ProblemCode::BadPeriod => Code::BadPeriod,
+        ProblemCode::RenewedTooOften => Code::RenewedTooOften,
+        ProblemCode::NotStored => Code::NotStored,
+        ProblemCode::StoreFault => Code::ServerStore,
+        ProblemCode::Ending => Code::ServerNotRunning,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one_part_of_a_path() {
+        assert_eq!(segment("truck-1_a"), "truck-1_a");
+        assert_eq!(segment("../a b?é"), "%2E%2E%2Fa%20b%3F%C3%A9");
+    }
+
+    /// The code that the server sends is the one that `keyfall explain` knows.
+    #[test]
+    fn a_problem_keeps_its_code() {
+        for number in 3301..=3316 {
+            let text = format!("\"KF-{number}\"");
+            let code: ProblemCode = serde_json::from_str(&text).expect("a code of the API");
+            if !matches!(code, ProblemCode::StoreFault | ProblemCode::Ending) {
+                assert_eq!(format!("\"{}\"", code_of(code).text()), text);
+            }
+        }
+        assert!(serde_json::from_str::<ProblemCode>("\"KF-3317\"").is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! The demo's processes: this same binary, started as anybody would start it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+
+/// This binary, and where its processes write their logs.
+#[derive(Clone, Debug)]
+pub(super) struct Keyfall {
+    binary: PathBuf,
+    logs: PathBuf,
+}
+
+/// A process that ends with the demo.
+#[derive(Debug)]
+pub(super) struct Running {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+/// The lossy relay and the line to it.
+#[derive(Debug)]
+pub(super) struct Radio {
+    _running: Running,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Keyfall {
+    pub(super) fn new(logs: &Path) -> anyhow::Result<Self> {
+        let binary = std::env::current_exe().context("this program does not know its own file")?;
+        std::fs::create_dir_all(logs).context("no directory for logs")?;
+        Ok(Self {
+            binary,
+            logs: logs.to_owned(),
+        })
+    }
+
+    /// Runs a command to its end; its JSON document, or its own sentence as the error.
+    pub(super) fn ask(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let (document, ok) = self.try_ask(words)?;
+        ensure!(ok, "`keyfall {}`: {}", words.join(" "), sentence(&document));
+        Ok(document)
+    }
+
+    /// Runs a command that may be refused: its JSON document and whether it exited with 0.
+    pub(super) fn try_ask(&self, words: &[&str]) -> anyhow::Result<(Value, bool)> {
+        let run = Command::new(&self.binary)
+            .arg("--json")
+            .args(words)
+            .env_remove("KEYFALL_DIR")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("`keyfall {}` does not start", words.join(" ")))?;
+        let document = serde_json::from_slice(&run.stdout).with_context(|| {
+            let told = String::from_utf8_lossy(&run.stderr);
+            format!(
+                "`keyfall {}` printed no JSON document: {told}",
+                words.join(" ")
+            )
+        })?;
+        Ok((document, run.status.success()))
+    }
+
+    /// Starts a command that stays in front until the demo ends it.
+    pub(super) fn start(&self, name: &str, words: &[&str]) -> anyhow::Result<Running> {
+        let log = self.logs.join(format!("{name}.log"));
+        let child = self
+            .command(words, &log)?
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        let child = child.with_context(|| format!("{name} does not start"))?;
+        Ok(Running {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// Starts the lossy relay.
+    pub(super) fn start_radio(&self, words: &[&str]) -> anyhow::Result<Radio> {
+        let log = self.logs.join("radio.log");
+        let mut child = self
+            .command(words, &log)?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the lossy relay does not start")?;
+        let orders = child.stdin.take().context("the lossy relay has no stdin")?;
+        let answers = child
+            .stdout
+            .take()
+            .context("the lossy relay has no stdout")?;
+        let running = Running {
+            name: "the lossy relay".to_owned(),
+            child,
+            log,
+        };
+        Ok(Radio {
+            _running: running,
+            orders,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    fn command(&self, words: &[&str], log: &Path) -> anyhow::Result<Command> {
+        let stderr = std::fs::File::create(log).context("no log file")?;
+        let mut command = Command::new(&self.binary);
+        command.args(words).env_remove("KEYFALL_DIR").stderr(stderr);
+        Ok(command)
+    }
+}
+
+impl Running {
+    /// An error with the end of its log where the process has ended by itself.
+    pub(super) fn still_there(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait().context("a process is lost")? {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let last = log.lines().last().unwrap_or("it said nothing");
+            bail!("{} ended ({status}): {last}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Ends it as Ctrl-C would, and waits for it.
+    pub(super) fn interrupt(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let asked = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .is_some_and(|pid| kill_process(pid, Signal::INT).is_ok());
+        let patience = Instant::now() + Duration::from_secs(3);
+        if asked {
+            while Instant::now() < patience {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        // It did not listen; nothing of the demo may stay behind.
+        self.child.kill().unwrap_or_default();
+        self.child.wait().map(|_| ()).unwrap_or_default();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}
+
+impl Radio {
+    /// From now on `name` hears nothing.
+    pub(super) fn cut(&mut self, name: &str) -> anyhow::Result<()> {
+        self.order(&format!("cut {name}"))
+    }
+
+    /// From now on `name` hears again.
+    pub(super) fn join(&mut self, name: &str) -> anyhow::Result<()> {
+        self.order(&format!("join {name}"))
+    }
+
+    fn order(&mut self, line: &str) -> anyhow::Result<()> {
+        writeln!(self.orders, "{line}").context("the lossy relay is gone")?;
+        self.orders.flush().context("the lossy relay is gone")?;
+        let mut answer = String::new();
+        self.answers
+            .read_line(&mut answer)
+            .context("the lossy relay is gone")?;
+        ensure!(
+            answer.trim_end() == line,
+            "the lossy relay answered {answer:?}"
+        );
+        Ok(())
+    }
+}
+
+/// Waits until `done` gives something, looking every 20 ms.
+pub(super) fn wait_for<T>(
+    what: &str,
+    patience: Duration,
+    mut done: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let until = Instant::now() + patience;
+    loop {
+        if let Some(found) = done()? {
+            return Ok(found);
+        }
+        ensure!(
+            Instant::now() < until,
+            "{what}: not within {} s",
+            patience.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a failed command says.
+pub(super) fn sentence(document: &Value) -> String {
+    document["sentence"]
+        .as_str()
+        .map_or_else(|| document.to_string(), str::to_owned)
+}

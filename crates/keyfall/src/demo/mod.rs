@@ -1,0 +1,218 @@
+//! `keyfall demo`: the whole story on this machine, with separate processes, in under a minute.
+
+mod children;
+mod ears;
+pub(crate) mod lossy;
+mod speech;
+mod story;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::explain::Code;
+use crate::output::{Failure, Output};
+use story::{Stage, Told};
+
+/// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late.
+///
+/// Needs no root and no network but loopback; ends within a minute; leaves nothing behind.
+///
+/// Example: keyfall demo --keep recordings
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct DemoArgs {
+    /// Keep everything in this new directory: recordings, logs, the server, the terminals.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Write all frames, packages and states to this file, for other people's programs.
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+}
+
+/// The JSON document.
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    steps: Vec<Step>,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Step {
+    name: &'static str,
+    ok: bool,
+    figures: Map<String, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    wrong: Vec<String>,
+}
+
+pub(crate) fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure> {
+    let began = Instant::now();
+    let temporary = tempfile::Builder::new()
+        .prefix("keyfall-demo-")
+        .tempdir()
+        .map_err(|fault| Failure::new(Code::Demo, format!("no temporary directory: {fault}")))?;
+    let dir = match &args.keep {
+        Some(dir) => {
+            std::fs::create_dir(dir).map_err(|fault| {
+                let sentence = format!("{} cannot be made: {fault}; name a new one", dir.display());
+                Failure::new(Code::Demo, sentence)
+            })?;
+            // Children get it as an argument, wherever they run.
+            dir.canonicalize().unwrap_or_else(|_| dir.clone())
+        }
+        None => temporary.path().to_owned(),
+    };
+    let mut teller = Teller {
+        output,
+        steps: Vec::new(),
+    };
+    let told = tell(&dir, args, &mut teller);
+    let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+    let ok = told.is_ok() && teller.steps.iter().all(|step| step.ok);
+    let report = Report {
+        ok,
+        steps: teller.steps,
+        seconds,
+    };
+    let wrong = report
+        .steps
+        .iter()
+        .flat_map(|step| step.wrong.clone())
+        .next();
+    let broken = told.err().map(|fault| format!("{fault:#}")).or(wrong);
+    if output.is_json() {
+        // The exit code tells; the document is this one, also where a step failed.
+        output.result(&report, |_| String::new())?;
+        return if ok {
+            Ok(())
+        } else {
+            Err(Failure::told(Code::Demo))
+        };
+    }
+    match broken {
+        None => output.text(&summary(&report, args)),
+        Some(fault) => Err(Failure::new(
+            Code::Demo,
+            format!("the demo did not go as it must: {fault}"),
+        )),
+    }
+}
+
+fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyhow::Result<()> {
+    let mut stage = Stage::set(dir)?;
+    teller.step("enrol", || stage.enrol())?;
+    teller.step("distribute", || stage.distribute())?;
+    let [call, renew] = teller.hold("call", || stage.call_and_renew().map(|(a, b)| [a, b]))?;
+    teller.told("call", call)?;
+    teller.told("renew", renew)?;
+    teller.step("miss", || stage.miss_and_catch_up())?;
+    let [caught, rederive, late] = teller.hold("catch up", || {
+        stage.second_call().map(|(a, b, c)| [a, b, c])
+    })?;
+    teller.told("catch up", caught)?;
+    teller.told("re-derive", rederive)?;
+    teller.told("join late", late)?;
+    if let Some(file) = &args.capture {
+        let capture = stage.capture()?.to_string();
+        std::fs::write(file, capture)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Prints each step as it ends; on a terminal also the one that runs.
+struct Teller<'o> {
+    output: &'o Output,
+    steps: Vec<Step>,
+}
+
+impl Teller<'_> {
+    fn step(
+        &mut self,
+        name: &'static str,
+        act: impl FnOnce() -> anyhow::Result<Told>,
+    ) -> anyhow::Result<()> {
+        let [told] = self.hold(name, || act().map(|told| [told]))?;
+        self.told(name, told)
+    }
+
+    /// Runs what several steps share.
+    fn hold<const N: usize>(
+        &mut self,
+        name: &'static str,
+        act: impl FnOnce() -> anyhow::Result<[Told; N]>,
+    ) -> anyhow::Result<[Told; N]> {
+        self.now(&format!("  …  {name}"))?;
+        let told = act();
+        self.now("")?;
+        if told.is_err() {
+            self.steps.push(Step {
+                name,
+                ok: false,
+                figures: Map::new(),
+                wrong: Vec::new(),
+            });
+        }
+        told.with_context(|| format!("step {name}"))
+    }
+
+    fn told(&mut self, name: &'static str, told: Told) -> anyhow::Result<()> {
+        let ok = told.wrong.is_empty();
+        if !self.output.is_json() {
+            let sign = if ok { "ok" } else { "NO" };
+            self.print(&format!("  {sign}  {name:<11} {}", told.sentence))?;
+            for wrong in &told.wrong {
+                self.print(&format!("      {:<11} {wrong}", ""))?;
+            }
+        }
+        self.steps.push(Step {
+            name,
+            ok,
+            figures: told.figures,
+            wrong: told.wrong,
+        });
+        Ok(())
+    }
+
+    fn print(&self, line: &str) -> anyhow::Result<()> {
+        self.output
+            .text(line)
+            .map_err(|_| anyhow::anyhow!("nobody reads"))
+    }
+
+    /// The line of what runs now, taken away again by the next.
+    fn now(&self, line: &str) -> anyhow::Result<()> {
+        let mut stderr = std::io::stderr();
+        if stderr.is_terminal() && !self.output.is_json() {
+            write!(stderr, "\r\x1b[K{line}")?;
+            stderr.flush()?;
+        }
+        Ok(())
+    }
+}
+
+fn summary(report: &Report, args: &DemoArgs) -> String {
+    let kept = args.keep.as_ref().map_or_else(
+        || "Nothing was left behind; `keyfall demo --keep DIR` keeps the recordings.".to_owned(),
+        |dir| {
+            format!(
+                "Listen to {0}/said.wav, {0}/bob-heard.wav and {0}/air.wav.",
+                dir.display()
+            )
+        },
+    );
+    format!(
+        "\n{} steps in {:.0} s. Keys came over a link that only goes one way: no terminal sent a word \
+         to the server.\n{kept}\n\nTry next:\n  keyfall server init fleet --carrier \
+         'udp://239.255.70.77:47700?if=127.0.0.1'\n  keyfall terminal --help\n  keyfall explain KF-2003",
+        report.steps.len(),
+        report.seconds,
+    )
+}

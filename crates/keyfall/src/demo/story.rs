@@ -1,0 +1,755 @@
+//! The story, step by step. Each step does what an operator or a user would do, with this same
+//! binary, and brings back its figures; a figure that is not as it must be makes the step fail.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use keyfall_carrier::CarrierAddress;
+use keyfall_protocol::command::{Body, Unverified};
+use serde_json::{Map, Value, json};
+
+use crate::demo::children::{Keyfall, Radio, Running, wait_for};
+use crate::demo::ears::{Call, Heard};
+use crate::demo::speech::{Sender, Speech};
+
+/// What a step brings back: its sentence for people, and figures.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) sentence: String,
+    pub(super) figures: Map<String, Value>,
+    /// What is not as it must be.
+    pub(super) wrong: Vec<String>,
+}
+
+/// Everything that runs while the story is told.
+pub(super) struct Stage {
+    keyfall: Keyfall,
+    dir: PathBuf,
+    speech: Speech,
+    air: Air,
+    /// Frames as the server sent them.
+    frames: Heard,
+    radio: Option<Radio>,
+    /// Terminals and their relays by name; the server, too.
+    running: BTreeMap<String, Running>,
+    codes: BTreeMap<String, String>,
+    /// What Bob's application hears, and where.
+    bob_hears: Heard,
+    bob_listens: SocketAddr,
+    dave_hears: Heard,
+    dave_listens: SocketAddr,
+    alice_takes: SocketAddr,
+    eavesdropper: Heard,
+}
+
+/// Addresses on the loopback interface that no other demo uses.
+struct Air {
+    server: CarrierAddress,
+    terminals: BTreeMap<&'static str, CarrierAddress>,
+    media: SocketAddr,
+}
+
+const CAST: [&str; 4] = ["alice", "bob", "carol", "dave"];
+const GROUP: &str = "1";
+/// Packets that one session key serves in the demo: a short call crosses it.
+const REDERIVE: &str = "1024";
+/// The sequence number with which the second call begins, so that it crosses 1024.
+const LATE_SEQUENCE: u16 = 900;
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl Told {
+    fn new(sentence: impl Into<String>, figures: Value) -> Self {
+        let figures = match figures {
+            Value::Object(figures) => figures,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => Map::new(),
+        };
+        Self {
+            sentence: sentence.into(),
+            figures,
+            wrong: Vec::new(),
+        }
+    }
+
+    /// Notes what is wrong unless `holds`.
+    fn must(mut self, holds: bool, otherwise: &str) -> Self {
+        if !holds {
+            self.wrong.push(otherwise.to_owned());
+        }
+        self
+    }
+}
+
+impl Stage {
+    /// Sets the stage: directories, addresses, listeners. Starts nothing of Keyfall yet.
+    pub(super) fn set(dir: &Path) -> anyhow::Result<Self> {
+        let keyfall = Keyfall::new(&dir.join("logs"))?;
+        let speech = Speech::from_wav(super::speech::RECORDING)?;
+        std::fs::write(dir.join("said.wav"), super::speech::RECORDING)
+            .context("the recording cannot be written")?;
+        let air = Air::free()?;
+        let frames = Heard::on_air(air.server)?;
+        let media = CarrierAddress::new(v4(air.media)?, LOOPBACK, 0)?;
+        let eavesdropper = Heard::on_air(media)?;
+        let (bob_hears, bob_listens) = Heard::on_port(local(free_pair()?))?;
+        let (dave_hears, dave_listens) = Heard::on_port(local(free_pair()?))?;
+        let alice_takes = local(free_pair()?);
+        Ok(Self {
+            keyfall,
+            dir: dir.to_owned(),
+            speech,
+            air,
+            frames,
+            radio: None,
+            running: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            bob_hears,
+            bob_listens,
+            dave_hears,
+            dave_listens,
+            alice_takes,
+            eavesdropper,
+        })
+    }
+
+    /// The server begins, four terminals are enrolled with sealed packages and switched on behind
+    /// a lossy radio.
+    pub(super) fn enrol(&mut self) -> anyhow::Result<Told> {
+        let server = self.path("server");
+        let carrier = self.air.server.to_string();
+        self.keyfall.ask(&[
+            "server",
+            "init",
+            &server,
+            "--name",
+            "demo",
+            "--carrier",
+            &carrier,
+        ])?;
+        self.start("server", &["server", "run", &server])?;
+        let admin = |words: &[&str]| {
+            let mut all = vec!["admin"];
+            all.extend_from_slice(words);
+            all.extend_from_slice(&["--dir", &server]);
+            self.keyfall.try_ask(&all)
+        };
+        wait_for("the server answers", PATIENCE, || {
+            Ok(admin(&["status"])?.1.then_some(()))
+        })?;
+
+        let mut radio = vec!["demo-radio".to_owned(), "--from".to_owned(), carrier];
+        for (name, address) in &self.air.terminals {
+            radio.extend(["--to".to_owned(), format!("{name}={address}")]);
+        }
+        let words: Vec<&str> = radio.iter().map(String::as_str).collect();
+        self.radio = Some(self.keyfall.start_radio(&words)?);
+
+        let packages = self.dir.to_string_lossy().into_owned();
+        let mut add = vec!["admin", "terminal", "add"];
+        add.extend(CAST);
+        add.extend(["--out", &packages, "--dir", &server]);
+        let added = self.keyfall.ask(&add)?;
+        let mut package_bytes = 0;
+        for terminal in added["terminals"]
+            .as_array()
+            .context("no terminals in the answer")?
+        {
+            let name = terminal["name"]
+                .as_str()
+                .context("a terminal without a name")?;
+            let code = terminal["code"]
+                .as_str()
+                .context("a package without a code")?;
+            let package = terminal["package"]
+                .as_str()
+                .context("a package without a file")?;
+            package_bytes = std::fs::metadata(package).context("no package")?.len();
+            self.keyfall.ask(&[
+                "terminal",
+                "enrol",
+                &self.path(name),
+                package,
+                "--code",
+                code,
+            ])?;
+            self.codes.insert(name.to_owned(), code.to_owned());
+        }
+        for name in CAST {
+            self.run_terminal(name)?;
+        }
+        for name in CAST {
+            self.wait_status(name, "is running", |status| status["running"] == true)?;
+        }
+        let figures = json!({"terminals": CAST.len(), "package_bytes": package_bytes});
+        Ok(Told::new(
+            format!(
+                "{} terminals, each from a sealed package of {package_bytes} octets",
+                CAST.len()
+            ),
+            figures,
+        ))
+    }
+
+    /// One KEYDIST for Alice and Bob, heard by everybody.
+    pub(super) fn distribute(&mut self) -> anyhow::Result<Told> {
+        let server = self.path("server");
+        let carol_before = self.status("carol")?;
+        self.keyfall.ask(&[
+            "admin", "group", "create", "call", "--member", "alice", "--member", "bob", "--reason",
+            "demo", "--dir", &server,
+        ])?;
+        let mut prints = Vec::new();
+        for name in ["alice", "bob"] {
+            let held = self.wait_status(name, "holds the key", |status| {
+                status["groups"]
+                    .as_array()
+                    .is_some_and(|groups| !groups.is_empty())
+            })?;
+            prints.push(held["groups"][0]["fingerprint"].clone());
+        }
+        let keydist_bytes = self.newest(|body| matches!(body, Body::KeyDist(_)))?.len();
+        let heard = wait_for("Carol hears the KEYDIST", PATIENCE, || {
+            let why = self.why("carol", "not_addressed")?;
+            Ok((why > 0).then_some(why))
+        })?;
+        let carol = self.status("carol")?;
+        let alike = prints[0] == prints[1];
+        let figures = json!({
+            "keydist_bytes": keydist_bytes,
+            "recipients": 2,
+            "fingerprints_equal": alike,
+            "carol_heard": heard,
+            "carol_keys": carol["groups"].as_array().map_or(0, Vec::len),
+        });
+        Ok(Told::new(
+            format!(
+                "one KEYDIST of {keydist_bytes} octets: alice and bob hold the same key ({}); carol \
+                 heard it {heard} times and holds none",
+                prints[0].as_str().unwrap_or("?")
+            ),
+            figures,
+        )
+        .must(alike, "alice and bob hold different keys")
+        .must(keydist_bytes <= 365, "the KEYDIST is larger than 365 octets")
+        .must(carol["groups"] == carol_before["groups"], "carol's keys changed"))
+    }
+
+    /// A call with real speech; renewed by command in the middle, without a gap.
+    pub(super) fn call_and_renew(&mut self) -> anyhow::Result<(Told, Told)> {
+        let server = self.path("server");
+        self.start_receiver("bob")?;
+        self.start_sender()?;
+        let before = self.generation("bob")?;
+        let sender = self.speak(0)?;
+        let tool = sender.name();
+        std::thread::sleep(Duration::from_millis(1500));
+        self.keyfall.ask(&[
+            "admin", "renew", "--group", "call", "--reason", "demo", "--dir", &server,
+        ])?;
+        sender.finish()?;
+        self.wait_status("alice", "sends under the new generation", |status| {
+            status["groups"][0]["sending"].as_u64() == Some(before + 1)
+        })?;
+        settle();
+        let call = Call::of(&self.bob_hears.take());
+        let heard = Speech::from_payloads(call.payloads());
+        std::fs::write(self.dir.join("bob-heard.wav"), heard.to_wav())?;
+        let differing = self.speech.differing(&heard);
+        let sent = self.relay_packets("alice", "send")?;
+        let lost = sent.saturating_sub(call.count() as u64);
+
+        let air = self.eavesdropper.take();
+        std::fs::write(
+            self.dir.join("air.wav"),
+            Speech::from_payloads(air.iter().map(|packet| packet.get(12..).unwrap_or(&[])))
+                .to_wav(),
+        )?;
+        let traces = self.speech.traces();
+        let leaked = air
+            .iter()
+            .filter(|packet| contains_any(packet, &traces))
+            .count();
+        let plain = self.speech_in_clear(&call);
+        let (refused, carol_ok) = self.keyfall.try_ask(&[
+            "media",
+            "receive",
+            "--dir",
+            &self.path("carol"),
+            "--group",
+            GROUP,
+            "--from",
+            &self.air.media.to_string(),
+            "--if",
+            "127.0.0.1",
+            "--rtp",
+            "127.0.0.1:9",
+        ])?;
+        let generations: Vec<u8> = air
+            .iter()
+            .filter_map(|packet| tag_generation(packet))
+            .collect();
+        let switched = generations
+            .windows(2)
+            .filter(|two| two[0] != two[1])
+            .count();
+        let renew_bytes = self.newest(|body| matches!(body, Body::Renew(_)))?.len();
+
+        let seconds = self.speech.len() as f64 / 8000.0;
+        let called = Told::new(
+            format!(
+                "{seconds:.1} s of speech by {tool}: {} packets, {lost} lost, {differing} of {} \
+                 samples differ at bob; on the air {} packets with {leaked} traces of speech; carol: {}",
+                call.count(),
+                self.speech.len(),
+                air.len(),
+                refused["code"].as_str().unwrap_or("not refused"),
+            ),
+            json!({
+                "sent_by": tool,
+                "packets": call.count(),
+                "packets_lost": lost,
+                "audio_samples": heard.len(),
+                "audio_samples_differing": differing,
+                "eavesdropper_packets": air.len(),
+                "eavesdropper_packets_with_speech": leaked,
+                "carol_packets_opened": u8::from(carol_ok),
+            }),
+        )
+        .must(differing == 0, "bob did not hear what alice said")
+        .must(lost == 0, "packets were lost")
+        .must(call.count() > 0 && air.len() >= call.count(), "the eavesdropper heard nothing")
+        .must(plain > 0, "the search for speech finds none even in the clear")
+        .must(leaked == 0, "speech is on the air in clear")
+        .must(!carol_ok, "carol could receive");
+        let after = self.generation("bob")?;
+        let renewed = Told::new(
+            format!(
+                "one RENEW of {renew_bytes} octets, whatever the group's size: generation {before} → \
+                 {after} in mid-call, {lost} packets lost"
+            ),
+            json!({
+                "renew_bytes": renew_bytes,
+                "from": before,
+                "to": after,
+                "packets_lost": lost,
+                "switches_on_air": switched,
+            }),
+        )
+        .must(renew_bytes <= 170, "the RENEW is larger than 170 octets")
+        .must(after == before + 1, "bob did not renew")
+        .must(switched == 1, "the call did not change its key exactly once");
+        Ok((called, renewed))
+    }
+
+    /// Bob's radio fails, a renewal passes him by; the first packet of the next call sets him right.
+    pub(super) fn miss_and_catch_up(&mut self) -> anyhow::Result<Told> {
+        let server = self.path("server");
+        let before = self.generation("bob")?;
+        self.radio.as_mut().context("no radio")?.cut("bob")?;
+        self.keyfall.ask(&[
+            "admin", "renew", "--group", "call", "--reason", "demo", "--dir", &server,
+        ])?;
+        self.wait_status("alice", "sends under the new generation", |status| {
+            status["groups"][0]["sending"].as_u64() == Some(before + 1)
+        })?;
+        let missed = self.generation("bob")?;
+        Ok(Told::new(
+            format!(
+                "bob's radio fails: alice renews to {}, bob stays at {missed}",
+                before + 1
+            ),
+            json!({"alice": before + 1, "bob": missed}),
+        )
+        .must(missed == before, "bob heard what he should have missed"))
+    }
+
+    /// The second call: gap sync by its first packet, a re-derivation and a late joiner in the
+    /// middle.
+    pub(super) fn second_call(&mut self) -> anyhow::Result<(Told, Told, Told)> {
+        let server = self.path("server");
+        let before = self.generation("bob")?;
+        self.restart_sender()?;
+        let sender = self.speak(LATE_SEQUENCE)?;
+        wait_for("bob hears the call", PATIENCE, || {
+            Ok((self.bob_hears.count() > 0).then_some(()))
+        })?;
+        let caught = self.wait_status("bob", "follows", |status| {
+            status["groups"][0]["generation"].as_u64() > Some(before)
+        })?;
+        let caught_up_to = caught["groups"][0]["generation"].as_u64().unwrap_or(0);
+
+        self.radio.as_mut().context("no radio")?.join("bob")?;
+
+        // Dave joins while they talk: one renewal closes the past, one KEYDIST names him.
+        let began = Instant::now();
+        self.keyfall.ask(&[
+            "admin", "group", "add", "call", "dave", "--reason", "demo", "--dir", &server,
+        ])?;
+        self.wait_status("dave", "holds the key", |status| {
+            status["groups"]
+                .as_array()
+                .is_some_and(|groups| !groups.is_empty())
+        })?;
+        let keyed = began.elapsed();
+        // What was sent before the renewal stays closed to him.
+        self.wait_status("alice", "sends what dave may hear", |status| {
+            status["groups"][0]["sending"].as_u64() == Some(caught_up_to + 1)
+        })?;
+        self.start_receiver("dave")?;
+        wait_for("dave hears the call", PATIENCE, || {
+            Ok((self.dave_hears.count() > 0).then_some(()))
+        })?;
+        sender.finish()?;
+        settle();
+
+        let bob = Call::of(&self.bob_hears.take());
+        let bob_heard = Speech::from_payloads(bob.payloads());
+        let differing = self.speech.differing(&bob_heard);
+        let sent = self.relay_packets("alice", "send")?;
+        let lost = sent.saturating_sub(bob.count() as u64);
+        let gap_first = bob.first() == Some(LATE_SEQUENCE);
+        let caught = Told::new(
+            format!(
+                "bob follows from the traffic: generation {before} → {caught_up_to} by its first \
+                 packet; {lost} packets lost, {differing} samples differ"
+            ),
+            json!({
+                "from": before,
+                "to": caught_up_to,
+                "packets_lost": lost,
+                "audio_samples_differing": differing,
+                "first_packet_decrypted": gap_first,
+            }),
+        )
+        .must(caught_up_to == before + 1, "bob did not catch up")
+        .must(gap_first, "bob's first packet was not delivered")
+        .must(lost == 0 && differing == 0, "bob lost speech");
+
+        let air = self.eavesdropper.take();
+        let stretches: Vec<u16> = air.iter().filter_map(|packet| stretch(packet)).collect();
+        let rederived = stretches.windows(2).filter(|two| two[0] != two[1]).count();
+        let rederive = Told::new(
+            format!(
+                "a fresh session key after every {REDERIVE} packets: n {} → {} in mid-call, {lost} \
+                 packets lost",
+                stretches.first().unwrap_or(&0),
+                stretches.last().unwrap_or(&0),
+            ),
+            json!({"rederivations": rederived, "packets_lost": lost}),
+        )
+        .must(rederived == 1, "the call did not cross a re-derivation");
+
+        let dave = Call::of(&self.dave_hears.take());
+        let dave_heard = Speech::from_payloads(dave.payloads());
+        std::fs::write(self.dir.join("dave-heard.wav"), dave_heard.to_wav())?;
+        let tail = self.speech.tail_heard(&dave_heard);
+        let first = self.first_packet_opened("dave")?;
+        let joined = Told::new(
+            format!(
+                "dave joins in mid-call: keyed in {} ms, his first packet decrypts, he hears the last \
+                 {:.1} s sample for sample",
+                keyed.as_millis(),
+                tail as f64 / 8000.0,
+            ),
+            json!({
+                "first_packet_decrypted": first,
+                "milliseconds_to_key": u64::try_from(keyed.as_millis()).unwrap_or(u64::MAX),
+                "audio_samples": tail,
+                "packets_missing_after_the_first": dave.lost_between(),
+            }),
+        )
+        .must(first, "dave's first packet did not open")
+        .must(tail > 0, "what dave heard is not the end of what was said")
+        .must(dave.lost_between() == 0, "dave lost packets after his first");
+        Ok((caught, rederive, joined))
+    }
+
+    /// All frames, packages with codes, and what the terminals say of themselves: for other
+    /// people's programs (interop/python).
+    pub(super) fn capture(&self) -> anyhow::Result<Value> {
+        let hex = |octets: &[u8]| {
+            octets
+                .iter()
+                .map(|o| format!("{o:02x}"))
+                .collect::<String>()
+        };
+        let frames: Vec<String> = self.frames.all().iter().map(|frame| hex(frame)).collect();
+        let mut packages = Vec::new();
+        let mut status = Map::new();
+        for name in CAST {
+            let package = std::fs::read(self.dir.join(format!("{name}.enrol")))?;
+            let code = self.codes.get(name);
+            packages.push(json!({"name": name, "package_hex": hex(&package), "code": code}));
+            status.insert(name.to_owned(), self.status(name)?);
+        }
+        Ok(json!({"packages": packages, "frames": frames, "status": status}))
+    }
+
+    fn start(&mut self, name: &str, words: &[&str]) -> anyhow::Result<()> {
+        let running = self.keyfall.start(name, words)?;
+        self.running.insert(name.to_owned(), running);
+        Ok(())
+    }
+
+    fn run_terminal(&mut self, name: &'static str) -> anyhow::Result<()> {
+        let carrier = self
+            .air
+            .terminals
+            .get(name)
+            .context("no such terminal")?
+            .to_string();
+        self.start(
+            name,
+            &["terminal", "run", &self.path(name), "--carrier", &carrier],
+        )
+    }
+
+    fn start_receiver(&mut self, name: &str) -> anyhow::Result<()> {
+        let listens = if name == "dave" {
+            self.dave_listens
+        } else {
+            self.bob_listens
+        };
+        let words = [
+            "media",
+            "receive",
+            "--dir",
+            &self.path(name),
+            "--group",
+            GROUP,
+            "--from",
+            &self.air.media.to_string(),
+            "--if",
+            "127.0.0.1",
+            "--rtp",
+            &listens.to_string(),
+            "--rederive-after",
+            REDERIVE,
+        ];
+        self.start(&format!("{name}-receives"), &words)?;
+        self.wait_relay(name, "receive")
+    }
+
+    fn start_sender(&mut self) -> anyhow::Result<()> {
+        let words = [
+            "media",
+            "send",
+            "--dir",
+            &self.path("alice"),
+            "--group",
+            GROUP,
+            "--rtp",
+            &self.alice_takes.to_string(),
+            "--to",
+            &self.air.media.to_string(),
+            "--if",
+            "127.0.0.1",
+            "--rederive-after",
+            REDERIVE,
+        ];
+        self.start("alice-sends", &words)?;
+        self.wait_relay("alice", "send")
+    }
+
+    /// A new call is a new session.
+    fn restart_sender(&mut self) -> anyhow::Result<()> {
+        if let Some(running) = self.running.remove("alice-sends") {
+            running.interrupt();
+        }
+        self.wait_status("alice", "has ended its first call", |status| {
+            status["relays"].as_array().is_some_and(Vec::is_empty)
+        })?;
+        self.start_sender()
+    }
+
+    fn speak(&self, first: u16) -> anyhow::Result<Sender> {
+        Sender::start(
+            &self.dir.join("said.wav"),
+            &self.speech,
+            self.alice_takes,
+            first,
+        )
+    }
+
+    fn wait_relay(&mut self, name: &str, direction: &str) -> anyhow::Result<()> {
+        self.wait_status(name, "relays", |status| {
+            relay(status, direction)
+                .is_some_and(|relay| direction == "receive" || !relay["session"].is_null())
+        })
+        .map(|_| ())
+    }
+
+    fn wait_status(
+        &mut self,
+        name: &str,
+        what: &str,
+        done: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            for running in self.running.values_mut() {
+                running.still_there()?;
+            }
+            let status = self.status(name)?;
+            if done(&status) {
+                return Ok(status);
+            }
+            ensure!(
+                Instant::now() < until,
+                "{name} {what}: not within {} s",
+                PATIENCE.as_secs()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn status(&self, name: &str) -> anyhow::Result<Value> {
+        self.keyfall.ask(&["terminal", "status", &self.path(name)])
+    }
+
+    fn generation(&self, name: &str) -> anyhow::Result<u64> {
+        self.status(name)?["groups"][0]["generation"]
+            .as_u64()
+            .context("no key is held")
+    }
+
+    fn why(&self, name: &str, reason: &str) -> anyhow::Result<u64> {
+        let why = self.keyfall.ask(&["terminal", "why", &self.path(name)])?;
+        let reasons = why["reasons"]
+            .as_array()
+            .context("no reasons in the answer")?;
+        let found = reasons.iter().find(|entry| entry["reason"] == reason);
+        Ok(found.and_then(|entry| entry["count"].as_u64()).unwrap_or(0))
+    }
+
+    fn relay_packets(&self, name: &str, direction: &str) -> anyhow::Result<u64> {
+        let status = self.status(name)?;
+        relay(&status, direction)
+            .and_then(|relay| relay["packets"].as_u64())
+            .context("no relay")
+    }
+
+    fn first_packet_opened(&self, name: &str) -> anyhow::Result<bool> {
+        let status = self.status(name)?;
+        let relay = relay(&status, "receive").context("no relay")?;
+        Ok(relay["first_packet_opened"] == true)
+    }
+
+    /// How many packets of the call, as Bob's application got them, hold traces of speech: the
+    /// search finds what is there.
+    fn speech_in_clear(&self, call: &Call) -> usize {
+        let traces = self.speech.traces();
+        call.payloads()
+            .filter(|payload| contains_any(payload, &traces))
+            .count()
+    }
+
+    /// The newest frame of a type, as the server sent it.
+    fn newest(&self, wanted: impl Fn(&Body) -> bool) -> anyhow::Result<Vec<u8>> {
+        self.frames
+            .all()
+            .into_iter()
+            .rev()
+            .find(|frame| {
+                Unverified::decode(frame).is_ok_and(|read| {
+                    let fleet = read.command().target == keyfall_protocol::command::Target::All;
+                    wanted(&read.command().body) && !fleet
+                })
+            })
+            .context("no such frame was sent")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
+    }
+}
+
+impl Air {
+    fn free() -> anyhow::Result<Self> {
+        // The process id keeps two demos on one machine apart.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let group = |third: u8| std::net::Ipv4Addr::new(239, 192 + high % 32, third, low);
+        let address = |third: u8| -> anyhow::Result<CarrierAddress> {
+            let group = std::net::SocketAddrV4::new(group(third), free_pair()?);
+            Ok(CarrierAddress::new(group, LOOPBACK, 0)?)
+        };
+        let mut terminals = BTreeMap::new();
+        for (name, third) in CAST.into_iter().zip(2..) {
+            terminals.insert(name, address(third)?);
+        }
+        let media = SocketAddr::from((group(1), free_pair()?));
+        Ok(Self {
+            server: address(0)?,
+            terminals,
+            media,
+        })
+    }
+}
+
+/// A UDP port that is free together with the next one, for RTP and RTCP.
+fn free_pair() -> anyhow::Result<u16> {
+    for _ in 0..100 {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("no free port")?;
+        let port = socket
+            .local_addr()
+            .context("a bound socket has an address")?
+            .port();
+        let next = port.checked_add(1).filter(|_| port.is_multiple_of(2));
+        if next.is_some_and(|next| std::net::UdpSocket::bind(("127.0.0.1", next)).is_ok()) {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no pair of free ports on 127.0.0.1")
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((LOOPBACK, port))
+}
+
+fn v4(address: SocketAddr) -> anyhow::Result<std::net::SocketAddrV4> {
+    match address {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => anyhow::bail!("the demo uses IPv4"),
+    }
+}
+
+fn relay<'s>(status: &'s Value, direction: &str) -> Option<&'s Value> {
+    status["relays"]
+        .as_array()?
+        .iter()
+        .find(|relay| relay["direction"] == direction)
+}
+
+fn contains_any(packet: &[u8], traces: &[[u8; 16]]) -> bool {
+    let pieces: std::collections::HashSet<&[u8]> = packet.windows(16).collect();
+    traces.iter().any(|trace| pieces.contains(&trace[..]))
+}
+
+/// The generation modulo 256 in a packet's MKI: third of its last fourteen octets.
+fn tag_generation(packet: &[u8]) -> Option<u8> {
+    packet
+        .len()
+        .checked_sub(12)
+        .and_then(|at| packet.get(at))
+        .copied()
+}
+
+/// n: the last two octets of the MKI.
+fn stretch(packet: &[u8]) -> Option<u16> {
+    packet
+        .last_chunk()
+        .map(|&octets| u16::from_be_bytes(octets))
+}
+
+/// Lets the last packets arrive.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+const LOOPBACK: std::net::Ipv4Addr = std::net::Ipv4Addr::LOCALHOST;
