@@ -43,11 +43,13 @@ impl Trial {
 
 impl Terminal {
     /// The key to send with in `group`: stored, active, inside its lease. `None` where the group
-    /// is not held or waits for a newer epoch.
+    /// is not held or waits for a newer epoch, and before the first beacon since power-on, because
+    /// the lease cannot be judged without (FORMATS section 10, KR-021).
     #[must_use]
     pub fn send_key(&self, group: GroupNumber) -> Option<&MasterKey> {
         let group = self.groups.get(&group)?;
-        if group.lease_is_over(self.time()) {
+        let now = self.time()?;
+        if group.lease_is_over(Some(now)) {
             None
         } else {
             group.sending_key()
@@ -59,6 +61,7 @@ impl Terminal {
     pub fn why_not_sending(&self, group: GroupNumber) -> DropReason {
         match self.groups.get(&group) {
             None => DropReason::NotHeld,
+            Some(_) if self.time().is_none() => DropReason::NoBeacon,
             Some(group) if group.lease_is_over(self.time()) => DropReason::LeaseOver,
             Some(group) if group.announced.is_some() => DropReason::NewerEpoch,
             Some(_) => DropReason::NotActive,

@@ -188,9 +188,6 @@ impl SendRelay {
             Port::Rtcp => rtcp_ssrc(packet),
         };
         let ssrc = ssrc.map_err(|_| Stopped::Dropped(DropReason::NotMedia))?;
-        if terminal.time().is_none() {
-            return Err(Stopped::Dropped(DropReason::NoBeacon));
-        }
         let Some(key) = terminal.send_key(self.group) else {
             return Err(Stopped::Dropped(terminal.why_not_sending(self.group)));
         };
