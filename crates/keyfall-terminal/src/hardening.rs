@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::io;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroize;
 
 /// Forbids core dumps, and memory access to other processes of the same user. Called once, before
@@ -11,26 +12,13 @@ use zeroize::Zeroize;
 /// # Errors
 /// What the operating system says; keys are then as safe as without it, and the caller decides.
 pub fn keep_memory_private() -> io::Result<()> {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
     };
-    #[expect(
-        unsafe_code,
-        reason = "two system calls that take no pointer but to `none`"
-    )]
-    // SAFETY: `none` lives through the call; PR_SET_DUMPABLE takes numbers only.
-    let (limited, private) = unsafe {
-        (
-            libc::setrlimit(libc::RLIMIT_CORE, &raw const none),
-            libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0),
-        )
-    };
-    if limited == 0 && private == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    setrlimit(Resource::Core, none)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// Overwrites 32 KiB of the stack below the caller, where keys that were moved or derived may have

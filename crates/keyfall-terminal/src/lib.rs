@@ -13,6 +13,8 @@
 //! | `enrolment`, `stored` | what is done while no process runs the terminal |
 //! | `status`, `inspection` | what people are shown |
 
+#![forbid(unsafe_code)]
+
 mod committing;
 mod control;
 mod driver;

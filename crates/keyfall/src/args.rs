@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::explain::{self, Code};
 use crate::output::{Failure, Output};
-use crate::{demo, inspect, media, terminal};
+use crate::{admin, demo, inspect, media, server, terminal};
 
 /// Keeps a fleet of terminals able to talk in secret, and keeps a lost terminal out.
 #[derive(Parser, Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Server(server::ServerArgs),
+    Admin(admin::AdminArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     DemoRadio(demo::lossy::LossyArgs),
@@ -40,11 +42,11 @@ pub(crate) enum Command {
 pub(crate) fn parse() -> Result<Args, ExitCode> {
     Args::try_parse().map_err(|error| {
         let output = Output::new(std::env::args_os().any(|arg| arg == "--json"));
-        let shown = match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                output.text(&error.render().to_string())
-            }
-            _ => Err(Failure::new(Code::BadArguments, sentence_of(&error))),
+        let asked = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
+        let shown = if asked.contains(&error.kind()) {
+            output.text(&error.render().to_string())
+        } else {
+            Err(Failure::new(Code::BadArguments, sentence_of(&error)))
         };
         output.end(shown)
     })

@@ -33,22 +33,18 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) async fn connect(dir: &Path) -> Result<Self, Failure> {
         let socket = keyfall_terminal::socket_path(dir);
-        let stream = UnixStream::connect(&socket)
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    let sentence = format!(
-                        "no terminal runs in {}: start it with `keyfall terminal run {}`",
-                        dir.display(),
-                        dir.display()
-                    );
-                    Failure::new(Code::TerminalNotRunning, sentence)
-                }
-                _ => {
-                    let sentence = format!("cannot reach {}: {error}", socket.display());
-                    Failure::new(Code::ControlSocket, sentence)
-                }
-            })?;
+        let stream = UnixStream::connect(&socket).await.map_err(|error| {
+            let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+            if nobody.contains(&error.kind()) {
+                let dir = dir.display();
+                let sentence = format!(
+                    "no terminal runs in {dir}: start it with `keyfall terminal run {dir}`"
+                );
+                return Failure::new(Code::TerminalNotRunning, sentence);
+            }
+            let sentence = format!("cannot reach {}: {error}", socket.display());
+            Failure::new(Code::ControlSocket, sentence)
+        })?;
         let (read, to) = stream.into_split();
         Ok(Self {
             from: BufReader::new(read),
@@ -106,8 +102,7 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
 }
 
 /// The terminal answered something else than what was asked.
-pub(crate) fn unexpected(answer: &Answer) -> Failure {
-    tracing::debug!(?answer, "an answer that does not fit");
+pub(crate) fn unexpected() -> Failure {
     broken("it answers something else")
 }
 

@@ -134,7 +134,7 @@ codes! {
     BadPackage, "KF-3103", Failed,
         "The file is not an enrolment package, it is damaged, or its KEYSET is not signed by its root.",
         "Fetch it again; if that does not help, have a new one made with `keyfall admin terminal add`.";
-    WrongCode, "KF-3104", Locked,
+    PackageSealed, "KF-3104", Locked,
         "The package does not open: the code is missing or wrong, or it was sealed to another terminal's request key.",
         "Look at the code, which is shown apart from the package; or have a package made for the key that `keyfall terminal enrol DIR --request` shows.";
     PackageExpired, "KF-3105", Refused,

@@ -132,10 +132,11 @@ impl Keys {
             Self::Stored(terminal) => keyfall_terminal::inspect(terminal, &octets, stretch)
                 .map_err(|sentence| Failure::new(Code::BadInput, sentence)),
             Self::Running(dir) => {
-                match control_client::ask(dir, &Request::Inspect { octets, stretch })? {
-                    Answer::Inspected(inspected) => Ok(inspected),
-                    other => Err(control_client::unexpected(&other)),
-                }
+                let request = Request::Inspect { octets, stretch };
+                let Answer::Inspected(inspected) = control_client::ask(dir, &request)? else {
+                    return Err(control_client::unexpected());
+                };
+                Ok(inspected)
             }
         }
     }

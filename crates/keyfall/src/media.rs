@@ -161,10 +161,11 @@ pub(crate) fn run(args: MediaArgs, output: &Output) -> Result<(), Failure> {
         Verb::Params(args) => params(&args, output),
         Verb::Stop(args) => {
             let request = Request::MediaStop { relay: args.relay };
-            match control_client::ask(&args.running.resolve()?, &request)? {
-                Answer::Stopped(status) => output.result(&status, relay_for_people),
-                other => Err(control_client::unexpected(&other)),
-            }
+            let dir = args.running.resolve()?;
+            let Answer::Stopped(status) = control_client::ask(&dir, &request)? else {
+                return Err(control_client::unexpected());
+            };
+            output.result(&status, relay_for_people)
         }
     }
 }
@@ -232,7 +233,11 @@ fn relay_in_front(running: &Running, request: &Request, output: &Output) -> Resu
                 // In front, the last figures are the result.
                 Answer::Ended(status) => return output.result(&status, relay_for_people),
                 Answer::Stopped(_) => {}
-                other => return Err(control_client::unexpected(&other)),
+                Answer::Status(_)
+                | Answer::Why(_)
+                | Answer::Params(_)
+                | Answer::Inspected(_)
+                | Answer::Error(_) => return Err(control_client::unexpected()),
             }
         }
     })
@@ -265,15 +270,15 @@ impl Told {
 
 fn params(args: &ParamsArgs, output: &Output) -> Result<(), Failure> {
     let request = Request::MediaParams { relay: args.relay };
-    match control_client::ask(&args.running.resolve()?, &request)? {
-        Answer::Params(params) if params.policies.is_empty() => {
-            let sentence = "nothing is being sent: begin with `keyfall media send`, and let the \
-                            application send its first packet";
-            Err(Failure::new(Code::NoSuchRelay, sentence))
-        }
-        Answer::Params(params) => output.result(&params, params_for_people),
-        other => Err(control_client::unexpected(&other)),
+    let Answer::Params(params) = control_client::ask(&args.running.resolve()?, &request)? else {
+        return Err(control_client::unexpected());
+    };
+    if params.policies.is_empty() {
+        let sentence = "nothing is being sent: begin with `keyfall media send`, and let the \
+                        application send its first packet";
+        return Err(Failure::new(Code::NoSuchRelay, sentence));
     }
+    output.result(&params, params_for_people)
 }
 
 fn params_for_people(params: &MediaParams) -> String {

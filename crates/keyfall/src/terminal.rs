@@ -258,7 +258,7 @@ fn parse_code(typed: &str) -> Result<EnrolmentCode, Failure> {
     EnrolmentCode::parse(typed.trim()).ok_or_else(|| {
         let sentence = "a code is sixteen letters and digits, as it was shown when the package \
                         was made";
-        Failure::new(Code::WrongCode, sentence)
+        Failure::new(Code::PackageSealed, sentence)
     })
 }
 
@@ -266,7 +266,7 @@ fn ask_code() -> Result<EnrolmentCode, Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         let sentence = "the package is sealed under a code: give it with --code";
-        return Err(Failure::new(Code::WrongCode, sentence));
+        return Err(Failure::new(Code::PackageSealed, sentence));
     }
     let mut typed = Zeroizing::new(String::with_capacity(64));
     let asked = write!(std::io::stderr(), "Code of the package: ")
@@ -285,16 +285,16 @@ fn enrolment_failure(error: &EnrolmentError) -> Failure {
                 ": fetch it again, it may not have come over whole",
             ),
             PackageError::WrongKey => (
-                Code::WrongCode,
+                Code::PackageSealed,
                 ": ask for one made for the key that --request shows",
             ),
             PackageError::WrongCode => (
-                Code::WrongCode,
+                Code::PackageSealed,
                 ": look at the code again, it came apart from the package",
             ),
-            PackageError::CodeNeeded => (Code::WrongCode, " with --code"),
+            PackageError::CodeNeeded => (Code::PackageSealed, " with --code"),
             PackageError::RequestKeyNeeded => (
-                Code::WrongCode,
+                Code::PackageSealed,
                 ": enrol in the directory where --request made the key",
             ),
             PackageError::KeySetNotSigned => (Code::BadPackage, ": ask the server for a new one"),
@@ -372,10 +372,10 @@ fn status(dir: &Path, output: &Output) -> Result<(), Failure> {
     let status = match keyfall_terminal::restore(dir) {
         Ok(terminal) => keyfall_terminal::status(&terminal),
         Err(StoredError::Store(KeyStoreError::Locked { .. })) => {
-            match control_client::ask(dir, &Request::Status {})? {
-                Answer::Status(status) => *status,
-                other => return Err(control_client::unexpected(&other)),
-            }
+            let Answer::Status(status) = control_client::ask(dir, &Request::Status {})? else {
+                return Err(control_client::unexpected());
+            };
+            *status
         }
         Err(error) => return Err(stored_failure(&error)),
     };
@@ -455,9 +455,8 @@ fn group_for_people(group: &GroupStatus) -> String {
 }
 
 fn why(dir: &Path, output: &Output) -> Result<(), Failure> {
-    let why = match control_client::ask(dir, &Request::Why {})? {
-        Answer::Why(why) => why,
-        other => return Err(control_client::unexpected(&other)),
+    let Answer::Why(why) = control_client::ask(dir, &Request::Why {})? else {
+        return Err(control_client::unexpected());
     };
     output.result(&why, why_for_people)
 }

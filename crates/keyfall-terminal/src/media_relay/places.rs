@@ -163,17 +163,15 @@ fn cannot_listen(
     interface: Option<Ipv4Addr>,
     error: &io::Error,
 ) -> ControlError {
-    let sentence = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("another program listens on {address} already: end it or choose another port")
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("{address} is no address of this machine: choose one that `ip address` shows")
-        }
-        _ => match interface.filter(|_| address.ip().is_multicast()) {
-            Some(interface) => format!("cannot join {address} by {interface}: {error}"),
-            None => format!("cannot listen on {address}: {error}"),
-        },
+    let kind = error.kind();
+    let sentence = if kind == io::ErrorKind::AddrInUse {
+        format!("another program listens on {address} already: end it or choose another port")
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        format!("{address} is no address of this machine: choose one that `ip address` shows")
+    } else if let Some(interface) = interface.filter(|_| address.ip().is_multicast()) {
+        format!("cannot join {address} by {interface}: {error}")
+    } else {
+        format!("cannot listen on {address}: {error}")
     };
     refused(Refusal::Address, sentence)
 }

@@ -192,7 +192,8 @@ impl Heard {
             terminal.count_drop(reason);
         }
         if !matches!(opened, Err(Dropped::Here(DropReason::OwnPacket))) {
-            relay.first_packet_opened.get_or_insert(opened.is_ok());
+            let opens = opened.is_ok();
+            relay.first_packet_opened.get_or_insert(opens);
         }
         match opened {
             Err(Dropped::Here(reason) | Dropped::ByMachine(reason)) => {

@@ -1,0 +1,98 @@
+//! Enrolment: what is refused changes nothing.
+
+use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, parse_request, request_text};
+use keyfall_terminal::key_store::KeyStoreError;
+use keyfall_terminal::{EnrolmentError, OsRandom, enrol, request, restore};
+
+use crate::fleet::{Carrier, Fleet};
+
+///
+#[test]
+fn package_opens_under_its_code_once() {
+    let fleet = Fleet::new();
+    let carrier = Carrier::new();
+    let dirs = tempfile::tempdir().unwrap();
+    let dir = dirs.path().join("alice");
+    let code = EnrolmentCode::random(&mut OsRandom);
+    let package = fleet
+        .package(1, &carrier.address)
+        .seal_under(&code, &mut OsRandom);
+
+    let needed = enrol(&dir, &package, None);
+    assert!(matches!(
+        needed,
+        Err(EnrolmentError::Package(PackageError::CodeNeeded))
+    ));
+    let other = EnrolmentCode::random(&mut OsRandom);
+    let wrong = enrol(&dir, &package, Some(&other));
+    assert!(matches!(
+        wrong,
+        Err(EnrolmentError::Package(PackageError::WrongCode))
+    ));
+    for end in [0, 1, package.len() / 2, package.len() - 1] {
+        let cut = enrol(&dir, &package[..end], Some(&code));
+        assert!(matches!(cut, Err(EnrolmentError::Package(_))), "{end}");
+    }
+    assert!(!dir.exists(), "a refused import leaves nothing");
+
+    let done = enrol(&dir, &package, Some(&code)).unwrap();
+    assert_eq!(done.terminal.identity().number.get(), 1);
+    let again = enrol(&dir, &package, Some(&code));
+    assert!(matches!(
+        again,
+        Err(EnrolmentError::Store(KeyStoreError::AlreadyExists { .. }))
+    ));
+    assert_eq!(restore(&dir).unwrap().identity().name, "terminal-1");
+}
+
+#[test]
+fn package_for_a_request_key_opens_where_the_key_is_and_the_key_goes() {
+    let fleet = Fleet::new();
+    let carrier = Carrier::new();
+    let dirs = tempfile::tempdir().unwrap();
+    let (dir, elsewhere) = (dirs.path().join("alice"), dirs.path().join("mallory"));
+    let key = request(&dir).unwrap();
+    assert_eq!(
+        request(&dir).unwrap(),
+        key,
+        "asking again shows the same key"
+    );
+    let key = parse_request(&request_text(&key)).unwrap();
+    let package = fleet
+        .package(1, &carrier.address)
+        .seal_to(&key, &mut OsRandom)
+        .unwrap();
+
+    let without = enrol(&elsewhere, &package, None);
+    let needed = Err(EnrolmentError::Package(PackageError::RequestKeyNeeded));
+    assert_eq!(
+        format!("{without:?}"),
+        format!("{needed:?}", needed = needed as Result<(), _>)
+    );
+    request(&elsewhere).unwrap();
+    let others = enrol(&elsewhere, &package, None);
+    assert!(matches!(
+        others,
+        Err(EnrolmentError::Package(PackageError::WrongKey))
+    ));
+
+    enrol(&dir, &package, None).unwrap();
+    assert!(!dir.join("request-key").exists());
+    assert!(matches!(request(&dir), Err(EnrolmentError::Store(_))));
+}
+
+#[test]
+fn package_past_its_end_is_refused() {
+    let fleet = Fleet::new();
+    let carrier = Carrier::new();
+    let dirs = tempfile::tempdir().unwrap();
+    let code = EnrolmentCode::random(&mut OsRandom);
+    let mut package = fleet.package(1, &carrier.address);
+    package.issued_at = keyfall_protocol::ids::UnixSeconds::new(fleet.now.get() - 7200);
+    package.expires = keyfall_protocol::ids::UnixSeconds::new(fleet.now.get() - 3600);
+    let sealed = package.seal_under(&code, &mut OsRandom);
+    let dir = dirs.path().join("alice");
+    let refused = enrol(&dir, &sealed, Some(&code));
+    assert!(matches!(refused, Err(EnrolmentError::Expired { .. })));
+    assert!(!dir.exists());
+}

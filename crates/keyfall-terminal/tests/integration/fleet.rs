@@ -1,0 +1,199 @@
+//! The server's side: keys, packages, and signed frames sent on a carrier for each terminal.
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keyfall_carrier::{CarrierAddress, MulticastSender};
+use keyfall_protocol::command::{
+    Body, Command, KeyDist, KeyDistContents, KeySet, Limits, ListedKey, Renew, RenewEntry,
+    SignerClass, SigningKey, Target, Time,
+};
+use keyfall_protocol::enrolment::{EnrolmentCode, EnrolmentPackage, Identity};
+use keyfall_protocol::ids::{
+    Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
+};
+use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
+use keyfall_protocol::schedule::{FleetSchedule, Schedule};
+use keyfall_terminal::OsRandom;
+
+pub(crate) const GROUP: u32 = 7;
+
+pub(crate) struct Fleet {
+    root: SigningKey,
+    beat: SigningKey,
+    keys: SigningKey,
+    pub(crate) now: UnixSeconds,
+    sequence: Cell<u64>,
+}
+
+impl Fleet {
+    pub(crate) fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let signing = |fill| SigningKey::from_seed(secret(fill));
+        Self {
+            root: signing(1),
+            beat: signing(2),
+            keys: signing(3),
+            now: UnixSeconds::new(u32::try_from(since.as_secs()).unwrap()),
+            sequence: Cell::new(1),
+        }
+    }
+
+    pub(crate) fn package(&self, number: u32, carrier: &CarrierAddress) -> EnrolmentPackage {
+        let number = TerminalNumber::new(number).unwrap();
+        EnrolmentPackage {
+            identity: Identity {
+                number,
+                name: format!("terminal-{number}"),
+                fleet: "test".to_owned(),
+                root: self.root.public(),
+                key_set_frame: self.root.sign(&self.command(Body::KeySet(self.key_set()))),
+                streams: vec![STREAM],
+                carriers: vec![carrier.to_string()],
+                keep_time: 60,
+            },
+            obey: ObeyKey::new(number, secret(40)),
+            wrap: wrap(number),
+            issued_at: self.now,
+            expires: self.now.plus(3600),
+        }
+    }
+
+    /// Enrols in `dir`.
+    pub(crate) fn enrol(&self, dir: &Path, number: u32, carrier: &CarrierAddress) {
+        let code = EnrolmentCode::random(&mut OsRandom);
+        let sealed = self
+            .package(number, carrier)
+            .seal_under(&code, &mut OsRandom);
+        keyfall_terminal::enrol(dir, &sealed, Some(&code)).unwrap();
+    }
+
+    pub(crate) fn time(&self) -> Vec<u8> {
+        let seconds = self.now;
+        self.beat.sign(&self.command(Body::Time(Time {
+            seconds,
+            max_error_ms: 100,
+            floors: Vec::new(),
+        })))
+    }
+
+    /// The group's key at `generation` for these terminals.
+    pub(crate) fn key_dist(&self, group: u32, generation: u32, to: &[u32]) -> Vec<u8> {
+        let group = GroupNumber::new(group).unwrap();
+        let key = MasterKey::new(group, epoch(self.now), Generation::ZERO, secret(77));
+        let contents = KeyDistContents {
+            key: key.renew_to(Generation::new(generation).unwrap()),
+            activate_at: self.now,
+            cadence: None,
+            lease_end: Some(self.now.plus(3600)),
+        };
+        let wraps: Vec<_> = to
+            .iter()
+            .map(|&number| wrap(TerminalNumber::new(number).unwrap()))
+            .collect();
+        let key_dist = KeyDist::seal(&contents, wraps.iter(), &mut OsRandom);
+        let mut command = self.command(Body::KeyDist(key_dist));
+        command.target = Target::Handles;
+        self.keys.sign(&command)
+    }
+
+    pub(crate) fn renew(&self, group: u32, generation: u32) -> Vec<u8> {
+        let group = GroupNumber::new(group).unwrap();
+        let entry = RenewEntry {
+            kid: group.master_key_id(),
+            epoch: epoch(self.now),
+            schedule: Schedule {
+                generation: Generation::new(generation).unwrap(),
+                activate_at: self.now,
+                cadence: None,
+            },
+            lease_end: Some(self.now.plus(3600)),
+        };
+        self.beat.sign(&self.command(Body::Renew(Renew {
+            entries: vec![entry],
+        })))
+    }
+
+    fn command(&self, body: Body) -> Command {
+        let sequence = self.sequence.replace(self.sequence.get() + 1);
+        Command {
+            stream: STREAM,
+            sequence: SequenceNumber::new(sequence),
+            issued_at: self.now,
+            not_after: self.now.plus(3600),
+            target: Target::All,
+            body,
+            fleet_generation: Generation::ZERO,
+        }
+    }
+
+    fn key_set(&self) -> KeySet {
+        let listed = |key: &SigningKey, class| ListedKey {
+            public: key.public(),
+            class,
+            not_before: UnixSeconds::new(self.now.get() - 60),
+            expires: self.now.plus(24 * 3600),
+            groups: Vec::new(),
+        };
+        KeySet {
+            version: 1,
+            issued_at: self.now,
+            keys: vec![
+                listed(&self.beat, SignerClass::Beat),
+                listed(&self.keys, SignerClass::Keys),
+            ],
+            fleet_schedule: FleetSchedule {
+                first: Generation::ZERO,
+                from: self.now,
+                period: 3600,
+            },
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A carrier of one terminal, so that a test says who hears what.
+pub(crate) struct Carrier {
+    pub(crate) address: CarrierAddress,
+    sender: MulticastSender,
+}
+
+impl Carrier {
+    pub(crate) fn new() -> Self {
+        let address = CarrierAddress::new(multicast(), Ipv4Addr::LOCALHOST, 0).unwrap();
+        let sender = MulticastSender::open(&address).unwrap();
+        Self { address, sender }
+    }
+
+    pub(crate) fn tell(&self, frame: &[u8]) {
+        self.sender.send(frame).unwrap();
+    }
+}
+
+/// A multicast group of its own, with a free port after it.
+pub(crate) fn multicast() -> SocketAddrV4 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let number = NEXT.fetch_add(2, Ordering::Relaxed);
+    let process = u16::try_from(std::process::id() % 200).unwrap();
+    let [_, low] = process.to_be_bytes();
+    SocketAddrV4::new(Ipv4Addr::new(239, 255, 71, low), 40_000 + number)
+}
+
+fn wrap(number: TerminalNumber) -> WrapKey {
+    let fill = u8::try_from(100 + number.get()).unwrap();
+    WrapKey::new(number, Generation::ZERO, secret(fill))
+}
+
+fn secret(fill: u8) -> Secret<32> {
+    Secret::init_with(|octets| octets.fill(fill))
+}
+
+/// An epoch was born before now.
+fn epoch(now: UnixSeconds) -> KeyEpoch {
+    KeyEpoch::fresh(None, now)
+}
+
+const STREAM: StreamId = StreamId::new([1, 2, 3, 4]);
