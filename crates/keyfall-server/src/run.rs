@@ -40,12 +40,14 @@ pub enum RunError {
     DriverPanicked,
 }
 
-/// Runs the server in `path` until `end`. Everything is stored at every moment; ending only closes.
+/// Runs the server in `path` until `end`; `ready` is called when orders are taken. Everything is
+/// stored at every moment; ending only closes.
 ///
 /// # Errors
 /// [`RunError`].
 pub async fn run(
     path: &Path,
+    ready: impl FnOnce(),
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     let directory = Directory::open(path)?;
@@ -67,6 +69,7 @@ pub async fn run(
     let listener = http::listen(&socket).map_err(io_error)?;
     let driver = driver::start(state, store).map_err(RunError::Thread)?;
     tracing::info!(path = %directory.path().display(), "the server runs");
+    ready();
 
     // The driver ends by itself only where this program is at fault.
     let until = async move {

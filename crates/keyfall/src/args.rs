@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::explain::{self, Code};
 use crate::output::{Failure, Output};
-use crate::{demo, inspect, media, terminal};
+use crate::{admin, demo, inspect, media, server, terminal};
 
 /// Keeps a fleet of terminals able to talk in secret, and keeps a lost terminal out.
 #[derive(Parser, Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Server(server::ServerArgs),
+    Admin(admin::AdminArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     DemoRadio(demo::lossy::LossyArgs),

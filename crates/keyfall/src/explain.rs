@@ -170,6 +170,99 @@ codes! {
     ControlSocket, "KF-3115", Unreachable,
         "The terminal's control socket cannot be opened or reached, or the connection broke.",
         "Look at the terminal's log; the path of a socket has at most 107 octets, and its directory belongs to one user.";
+    NoServer, "KF-3201", Failed,
+        "The directory holds no server.",
+        "Make one with `keyfall server init DIR`, or give the directory where it is.";
+    ServerExists, "KF-3202", Refused,
+        "The directory holds something already; a server is never made over anything.",
+        "Name a directory that is new or empty.";
+    ServerRuns, "KF-3203", Locked,
+        "A server runs in the directory, and only one may.",
+        "End that process first, or order it: `keyfall admin` goes by its socket.";
+    ServerNotRunning, "KF-3204", Unreachable,
+        "No server runs in the directory, and orders are taken by a running one only.",
+        "Start it with `keyfall server run DIR`.";
+    TooOpen, "KF-3205", Refused,
+        "Others than the server's user may look into its directory or read a file of keys.",
+        "Close it with the chmod that the sentence names; who looked in meanwhile may have the keys.";
+    Sealed, "KF-3206", Locked,
+        "The database does not open: its seal key is missing, damaged, or of another server.",
+        "Put back the seal.key that belongs to this keyfall.db.";
+    ServerStore, "KF-3207", Failed,
+        "The server's database does not read, or holds what no server wrote.",
+        "Look at the disk; then put back a copy of keyfall.db with the journal of today.";
+    OutOfStep, "KF-3208", Refused,
+        "Database and order journal end at different places: one of them was put back from a copy.",
+        "Put back the other one of the same time; a server never uses a number twice.";
+    JournalBroken, "KF-3209", Failed,
+        "The order journal is missing, or a line of it was changed or removed.",
+        "Put it back from where a copy is kept.";
+    UnknownSchema, "KF-3210", Refused,
+        "The database was written by a newer version, or is not a server's.",
+        "Run the version that wrote it, or a newer one.";
+    ServerClock, "KF-3211", Failed,
+        "The clock of this machine stands before a time that this server has signed already.",
+        "Set the clock, and see that it is kept; nothing was changed.";
+    AdminSocket, "KF-3212", Unreachable,
+        "The server's admin socket cannot be opened or reached, or the connection broke.",
+        "Look at the server's log; the path of a socket has at most 107 octets.";
+    ServerFault, "KF-3213", Failed,
+        "The operating system refused the server something, or this program has a fault.",
+        "Read the sentence and the server's log; a full disk is the usual cause.";
+    AuditBroken, "KF-3214", Failed,
+        "An entry of the audit log was changed, or entries were removed.",
+        "Keep the database as it is, compare it with a copy, and find out who could write to it.";
+    PackageNotWritten, "KF-3215", Failed,
+        "An enrolment package could not be written where it should be.",
+        "Name another directory with --out, or move away the file of that name.";
+    BadOrder, "KF-3301", Usage,
+        "The server does not read the request.",
+        "Look at the sentence; programs of one version understand each other.";
+    NoSuchPath, "KF-3302", Failed,
+        "The server does not have what was asked for in its admin API.",
+        "Run programs of one version.";
+    NotYou, "KF-3303", Refused,
+        "Only root and the user that runs the server may order.",
+        "Become one of them.";
+    BadName, "KF-3304", Usage,
+        "A name has other characters than names may have.",
+        "Use 1 to 64 letters, digits, dots, hyphens or underscores, and not digits alone.";
+    NameTaken, "KF-3305", Refused,
+        "A terminal or group of that name is there already.",
+        "Choose another name; `keyfall admin terminal list` and `group list` show them.";
+    NoSuchTerminal, "KF-3306", Failed,
+        "There is no terminal of that name or number.",
+        "`keyfall admin terminal list` shows them.";
+    NoSuchGroup, "KF-3307", Failed,
+        "There is no group of that name or number.",
+        "`keyfall admin group list` shows them.";
+    NoMembers, "KF-3308", Usage,
+        "A group was to be made without a member.",
+        "Name at least one with --member.";
+    AlreadyMember, "KF-3309", Refused,
+        "The terminal is a member of that group already.",
+        "Nothing: it gets the group's keys.";
+    NumbersUsedUp, "KF-3310", Refused,
+        "Numbers are never given twice, and all are used up.",
+        "Found another fleet.";
+    BadRequestKey, "KF-3311", Usage,
+        "What was given with --for is not a request key.",
+        "Copy the whole line that `keyfall terminal enrol DIR --request` printed.";
+    BadPeriod, "KF-3312", Usage,
+        "Terminals refuse keys that renew so often.",
+        "At most 64 generations at a time, and 64 in ten minutes.";
+    RenewedTooOften, "KF-3313", Refused,
+        "The key was renewed as often as terminals accept until the online keys end.",
+        "Wait, or make new online keys with `keyfall server sign-keys`.";
+    NotStored, "KF-3314", Failed,
+        "The order could not be stored, so it has not happened and nothing was sent.",
+        "Look at the server's log: the disk is full or broken. Then give the order again.";
+    StoreFault, "KF-3315", Failed,
+        "The running server could not read its database.",
+        "Look at the server's log and at the disk.";
+    Ending, "KF-3316", Unreachable,
+        "The server is ending.",
+        "Give the order again when it runs.";
 }
 
 /// What to do about a drop reason.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
 mod control_client;
 mod demo;
@@ -9,6 +10,7 @@ mod explain;
 mod inspect;
 mod media;
 mod output;
+mod server;
 mod terminal;
 
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
 /// One line for each noun; what a noun can do is in the file of its name.
 fn run(args: Args, output: &Output) -> Result<(), Failure> {
     match args.command {
+        Command::Server(args) => server::run(args, output),
+        Command::Admin(args) => admin::run(args, output),
         Command::Demo(args) => demo::run(&args, output),
         Command::DemoRadio(args) => demo::lossy::run(&args)
             .map_err(|fault| Failure::new(Code::Demo, format!("the lossy relay: {fault:#}"))),

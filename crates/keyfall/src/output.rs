@@ -33,7 +33,7 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     /// What `keyfall explain` is asked; `None`: nobody reads any more, which is no failure.
     code: Option<Code>,
-    /// One sentence that says what to do.
+    /// One sentence that says what to do; empty where the result has said it.
     sentence: String,
 }
 
@@ -51,6 +51,20 @@ impl Failure {
             code: Some(code),
             sentence: String::new(),
         }
+    }
+
+    /// For a result that was shown and says itself what is wrong: the exit code of `code` alone.
+    pub(crate) fn shown(code: Code) -> Self {
+        Self::new(code, "")
+    }
+
+    /// The code; of a reader who went away none is asked.
+    pub(crate) fn code(&self) -> Code {
+        self.code.unwrap_or(Code::Output)
+    }
+
+    pub(crate) fn sentence(&self) -> &str {
+        &self.sentence
     }
 
     fn exit(&self) -> Exit {

@@ -46,9 +46,11 @@ struct Dir {
 
 /// Found a fleet in a new directory. Asks nothing.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  keyfall server init fleet\n  keyfall server init fleet \
+#[command(
+    after_help = "Example:\n  keyfall server init fleet\n  keyfall server init fleet \
                         --carrier 'udp://239.255.70.77:47700?if=10.0.0.1&ttl=8' --rate 64k\n\n\
-                        Spans are seconds, or end in s, m, h or d: 90, 10m, 1h, 30d.")]
+                        Spans are seconds, or end in s, m, h or d: 90, 10m, 1h, 30d."
+)]
 struct InitArgs {
     #[command(flatten)]
     dir: Dir,
@@ -294,7 +296,9 @@ fn rate(text: &str) -> Result<u64, String> {
     let bits = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
     bits.filter(|bits| (RATE_MIN..=RATE_MAX).contains(bits))
         .ok_or_else(|| {
-            format!("{text:?} is no rate: write bits per second from {RATE_MIN} to 10000M, as in 64k")
+            format!(
+                "{text:?} is no rate: write bits per second from {RATE_MIN} to 10000M, as in 64k"
+            )
         })
 }
 

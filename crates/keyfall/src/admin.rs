@@ -1,0 +1,324 @@
+//! `keyfall admin`: orders to a running server, and what it knows.
+
+mod client;
+mod packages;
+mod words;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use keyfall_api::admin as api;
+
+use crate::explain::Code;
+use crate::output::{Failure, Output};
+use crate::server::{no_directory, span};
+use crate::terminal::dir_of_environment;
+use client::{get, post, segment};
+
+/// Give a running server orders, and see what it knows.
+#[derive(Args, Debug)]
+pub(crate) struct AdminArgs {
+    /// The server's directory; instead of it: KEYFALL_DIR.
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Subcommand, Debug)]
+enum Noun {
+    Terminal(TerminalArgs),
+    Group(GroupArgs),
+    Renew(RenewArgs),
+    Keys(KeysArgs),
+    Audit(AuditArgs),
+    Carousel(CarouselArgs),
+    Status(StatusArgs),
+}
+
+/// Why an order is given; goes into the audit log.
+#[derive(Args, Debug)]
+struct Why {
+    /// Why, in words for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The ticket that asks for it, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    ticket: Option<String>,
+}
+
+/// Enrol terminals and see them.
+#[derive(Args, Debug)]
+struct TerminalArgs {
+    #[command(subcommand)]
+    verb: TerminalVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum TerminalVerb {
+    Add(AddArgs),
+    List(ListArgs),
+    Show(ShowArgs),
+}
+
+/// Enrol terminals: one sealed package for each.
+///
+/// A package is sealed under a code, which is shown once and is to be carried by another way than
+/// the file; with --for it is sealed to a key of the terminal, and there is no code.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall admin terminal add truck1 truck2 --dir fleet\n  \
+                  keyfall admin terminal add truck3 --for KF1-… --dir fleet"
+)]
+struct AddArgs {
+    /// Names: letters, digits, dots, hyphens, underscores.
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// The key that `keyfall terminal enrol DIR --request` printed.
+    #[arg(long = "for", value_name = "KEY")]
+    request: Option<String>,
+    /// Where NAME.enrol is written.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// List them all.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall admin terminal list --dir fleet\n  \
+                        keyfall admin group list --dir fleet")]
+struct ListArgs {}
+
+/// Show one, with its keys' fingerprints.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall admin terminal show truck1 --dir fleet\n  \
+                        keyfall admin group show ops --dir fleet"
+)]
+struct ShowArgs {
+    /// Name or number.
+    name: String,
+}
+
+/// Make groups, add members, see them.
+#[derive(Args, Debug)]
+struct GroupArgs {
+    #[command(subcommand)]
+    verb: GroupVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum GroupVerb {
+    Create(CreateArgs),
+    Add(MemberArgs),
+    List(ListArgs),
+    Show(ShowArgs),
+}
+
+/// Make a group with a fresh key, which is sent to its members.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall admin group create ops --member truck1 --member truck2 \
+                        --dir fleet"
+)]
+struct CreateArgs {
+    name: String,
+    /// A member, by name or number; to be given for each.
+    #[arg(long = "member", value_name = "TERMINAL", required = true)]
+    members: Vec<String>,
+    /// How often the key renews by itself: 10m, 1h, 1d; never: by command and by gap only.
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = period)]
+    period: Period,
+    /// Generations for each period.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    step: u8,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Add a terminal: the key is renewed first, so that it reads nothing from before.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall admin group add ops truck3 --dir fleet")]
+struct MemberArgs {
+    /// The group, by name or number.
+    group: String,
+    /// The terminal, by name or number.
+    terminal: String,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Renew keys one generation further. No key is sent, and nobody is excluded by it.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall admin renew --group ops --reason weekly --dir fleet\n  \
+                  keyfall admin renew --all-devices --dry-run --dir fleet"
+)]
+struct RenewArgs {
+    /// The master key of this group, by name or number.
+    #[arg(
+        long,
+        value_name = "GROUP",
+        required_unless_present = "all_devices",
+        conflicts_with = "all_devices"
+    )]
+    group: Option<String>,
+    /// The wrap keys of all terminals.
+    #[arg(long)]
+    all_devices: bool,
+    /// Only say what would be sent, and to how many.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Show every key: id, rank, epoch, generation, validity, lease, fingerprint; never the key.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall admin keys --dir fleet")]
+struct KeysArgs {}
+
+/// Show the audit log, or verify its chain.
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  keyfall admin audit --last 5 --dir fleet\n  \
+                  keyfall admin audit verify --dir fleet"
+)]
+struct AuditArgs {
+    /// How many of the newest entries.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    last: u32,
+    #[command(subcommand)]
+    verb: Option<AuditVerb>,
+}
+
+#[derive(Subcommand, Debug)]
+enum AuditVerb {
+    /// Check that every entry hangs on the one before.
+    #[command(after_help = "Example:\n  keyfall admin audit verify --dir fleet")]
+    Verify,
+}
+
+/// Show what is repeated, how long a turn takes, and when nearly everybody should have heard it.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall admin carousel --loss 0.3 --dir fleet")]
+struct CarouselArgs {
+    /// The share of frames that a terminal misses, for the prediction.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
+    loss: f64,
+}
+
+/// Show how the server is, and what needs an operator.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall admin status --dir fleet")]
+struct StatusArgs {}
+
+pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
+    let dir = args
+        .dir
+        .or_else(dir_of_environment)
+        .ok_or_else(no_directory)?;
+    let dir = dir.as_path();
+    match args.noun {
+        Noun::Terminal(TerminalArgs { verb }) => match verb {
+            TerminalVerb::Add(args) => packages::add(dir, args, output),
+            TerminalVerb::List(_) => output.result(
+                &get::<api::Terminals>(dir, "/v1/terminals")?,
+                words::terminals,
+            ),
+            TerminalVerb::Show(args) => {
+                let path = format!("/v1/terminals/{}", segment(&args.name));
+                output.result(&get::<api::TerminalShown>(dir, &path)?, words::terminal)
+            }
+        },
+        Noun::Group(GroupArgs { verb }) => match verb {
+            GroupVerb::Create(args) => {
+                let order = api::CreateGroup {
+                    name: args.name,
+                    members: args.members,
+                    period: args.period.0,
+                    step: args.step,
+                    why: args.why.into(),
+                };
+                let created: api::GroupCreated = post(dir, "/v1/groups", &order)?;
+                output.result(&created, words::group_created)
+            }
+            GroupVerb::Add(args) => {
+                let path = format!("/v1/groups/{}/members", segment(&args.group));
+                let order = api::AddMember {
+                    terminal: args.terminal,
+                    why: args.why.into(),
+                };
+                let added: api::MemberAdded = post(dir, &path, &order)?;
+                output.result(&added, words::member_added)
+            }
+            GroupVerb::List(_) => {
+                output.result(&get::<api::Groups>(dir, "/v1/groups")?, words::groups)
+            }
+            GroupVerb::Show(args) => {
+                let path = format!("/v1/groups/{}", segment(&args.name));
+                output.result(&get::<api::GroupShown>(dir, &path)?, words::group)
+            }
+        },
+        Noun::Renew(args) => {
+            let order = api::Renew {
+                dry_run: args.dry_run,
+                why: args.why.into(),
+            };
+            match args.group {
+                Some(group) => {
+                    let path = format!("/v1/groups/{}/renew", segment(&group));
+                    let renewed: api::GroupRenewed = post(dir, &path, &order)?;
+                    output.result(&renewed, words::group_renewed)
+                }
+                None => {
+                    let renewed: api::DevicesRenewed = post(dir, "/v1/devices/renew", &order)?;
+                    output.result(&renewed, words::devices_renewed)
+                }
+            }
+        }
+        Noun::Keys(_) => output.result(&get::<api::Keys>(dir, "/v1/keys")?, words::keys),
+        Noun::Audit(args) => match args.verb {
+            None => {
+                let path = format!("/v1/audit?last={}", args.last);
+                output.result(&get::<api::Audit>(dir, &path)?, words::audit)
+            }
+            Some(AuditVerb::Verify) => {
+                let verdict: api::AuditVerified = get(dir, "/v1/audit/verify")?;
+                output.result(&verdict, words::audit_verified)?;
+                if verdict.whole {
+                    Ok(())
+                } else {
+                    Err(Failure::shown(Code::AuditBroken))
+                }
+            }
+        },
+        Noun::Carousel(args) => {
+            let path = format!("/v1/carousel?loss={}", args.loss);
+            output.result(&get::<api::Carousel>(dir, &path)?, words::carousel)
+        }
+        Noun::Status(_) => output.result(&get::<api::Status>(dir, "/v1/status")?, words::status),
+    }
+}
+
+impl From<Why> for api::Why {
+    fn from(why: Why) -> Self {
+        Self {
+            reason: why.reason,
+            ticket: why.ticket,
+        }
+    }
+}
+
+/// Seconds; `None`: never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Period(Option<u32>);
+
+fn period(text: &str) -> Result<Period, String> {
+    if text == "never" {
+        return Ok(Period(None));
+    }
+    span(text).map(|seconds| Period(Some(seconds)))
+}

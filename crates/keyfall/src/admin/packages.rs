@@ -1,0 +1,186 @@
+//! `admin terminal add`: orders, and the files that come of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use keyfall_api::admin as api;
+use serde::Serialize;
+
+use crate::admin::AddArgs;
+use crate::admin::client::post;
+use crate::explain::Code;
+use crate::output::{Failure, Output, utc};
+
+/// All packages that were made.
+#[derive(Serialize)]
+struct Added {
+    schema: u32,
+    ok: bool,
+    terminals: Vec<Package>,
+    /// What stopped it before the last name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
+}
+
+/// One package, in its file.
+#[derive(Serialize)]
+struct Package {
+    number: u32,
+    name: String,
+    /// The file.
+    package: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    expires: u32,
+}
+
+pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Failure> {
+    if args.request.is_some() && args.names.len() > 1 {
+        let sentence = "--for seals to one terminal's key: name one terminal with it";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
+    // Every file is made before the first order, because a number is never given twice.
+    let mut files = Vec::new();
+    for name in &args.names {
+        files.push(PackageFile::make(&args.out, name)?);
+    }
+    let why: api::Why = args.why.into();
+    let mut terminals = Vec::new();
+    let mut stopped = None;
+    for (name, file) in args.names.iter().zip(files) {
+        let order = api::AddTerminal {
+            name: name.clone(),
+            request: args.request.clone(),
+            why: why.clone(),
+        };
+        let added = post(dir, "/v1/terminals", &order).and_then(|added| file.write(added));
+        match added {
+            Ok(package) => terminals.push(package),
+            // What was made before it is shown all the same: its codes are known nowhere else.
+            Err(failure) if !terminals.is_empty() => {
+                stopped = Some(failure);
+                break;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    let added = Added {
+        schema: api::SCHEMA,
+        ok: stopped.is_none(),
+        terminals,
+        stopped: stopped
+            .as_ref()
+            .map(|failure| failure.sentence().to_owned()),
+    };
+    output.result(&added, text)?;
+    match stopped {
+        None => Ok(()),
+        Some(failure) if output.is_json() => Err(Failure::shown(failure.code())),
+        Some(failure) => Err(failure),
+    }
+}
+
+fn text(added: &Added) -> String {
+    let mut lines = Vec::new();
+    for made in &added.terminals {
+        let Package {
+            number,
+            name,
+            package,
+            ..
+        } = made;
+        let expires = utc(made.expires);
+        lines.push(format!(
+            "{name}: terminal {number}, package {package}, good until {expires}"
+        ));
+        if let Some(code) = &made.code {
+            lines.push(format!(
+                "  code {code}: carry it by another way than the file"
+            ));
+        }
+    }
+    if let Some(made) = added.terminals.first() {
+        let (name, package) = (&made.name, &made.package);
+        lines.push(format!(
+            "Next, on the terminal: keyfall terminal enrol ./{name} {package}"
+        ));
+    }
+    lines.join("\n")
+}
+
+/// A file for a package; taken away again unless the package was written.
+struct PackageFile {
+    path: PathBuf,
+    file: File,
+    written: bool,
+}
+
+impl PackageFile {
+    fn make(out: &Path, name: &str) -> Result<Self, Failure> {
+        // The server judges names; this only keeps the file in its directory.
+        if name.contains('/') {
+            let sentence = format!("{name:?} is no name: a slash is not part of one");
+            return Err(Failure::new(Code::BadName, sentence));
+        }
+        let path = out.join(format!("{name}.enrol"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| not_written(&path, &error))?;
+        Ok(Self {
+            path,
+            file,
+            written: false,
+        })
+    }
+
+    fn write(mut self, added: api::TerminalAdded) -> Result<Package, Failure> {
+        let octets = unhex(&added.package).ok_or_else(|| {
+            let sentence = "the server sent a package that is not hexadecimal";
+            Failure::new(Code::AdminSocket, sentence)
+        })?;
+        self.file
+            .write_all(&octets)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| not_written(&self.path, &error))?;
+        self.written = true;
+        Ok(Package {
+            number: added.number,
+            name: added.name,
+            package: self.path.display().to_string(),
+            code: added.code,
+            expires: added.expires,
+        })
+    }
+}
+
+impl Drop for PackageFile {
+    fn drop(&mut self) {
+        if !self.written && fs::remove_file(&self.path).is_err() {
+            tracing::warn!(path = %self.path.display(), "an empty package could not be removed");
+        }
+    }
+}
+
+fn not_written(path: &Path, error: &io::Error) -> Failure {
+    let path = path.display();
+    let sentence = match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!("{path} is there already: move it away, for a package is never written over")
+        }
+        _ => format!("cannot write {path}: {error}"),
+    };
+    Failure::new(Code::PackageNotWritten, sentence)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let octet = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    };
+    text.as_bytes().chunks(2).map(octet).collect()
+}
