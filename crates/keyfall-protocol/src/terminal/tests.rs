@@ -1,6 +1,10 @@
 //! Security and robustness of the terminal machine, against what a server would sign and what
 //! nobody should.
 
+mod datagrams;
 mod fixture;
+mod holding;
+mod insiders;
+mod renewing;
 mod stored;
 mod trials;

@@ -25,6 +25,7 @@ use crate::link::{Link, LinkQuality};
 use crate::media::Ear;
 use crate::seeded::Seeded;
 use crate::station::{Disk, Station, StationId};
+use crate::thief::Thief;
 use crate::witness::{Violation, Witness};
 
 /// What a world begins with.
@@ -381,9 +382,22 @@ impl World {
         &self.stations[id.0]
     }
 
-    /// To take something out of a station's machine without telling it.
-    pub fn terminal_mut(&mut self, id: StationId) -> Option<&mut Terminal> {
-        self.stations[id.0].machine.as_mut()
+    /// A thief with everything out of a station: its disk, the wrap keys in its memory, and the
+    /// master keys in its memory for all that is on tape.
+    pub fn steal(&mut self, id: StationId) -> Thief {
+        let now = self.now();
+        let station = &mut self.stations[id.0];
+        let mut thief = Thief::default();
+        for snapshot in [&station.disk.asked, &station.disk.synced] {
+            // An unreadable one was noted when it was written.
+            let _unreadable = thief.take_disk(snapshot).err();
+        }
+        thief.take_wraps(station.kept_wraps(now));
+        let tick = station.tick(now);
+        if let Some(machine) = &mut station.machine {
+            thief.take_memory(machine, tick, &self.packets);
+        }
+        thief
     }
 
     /// Every station.

@@ -14,7 +14,7 @@ use crate::rng::Random;
 use crate::schedule::{Cadence, Schedule};
 use crate::server::{FleetRecord, Founding};
 use crate::stats::DropReason;
-use crate::terminal::{Event, Input, Output, StoreId, Terminal};
+use crate::terminal::{Event, Input, Output, ReceiveKey, StoreId, Terminal, TrafficQuery, Trial};
 
 /// When every fixture's fleet was founded.
 pub(super) const FOUNDED: UnixSeconds = UnixSeconds::new(1_800_000_000);
@@ -82,6 +82,13 @@ impl Fleet {
             erase,
             rng,
         }
+    }
+
+    /// Signs the KEYSET of `record` anew, for a test that changed it.
+    pub(super) fn sign_key_set(&mut self) {
+        let body = Body::KeySet(self.record.key_set.clone());
+        let command = self.command(Target::All, body, Stated::at(0, 0));
+        self.record.key_set_frame = self.root.sign(&command);
     }
 
     pub(super) fn wrap_key(&self, number: u32) -> WrapKey {
@@ -323,6 +330,19 @@ pub(super) fn renew_entry(kid: KeyId, epoch: u32, stated: Stated) -> RenewEntry 
             cadence: stated.cadence,
         },
         lease_end: Some(stated.issued_at.plus(72 * 3600)),
+    }
+}
+
+/// The trial of a newer generation of epoch 7.
+pub(super) fn trial(driven: &mut Driven, generation: u32) -> Trial {
+    let query = TrafficQuery {
+        group: group(),
+        tag: master(7, generation).tag(),
+        source: 1,
+    };
+    match driven.machine.receive_key(driven.now, query) {
+        Ok(ReceiveKey::Trial(trial)) => trial,
+        other => panic!("{other:?}"),
     }
 }
 

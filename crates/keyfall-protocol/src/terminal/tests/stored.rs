@@ -1,6 +1,6 @@
 //! Stored before sent (DESIGN section 11, invariants 2 and 5).
 
-use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master};
+use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, trial};
 use crate::command::Floor;
 use crate::ids::{KeyEpoch, SessionId, Tick};
 use crate::schedule::Cadence;
@@ -225,7 +225,7 @@ fn a_restored_terminal_is_the_one_that_was_stored() {
 fn a_generation_found_in_traffic_is_stored_before_it_is_sent_with() {
     let mut fleet = Fleet::new();
     let mut bob = fleet.member();
-    let trial = super::trials::trial(&mut bob, 1);
+    let trial = trial(&mut bob, 1);
     assert_eq!(bob.generation(), Some(0), "a trial alone moves nothing");
     bob.feed(Input::Opened(trial));
     assert_eq!((bob.generation(), bob.sending()), (Some(1), Some(0)));

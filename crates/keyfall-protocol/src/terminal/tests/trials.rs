@@ -1,10 +1,10 @@
 //! What a packet's claim may cost and move (REQUIREMENTS W-04, A-11; FORMATS section 3.2).
 
-use super::fixture::{Driven, FOUNDED, Fleet, Stated, generation, group, master};
+use super::fixture::{Driven, FOUNDED, Fleet, Stated, generation, group, master, trial};
 use crate::keys::key_tag;
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
-use crate::terminal::{Input, ReceiveKey, Source, TrafficQuery, Trial};
+use crate::terminal::{Input, ReceiveKey, Source, TrafficQuery};
 
 /// What the relay asks for a packet under `generation` of epoch 7.
 fn query(generation: u32, source: Source) -> TrafficQuery {
@@ -12,14 +12,6 @@ fn query(generation: u32, source: Source) -> TrafficQuery {
         group: group(),
         tag: master(7, generation).tag(),
         source,
-    }
-}
-
-/// The trial of a newer generation.
-pub(super) fn trial(driven: &mut Driven, generation: u32) -> Trial {
-    match driven.machine.receive_key(driven.now, query(generation, 1)) {
-        Ok(ReceiveKey::Trial(trial)) => trial,
-        other => panic!("{other:?}"),
     }
 }
 

@@ -1,0 +1,96 @@
+//! What is held, and when it is gone (DESIGN section 11, invariant 7; REQUIREMENTS,
+//! W-05; FORMATS sections 3 and 3.1), seen from inside the machine.
+
+use super::fixture::{FLEET_PERIOD, Fleet, Stated, generation, group, master};
+use crate::stats::DropReason;
+
+/// FORMATS section 3.1: used-up wrap keys open distributions for the keep time, then they are
+/// wiped.
+#[test]
+fn an_old_wrap_key_is_gone_when_the_keep_time_ends() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.terminal();
+    bob.hear(&fleet.time(0));
+    let in_flight = fleet.key_dist(7, Stated::at(10, 0));
+    let too_late = fleet.key_dist(8, Stated::at(11, 0));
+    let renewed = Stated {
+        fleet: 1,
+        ..Stated::at(20, 0)
+    };
+    bob.hear(&fleet.renew_fleet(renewed));
+    assert_eq!(bob.machine.wrap.all().count(), 2);
+    bob.wait(119);
+    assert_eq!(bob.hear(&in_flight), None, "still opened");
+    bob.wait(1);
+    assert_eq!(bob.machine.wrap.all().count(), 1);
+    assert_eq!(bob.hear(&too_late), Some(DropReason::NotAddressed));
+    assert_eq!(bob.machine.wrap.newest().generation(), generation(1));
+    assert_eq!(bob.machine.handles.len(), 1);
+}
+
+/// Through many generations, by command and by validity, no more is kept than the keep time says.
+#[test]
+fn memory_never_holds_a_wrap_key_that_ended_before_the_keep_time() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    for second in 1..5 * FLEET_PERIOD {
+        bob.wait(1);
+        if second % 100 == 0 {
+            // Sixty faster than the schedule allows for the hour: the ring is bounded.
+            let g = bob.machine.fleet_generation().0.get() + 1;
+            let renewed = Stated {
+                fleet: g,
+                ..Stated::at(second, 0)
+            };
+            bob.hear(&fleet.renew_fleet(renewed));
+        }
+        bob.store_all();
+        let since_step = second % 100;
+        let held = bob.machine.wrap.all().count();
+        assert!(
+            held <= if since_step < 20 { 4 } else { 3 },
+            "{held} at {second}"
+        );
+    }
+}
+
+/// master keys of ended generations are in memory for the grace, and then not.
+#[test]
+fn an_old_master_key_is_gone_when_the_grace_ends() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    for n in 1..=20 {
+        bob.hear(&fleet.renew(7, Stated::at(n, n)));
+        bob.store_all();
+        bob.wait(20);
+    }
+    let ring = &bob.machine.groups[&group()].ring;
+    assert_eq!(ring.all().count(), 2, "the newest and one in grace");
+    bob.wait(30);
+    let ring = &bob.machine.groups[&group()].ring;
+    assert_eq!(ring.all().count(), 1);
+}
+
+/// FORMATS section 3: "the old key is overwritten on disk at once".
+#[test]
+fn a_snapshot_holds_no_key_that_was_used_up() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let stated = Stated {
+        fleet: 2,
+        ..Stated::at(1, 3)
+    };
+    bob.hear(&fleet.renew(7, stated));
+    bob.store_all();
+    let contains = |secret: &[u8]| bob.synced.windows(32).any(|window| window == secret);
+    for g in 0..2 {
+        let used_up = fleet.wrap_key(1).renew_to(generation(g));
+        assert!(!contains(used_up.secret().expose()), "G {g}");
+    }
+    for g in 0..3 {
+        assert!(!contains(master(7, g).secret().expose()), "generation {g}");
+    }
+    let present = fleet.wrap_key(1).renew_to(generation(2));
+    assert!(contains(present.secret().expose()), "the positive control");
+    assert!(contains(master(7, 3).secret().expose()));
+}
