@@ -103,14 +103,16 @@ impl Group {
         self.ring.at(epoch, generation)
     }
 
-    /// Up to where a packet's claim may move this terminal (FORMATS section 3.2): never one's own
-    /// generation + 64, always the signed one's.
+    /// Up to where a packet's claim may move this terminal: never one's own generation + 64,
+    /// always the signed one's. Under a schedule: what it reaches in ten minutes, and the few
+    /// renewals by command beside it that may have been missed (R-045; docs/DESIGN.md says why).
     pub(super) fn ceiling(&self, time: Option<UnixSeconds>) -> Generation {
         match (self.schedule.cadence, time) {
             (Some(_), Some(now)) => self
                 .schedule
                 .generation_at(now.plus(CEILING_AHEAD))
-                .max(self.signed),
+                .max(self.signed)
+                .plus(MISSED_COMMANDS),
             (Some(_), None) | (None, _) => self.signed.plus(GAP_MAX),
         }
     }
@@ -232,6 +234,8 @@ impl Group {
 
 /// A gap that one packet may close.
 pub(super) const GAP_MAX: u32 = 64;
+/// Renewals by command beside the schedule that traffic alone makes good.
+const MISSED_COMMANDS: u32 = 8;
 /// Seconds that a schedule is read ahead for the ceiling.
 const CEILING_AHEAD: u32 = 600;
 /// Own sessions that are remembered for each group.

@@ -184,7 +184,10 @@ impl Stage {
             self.run_terminal(name)?;
         }
         for name in CAST {
-            self.wait_status(name, "is running", |status| status["running"] == true)?;
+            // Before the first beacon a terminal does not send (docs/PROTOCOL.md, 6).
+            self.wait_status(name, "hears the server's time", |status| {
+                status["time"].is_u64()
+            })?;
         }
         let figures = json!({"terminals": CAST.len(), "package_bytes": package_bytes});
         Ok(Told::new(
@@ -596,8 +599,11 @@ impl Stage {
             for running in self.running.values_mut() {
                 running.still_there()?;
             }
-            let status = self.status(name)?;
-            if done(&status) {
+            // A process that has just been started does not answer yet.
+            let (status, answered) =
+                self.keyfall
+                    .try_ask(&["terminal", "status", &self.path(name)])?;
+            if answered && done(&status) {
                 return Ok(status);
             }
             ensure!(
@@ -628,11 +634,15 @@ impl Stage {
         Ok(found.and_then(|entry| entry["count"].as_u64()).unwrap_or(0))
     }
 
+    /// RTP packets that a relay took from its application: those that it let through, and those
+    /// that it dropped.
     fn relay_packets(&self, name: &str, direction: &str) -> anyhow::Result<u64> {
         let status = self.status(name)?;
-        relay(&status, direction)
-            .and_then(|relay| relay["packets"].as_u64())
-            .context("no relay")
+        let relay = relay(&status, direction).context("no relay")?;
+        let dropped = relay["drops"].as_array().map_or(0, |drops| {
+            drops.iter().filter_map(|drop| drop["count"].as_u64()).sum()
+        });
+        Ok(relay["packets"].as_u64().context("no count")? + dropped)
     }
 
     fn first_packet_opened(&self, name: &str) -> anyhow::Result<bool> {
