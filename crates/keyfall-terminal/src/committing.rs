@@ -8,7 +8,7 @@ use keyfall_protocol::terminal::StoreId;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use crate::driver::Cause;
+use crate::driver::Waking;
 use crate::hardening::scrub_stack;
 use crate::key_store::KeyStore;
 use crate::os_random::OsRandom;
@@ -34,16 +34,16 @@ struct Order {
 }
 
 impl Committer {
-    /// `causes` gets [`Cause::Stored`] for each commit and [`Cause::StoreFailed`] for each that
+    /// `wakings` gets [`Waking::Stored`] for each commit and [`Waking::StoreFailed`] for each that
     /// failed; those are tried again each second.
-    pub(crate) fn start(store: KeyStore, causes: mpsc::Sender<Cause>) -> std::io::Result<Self> {
+    pub(crate) fn start(store: KeyStore, wakings: mpsc::Sender<Waking>) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let thread = {
             let desk = Arc::clone(&desk);
             thread::Builder::new()
                 .name("key-store".into())
                 .stack_size(256 * 1024)
-                .spawn(move || desk.commit_all(store, &causes))?
+                .spawn(move || desk.commit_all(store, &wakings))?
         };
         Ok(Self {
             desk,
@@ -76,7 +76,7 @@ impl Desk {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn commit_all(&self, mut store: KeyStore, causes: &mpsc::Sender<Cause>) {
+    fn commit_all(&self, mut store: KeyStore, wakings: &mpsc::Sender<Waking>) {
         let mut failed = false;
         loop {
             let Some((id, snapshot)) = self.next(failed) else {
@@ -85,19 +85,19 @@ impl Desk {
             let outcome = store.commit(&mut OsRandom, &snapshot);
             scrub_stack();
             failed = outcome.is_err();
-            let cause = match outcome {
-                Ok(()) => Cause::Stored(id),
+            let waking = match outcome {
+                Ok(()) => Waking::Stored(id),
                 Err(error) => {
                     let mut order = self.order();
                     if order.closing {
                         return;
                     }
                     order.newest.get_or_insert((id, snapshot));
-                    Cause::StoreFailed(error.to_string())
+                    Waking::StoreFailed(error.to_string())
                 }
             };
             // At the end nobody listens any more; what is on the desk is committed all the same.
-            drop(causes.blocking_send(cause));
+            drop(wakings.blocking_send(waking));
         }
     }
 

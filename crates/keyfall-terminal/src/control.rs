@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::driver::Cause;
+use crate::driver::Waking;
 
 /// The name of the socket in a terminal's directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -62,7 +62,7 @@ impl Drop for Door {
 }
 
 /// Listens at `path`. The caller holds the lock of the directory, so what is there is a leftover.
-pub(crate) fn open(path: &Path, causes: mpsc::Sender<Cause>) -> io::Result<Door> {
+pub(crate) fn open(path: &Path, wakings: mpsc::Sender<Waking>) -> io::Result<Door> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -72,11 +72,11 @@ pub(crate) fn open(path: &Path, causes: mpsc::Sender<Cause>) -> io::Result<Door>
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(Door {
         path: path.to_owned(),
-        listening: tokio::spawn(listen(listener, causes)),
+        listening: tokio::spawn(listen(listener, wakings)),
     })
 }
 
-async fn listen(listener: UnixListener, causes: mpsc::Sender<Cause>) {
+async fn listen(listener: UnixListener, wakings: mpsc::Sender<Waking>) {
     let seats = Arc::new(Semaphore::new(CLIENTS_MAX));
     for id in 0.. {
         let stream = loop {
@@ -88,15 +88,15 @@ async fn listen(listener: UnixListener, causes: mpsc::Sender<Cause>) {
                 }
             }
         };
-        let causes = causes.clone();
+        let wakings = wakings.clone();
         let seat = Arc::clone(&seats).try_acquire_owned();
         tokio::spawn(async move {
             let Ok(_seat) = seat else {
                 return refuse(stream).await;
             };
-            converse(ClientId(id), stream, &causes).await;
+            converse(ClientId(id), stream, &wakings).await;
             // The driver may be gone already.
-            drop(causes.send(Cause::HungUp(ClientId(id))).await);
+            drop(wakings.send(Waking::HungUp(ClientId(id))).await);
         });
     }
 }
@@ -108,7 +108,7 @@ async fn refuse(mut stream: UnixStream) {
 }
 
 /// Until either side hangs up, or what comes is no request.
-async fn converse(id: ClientId, stream: UnixStream, causes: &mpsc::Sender<Cause>) {
+async fn converse(id: ClientId, stream: UnixStream, wakings: &mpsc::Sender<Waking>) {
     let (read, mut write) = stream.into_split();
     let mut lines = Lines {
         from: BufReader::with_capacity(LINE_BUFFER, read),
@@ -121,7 +121,7 @@ async fn converse(id: ClientId, stream: UnixStream, causes: &mpsc::Sender<Cause>
             request = lines.next() => match request {
                 Ok(Some(request)) => {
                     let client = client.clone();
-                    if causes.send(Cause::Asked { client, request }).await.is_err() {
+                    if wakings.send(Waking::Asked { client, request }).await.is_err() {
                         return;
                     }
                 }
@@ -186,9 +186,9 @@ impl Lines {
             if end.is_some() {
                 let line = std::mem::take(&mut self.line);
                 let request = serde_json::from_slice(&line);
-                return request.map(Some).map_err(|error| {
-                    format!("that line is no request, see docs/CONTROL.md: {error}")
-                });
+                return request
+                    .map(Some)
+                    .map_err(|error| format!("that line is no request: {error}"));
             }
         }
     }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
 use keyfall_api::control::{Answer, ControlError, Refusal, RelayStatus, Request};
 use keyfall_carrier::{AddressError, CarrierAddress, CarrierError, MulticastReceiver};
 use keyfall_protocol::ids::Tick;
-use keyfall_protocol::terminal::{Event, Input, Output, StoreId, Terminal};
+use keyfall_protocol::terminal::{Cause, Event, Input, Output, StoreId, Terminal};
 use keyfall_protocol::{ApiMisuse, DropReason};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,6 +20,7 @@ use crate::committing::Committer;
 use crate::control::{self, Client, ClientId};
 use crate::hardening::scrub_stack;
 use crate::inspection::inspect;
+use crate::key_store::{KeyStore, KeyStoreError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
 use crate::os_random::OsRandom;
 use crate::status::{status, why};
@@ -58,7 +59,7 @@ pub enum RunError {
 
 /// What the loop waits for.
 #[derive(Debug)]
-pub(crate) enum Cause {
+pub(crate) enum Waking {
     /// A carrier brought a frame.
     Frame(Vec<u8>),
     Stored(StoreId),
@@ -83,19 +84,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let clock = Clock(Instant::now());
-    let (store, terminal) = restore_at(&dir, clock.tick())?;
+    let (store, terminal) = take_over(&dir, clock).await?;
     let carriers = choose_carriers(&terminal, &options)?;
-    let (causes, inbox) = mpsc::channel(CAUSES_MAX);
+    let (wakings, inbox) = mpsc::channel(WAKINGS_MAX);
     for carrier in &carriers {
         let receiver = MulticastReceiver::open(carrier)?;
-        tokio::spawn(hear(receiver, causes.clone()));
+        tokio::spawn(hear(receiver, wakings.clone()));
     }
     let socket = control::socket_path(&dir);
-    let _door = control::open(&socket, causes.clone()).map_err(|source| RunError::Control {
+    let _door = control::open(&socket, wakings.clone()).map_err(|source| RunError::Control {
         path: socket,
         source,
     })?;
-    let committer = Committer::start(store, causes).map_err(RunError::Thread)?;
+    let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
     let driver = Driver {
         clock,
         terminal,
@@ -140,7 +141,7 @@ struct Driver {
 impl Driver {
     async fn run(
         mut self,
-        mut inbox: mpsc::Receiver<Cause>,
+        mut inbox: mpsc::Receiver<Waking>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
         let mut shutdown = pin!(shutdown);
@@ -153,7 +154,7 @@ impl Driver {
             }
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(cause) = inbox.recv() => self.on_cause(cause)?,
+                Some(waking) = inbox.recv() => self.on_waking(waking)?,
                 arrival = poll_fn(|cx| self.relays.poll_arrival(cx)) => self.on_arrival(&arrival)?,
                 () = &mut timer => self.on_time()?,
             }
@@ -166,27 +167,27 @@ impl Driver {
         Ok(())
     }
 
-    fn on_cause(&mut self, cause: Cause) -> Result<(), RunError> {
-        match cause {
-            Cause::Frame(octets) => {
+    fn on_waking(&mut self, waking: Waking) -> Result<(), RunError> {
+        match waking {
+            Waking::Frame(octets) => {
                 self.frames += 1;
                 self.feed(Input::Datagram(&octets))
             }
-            Cause::Stored(id) => {
+            Waking::Stored(id) => {
                 if self.store_failure.take().is_some() {
                     tracing::info!("the key store takes snapshots again");
                 }
                 self.feed(Input::Stored(id))
             }
-            Cause::StoreFailed(sentence) => {
+            Waking::StoreFailed(sentence) => {
                 if self.store_failure.as_ref() != Some(&sentence) {
                     tracing::error!(error = sentence, "the key store does not take the snapshot");
                 }
                 self.store_failure = Some(sentence);
                 Ok(())
             }
-            Cause::Asked { client, request } => self.on_request(client, request),
-            Cause::HungUp(id) => {
+            Waking::Asked { client, request } => self.on_request(client, request),
+            Waking::HungUp(id) => {
                 let owned = self.owners.iter().filter(|(_, client)| client.id == id);
                 let relays: Vec<_> = owned.map(|(&relay, _)| relay).collect();
                 for relay in relays {
@@ -410,18 +411,33 @@ impl Clock {
     }
 }
 
-/// Passes frames on until the loop ends.
-async fn hear(mut receiver: MulticastReceiver, causes: mpsc::Sender<Cause>) {
+/// The terminal and its store. Whoever only looks (`terminal status`) has the store open for a
+/// moment: that is waited for.
+async fn take_over(dir: &Path, clock: Clock) -> Result<(KeyStore, Terminal), StoredError> {
     loop {
-        let cause = match receiver.recv().await {
-            Ok(frame) => Cause::Frame(frame.to_vec()),
+        match restore_at(dir, clock.tick()) {
+            Err(StoredError::Store(KeyStoreError::Locked { .. }))
+                if clock.0.elapsed() < LOOK_MAX =>
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Passes frames on until the loop ends.
+async fn hear(mut receiver: MulticastReceiver, wakings: mpsc::Sender<Waking>) {
+    loop {
+        let frame = match receiver.recv().await {
+            Ok(frame) => Waking::Frame(frame.to_vec()),
             Err(error) => {
                 tracing::warn!(%error, "the carrier is not heard");
                 sleep(SECOND).await;
                 continue;
             }
         };
-        if causes.send(cause).await.is_err() {
+        if wakings.send(frame).await.is_err() {
             return;
         }
     }
@@ -454,19 +470,30 @@ fn choose_carriers(
     Ok(carriers)
 }
 
+/// The fields are those of docs/LOGGING.md.
 fn log_event(event: &Event) {
     match event {
         Event::KeyReceived {
             group,
             epoch,
             generation,
-        } => tracing::info!(%group, %epoch, %generation, "a key was received"),
+        } => {
+            let cause = "distribution";
+            tracing::info!(%group, %epoch, %generation, cause, "a group's key was received");
+        }
         Event::Renewed {
             group,
             from,
             to,
             cause,
-        } => tracing::info!(%group, %from, %to, ?cause, "a group's key was renewed"),
+        } => {
+            let cause = match cause {
+                Cause::Command => "command",
+                Cause::Validity => "schedule",
+                Cause::Gap => "gap",
+            };
+            tracing::info!(%group, %from, %to, cause, "a group's key was renewed");
+        }
         Event::FleetRenewed { from, to } => {
             tracing::info!(%from, %to, "the fleet's generation was renewed");
         }
@@ -474,13 +501,13 @@ fn log_event(event: &Event) {
             group,
             epoch,
             generation,
-        } => tracing::info!(%group, %epoch, %generation, "this terminal sends under"),
+        } => tracing::info!(%group, %epoch, %generation, "a key is sent with from now on"),
         Event::Retired {
             group,
             epoch,
             generation,
-        } => tracing::info!(%group, %epoch, %generation, "a generation was wiped"),
-        Event::TimeHeard { seconds } => tracing::info!(%seconds, "the first beacon was heard"),
+        } => tracing::info!(%group, %epoch, %generation, "an old generation was wiped"),
+        Event::TimeHeard { .. } => tracing::info!("the first beacon was heard"),
         Event::SessionRefused { group } => {
             tracing::info!(%group, "a media relay waits for its group's key");
         }
@@ -499,7 +526,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// docs/LOGGING.md: at most once in ten seconds for each reason.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Frames, requests and commits that wait at a time.
-const CAUSES_MAX: usize = 64;
+const WAKINGS_MAX: usize = 64;
+/// For so long others may look into the store while this terminal starts.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Timers further ahead are set again when this is over.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const EXAMPLE_CARRIER: &str = "--carrier 'udp://239.255.70.77:47700?if=127.0.0.1'";

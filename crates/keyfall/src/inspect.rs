@@ -12,14 +12,12 @@ use keyfall_protocol::ids::{KeyId, KeyIdKind, UnixSeconds};
 use keyfall_protocol::keys::SrtpSuite;
 use keyfall_protocol::schedule::Cadence;
 use keyfall_protocol::terminal::Terminal;
-use keyfall_terminal::StoredError;
-use keyfall_terminal::key_store::KeyStoreError;
 use serde::Serialize;
 
 use crate::control_client;
 use crate::explain::Code;
 use crate::output::{Failure, Output, utc};
-use crate::terminal::stored_failure;
+use crate::terminal::Found;
 
 /// Show what is in a message: a command, an enrolment package, an SRTP or SRTCP packet.
 ///
@@ -117,13 +115,10 @@ enum Keys {
 
 impl Keys {
     fn of(dir: &Path) -> Result<Self, Failure> {
-        match keyfall_terminal::restore(dir) {
-            Ok(terminal) => Ok(Self::Stored(Box::new(terminal))),
-            Err(StoredError::Store(KeyStoreError::Locked { .. })) => {
-                Ok(Self::Running(dir.to_owned()))
-            }
-            Err(error) => Err(stored_failure(&error)),
-        }
+        Ok(match Found::in_directory(dir)? {
+            Found::Stored(terminal) => Self::Stored(terminal),
+            Found::Running => Self::Running(dir.to_owned()),
+        })
     }
 
     fn inspect(&self, message: &[u8], stretch: Option<u8>) -> Result<Inspected, Failure> {

@@ -15,6 +15,10 @@ use crate::terminal::{dir_of_environment, no_directory, small_runtime};
 
 /// Send and receive media of local applications through a running terminal.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall media send --dir alice --group 7 \
+                        --rtp 127.0.0.1:5004 --to 239.255.70.1:5004\n  \
+                        keyfall media receive --dir bob --group 7 \
+                        --from 239.255.70.1:5004 --rtp 127.0.0.1:6004")]
 pub(crate) struct MediaArgs {
     #[command(subcommand)]
     verb: Verb,

@@ -1,12 +1,15 @@
 //! `keyfall terminal`: enrol, run and look at a terminal.
 
 use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use keyfall_api::control::{Answer, GroupStatus, Request, TerminalStatus, Why};
 use keyfall_carrier::CarrierAddress;
 use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, request_text};
+use keyfall_protocol::terminal::Terminal;
 use keyfall_terminal::key_store::KeyStoreError;
 use keyfall_terminal::{EnrolmentError, RunError, RunOptions, StoredError, hardening};
 use serde::Serialize;
@@ -18,6 +21,10 @@ use crate::output::{Failure, Output, utc};
 
 /// Enrol, run and look at a terminal.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall terminal enrol alice alice.package\n  \
+                        keyfall terminal run alice\n  keyfall terminal status alice"
+)]
 pub(crate) struct TerminalArgs {
     #[command(subcommand)]
     verb: Verb,
@@ -130,7 +137,7 @@ pub(crate) fn no_directory() -> Failure {
 }
 
 /// A store that does not open, in the words of this program.
-pub(crate) fn stored_failure(error: &StoredError) -> Failure {
+fn stored_failure(error: &StoredError) -> Failure {
     let code = match error {
         StoredError::Store(error) => store_code(error),
         StoredError::Snapshot(_) => Code::StoreDamaged,
@@ -317,7 +324,7 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
     let control = keyfall_terminal::socket_path(&dir).display().to_string();
     let runtime = small_runtime()?;
     let mut shown = Ok(());
-    let on_ready = |terminal: &keyfall_protocol::terminal::Terminal| {
+    let on_ready = |terminal: &Terminal| {
         let ready = Ready {
             terminal: terminal.identity().number.get(),
             control,
@@ -369,17 +376,43 @@ fn run_failure(error: &RunError) -> Failure {
 }
 
 fn status(dir: &Path, output: &Output) -> Result<(), Failure> {
-    let status = match keyfall_terminal::restore(dir) {
-        Ok(terminal) => keyfall_terminal::status(&terminal),
-        Err(StoredError::Store(KeyStoreError::Locked { .. })) => {
+    let status = match Found::in_directory(dir)? {
+        Found::Stored(terminal) => keyfall_terminal::status(&terminal),
+        Found::Running => {
             let Answer::Status(status) = control_client::ask(dir, &Request::Status {})? else {
                 return Err(control_client::unexpected());
             };
             *status
         }
-        Err(error) => return Err(stored_failure(&error)),
     };
     output.result(&status, status_for_people)
+}
+
+/// What a terminal's directory holds.
+pub(crate) enum Found {
+    /// Nobody runs it: this is what is stored.
+    Stored(Box<Terminal>),
+    /// A process runs it, and answers on its control socket.
+    Running,
+}
+
+impl Found {
+    pub(crate) fn in_directory(dir: &Path) -> Result<Self, Failure> {
+        let end = Instant::now() + LOCKED_MAX;
+        loop {
+            match keyfall_terminal::restore(dir) {
+                Ok(terminal) => return Ok(Self::Stored(Box::new(terminal))),
+                // Held by one that runs, or for a moment by one that starts or only looks.
+                Err(StoredError::Store(KeyStoreError::Locked { .. })) if Instant::now() < end => {
+                    if UnixStream::connect(keyfall_terminal::socket_path(dir)).is_ok() {
+                        return Ok(Self::Running);
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(stored_failure(&error)),
+            }
+        }
+    }
 }
 
 fn status_for_people(status: &TerminalStatus) -> String {
@@ -482,3 +515,5 @@ fn harden() {
 
 /// A package is at most 16 KiB; what is longer is none.
 const PACKAGE_READ_MAX: u64 = 16 * 1024 + 1;
+/// A store that nobody answers for is locked for a moment only.
+const LOCKED_MAX: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use crate::running::{
 
 struct One {
     alice: Running,
-    _carrier: Carrier,
+    carrier: Carrier,
     _dirs: tempfile::TempDir,
 }
 
@@ -21,7 +21,7 @@ fn one() -> One {
     let alice = Running::member(&fleet, &carrier, &dirs.path().join("alice"), 1);
     One {
         alice,
-        _carrier: carrier,
+        carrier,
         _dirs: dirs,
     }
 }
@@ -53,6 +53,38 @@ fn malformed_request_gets_one_error_line_and_the_end() {
     }
     // Nothing changed, and it still answers.
     assert!(one.alice.status().relays.is_empty());
+}
+
+/// Noise, another fleet's commands and cut ones are counted by reason and change nothing.
+#[test]
+fn why_counts_what_the_carrier_brought_in_vain() {
+    let one = one();
+    let before = one.alice.status();
+    let other = Fleet::other();
+    let mut cut = other.time();
+    cut.pop();
+    for frame in [
+        other.time(),
+        other.renew(7, 9),
+        cut,
+        vec![0; 1200],
+        Vec::new(),
+    ] {
+        one.carrier.tell(&frame);
+    }
+    one.alice
+        .until("all are heard", |status| status.frames == before.frames + 5);
+    assert_eq!(
+        (
+            one.alice.drops("unknown_signer"),
+            one.alice.drops("malformed")
+        ),
+        (2, 3)
+    );
+    for reason in one.alice.why().reasons {
+        assert!(reason.code.starts_with("KF-1") && reason.sentence.len() > 20);
+    }
+    assert_eq!(one.alice.status().groups, before.groups);
 }
 
 /// Each wrong value is told in one sentence, and nothing is open afterwards.

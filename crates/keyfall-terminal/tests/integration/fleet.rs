@@ -31,12 +31,21 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new() -> Self {
+        Self::signing_with([1, 2, 3])
+    }
+
+    /// A fleet with other keys.
+    pub(crate) fn other() -> Self {
+        Self::signing_with([4, 5, 6])
+    }
+
+    fn signing_with(keys: [u8; 3]) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let signing = |fill| SigningKey::from_seed(secret(fill));
         Self {
-            root: signing(1),
-            beat: signing(2),
-            keys: signing(3),
+            root: signing(keys[0]),
+            beat: signing(keys[1]),
+            keys: signing(keys[2]),
             now: UnixSeconds::new(u32::try_from(since.as_secs()).unwrap()),
             sequence: Cell::new(1),
         }

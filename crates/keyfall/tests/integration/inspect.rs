@@ -1,0 +1,195 @@
+//! `keyfall inspect`: every message of the wire, with and without a terminal's keys.
+
+use keyfall_plane::{SrtpSender, SrtpStream, Stretch};
+use keyfall_protocol::enrolment::EnrolmentCode;
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber};
+use keyfall_protocol::keys::{MasterKey, Secret, SrtpSuite};
+use keyfall_protocol::terminal::{Input, Output, Terminal};
+use keyfall_terminal::OsRandom;
+use keyfall_terminal::key_store::KeyStore;
+
+use crate::fleet::{Carrier, Fleet, GROUP};
+use crate::ran::{keyfall, keyfall_with};
+
+/// F-02: each frame by its name and fields, from raw octets and from hexadecimal.
+#[test]
+fn every_frame_is_readable() {
+    let fleet = Fleet::new();
+    let carrier = Carrier::new();
+    let package = fleet.package(1, &carrier.address);
+    let frames = [
+        ("TIME", fleet.time(), "error at most"),
+        ("RENEW", fleet.renew(GROUP, 70_000), "master key of group 7"),
+        ("KEYDIST", fleet.key_dist(GROUP, 1, &[1, 2]), "handle"),
+        (
+            "KEYSET",
+            package.identity.key_set_frame.clone(),
+            "listed key",
+        ),
+        ("SRTP", srtp(false), "session"),
+        ("SRTCP", srtp(true), "session"),
+    ];
+    for (kind, octets, words) in &frames {
+        let raw = keyfall_with(["--json", "inspect"], octets).document();
+        assert_eq!(raw[0]["kind"], *kind);
+        assert_eq!(raw[0]["octets"], octets.len());
+        let people = keyfall_with(["inspect", "-"], hex(octets).as_bytes()).stdout;
+        assert!(
+            people.starts_with(kind) && people.contains(words),
+            "{people}"
+        );
+    }
+    let code = EnrolmentCode::random(&mut OsRandom);
+    let sealed = package.seal_under(&code, &mut OsRandom);
+    let shown = keyfall_with(["inspect"], &sealed).stdout;
+    assert!(
+        shown.starts_with("enrolment package") && shown.contains("under a code"),
+        "{shown}"
+    );
+
+    // A capture: one on each line, noise among them.
+    let mut capture: String = frames
+        .iter()
+        .map(|(_, octets, _)| hex(octets) + "\n")
+        .collect();
+    capture.push_str("00ff\n");
+    let shown = keyfall_with(["--json", "inspect"], capture.as_bytes()).document();
+    let kinds: Vec<_> = shown
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["kind"])
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "TIME", "RENEW", "KEYDIST", "KEYSET", "SRTP", "SRTCP", "unknown"
+        ]
+    );
+    // A dump of one message, wrapped.
+    let dump = hex(&frames[2].1);
+    let wrapped = dump.as_bytes().chunks(32).collect::<Vec<_>>().join(&b'\n');
+    let shown = keyfall_with(["--json", "inspect"], &wrapped).document();
+    assert_eq!(shown[0]["kind"], "KEYDIST");
+}
+
+#[test]
+fn what_is_none_of_ours_is_refused_in_one_sentence() {
+    let fleet = Fleet::new();
+    let mut cut = fleet.time();
+    cut.pop();
+    for octets in [&b"hello, world"[..], &[0xff; 300], &cut, &[0; 2000]] {
+        keyfall_with(["inspect"], octets).refuses(1, "KF-3003", "no command");
+    }
+    keyfall_with(["inspect"], b"").refuses(1, "KF-3003", "stdin is empty");
+    keyfall(["inspect", "/nowhere"]).refuses(1, "KF-3003", "cannot read /nowhere");
+    keyfall(["inspect", "--suite", "x"]).refuses(2, "KF-3001", "not an SRTP suite");
+    let stretch = ["inspect", "--rederive-after", "1000"];
+    keyfall(stretch).refuses(2, "KF-3001", "power of two");
+    keyfall(["inspect", "--dir", "/nowhere"]).refuses(1, "KF-3101", "enrol this terminal first");
+}
+
+/// who is addressed opens it, and nobody else does. No key is shown.
+#[test]
+fn terminals_keys_say_whether_it_opens() {
+    let fleet = Fleet::new();
+    let carrier = Carrier::new();
+    let top = tempfile::tempdir().unwrap();
+    let (alice, carol) = (top.path().join("alice"), top.path().join("carol"));
+    fleet.enrol(&alice, 1, &carrier.address);
+    fleet.enrol(&carol, 3, &carrier.address);
+    let key_dist = fleet.key_dist(GROUP, 5, &[1, 2]);
+    hears(&alice, &key_dist);
+    let inspect = |dir: &std::path::Path, octets: &[u8]| {
+        let dir = dir.to_str().unwrap();
+        let shown = keyfall_with(["--json", "inspect", "--dir", dir], octets).document();
+        let terminal = &shown[0]["terminal"];
+        let signature = terminal["signature"].as_str().unwrap_or("none").to_owned();
+        (signature, terminal["sentence"].as_str().unwrap().to_owned())
+    };
+    let (signature, sentence) = inspect(&alice, &key_dist);
+    let fingerprint = master(&fleet, 5).fingerprint();
+    assert_eq!(signature, "valid");
+    assert!(sentence.starts_with("opens: group 7 epoch "), "{sentence}");
+    assert!(
+        sentence.ends_with(&format!("generation 5 fingerprint {fingerprint}")),
+        "{sentence}"
+    );
+    let refused = (
+        "valid".to_owned(),
+        "not addressed to this terminal".to_owned(),
+    );
+    assert_eq!(inspect(&carol, &key_dist), refused);
+    let stranger = Fleet::other().time();
+    assert_eq!(inspect(&alice, &stranger).0, "unknown signer");
+    let mut forged = fleet.time();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(inspect(&alice, &forged).0, "bad");
+
+    let key = master(&fleet, 6);
+    let mut packet = srtp_of(&key);
+    assert!(
+        inspect(&alice, &packet)
+            .1
+            .starts_with("opens: group 7 epoch")
+    );
+    assert!(inspect(&carol, &packet).1.starts_with("does not open"));
+    packet[20] ^= 1;
+    assert!(inspect(&alice, &packet).1.starts_with("does not open"));
+}
+
+/// The terminal in `dir` obeys a frame while nobody runs it.
+fn hears(dir: &std::path::Path, frame: &[u8]) {
+    let (mut store, snapshot) = KeyStore::open(dir).unwrap();
+    let mut terminal = Terminal::restore(&snapshot, Default::default()).unwrap();
+    terminal
+        .handle_input(Default::default(), &mut OsRandom, Input::Datagram(frame))
+        .unwrap();
+    let Output::Store(_, snapshot) = terminal.poll_output() else {
+        panic!("not obeyed");
+    };
+    store.commit(&mut OsRandom, &snapshot).unwrap();
+}
+
+fn master(fleet: &Fleet, generation: u32) -> MasterKey {
+    let group = GroupNumber::new(GROUP).unwrap();
+    let key = Secret::init_with(|octets| octets.fill(77));
+    let fresh = MasterKey::new(
+        group,
+        KeyEpoch::fresh(None, fleet.now),
+        Generation::ZERO,
+        key,
+    );
+    fresh.renew_to(Generation::new(generation).unwrap())
+}
+
+fn srtp(rtcp: bool) -> Vec<u8> {
+    let key = master(&Fleet::new(), 0);
+    if !rtcp {
+        return srtp_of(&key);
+    }
+    let mut packet = vec![0x80, 201, 0, 1, 0, 0, 0, 9];
+    sender().protect_rtcp(&key, &mut packet).unwrap();
+    packet
+}
+
+fn srtp_of(key: &MasterKey) -> Vec<u8> {
+    let mut packet = vec![0x80, 11, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9];
+    packet.extend([42; 160]);
+    sender().protect_rtp(key, &mut packet).unwrap();
+    packet
+}
+
+fn sender() -> SrtpSender {
+    let stream = SrtpStream {
+        suite: SrtpSuite::AeadAes256Gcm,
+        sender: TerminalNumber::new(2).unwrap(),
+        session: SessionId::new([6; 6]),
+        ssrc: 9,
+    };
+    SrtpSender::new(stream, Stretch::default())
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}

@@ -1,0 +1,10 @@
+//! The binary as people and scripts meet it: what it prints, what it leaves, how it exits.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+/// The fleet of the terminal's own tests: the server's keys in the test's hands.
+#[path = "../../../keyfall-terminal/tests/integration/fleet.rs"]
+mod fleet;
+mod inspect;
+mod ran;
+mod terminal;
