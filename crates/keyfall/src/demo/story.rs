@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use keyfall_carrier::CarrierAddress;
 use keyfall_protocol::command::{Body, Unverified};
+use keyfall_protocol::enrolment::{EnrolmentCode, SealedPackage};
 use serde_json::{Map, Value, json};
 
 use crate::demo::children::{Keyfall, Radio, Running, wait_for};
@@ -485,13 +486,19 @@ impl Stage {
         let frames: Vec<String> = self.frames.all().iter().map(|frame| hex(frame)).collect();
         let mut packages = Vec::new();
         let mut status = Map::new();
+        let mut root = Value::Null;
         for name in CAST {
             let package = std::fs::read(self.dir.join(format!("{name}.enrol")))?;
             let code = self.codes.get(name);
+            let opened = code
+                .and_then(|code| EnrolmentCode::parse(code))
+                .context("no code")
+                .and_then(|code| Ok(SealedPackage::decode(&package)?.open_under(&code)?))?;
+            root = json!(hex(opened.identity.root.as_bytes()));
             packages.push(json!({"name": name, "package_hex": hex(&package), "code": code}));
             status.insert(name.to_owned(), self.status(name)?);
         }
-        Ok(json!({"packages": packages, "frames": frames, "status": status}))
+        Ok(json!({"root": root, "packages": packages, "frames": frames, "status": status}))
     }
 
     fn start(&mut self, name: &str, words: &[&str]) -> anyhow::Result<()> {
