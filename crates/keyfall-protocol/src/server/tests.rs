@@ -1,1 +1,7 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! The server machine: store before send, orders judged by what is stored, numbers that never
+//! come twice.
+
+mod desk;
+mod model;
+mod sending;
+mod storing;

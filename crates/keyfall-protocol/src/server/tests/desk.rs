@@ -1,0 +1,226 @@
+//! A server with its database in the test's hand.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+
+use crate::command::SigningKey;
+use crate::ids::{GroupNumber, TerminalNumber, Tick, UnixSeconds};
+use crate::keys::Secret;
+use crate::rng::Random;
+use crate::server::{
+    By, Done, FleetRecord, Founding, Input, Item, Moment, Order, OrderId, Output, PackageSealing,
+    Refusal, Server, StoreId,
+};
+
+/// Octets that are as good as random and always the same.
+pub(super) struct Counting(u64);
+
+impl Random for Counting {
+    fn fill(&mut self, into: &mut [u8]) {
+        for chunk in into.chunks_mut(32) {
+            self.0 += 1;
+            let block = digest::digest(&digest::SHA256, &self.0.to_be_bytes());
+            chunk.copy_from_slice(&block.as_ref()[..chunk.len()]);
+        }
+    }
+}
+
+/// A server, its clocks, and what it asked for.
+pub(super) struct Desk {
+    pub(super) server: Server,
+    pub(super) at: Moment,
+    rng: Counting,
+    orders: u64,
+    /// The batch that is to be stored.
+    pub(super) asked: Option<StoreId>,
+    pub(super) sent: Vec<(Item, Vec<u8>)>,
+    pub(super) done: Vec<(OrderId, Result<Done, Refusal>)>,
+    pub(super) timeout: Option<Tick>,
+}
+
+pub(super) const FOUNDED: UnixSeconds = UnixSeconds::new(1_800_000_000);
+
+impl Desk {
+    /// A founded fleet whose first sequence numbers are reserved.
+    pub(super) fn new() -> Self {
+        let mut rng = Counting(0);
+        let [root, erase] =
+            [0, 1].map(|_| SigningKey::from_seed(Secret::init_with(|into| rng.fill(into))));
+        let fleet = FleetRecord::found(
+            Founding::default(),
+            &root,
+            &erase.public(),
+            FOUNDED,
+            &mut rng,
+        );
+        let at = Moment {
+            now: Tick::default(),
+            wall: FOUNDED,
+        };
+        let server = Server::new(fleet, Vec::new(), Vec::new(), at);
+        let mut desk = Self {
+            server,
+            at,
+            rng,
+            orders: 0,
+            asked: None,
+            sent: Vec::new(),
+            done: Vec::new(),
+            timeout: None,
+        };
+        desk.drain();
+        desk.store();
+        desk
+    }
+
+    /// With terminals 1 to `terminals`, and a group of the first two.
+    pub(super) fn with_group(terminals: u32) -> Self {
+        let mut desk = Self::new();
+        for n in 1..=terminals {
+            desk.carry_out(add_terminal(&format!("t{n}")))
+                .expect("free");
+        }
+        desk.carry_out(create_group("crew", &[1, 2])).expect("free");
+        desk
+    }
+
+    pub(super) fn feed(&mut self, input: Input) {
+        self.server
+            .handle_input(self.at, &mut self.rng, input)
+            .expect("the test keeps the contract");
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.server.poll_output() {
+                Output::Store(id) => {
+                    assert!(self.asked.is_none(), "one batch at a time");
+                    self.asked = Some(id);
+                }
+                Output::Transmit { item, frame } => self.sent.push((item, frame)),
+                Output::Done { id, outcome } => self.done.push((id, outcome)),
+                Output::Timeout { at } => {
+                    self.timeout = at;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives an order and stores nothing.
+    pub(super) fn give(&mut self, order: Order) -> OrderId {
+        self.orders += 1;
+        let id = OrderId(self.orders);
+        let by = By {
+            actor: "uid 0".to_owned(),
+            reason: None,
+            ticket: None,
+        };
+        self.feed(Input::Order { id, order, by });
+        id
+    }
+
+    /// The batch is durable, and whatever is asked for next.
+    pub(super) fn store(&mut self) {
+        while let Some(id) = self.asked.take() {
+            self.feed(Input::Stored(id));
+        }
+    }
+
+    /// The batch could not be stored.
+    pub(super) fn fail(&mut self) {
+        let id = self.asked.take().expect("something is asked for");
+        self.feed(Input::NotStored(id));
+    }
+
+    /// Gives an order and stores it.
+    pub(super) fn carry_out(&mut self, order: Order) -> Result<Done, Refusal> {
+        let id = self.give(order);
+        self.store();
+        self.outcome(id).expect("it has ended")
+    }
+
+    /// Takes the end of an order.
+    pub(super) fn outcome(&mut self, id: OrderId) -> Option<Result<Done, Refusal>> {
+        let place = self.done.iter().position(|&(of, _)| of == id)?;
+        Some(self.done.remove(place).1)
+    }
+
+    /// Time goes on; whenever the server asks for it, it is woken.
+    pub(super) fn wait(&mut self, seconds: u32) {
+        let (from, until) = (
+            self.at,
+            self.at.now.plus(Duration::from_secs(seconds.into())),
+        );
+        loop {
+            let next = self
+                .timeout
+                .map_or(until, |at| at.max(self.at.now).min(until));
+            let passed = u32::try_from(next.since(from.now).as_secs()).expect("short");
+            self.at = Moment {
+                now: next,
+                wall: from.wall.plus(passed),
+            };
+            self.feed(Input::Timeout);
+            if next == until {
+                return;
+            }
+        }
+    }
+
+    /// Everything that the server is, keys included, but its line of waiting orders.
+    pub(super) fn state(&self) -> Vec<String> {
+        let key =
+            |secret: &Secret<32>| secret.expose().map(|octet| format!("{octet:02x}")).concat();
+        let fleet = &self.server.fleet;
+        let mut lines = vec![format!(
+            "G {} reserved {}",
+            fleet.fleet_generation, fleet.sequence_reserved
+        )];
+        lines.extend(self.server.terminals().map(|it| {
+            let (obey, wrap) = (key(it.obey.secret()), key(it.wrap.secret()));
+            format!(
+                "{} {} {obey} {wrap} {}",
+                it.number,
+                it.name,
+                it.wrap.generation()
+            )
+        }));
+        lines.extend(self.server.groups().map(|it| {
+            let (key, of) = (key(it.master.secret()), &it.master);
+            let place = format!("{}.{} {:?}", of.epoch(), of.generation(), it.schedule);
+            format!("{} {} {:?} {key} {place}", it.number, it.name, it.members)
+        }));
+        lines
+    }
+}
+
+pub(super) fn add_terminal(name: &str) -> Order {
+    Order::AddTerminal {
+        name: name.to_owned(),
+        sealing: PackageSealing::ToRequest([9; 32]),
+    }
+}
+
+pub(super) fn create_group(name: &str, members: &[u32]) -> Order {
+    Order::CreateGroup {
+        name: name.to_owned(),
+        members: members.iter().map(|&number| terminal(number)).collect(),
+        cadence: None,
+    }
+}
+
+pub(super) fn terminal(number: u32) -> TerminalNumber {
+    TerminalNumber::new(number).expect("not 0")
+}
+
+pub(super) fn group(number: u32) -> GroupNumber {
+    GroupNumber::new(number).expect("not 0")
+}
+
+/// Randomness for an input that must not use it.
+pub(super) fn counting() -> Counting {
+    Counting(1 << 40)
+}

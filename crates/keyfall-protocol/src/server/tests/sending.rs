@@ -1,0 +1,141 @@
+//! What goes on the carrier.
+
+use std::collections::BTreeSet;
+
+use super::desk::{Desk, add_terminal, create_group, group};
+use crate::command::{Body, FRAME_MAX, Target, Unverified};
+use crate::server::{Class, Item, Order};
+
+/// the issue: more than 17 recipients go as self-contained signed messages, each
+/// member named once, no frame too long.
+#[test]
+fn every_member_of_a_large_group_is_named_in_one_of_its_messages() {
+    let mut desk = Desk::new();
+    let members: Vec<u32> = (1..=100).collect();
+    for n in &members {
+        desk.carry_out(add_terminal(&format!("t{n}")))
+            .expect("free");
+    }
+    desk.carry_out(create_group("crew", &members))
+        .expect("free");
+    desk.sent.clear();
+    for _ in 0..60 {
+        desk.wait(1);
+    }
+    let mut named = BTreeSet::new();
+    let mut shards = BTreeSet::new();
+    for (item, frame) in &desk.sent {
+        assert!(frame.len() <= FRAME_MAX);
+        let read = Unverified::decode(frame).expect("ours");
+        let signer = match item.class() {
+            Class::KeyDist => &desk.server.fleet.keys,
+            Class::Time | Class::Renew => &desk.server.fleet.beat,
+            Class::KeySet => continue,
+        };
+        let verified = read.verify(&signer.public()).expect("signed by its class");
+        if let (Body::KeyDist(dist), Item::Dist(_, shard)) = (&verified.command().body, item) {
+            assert_eq!(verified.command().target, Target::Handles);
+            shards.insert(*shard);
+            named.extend(dist.recipients().iter().map(|recipient| recipient.handle));
+        }
+    }
+    assert_eq!(shards.len(), 100usize.div_ceil(17));
+    let handles: BTreeSet<_> = desk.server.terminals().map(|it| it.wrap.handle()).collect();
+    assert_eq!(named, handles);
+}
+
+/// RENEW has one size, and no key octet in it.
+#[test]
+fn a_renewal_has_one_size_and_no_key_in_it() {
+    let sizes: BTreeSet<usize> = [2, 60]
+        .map(|terminals| {
+            let mut desk = Desk::with_group(2);
+            for n in 3..=terminals {
+                desk.carry_out(add_terminal(&format!("t{n}")))
+                    .expect("free");
+                let order = Order::AddMember {
+                    group: group(1),
+                    terminal: super::desk::terminal(n),
+                };
+                desk.carry_out(order).expect("free");
+            }
+            let generation = |desk: &Desk| {
+                let group = desk.server.group_named("crew").expect("it is");
+                group.master.generation().get()
+            };
+            while generation(&desk) < 100 {
+                desk.carry_out(Order::RenewGroup { group: group(1) })
+                    .expect("free");
+            }
+            desk.sent.clear();
+            desk.wait(1);
+            let key = desk
+                .server
+                .group_named("crew")
+                .expect("it is")
+                .master
+                .secret();
+            let renew = desk
+                .sent
+                .iter()
+                .find(|(item, _)| *item == Item::Group(group(1)));
+            let frame = &renew.expect("announced").1;
+            assert!(
+                !frame
+                    .windows(8)
+                    .any(|window| key.expose().windows(8).any(|it| it == window))
+            );
+            frame.len()
+        })
+        .into();
+    assert_eq!(sizes.len(), 1, "{sizes:?}");
+    assert!(sizes.iter().all(|&size| size <= 170), "{sizes:?}");
+}
+
+/// FORMATS section 3.1: at every tick of G or of a master key the standing KEYDISTs are made anew,
+/// so that the old ones open with used-up keys only.
+#[test]
+fn distributions_are_made_anew_with_every_generation() {
+    let mut desk = Desk::with_group(2);
+    let dist = |desk: &mut Desk| {
+        desk.sent.clear();
+        desk.wait(31);
+        let found = desk
+            .sent
+            .iter()
+            .rfind(|(item, _)| item.class() == Class::KeyDist);
+        found.expect("it stands").1.clone()
+    };
+    let first = dist(&mut desk);
+    assert_eq!(dist(&mut desk), first, "standing");
+    desk.carry_out(Order::RenewGroup { group: group(1) })
+        .expect("free");
+    let renewed = dist(&mut desk);
+    assert_ne!(renewed, first);
+    desk.carry_out(Order::RenewDevices).expect("free");
+    let under_new_g = dist(&mut desk);
+    assert_ne!(under_new_g, renewed);
+    let read = Unverified::decode(&under_new_g).expect("ours");
+    assert_eq!(read.command().fleet_generation.get(), 1);
+    let Body::KeyDist(dist) = &read.command().body else {
+        panic!("a KEYDIST");
+    };
+    let wrap = &desk.server.terminals().next().expect("it is").wrap;
+    let contents = dist.open(wrap).expect("it is for t1");
+    assert_eq!(contents.key.generation().get(), 1);
+}
+
+/// FORMATS section 9: after the online keys nothing is sent.
+#[test]
+fn nothing_is_sent_when_the_online_keys_have_ended() {
+    let mut desk = Desk::with_group(2);
+    desk.wait(30 * 86_400);
+    desk.store();
+    desk.wait(1);
+    desk.sent.clear();
+    for _ in 0..100 {
+        desk.wait(10);
+        desk.store();
+    }
+    assert!(desk.sent.is_empty());
+}
