@@ -114,7 +114,11 @@ impl Terminal {
             return Err(DropReason::TimeTooFar);
         }
         let first = self.time().is_none();
-        self.time.accept(self.now, time.seconds)?;
+        // SECURITY: the newest beacon says nothing new of the time. Taken again and again it would
+        // hold the clock within its second (W-10).
+        if first || time.seconds != self.time.mark() {
+            self.time.accept(self.now, time.seconds)?;
+        }
         // The stored mark follows, so that a power cut does not turn time back by much.
         self.dirty |= self.time.mark().since(self.stored_mark) >= MARK_STEP;
         if first {

@@ -1,5 +1,7 @@
 //! Stored before sent (DESIGN section 11, invariants 2 and 5).
 
+use std::time::Duration;
+
 use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, trial};
 use crate::command::Floor;
 use crate::ids::{KeyEpoch, SessionId, Tick};
@@ -147,6 +149,21 @@ fn the_time_heard_is_stored_and_no_older_beacon_is_taken_after_a_restart() {
     let mut restored = alice.restarted();
     assert!(restored.hear(&fleet.time(6000)).is_some());
     assert_eq!(restored.hear(&fleet.time(7200)), None);
+}
+
+/// W-10: who jams the carrier and plays the newest beacon again and again does not stop the clock.
+#[test]
+fn the_newest_beacon_played_again_and_again_does_not_hold_the_clock() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let beacon = fleet.time(10);
+    alice.wait(10);
+    alice.hear(&beacon);
+    for _ in 0..4000 {
+        alice.now = alice.now.plus(Duration::from_millis(900));
+        alice.hear(&beacon);
+    }
+    assert_eq!(alice.machine.time(), Some(FOUNDED.plus(10 + 3600)));
 }
 
 /// Invariant 1 and the promise of [`Event::Retired`]: keys derived from a generation that fell out
