@@ -19,8 +19,9 @@ pub(crate) struct ExplainArgs {
 
 pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<(), Failure> {
     let Some(asked) = &args.code else {
-        return output.result(&all(), |all| {
-            let lines: Vec<_> = all
+        return output.versioned(&List { codes: all() }, |list| {
+            let lines: Vec<_> = list
+                .codes
                 .iter()
                 .map(|entry| format!("{}  {}", entry.code, entry.cause))
                 .collect();
@@ -41,9 +42,14 @@ pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<(), Failure> {
                 format!("{code} is not a code of this version; `keyfall explain` lists all");
             Failure::new(Code::BadArguments, sentence)
         })?;
-    output.result(&entry, |entry| {
+    output.versioned(&entry, |entry| {
         format!("{}: {}\n{}", entry.code, entry.cause, entry.remedy)
     })
+}
+
+#[derive(Serialize)]
+struct List {
+    codes: Vec<Explanation>,
 }
 
 /// One row of the table.

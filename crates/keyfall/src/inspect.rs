@@ -40,6 +40,12 @@ pub(crate) struct InspectArgs {
     rederive_after: Option<u32>,
 }
 
+#[derive(Serialize, Debug)]
+struct Capture {
+    /// In the order of the file.
+    messages: Vec<Shown>,
+}
+
 /// One message as it is shown.
 #[derive(Serialize, Debug)]
 struct Shown {
@@ -76,7 +82,9 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     let keys = args.dir.as_deref().map(Keys::of).transpose()?;
     let messages = split(read(args.file.as_deref())?);
     let alone = messages.len() == 1;
-    let mut shown = Vec::with_capacity(messages.len());
+    let mut shown = Capture {
+        messages: Vec::with_capacity(messages.len()),
+    };
     for message in &messages {
         let mut one = match show(message, suite) {
             Ok(one) => one,
@@ -96,10 +104,11 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
         {
             one.terminal = Some(keys.inspect(message, stretch)?);
         }
-        shown.push(one);
+        shown.messages.push(one);
     }
-    output.result(&shown, |shown| {
+    output.versioned(&shown, |shown| {
         shown
+            .messages
             .iter()
             .map(for_people)
             .collect::<Vec<_>>()

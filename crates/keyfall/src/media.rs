@@ -169,7 +169,7 @@ pub(crate) fn run(args: MediaArgs, output: &Output) -> Result<(), Failure> {
             let Answer::Stopped(status) = control_client::ask(&dir, &request)? else {
                 return Err(control_client::unexpected());
             };
-            output.result(&status, relay_for_people)
+            output.versioned(&status, relay_for_people)
         }
     }
 }
@@ -235,7 +235,7 @@ fn relay_in_front(running: &Running, request: &Request, output: &Output) -> Resu
                 Answer::Started(status) => told.started(&status, output)?,
                 Answer::Progress(status) => told.progress(&status, output)?,
                 // In front, the last figures are the result.
-                Answer::Ended(status) => return output.result(&status, relay_for_people),
+                Answer::Ended(status) => return output.versioned(&status, relay_for_people),
                 Answer::Stopped(_) => {}
                 Answer::Status(_)
                 | Answer::Why(_)
@@ -282,7 +282,7 @@ fn params(args: &ParamsArgs, output: &Output) -> Result<(), Failure> {
                         application send its first packet";
         return Err(Failure::new(Code::NoSuchRelay, sentence));
     }
-    output.result(&params, params_for_people)
+    output.versioned(&params, params_for_people)
 }
 
 fn params_for_people(params: &MediaParams) -> String {

@@ -97,6 +97,19 @@ impl Output {
         }
     }
 
+    /// As [`Self::result`] for a value that does not say its schema itself.
+    pub(crate) fn versioned<T: Serialize>(
+        &self,
+        value: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let document = Versioned {
+            schema: SCHEMA,
+            value,
+        };
+        self.result(&document, |document| people(document.value))
+    }
+
     /// Text as it is, with a line end.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
@@ -121,6 +134,7 @@ impl Output {
         };
         if let Some(code) = failure.code.filter(|_| !failure.sentence.is_empty()) {
             let told = FailureDocument {
+                schema: SCHEMA,
                 ok: false,
                 exit: failure.exit() as u8,
                 code: code.text(),
@@ -145,7 +159,18 @@ impl Output {
 }
 
 #[derive(Serialize)]
+struct Versioned<'v, T> {
+    schema: u32,
+    #[serde(flatten)]
+    value: &'v T,
+}
+
+/// A field is never renamed or given another meaning within one schema.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
 struct FailureDocument<'f> {
+    schema: u32,
     ok: bool,
     exit: u8,
     code: &'f str,

@@ -196,7 +196,7 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
         carriers: identity.carriers.clone(),
         next: format!("keyfall terminal run {}", dir.display()),
     };
-    output.result(&done, |done| {
+    output.versioned(&done, |done| {
         format!(
             "terminal {} ({}) of fleet {}, root key {}\nNow: {}",
             done.terminal, done.name, done.fleet, done.root, done.next
@@ -219,7 +219,7 @@ fn enrol_request(dir: &Path, output: &Output) -> Result<(), Failure> {
     let public = keyfall_terminal::request(dir).map_err(|error| enrolment_failure(&error))?;
     let key = request_text(&public);
     let next = format!("keyfall admin terminal add NAME --for {key}");
-    output.result(
+    output.versioned(
         &RequestDone {
             request_key: key,
             next,
@@ -331,7 +331,7 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
         };
         // People read the log; a script waits for this one document.
         if output.is_json() {
-            shown = output.result(&ready, |_| String::new());
+            shown = output.versioned(&ready, |_| String::new());
         }
     };
     let outcome = runtime.block_on(async {
@@ -385,7 +385,7 @@ fn status(dir: &Path, output: &Output) -> Result<(), Failure> {
             *status
         }
     };
-    output.result(&status, status_for_people)
+    output.versioned(&status, status_for_people)
 }
 
 /// What a terminal's directory holds.
@@ -491,7 +491,7 @@ fn why(dir: &Path, output: &Output) -> Result<(), Failure> {
     let Answer::Why(why) = control_client::ask(dir, &Request::Why {})? else {
         return Err(control_client::unexpected());
     };
-    output.result(&why, why_for_people)
+    output.versioned(&why, why_for_people)
 }
 
 fn why_for_people(why: &Why) -> String {

@@ -26,7 +26,7 @@ fn one() -> One {
     }
 }
 
-/// F-14, W-02.
+/// What a program got wrong is told once.
 #[test]
 fn malformed_request_gets_one_error_line_and_the_end() {
     let one = one();

@@ -69,7 +69,7 @@ impl Call {
     }
 }
 
-/// and with RTCP.
+/// R-020, with RTCP.
 #[test]
 fn what_is_spoken_is_heard_and_nothing_of_it_is_on_the_wire() {
     let call = Call::new();
@@ -136,7 +136,7 @@ fn who_missed_renewals_catches_up_from_the_traffic() {
     assert_eq!(alice.groups[0].fingerprint, bob.groups[0].fingerprint);
 }
 
-/// a receiver that joins late opens the first packet it hears, also after re-derivations.
+/// R-064, FORMATS section 6: a receiver that joins late opens the first packet it hears, also after re-derivations.
 #[test]
 fn late_joiner_hears_from_the_first_packet() {
     let call = Call::new();
@@ -187,7 +187,7 @@ fn application_that_starts_over_gets_a_new_session() {
     assert_eq!(call.alice.status().relays[0].streams, 2);
 }
 
-/// who holds no key of the group is refused at both ends, and hears nothing.
+/// who holds no key of the group is refused at both ends, and hears nothing.
 #[test]
 fn stranger_to_the_group_is_refused() {
     let call = Call::new();

@@ -11,7 +11,7 @@ use keyfall_terminal::key_store::KeyStore;
 use crate::fleet::{Carrier, Fleet, GROUP};
 use crate::ran::{keyfall, keyfall_with};
 
-/// F-02: each frame by its name and fields, from raw octets and from hexadecimal.
+/// Each message by its name and fields, from raw octets and from hexadecimal.
 #[test]
 fn every_frame_is_readable() {
     let fleet = Fleet::new();
@@ -31,8 +31,8 @@ fn every_frame_is_readable() {
     ];
     for (kind, octets, words) in &frames {
         let raw = keyfall_with(["--json", "inspect"], octets).document();
-        assert_eq!(raw[0]["kind"], *kind);
-        assert_eq!(raw[0]["octets"], octets.len());
+        assert_eq!(raw["messages"][0]["kind"], *kind);
+        assert_eq!(raw["messages"][0]["octets"], octets.len());
         let people = keyfall_with(["inspect", "-"], hex(octets).as_bytes()).stdout;
         assert!(
             people.starts_with(kind) && people.contains(words),
@@ -54,7 +54,7 @@ fn every_frame_is_readable() {
         .collect();
     capture.push_str("00ff\n");
     let shown = keyfall_with(["--json", "inspect"], capture.as_bytes()).document();
-    let kinds: Vec<_> = shown
+    let kinds: Vec<_> = shown["messages"]
         .as_array()
         .unwrap()
         .iter()
@@ -70,7 +70,7 @@ fn every_frame_is_readable() {
     let dump = hex(&frames[2].1);
     let wrapped = dump.as_bytes().chunks(32).collect::<Vec<_>>().join(&b'\n');
     let shown = keyfall_with(["--json", "inspect"], &wrapped).document();
-    assert_eq!(shown[0]["kind"], "KEYDIST");
+    assert_eq!(shown["messages"][0]["kind"], "KEYDIST");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn terminals_keys_say_whether_it_opens() {
     let inspect = |dir: &std::path::Path, octets: &[u8]| {
         let dir = dir.to_str().unwrap();
         let shown = keyfall_with(["--json", "inspect", "--dir", dir], octets).document();
-        let terminal = &shown[0]["terminal"];
+        let terminal = &shown["messages"][0]["terminal"];
         let signature = terminal["signature"].as_str().unwrap_or("none").to_owned();
         (signature, terminal["sentence"].as_str().unwrap().to_owned())
     };

@@ -78,7 +78,7 @@ impl Bench {
     }
 }
 
-/// F-14: nothing is changed by what is refused.
+/// Nothing is changed by what is refused.
 #[test]
 fn package_that_cannot_be_is_refused_with_one_sentence() {
     let bench = Bench::new();
@@ -186,7 +186,7 @@ fn what_is_not_there_or_not_running_is_told_apart() {
     run(&["--carrier", "udp://10.0.0.1:5?if=127.0.0.1"]).refuses(2, "KF-3001", "not a multicast");
 }
 
-/// status, why and media of a running terminal.
+/// Status, why and media of a running terminal.
 #[test]
 fn running_terminal_answers() {
     let bench = Bench::new();
@@ -199,6 +199,8 @@ fn running_terminal_answers() {
     bench.carrier.tell(&bench.fleet.key_dist(GROUP, 3, &[1]));
     bench.carrier.tell(&bench.fleet.key_dist(9, 3, &[2]));
     until("all was heard", || bench.status()["frames"] == 3);
+    // Sent with means stored.
+    until("it is stored", || bench.status()["groups"][0]["sending"] == 3);
     let status = bench.status();
     let group = &status["groups"][0];
     assert_eq!(
@@ -206,6 +208,7 @@ fn running_terminal_answers() {
         (&GROUP.into(), &3.into())
     );
     assert_eq!(group["fingerprint"].as_str().unwrap().len(), 16);
+    assert_eq!(status["schema"], 1);
     let people = keyfall(["terminal", "status", dir]).stdout;
     for words in [
         "running",
@@ -317,7 +320,10 @@ fn wrong_usage_is_one_sentence_and_exit_2() {
             (&document["ok"], &document["exit"]),
             (&false.into(), &2.into())
         );
-        assert_eq!(document["code"], "KF-3001");
+        assert_eq!(
+            (&document["code"], &document["schema"]),
+            (&"KF-3001".into(), &1.into())
+        );
     }
 }
 
@@ -347,7 +353,7 @@ fn help_has_an_example() {
 #[test]
 fn explain_knows_every_code_it_lists() {
     let all = keyfall(["--json", "explain"]).document();
-    for entry in all.as_array().unwrap() {
+    for entry in all["codes"].as_array().unwrap() {
         let code = entry["code"].as_str().unwrap();
         let one = keyfall(["explain", code]);
         assert_eq!(one.exit, 0, "{code}");
