@@ -6,6 +6,7 @@ use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, trial};
 use crate::command::Floor;
 use crate::ids::{KeyEpoch, SessionId, Tick};
 use crate::schedule::Cadence;
+use crate::stats::DropReason;
 use crate::terminal::{Cause, Event, Input, Order, Terminal};
 
 /// Invariant 2; REQUIREMENTS R-032.
@@ -279,4 +280,23 @@ fn a_snapshot_of_the_largest_identity_fits_its_first_allocation() {
         snapshot.capacity()
     );
     assert!(snapshot.capacity() < 16_384, "grown");
+}
+
+/// PROTOCOL 6.10, KR-021: without a beacon the lease cannot be judged, so nothing is sent; held
+/// keys are received with.
+#[test]
+fn nothing_is_sent_before_the_first_beacon_since_power_on() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.store_all();
+    assert_eq!(bob.sending(), Some(0));
+    let mut restarted = bob.restarted();
+    assert!(restarted.machine.holds(group()) && restarted.machine.may_receive(group()).is_ok());
+    assert_eq!(restarted.sending(), None);
+    assert_eq!(
+        restarted.machine.why_not_sending(group()),
+        DropReason::NoBeacon
+    );
+    assert_eq!(restarted.hear(&fleet.time(1)), None);
+    assert_eq!(restarted.sending(), Some(0));
 }
