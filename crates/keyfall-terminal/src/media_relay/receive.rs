@@ -19,6 +19,9 @@ use keyfall_protocol::keys::{MasterKey, SrtpSuite};
 use keyfall_protocol::terminal::{Mark, Order, ReceiveKey, Terminal, TrafficQuery, Trial};
 use tokio::net::UdpSocket;
 
+#[cfg(test)]
+mod tests;
+
 use crate::media_relay::counts::Counts;
 use crate::media_relay::places::{Interfaces, Place};
 use crate::media_relay::{
@@ -255,8 +258,8 @@ impl Heard {
             .remove(&key)
             .filter(|stream| stream.stretch == relay.stretch);
         let is_new = known.is_none();
-        let mut stream =
-            known.unwrap_or_else(|| Stream::new(terminal, relay.group, key.1, relay.stretch));
+        let marks = terminal.marks(relay.group);
+        let mut stream = known.unwrap_or_else(|| Stream::new(marks, key.1, relay.stretch));
         let tried = stream.attempt(&master, kind, packet, &mut self.plain);
         if tried.is_ok() || !is_new {
             self.make_room();
@@ -412,11 +415,12 @@ impl Opened {
 }
 
 impl Stream {
-    fn new(terminal: &Terminal, group: GroupNumber, id: SrtpStream, stretch: Stretch) -> Self {
+    /// `known` are the marks that the machine holds of the group's streams.
+    fn new(known: &[Mark], id: SrtpStream, stretch: Stretch) -> Self {
         let same = |mark: &&Mark| {
             (mark.sender, mark.session, mark.ssrc) == (id.sender, id.session, id.ssrc)
         };
-        let mark = terminal.marks(group).iter().find(same);
+        let mark = known.iter().find(same);
         let marks = mark.map_or_else(Marks::default, |mark| Marks {
             rtp: Some(mark.rtp_index),
             rtcp: Some(mark.rtcp_index),

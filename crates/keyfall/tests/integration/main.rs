@@ -6,5 +6,6 @@
 #[path = "../../../keyfall-terminal/tests/integration/fleet.rs"]
 mod fleet;
 mod inspect;
+mod killed;
 mod ran;
 mod terminal;

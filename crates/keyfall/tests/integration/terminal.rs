@@ -200,7 +200,9 @@ fn running_terminal_answers() {
     bench.carrier.tell(&bench.fleet.key_dist(9, 3, &[2]));
     until("all was heard", || bench.status()["frames"] == 3);
     // Sent with means stored.
-    until("it is stored", || bench.status()["groups"][0]["sending"] == 3);
+    until("it is stored", || {
+        bench.status()["groups"][0]["sending"] == 3
+    });
     let status = bench.status();
     let group = &status["groups"][0];
     assert_eq!(
