@@ -90,6 +90,7 @@ impl Desk {
                 Err(error) => {
                     let mut order = self.order();
                     if order.closing {
+                        tracing::error!(%error, "the last snapshot was not stored");
                         return;
                     }
                     order.newest.get_or_insert((id, snapshot));

@@ -95,8 +95,6 @@ async fn listen(listener: UnixListener, wakings: mpsc::Sender<Waking>) {
                 return refuse(stream).await;
             };
             converse(ClientId(id), stream, &wakings).await;
-            // The driver may be gone already.
-            drop(wakings.send(Waking::HungUp(ClientId(id))).await);
         });
     }
 }
@@ -107,7 +105,8 @@ async fn refuse(mut stream: UnixStream) {
     drop(stream.write_all(&line).await);
 }
 
-/// Until either side hangs up, or what comes is no request.
+/// Until either side hangs up, or what comes is no request. What was asked before is answered still:
+/// a script may close its writing side and wait.
 async fn converse(id: ClientId, stream: UnixStream, wakings: &mpsc::Sender<Waking>) {
     let (read, mut write) = stream.into_split();
     let mut lines = Lines {
@@ -116,26 +115,42 @@ async fn converse(id: ClientId, stream: UnixStream, wakings: &mpsc::Sender<Wakin
     };
     let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
     let client = Client { id, answers };
+    let outcome = talk(&mut lines, &mut write, &client, &mut answered, wakings).await;
+    // The driver may be gone already.
+    drop(wakings.send(Waking::HungUp(id)).await);
+    drop(client);
+    if outcome.is_ok() {
+        while let Some(answer) = answered.recv().await {
+            if say(&mut write, &answer).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Requests in, answers out; an error where nobody reads any more.
+async fn talk(
+    lines: &mut Lines,
+    write: &mut OwnedWriteHalf,
+    client: &Client,
+    answered: &mut mpsc::Receiver<Answer>,
+    wakings: &mpsc::Sender<Waking>,
+) -> io::Result<()> {
     loop {
         tokio::select! {
             request = lines.next() => match request {
                 Ok(Some(request)) => {
                     let client = client.clone();
                     if wakings.send(Waking::Asked { client, request }).await.is_err() {
-                        return;
+                        return Ok(());
                     }
                 }
-                Ok(None) => return,
+                Ok(None) => return Ok(()),
                 Err(sentence) => {
-                    drop(say(&mut write, &error(Refusal::BadRequest, sentence)).await);
-                    return;
+                    return say(write, &error(Refusal::BadRequest, sentence)).await;
                 }
             },
-            Some(answer) = answered.recv() => {
-                if say(&mut write, &answer).await.is_err() {
-                    return;
-                }
-            }
+            Some(answer) = answered.recv() => say(write, &answer).await?,
         }
     }
 }

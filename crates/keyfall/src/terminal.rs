@@ -398,6 +398,7 @@ pub(crate) enum Found {
 
 impl Found {
     pub(crate) fn in_directory(dir: &Path) -> Result<Self, Failure> {
+        harden();
         let end = Instant::now() + LOCKED_MAX;
         loop {
             match keyfall_terminal::restore(dir) {

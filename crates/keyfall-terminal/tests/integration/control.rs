@@ -55,6 +55,24 @@ fn malformed_request_gets_one_error_line_and_the_end() {
     assert!(one.alice.status().relays.is_empty());
 }
 
+/// A script that pipes its request in and closes gets its answer; a relay ends with that.
+#[test]
+fn half_closed_connection_is_answered() {
+    let one = one();
+    let mut talk = Talk::to(&one.alice.dir);
+    talk.say("{\"request\":\"status\"}");
+    talk.close_writing();
+    assert!(matches!(talk.hear(), Answer::Status(_)));
+    assert_eq!(talk.line(), "");
+    let mut talk = begin(
+        &one.alice.dir,
+        &Request::MediaSend(send_request(free_place(), multicast())),
+    );
+    talk.close_writing();
+    while !matches!(talk.hear(), Answer::Ended(_)) {}
+    assert_eq!(talk.line(), "");
+}
+
 /// Noise, another fleet's commands and cut ones are counted by reason and change nothing.
 #[test]
 fn why_counts_what_the_carrier_brought_in_vain() {

@@ -133,6 +133,13 @@ impl Talk {
         self.from.get_mut().write_all(line.as_bytes()).unwrap();
     }
 
+    pub(crate) fn close_writing(&self) {
+        self.from
+            .get_ref()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
+    }
+
     /// The next line; empty at the end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
