@@ -293,6 +293,21 @@ fn a_flood_of_forged_packets_moves_nothing_and_silences_nobody() {
     nothing_was_wrong(&call.world);
 }
 
+/// R-045 beside R-044: a command that comes between two scheduled renewals and is missed.
+#[test]
+fn a_missed_command_beside_a_schedule_is_made_up_from_the_next_packet() {
+    let mut call = Call::new(Cadence::new(1, 3600));
+    call.world.cut_link(call.bob, true);
+    for _ in 0..3 {
+        call.renew();
+        call.wait(3);
+        let packet = call.say();
+        assert_eq!(call.hear(&packet), Ok(()));
+    }
+    call.wait(1);
+    all_are_current(&call.world);
+}
+
 /// With a schedule the ceiling is ten minutes ahead: who lost its beacons follows the others.
 #[test]
 fn a_terminal_without_timers_follows_the_schedule_by_gap() {

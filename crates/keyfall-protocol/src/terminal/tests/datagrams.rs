@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::fixture::{Driven, Fleet, Stated};
 use crate::command::FRAME_MAX;
-use crate::terminal::Input;
+use crate::ids::Tick;
+use crate::terminal::{Input, Terminal};
 
 /// A member, the frames that it has heard, and some that would change it.
 fn member_and_frames() -> (Driven, Vec<Vec<u8>>) {
@@ -121,6 +122,33 @@ proptest! {
         }
         prop_assume!(!frames.contains(&octets));
         changes_nothing(&octets)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// What the disk gives back may be damaged in spite of its seal: refused or read, no panic, and
+    /// what was read can be driven.
+    #[test]
+    fn damaged_snapshots_are_refused_or_read(
+        damages in proptest::collection::vec(damage(), 1..4),
+    ) {
+        let (snapshot, frames) =
+            MEMBER.with_borrow(|(bob, frames)| (bob.snapshot(), frames.clone()));
+        let mut octets = snapshot;
+        for damage in &damages {
+            spoil(&frames, &mut octets, damage);
+        }
+        if let Ok(machine) = Terminal::restore(&octets, Tick::default()) {
+            let mut driven = Driven::new(machine);
+            driven.drain();
+            for frame in &frames {
+                driven.feed(Input::Datagram(frame));
+            }
+            driven.store_all();
+            driven.wait(1000);
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, trial};
 use crate::command::Floor;
+use crate::error::ApiMisuse;
 use crate::ids::{KeyEpoch, SessionId, Tick};
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
-use crate::terminal::{Cause, Event, Input, Order, Terminal};
+use crate::terminal::{Cause, Event, Input, Order, StoreId, Terminal};
 
 /// Invariant 2; REQUIREMENTS R-032.
 #[test]
@@ -254,6 +255,56 @@ fn a_generation_found_in_traffic_is_stored_before_it_is_sent_with() {
             if (from.get(), to.get()) == (0, 1))
     };
     assert!(bob.events.iter().any(gap));
+}
+
+/// The drive contract: a driver that reports what was not asked for, or twice, is told so, and
+/// nothing changes.
+#[test]
+fn reports_of_stores_that_were_not_asked_for_change_nothing() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    alice.hear(&fleet.renew(7, Stated::at(0, 1)));
+    let (open, _) = *alice.asked.last().expect("a store");
+    let mut report = |id| {
+        let mut rng = super::fixture::counting();
+        alice
+            .machine
+            .handle_input(alice.now, &mut rng, Input::Stored(id))
+    };
+    for wrong in [StoreId(0), StoreId(open.0 - 1), StoreId(open.0 + 1)] {
+        let misuse = ApiMisuse::NotStoring {
+            got: wrong.0,
+            expected: Some(open.0),
+        };
+        assert_eq!(report(wrong), Err(misuse));
+    }
+    assert_eq!(report(open), Ok(()));
+    let misuse = ApiMisuse::NotStoring {
+        got: open.0,
+        expected: None,
+    };
+    assert_eq!(report(open), Err(misuse));
+    assert_eq!(alice.sending(), Some(1));
+}
+
+/// The drive contract: time that runs backwards is ignored.
+#[test]
+fn a_monotonic_clock_that_runs_backwards_is_ignored() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let stated = Stated {
+        cadence: Cadence::new(1, 600),
+        ..Stated::at(1, 0)
+    };
+    alice.hear(&fleet.renew(7, stated));
+    alice.wait(1201);
+    alice.store_all();
+    let before = (alice.snapshot(), alice.machine.time());
+    alice.now = Tick::default();
+    alice.wait(1);
+    alice.hear(&fleet.time(0));
+    assert_eq!((alice.snapshot(), alice.machine.time()), before);
+    assert_eq!((alice.generation(), alice.sending()), (Some(2), Some(2)));
 }
 
 /// INVARIANT 10: the buffer of a snapshot never grows while keys are in it.
