@@ -222,7 +222,8 @@ impl Driver {
                 match self.machine.poll_output() {
                     Output::Store(id) => stored = Some(self.make_durable(id, at)),
                     Output::Transmit { item, frame } => {
-                        tracing::debug!(?item, octets = frame.len(), "a frame is sent");
+                        let command = item.class().name();
+                        tracing::debug!(command, octets = frame.len(), "a frame is sent");
                         self.carriers.send(&frame, at);
                     }
                     Output::Done { id, outcome } => self.finish(id, outcome),
@@ -280,7 +281,7 @@ impl Driver {
             // Nor can that be stored.
             return;
         }
-        tracing::info!(order = asked.action, reason = %refusal, "refused");
+        tracing::info!(order = asked.action, error = %refusal, "an order was refused");
         let entry = AuditEntry {
             at: self.clock.moment().wall,
             actor: asked.by.actor,

@@ -67,9 +67,10 @@ pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, I
         reason: None,
         ticket: None,
     };
-    Store::create(&directory, &fleet, &founded, rng)?;
+    // The database comes last: where there is one, there is all of it.
     write_key(&directory.root_key(), &root)?;
     write_key(&directory.erase_key(), &erase)?;
+    Store::create(&directory, &fleet, &founded, rng)?;
     let durable = sync_parent(&directory.database()).and_then(|()| sync_parent(path));
     durable.map_err(|source| InitError::KeyFile {
         path: path.to_owned(),

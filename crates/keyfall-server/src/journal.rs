@@ -38,10 +38,12 @@ pub enum Entry {
     },
     /// A group has a fresh epoch.
     Epoch { group: GroupNumber, epoch: KeyEpoch },
-    /// A terminal became a member of a group.
+    /// A terminal became a member of a group, whose master key was renewed before.
     Member {
         group: GroupNumber,
         terminal: TerminalNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
     },
     /// A group's master key stands at this generation.
     Renewal {
@@ -257,8 +259,13 @@ impl Maxima {
                 group,
                 epoch,
                 generation,
+            }
+            | Entry::Member {
+                group,
+                epoch,
+                generation,
+                ..
             } => self.note_master(group, epoch, generation),
-            Entry::Member { .. } => {}
             Entry::Sequence { through } => self.sequence = self.sequence.max(Some(through)),
             Entry::RankOne { g } => self.g = self.g.max(Some(g)),
         }
@@ -340,6 +347,8 @@ enum Order {
     Member {
         group: u32,
         terminal: u32,
+        epoch: u32,
+        generation: u32,
     },
     Renewal {
         group: u32,
@@ -365,9 +374,16 @@ impl From<&Entry> for Order {
                 group: group.get(),
                 epoch: epoch.get(),
             },
-            Entry::Member { group, terminal } => Self::Member {
+            Entry::Member {
+                group,
+                terminal,
+                epoch,
+                generation,
+            } => Self::Member {
                 group: group.get(),
                 terminal: terminal.get(),
+                epoch: epoch.get(),
+                generation: generation.get(),
             },
             Entry::Renewal {
                 group,
@@ -402,9 +418,16 @@ impl TryFrom<Order> for Entry {
                 group: GroupNumber::new(group).ok_or(OutOfRange)?,
                 epoch: KeyEpoch::new(epoch),
             },
-            Order::Member { group, terminal } => Self::Member {
+            Order::Member {
+                group,
+                terminal,
+                epoch,
+                generation,
+            } => Self::Member {
                 group: GroupNumber::new(group).ok_or(OutOfRange)?,
                 terminal: TerminalNumber::new(terminal).ok_or(OutOfRange)?,
+                epoch: KeyEpoch::new(epoch),
+                generation: Generation::new(generation).ok_or(OutOfRange)?,
             },
             Order::Renewal {
                 group,

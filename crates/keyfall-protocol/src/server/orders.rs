@@ -331,7 +331,7 @@ impl Server {
             return Err(Refusal::AlreadyMember(terminal));
         }
         let (renewal, schedule) = self.renewed(group, group.master.generation().next())?;
-        let generation = renewal.generation();
+        let (epoch, generation) = (renewal.epoch(), renewal.generation());
         let outcome = format!("terminal {terminal}, from generation {generation} on");
         let batch = Batch {
             changes: vec![
@@ -348,6 +348,8 @@ impl Server {
             journal: Some(JournalEntry::Member {
                 group: number,
                 terminal,
+                epoch,
+                generation,
             }),
         };
         Ok((

@@ -114,9 +114,12 @@ pub enum JournalEntry {
         epoch: KeyEpoch,
         name: String,
     },
+    /// With the renewal that goes before it.
     Member {
         group: GroupNumber,
         terminal: TerminalNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
     },
     Renewal {
         group: GroupNumber,

@@ -4,6 +4,7 @@
 
 mod error;
 mod peer;
+mod read;
 mod routes;
 
 use std::fs;

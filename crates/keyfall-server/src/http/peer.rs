@@ -1,7 +1,8 @@
 //! Who speaks on the socket: the kernel's word (SO_PEERCRED), not theirs.
 
+use axum::body::Bytes;
 use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest as _, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::IncomingStream;
@@ -45,6 +46,8 @@ pub(super) async fn admit(
         }
         None => {
             tracing::warn!(uid = peer.0, "a user who may not order was refused");
+            // Who is still writing would not read the answer.
+            drop(Bytes::from_request(request, &()).await);
             let sentence = "only root and the user that runs the server may order here";
             Refused::new(ProblemCode::NotYou, sentence).into_response()
         }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::routing::{get, post};
@@ -13,12 +14,12 @@ use keyfall_api::admin as api;
 use keyfall_api::admin::ProblemCode;
 use keyfall_protocol::server::By;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::admin;
 use crate::driver::{Handle, View};
 use crate::http::error::Refused;
 use crate::http::peer::{self, Operator};
+use crate::http::read::{self, Body, Name};
 use crate::store::{AuditReader, AuditRow, StoreError, Verdict};
 
 type Answer<T> = Result<Json<T>, Refused>;
@@ -60,7 +61,7 @@ async fn terminals(State(api): Served) -> Answer<api::Terminals> {
     report(&api, admin::terminals).await
 }
 
-async fn terminal(State(api): Served, Path(name): Path<String>) -> Answer<api::TerminalShown> {
+async fn terminal(State(api): Served, Name(name): Name) -> Answer<api::TerminalShown> {
     let report = move |view: &View<'_>| admin::terminal(view, &name);
     Ok(Json(api.driver.ask(report).await??))
 }
@@ -69,7 +70,7 @@ async fn groups(State(api): Served) -> Answer<api::Groups> {
     report(&api, admin::groups).await
 }
 
-async fn group(State(api): Served, Path(name): Path<String>) -> Answer<api::GroupShown> {
+async fn group(State(api): Served, Name(name): Name) -> Answer<api::GroupShown> {
     let report = move |view: &View<'_>| admin::group(view, &name);
     Ok(Json(api.driver.ask(report).await??))
 }
@@ -81,9 +82,8 @@ async fn keys(State(api): Served) -> Answer<api::Keys> {
 async fn add_terminal(
     State(api): Served,
     Extension(operator): Extension<Operator>,
-    body: Bytes,
+    Body(order): Body<api::AddTerminal>,
 ) -> Answer<api::TerminalAdded> {
-    let order: api::AddTerminal = parse(&body)?;
     let by = by(operator, &order.why)?;
     Ok(Json(admin::add_terminal(&api.driver, by, order).await?))
 }
@@ -91,9 +91,8 @@ async fn add_terminal(
 async fn create_group(
     State(api): Served,
     Extension(operator): Extension<Operator>,
-    body: Bytes,
+    Body(order): Body<api::CreateGroup>,
 ) -> Answer<api::GroupCreated> {
-    let order: api::CreateGroup = parse(&body)?;
     let by = by(operator, &order.why)?;
     Ok(Json(admin::create_group(&api.driver, by, order).await?))
 }
@@ -101,10 +100,9 @@ async fn create_group(
 async fn add_member(
     State(api): Served,
     Extension(operator): Extension<Operator>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Name(name): Name,
+    Body(order): Body<api::AddMember>,
 ) -> Answer<api::MemberAdded> {
-    let order: api::AddMember = parse(&body)?;
     let by = by(operator, &order.why)?;
     Ok(Json(admin::add_member(&api.driver, by, name, order).await?))
 }
@@ -112,10 +110,9 @@ async fn add_member(
 async fn renew_group(
     State(api): Served,
     Extension(operator): Extension<Operator>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Name(name): Name,
+    Body(order): Body<api::Renew>,
 ) -> Answer<api::GroupRenewed> {
-    let order: api::Renew = parse(&body)?;
     let by = by(operator, &order.why)?;
     if order.dry_run {
         let report = move |view: &View<'_>| admin::would_renew_group(view, &name);
@@ -127,9 +124,8 @@ async fn renew_group(
 async fn renew_devices(
     State(api): Served,
     Extension(operator): Extension<Operator>,
-    body: Bytes,
+    Body(order): Body<api::Renew>,
 ) -> Answer<api::DevicesRenewed> {
-    let order: api::Renew = parse(&body)?;
     let by = by(operator, &order.why)?;
     if order.dry_run {
         return report(&api, admin::would_renew_devices).await;
@@ -149,7 +145,7 @@ const fn twenty() -> u32 {
 }
 
 async fn audit(State(api): Served, uri: Uri) -> Answer<api::Audit> {
-    let AuditQuery { last } = query(&uri)?;
+    let AuditQuery { last } = read::query(&uri)?;
     let rows = read_audit(&api, move |reader| reader.last(last.min(AUDIT_MAX))).await?;
     Ok(Json(api::Audit {
         schema: api::SCHEMA,
@@ -189,7 +185,7 @@ const fn thirty_percent() -> f64 {
 }
 
 async fn carousel(State(api): Served, uri: Uri) -> Answer<api::Carousel> {
-    let CarouselQuery { loss } = query(&uri)?;
+    let CarouselQuery { loss } = read::query(&uri)?;
     if !(0.0..1.0).contains(&loss) {
         let sentence = "loss is a share from 0 to less than 1, as in loss=0.3";
         return Err(Refused::new(ProblemCode::BadRequest, sentence));
@@ -197,7 +193,8 @@ async fn carousel(State(api): Served, uri: Uri) -> Answer<api::Carousel> {
     report(&api, move |view| admin::carousel(view, loss)).await
 }
 
-async fn no_such_path(method: Method, uri: Uri) -> Refused {
+/// The body is read all the same: who is still writing it would not read the answer.
+async fn no_such_path(method: Method, uri: Uri, _body: Result<Bytes, BytesRejection>) -> Refused {
     let path: String = uri.path().chars().take(200).collect();
     let sentence = format!("there is no {method} {path} in this version of the admin API");
     Refused::new(ProblemCode::NoSuchPath, sentence)
@@ -231,21 +228,6 @@ fn audit_row(row: AuditRow) -> api::AuditEntry {
         reason: row.reason,
         ticket: row.ticket,
     }
-}
-
-/// The body, whatever its content type says. No body is an empty object.
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
-    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| {
-        let sentence = format!("the request does not read as this path takes it: {error}");
-        Refused::new(ProblemCode::BadRequest, sentence)
-    })
-}
-
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refused> {
-    Query::try_from_uri(uri)
-        .map(|Query(query)| query)
-        .map_err(|error| Refused::new(ProblemCode::BadRequest, error.body_text()))
 }
 
 /// Who orders and why, in words that a log can hold.

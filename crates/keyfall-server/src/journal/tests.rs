@@ -36,6 +36,8 @@ fn entries() -> Vec<Entry> {
         Entry::Member {
             group: group(7),
             terminal: terminal(3),
+            epoch: KeyEpoch::new(28_000_001),
+            generation: Generation::new(2).expect("a generation"),
         },
         Entry::Renewal {
             group: group(7),

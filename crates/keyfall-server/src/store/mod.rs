@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keyfall_protocol::ids::UnixSeconds;
+use keyfall_protocol::ids::{SequenceNumber, UnixSeconds};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
     AuditEntry, Batch, Change, FleetRecord, GroupRecord, JournalEntry, TerminalRecord,
@@ -86,6 +86,12 @@ pub enum StoreError {
          it, or a newer one"
     )]
     UnknownSchema { held: u32, known: u32 },
+    #[error(
+        "{} holds no server: `keyfall server init` was ended in the middle, or this is another file; \
+         if it never ran, remove the directory and make it again",
+        path.display()
+    )]
+    NotFounded { path: PathBuf },
     #[error("{place} in the database is not what this server wrote: put back a copy of it")]
     Damaged { place: String },
     #[error(
@@ -122,8 +128,7 @@ impl Store {
                 path: path.clone(),
                 source,
             })?;
-        let through = fleet.sequence_reserved;
-        journal.append(founded.at, &Entry::Sequence { through })?;
+        journal.append(founded.at, &sequence_entry(fleet.sequence_reserved))?;
         let mut db = connect(&path)?;
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction, 0)?;
@@ -144,6 +149,14 @@ impl Store {
         let sealer = Sealer::read(&directory.seal_key())?;
         let mut db = connect(&directory.database())?;
         let held = schema::held(&db)?;
+        if held == 0 {
+            let path = directory.database();
+            return Err(StoreError::NotFounded { path });
+        }
+        if held > SCHEMA {
+            let known = SCHEMA;
+            return Err(StoreError::UnknownSchema { held, known });
+        }
         if held < SCHEMA {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             schema::migrate(&transaction, held)?;
@@ -329,7 +342,17 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
     let ordered = batch.journal.as_ref().map(|entry| match entry.clone() {
         JournalEntry::Enrolment { terminal, name } => Entry::Enrolment { terminal, name },
         JournalEntry::Epoch { group, epoch, .. } => Entry::Epoch { group, epoch },
-        JournalEntry::Member { group, terminal } => Entry::Member { group, terminal },
+        JournalEntry::Member {
+            group,
+            terminal,
+            epoch,
+            generation,
+        } => Entry::Member {
+            group,
+            terminal,
+            epoch,
+            generation,
+        },
         JournalEntry::Renewal {
             group,
             epoch,
@@ -343,7 +366,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
     });
     ordered.or_else(|| {
         batch.changes.iter().find_map(|change| match change {
-            Change::Sequence(through) => Some(Entry::Sequence { through: *through }),
+            Change::Sequence(until) => Some(sequence_entry(*until)),
             Change::Terminal(_)
             | Change::Group(_)
             | Change::Member { .. }
@@ -351,6 +374,13 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Fleet { .. } => None,
         })
     })
+}
+
+/// All numbers below `until` count as used.
+fn sequence_entry(until: SequenceNumber) -> Entry {
+    Entry::Sequence {
+        through: SequenceNumber::new(until.get().saturating_sub(1)),
+    }
 }
 
 fn replaces_a_key(change: &Change) -> bool {

@@ -1,0 +1,178 @@
+//! The server's store and machine alone, in one thread, for the crash sweep: `e2e/server-crash`
+//! kills this at every writing system call.
+//!
+//! `init DIR` founds a server; `order DIR` enrols a terminal, makes a group, renews both keys, and
+//! says each when it is stored; `show DIR` prints what is in force as JSON, after it has verified
+//! the audit log.
+#![expect(clippy::print_stdout, reason = "the script reads it")]
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use keyfall_protocol::enrolment::RequestKey;
+use keyfall_protocol::ids::{Tick, UnixSeconds};
+use keyfall_protocol::keys::Secret;
+use keyfall_protocol::server::{
+    By, Done, Founding, Input, Moment, Order, OrderId, Output, PackageSealing, Server,
+};
+use keyfall_server::store::{AuditReader, Store, Verdict};
+use keyfall_server::{Directory, OsRandom};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["init", dir] => {
+            keyfall_server::init(Path::new(dir), Founding::default(), "sweep".to_owned())?;
+            println!("founded");
+            Ok(())
+        }
+        ["order", dir] => order(Path::new(dir)),
+        ["show", dir] => show(Path::new(dir)),
+        _ => Err("init DIR, order DIR, show DIR".into()),
+    }
+}
+
+fn order(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let directory = Directory::open(dir)?;
+    let (store, _) = Store::open(&directory)?;
+    let state = store.load()?;
+    let at = moment(0)?;
+    let machine = Server::new(state.fleet, state.terminals, state.groups, at);
+    let mut sweep = Sweep {
+        machine,
+        store,
+        orders: 0,
+    };
+    let terminals = sweep.machine.terminals().count();
+    let request = RequestKey::from_seed(Secret::init_with(|seed| seed.fill(1)));
+    sweep.order(Order::AddTerminal {
+        name: format!("t{terminals}"),
+        sealing: PackageSealing::ToRequest(request.public()),
+    })?;
+    let members = sweep.machine.terminals().map(|terminal| terminal.number);
+    sweep.order(Order::CreateGroup {
+        name: format!("g{terminals}"),
+        members: members.collect(),
+        cadence: None,
+    })?;
+    let newest = sweep.machine.groups().last().ok_or("it was made")?.number;
+    sweep.order(Order::RenewGroup { group: newest })?;
+    sweep.order(Order::RenewDevices)?;
+    Ok(())
+}
+
+struct Sweep {
+    machine: Server,
+    store: Store,
+    orders: u64,
+}
+
+impl Sweep {
+    fn order(&mut self, order: Order) -> Result<(), Box<dyn Error>> {
+        self.orders += 1;
+        let by = By {
+            actor: "sweep".to_owned(),
+            reason: None,
+            ticket: None,
+        };
+        let mut next = Some(Input::Order {
+            id: OrderId(self.orders),
+            order,
+            by,
+        });
+        let mut outcome = None;
+        while let Some(input) = next.take() {
+            let at = moment(self.orders)?;
+            self.machine.handle_input(at, &mut OsRandom, input)?;
+            loop {
+                match self.machine.poll_output() {
+                    Output::Store(id) => {
+                        let batch = self.machine.batch(id).ok_or("it was asked for")?;
+                        next = Some(match self.store.commit(batch, at.wall, &mut OsRandom) {
+                            Ok(()) => Input::Stored(id),
+                            Err(error) => {
+                                eprintln!("{error}");
+                                Input::NotStored(id)
+                            }
+                        });
+                    }
+                    Output::Done { outcome: done, .. } => outcome = Some(done),
+                    Output::Transmit { .. } => {}
+                    Output::Timeout { .. } => break,
+                }
+            }
+        }
+        match outcome.ok_or("the order was never answered")?? {
+            Done::Terminal { number, .. } => println!("terminal {number}"),
+            Done::Group { number, epoch } => println!("group {number} {epoch}"),
+            Done::Renewed {
+                group, generation, ..
+            } => println!("renewed {group} {generation}"),
+            Done::FleetRenewed { generation } => println!("fleet {generation}"),
+            Done::Nothing | Done::Member { .. } => return Err("nobody ordered that".into()),
+        }
+        self.store.settle()?;
+        Ok(())
+    }
+}
+
+fn show(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let directory = Directory::open(dir)?;
+    let (store, recovered) = Store::open(&directory)?;
+    let state = store.load()?;
+    let verdict = AuditReader::open(&directory.database())?.verify()?;
+    let Verdict::Whole { entries, .. } = verdict else {
+        return Err("the audit log is broken".into());
+    };
+    let wraps = state
+        .terminals
+        .iter()
+        .map(|terminal| terminal.wrap.generation().get());
+    let groups = state.groups.iter().map(|group| {
+        let master = &group.master;
+        (
+            group.number.get(),
+            master.epoch().get(),
+            master.generation().get(),
+            group.members.len(),
+        )
+    });
+    println!(
+        "{}",
+        json!({
+            "terminals": state.terminals.iter().map(|t| t.number.get()).collect::<Vec<_>>(),
+            "wraps": wraps.collect::<Vec<_>>(),
+            "groups": groups.collect::<Vec<_>>(),
+            "fleet": state.fleet.fleet_generation.get(),
+            "sequence": state.fleet.sequence_reserved.get(),
+            "audit": entries,
+            "journal": store.journalled().entries,
+            "void": recovered.void,
+            "torn": recovered.torn.map(|torn| torn.number),
+        })
+    );
+    Ok(())
+}
+
+/// The wall clock, and a monotonic one that gives the store's pause no chance to be felt.
+fn moment(step: u64) -> Result<Moment, Box<dyn Error>> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(Moment {
+        now: Tick::default().plus(Duration::from_secs(2 * step)),
+        wall: UnixSeconds::new(u32::try_from(since.as_secs())?),
+    })
+}

@@ -1,0 +1,9 @@
+//! A whole server: its directory, its socket, its carrier, its ends.
+
+mod audit;
+mod crash;
+mod orders;
+mod peers;
+mod refusals;
+mod secrets;
+mod served;
