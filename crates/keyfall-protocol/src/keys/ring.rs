@@ -72,7 +72,7 @@ impl<R> Ring<R> {
         }
     }
 
-    /// Wipes what is past its grace, and of more than [`OLDER_MAX`] those that end first. Of keys
+    /// Wipes what is past its grace, and of too many those that end first. Of keys
     /// that wait for an activation the oldest stays longest: it is the one that sends. True where
     /// anything went.
     pub fn expire(&mut self, now: Tick) -> bool {
