@@ -71,6 +71,8 @@ drop_reasons! {
         "The distribution names this terminal's handle but does not open with its key: a chance match of handles, or a faulty server.";
     KeySetNotNewer, "KF-1016", "keyset_not_newer",
         "The KEYSET is the one held already: the carousel repeats, as it should.";
+    VerifyBudget, "KF-1017", "verify_budget",
+        "More signed frames came than this terminal checks in a second: a flood on the carrier; the carousel repeats what was left out.";
     UnknownTag, "KF-2001", "unknown_tag",
         "The packet's key tag fits no key of this group: another group's traffic, an older epoch, or a sender that is far ahead.";
     TrialBudget, "KF-2002", "trial_budget",

@@ -11,6 +11,8 @@ pub(crate) struct TrustedTime {
     /// The first beacon since power-on: forward jumps are measured from it.
     first: Option<(Tick, UnixSeconds)>,
     newest: Option<(Tick, UnixSeconds)>,
+    /// Issued-at of the newest command that another class of key signed.
+    corroborated: UnixSeconds,
 }
 
 impl TrustedTime {
@@ -21,6 +23,7 @@ impl TrustedTime {
             mark,
             first: None,
             newest: None,
+            corroborated: UnixSeconds::new(0),
         }
     }
 
@@ -28,6 +31,13 @@ impl TrustedTime {
     #[must_use]
     pub(crate) fn mark(&self) -> UnixSeconds {
         self.mark
+    }
+
+    /// A command of the keys class was issued then, so it is not earlier. A beacon may reach as
+    /// far: both keys say it, and a recording that was played at power-on holds the clock no
+    /// longer than until the next distribution.
+    pub(crate) fn corroborate(&mut self, issued_at: UnixSeconds) {
+        self.corroborated = self.corroborated.max(issued_at);
     }
 
     /// The time at `now`; `None` until a beacon was heard since power-on.
@@ -61,7 +71,10 @@ impl TrustedTime {
             .plus(elapsed / 10_000 + 1)
             .plus(FORWARD_SLACK);
         if seconds > furthest {
-            return Err(DropReason::TimeTooFar);
+            if seconds > self.corroborated.plus(FORWARD_SLACK) {
+                return Err(DropReason::TimeTooFar);
+            }
+            self.first = Some((now, seconds));
         }
         // A delayed beacon must not turn back what the powered-on clock already counted.
         let known = self.at(now).unwrap_or(seconds);
@@ -108,6 +121,26 @@ mod tests {
         );
         assert_eq!(time.accept(Tick::from_secs(11), t(5_611)), Ok(()));
         assert_eq!(time.mark(), t(5_611));
+    }
+
+    /// One recording at power-on holds the clock back no longer than until the next command of
+    /// the keys class; a beat key alone moves nothing further (W-10).
+    #[test]
+    fn a_recorded_first_beacon_is_overcome_by_a_second_class_of_key() {
+        let mut time = TrustedTime::new(t(0));
+        assert_eq!(time.accept(Tick::from_secs(0), t(1_000)), Ok(()));
+        let genuine = (Tick::from_secs(60), t(8_260));
+        assert_eq!(
+            time.accept(genuine.0, genuine.1),
+            Err(DropReason::TimeTooFar)
+        );
+        time.corroborate(t(8_000));
+        assert_eq!(
+            time.accept(genuine.0, t(u32::MAX)),
+            Err(DropReason::TimeTooFar)
+        );
+        assert_eq!(time.accept(genuine.0, genuine.1), Ok(()));
+        assert_eq!(time.accept(Tick::from_secs(70), t(8_270)), Ok(()));
     }
 
     #[test]

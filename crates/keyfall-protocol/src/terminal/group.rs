@@ -25,7 +25,7 @@ pub(super) struct Group {
     pub(super) announced: Option<KeyEpoch>,
     /// Own sessions, the newest last; a recorded one is never used again (FORMATS section 6).
     pub(super) sessions: Vec<SessionId>,
-    /// How far received streams were delivered.
+    /// How far received streams were delivered, the one heard last at the end.
     pub(super) marks: Vec<Mark>,
 }
 
@@ -34,7 +34,8 @@ pub(super) struct Group {
 pub(super) struct Activation {
     /// `None`: durable.
     pub(super) store: Option<StoreId>,
-    pub(super) at: Option<UnixSeconds>,
+    /// `None`: at once.
+    pub(super) at: Option<Tick>,
 }
 
 /// Nothing of this stream up to these indices is delivered again.
@@ -57,7 +58,7 @@ impl Group {
         schedule: Schedule,
         lease_end: Option<UnixSeconds>,
         issued_at: UnixSeconds,
-        activate_at: Option<UnixSeconds>,
+        activate_at: Option<Tick>,
     ) -> Self {
         let generation = key.generation();
         Self {
@@ -84,6 +85,16 @@ impl Group {
             activation: None,
             ..self
         }
+    }
+
+    /// A key that was stored before the power cut and is not active yet is not sent with before
+    /// `at` (INVARIANT 5).
+    pub(super) fn hold_until(&mut self, at: Tick) {
+        self.sending = None;
+        self.activation = Some(Activation {
+            store: Some(StoreId::default()),
+            at: Some(at),
+        });
     }
 
     pub(super) fn epoch(&self) -> KeyEpoch {
@@ -123,12 +134,7 @@ impl Group {
 
     /// Moves to a newer key. The older one is received until its grace ends: from now where the
     /// new one is active, else from its activation.
-    pub(super) fn install(
-        &mut self,
-        next: MasterKey,
-        activate_at: Option<UnixSeconds>,
-        until: Tick,
-    ) {
+    pub(super) fn install(&mut self, next: MasterKey, activate_at: Option<Tick>, until: Tick) {
         let waits = activate_at.is_some();
         if !waits {
             self.ring.retire(until);
@@ -177,17 +183,12 @@ impl Group {
     pub(super) fn settle_activation(
         &mut self,
         stored: StoreId,
-        time: Option<UnixSeconds>,
+        now: Tick,
         grace_until: Tick,
     ) -> bool {
         let ready = self.activation.as_ref().is_some_and(|activation| {
             let durable = activation.store.is_some_and(|store| store <= stored);
-            // Without trusted time: at receipt (FORMATS section 2.4).
-            let due = match (activation.at, time) {
-                (Some(at), Some(now)) => now >= at,
-                (Some(_), None) | (None, _) => true,
-            };
-            durable && due
+            durable && activation.at.is_none_or(|at| now >= at)
         });
         if ready {
             self.activation = None;
@@ -212,18 +213,19 @@ impl Group {
 
     /// Records how far streams were delivered; marks only rise.
     pub(super) fn record_mark(&mut self, mark: Mark) {
-        let same = |held: &&mut Mark| {
+        let same = |held: &Mark| {
             (held.sender, held.session, held.ssrc) == (mark.sender, mark.session, mark.ssrc)
         };
-        if let Some(held) = self.marks.iter_mut().find(same) {
-            held.rtp_index = held.rtp_index.max(mark.rtp_index);
-            held.rtcp_index = held.rtcp_index.max(mark.rtcp_index);
-        } else {
-            if self.marks.len() == MARKS_MAX {
-                self.marks.remove(0);
-            }
-            self.marks.push(mark);
+        let mut newest = mark;
+        if let Some(place) = self.marks.iter().position(same) {
+            let held = self.marks.remove(place);
+            newest.rtp_index = newest.rtp_index.max(held.rtp_index);
+            newest.rtcp_index = newest.rtcp_index.max(held.rtcp_index);
+        } else if self.marks.len() == MARKS_MAX {
+            // The stream that was idle longest.
+            self.marks.remove(0);
         }
+        self.marks.push(newest);
     }
 
     /// The grace for late packets.

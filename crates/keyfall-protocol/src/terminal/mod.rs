@@ -50,6 +50,8 @@ pub struct Terminal {
     stored_mark: UnixSeconds,
     held_trials: Budget,
     unheld_trials: Budget,
+    /// Signatures that strangers can make this terminal check.
+    verifications: Budget,
     drops: DropCounters,
     now: Tick,
     dirty: bool,
@@ -121,6 +123,8 @@ pub enum TimeoutReason {
     Renewal,
     /// Sending moves to a generation that is held already.
     Activation,
+    /// A key neither sends nor receives any more.
+    LeaseEnd,
 }
 
 /// What happened. Where it tells of keys, it is told after they are durable.
@@ -238,6 +242,7 @@ impl Terminal {
             // is not held.
             held_trials: Budget::new(64, 20_000),
             unheld_trials: Budget::new(4, 64),
+            verifications: Budget::new(VERIFICATIONS, VERIFICATIONS),
             drops: DropCounters::default(),
             now,
             dirty: false,
@@ -459,7 +464,7 @@ impl Terminal {
         }
         self.ask_store();
         for (&number, group) in &mut self.groups {
-            if group.settle_activation(self.store_done, time, until) {
+            if group.settle_activation(self.store_done, self.now, until) {
                 let event = Event::Sending {
                     group: number,
                     epoch: group.epoch(),
@@ -470,7 +475,12 @@ impl Terminal {
         }
     }
 
+    /// One store at a time: what changes while one is open goes, with its events, into the next.
     fn ask_store(&mut self) {
+        let open = self.store_asked > self.store_done;
+        if self.dirty && open {
+            return;
+        }
         if self.dirty {
             self.dirty = false;
             self.store_asked.0 += 1;
@@ -515,12 +525,20 @@ impl Terminal {
             .values()
             .filter_map(|group| group.activation.as_ref())
             .filter(|activation| activation.store.is_some_and(|id| id <= self.store_done))
-            .filter_map(|activation| tick(activation.at))
+            .filter_map(|activation| activation.at)
+            .min();
+        let lease = self
+            .groups
+            .values()
+            .filter_map(|group| group.lease_end)
+            .filter(|&end| time.is_some_and(|now| now <= end))
+            .filter_map(|end| tick(Some(end.plus(1))))
             .min();
         let due = [
             (grace, TimeoutReason::GraceEnd),
             (renewal, TimeoutReason::Renewal),
             (activation, TimeoutReason::Activation),
+            (lease, TimeoutReason::LeaseEnd),
         ];
         due.into_iter()
             .filter_map(|(at, reason)| at.map(|at| (at, reason)))
@@ -547,6 +565,18 @@ impl Terminal {
             .unwrap_or(self.key_set.issued_at)
     }
 
+    /// When sending moves to a key that is active at `activate_at`: by trusted time, but no longer
+    /// after receipt than the server gave it, so that a clock that was made to lag (W-10) cannot
+    /// keep this terminal on an old generation. `None`: at once, also without trusted time.
+    fn activation(&self, activate_at: UnixSeconds, issued_at: UnixSeconds) -> Option<Tick> {
+        let wait = activate_at
+            .since(self.time()?)
+            .min(activate_at.since(issued_at))
+            .min(ACTIVATION_MAX);
+        let span = Duration::from_secs(u64::from(wait));
+        (wait > 0).then(|| self.now.plus(span))
+    }
+
     fn grace_end(&self) -> Tick {
         Group::grace_end(self.now, self.key_set.limits.grace)
     }
@@ -564,6 +594,11 @@ impl Terminal {
             .collect();
     }
 }
+
+/// Seconds that a key may wait for its activation.
+const ACTIVATION_MAX: u32 = 3600;
+/// Signatures that are checked in a second.
+const VERIFICATIONS: u32 = 1000;
 
 #[cfg(test)]
 mod tests;

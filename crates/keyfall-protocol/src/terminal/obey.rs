@@ -57,13 +57,14 @@ impl Terminal {
             Body::KeySet(key_set) if key_set.version <= self.key_set.version => {
                 Err(DropReason::KeySetNotNewer)
             }
+            Body::Time(time) if time.seconds < self.time.mark() => Err(DropReason::TimeBackwards),
             Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::KeySet(_) => Ok(()),
         }
     }
 
     /// Signer known, of the right class, for that group, in its time; G within its bound; not past
     /// the end; then the signature (KR-001 to KR-007).
-    fn authorise(&self, frame: Unverified<'_>) -> Result<(Verified, ListedKey), DropReason> {
+    fn authorise(&mut self, frame: Unverified<'_>) -> Result<(Verified, ListedKey), DropReason> {
         let command = frame.command();
         let Some(class) = command.body.signer_class() else {
             // A newer KEYSET comes with the root's next signature; none is taken from others.
@@ -90,9 +91,15 @@ impl Terminal {
         if let Target::Group(group) = command.target {
             allowed(&signer, group)?;
         }
+        if !self.verifications.take(self.now, 0) {
+            return Err(DropReason::VerifyBudget);
+        }
         let verified = frame
             .verify(&signer.public)
             .ok_or(DropReason::BadSignature)?;
+        if signer.class == SignerClass::Keys {
+            self.time.corroborate(verified.command().issued_at);
+        }
         Ok((verified, signer))
     }
 
@@ -122,6 +129,7 @@ impl Terminal {
         // The stored mark follows, so that a power cut does not turn time back by much.
         self.dirty |= self.time.mark().since(self.stored_mark) >= MARK_STEP;
         if first {
+            self.hold_what_is_not_active();
             self.events.push(Event::TimeHeard {
                 seconds: time.seconds,
             });
@@ -130,6 +138,24 @@ impl Terminal {
             self.on_floor(floor, signer);
         }
         Ok(())
+    }
+
+    /// After a power cut the newest key is held, active or not; only now the time tells which.
+    fn hold_what_is_not_active(&mut self) {
+        let waits: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.schedule.generation == group.newest())
+            .filter_map(|(&number, group)| {
+                let at = self.activation(group.schedule.activate_at, group.issued_at)?;
+                Some((number, at))
+            })
+            .collect();
+        for (number, at) in waits {
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.hold_until(at);
+            }
+        }
     }
 
     /// A floor makes a terminal step or stop sending; it discards nothing.
@@ -149,11 +175,17 @@ impl Terminal {
         };
         if floor.epoch > group.epoch() {
             self.dirty |= announce(group, floor.epoch);
-        } else if floor.epoch == group.epoch() && floor.generation > group.newest() {
+            return;
+        }
+        if floor.epoch == group.epoch() && floor.generation > group.signed {
+            // The server's word raises the ceiling, also where the terminal is there already.
+            group.signed = floor.generation;
+            self.dirty = true;
+        }
+        if floor.epoch == group.epoch() && floor.generation > group.newest() {
             let from = group.newest();
             let next = group.ring.newest().duplicate().renew_to(floor.generation);
             group.install(next, None, until);
-            group.signed = group.signed.max(floor.generation);
             self.dirty = true;
             let (to, cause) = (floor.generation, Cause::Command);
             self.events.push(Event::Renewed {
@@ -229,7 +261,7 @@ impl Terminal {
             }
         }
         let number = target?;
-        let time = self.time();
+        let activation = self.activation(entry.schedule.activate_at, command.issued_at);
         let until = self.grace_end();
         let longest_lease = self.key_set.limits.longest_lease;
         let group = self.groups.get_mut(&number).ok_or(DropReason::NotHeld)?;
@@ -237,8 +269,7 @@ impl Terminal {
         if to > group.newest() {
             let from = group.newest();
             let next = group.ring.newest().duplicate().renew_to(to);
-            let waits = time.filter(|&now| now < entry.schedule.activate_at);
-            group.install(next, waits.map(|_| entry.schedule.activate_at), until);
+            group.install(next, activation, until);
             self.dirty = true;
             self.events.push(Event::Renewed {
                 group: number,
@@ -288,7 +319,7 @@ impl Terminal {
             .lease_end
             .map(|end| end.min(command.issued_at.plus(longest_lease)));
         let schedule = contents.schedule();
-        let waits = self.time().filter(|&now| now < contents.activate_at);
+        let activation = self.activation(contents.activate_at, command.issued_at);
         let until = self.grace_end();
         let event = Event::KeyReceived {
             group: number,
@@ -298,13 +329,12 @@ impl Terminal {
         match self.groups.get_mut(&number) {
             None => {
                 let issued_at = command.issued_at;
-                let activate_at = waits.map(|_| contents.activate_at);
-                let group = Group::new(contents.key, schedule, lease_end, issued_at, activate_at);
+                let group = Group::new(contents.key, schedule, lease_end, issued_at, activation);
                 self.groups.insert(number, group);
                 self.events.push(event);
             }
             Some(group) if epoch > group.epoch() => {
-                group.install(contents.key, waits.map(|_| contents.activate_at), until);
+                group.install(contents.key, activation, until);
                 group.schedule = schedule;
                 group.lease_end = lease_end;
                 group.issued_at = command.issued_at;
@@ -315,7 +345,7 @@ impl Terminal {
             Some(group) if epoch == group.epoch() => {
                 let newer = generation > group.newest();
                 if newer {
-                    group.install(contents.key, waits.map(|_| contents.activate_at), until);
+                    group.install(contents.key, activation, until);
                     self.events.push(event);
                 }
                 let changed =

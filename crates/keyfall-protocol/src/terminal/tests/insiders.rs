@@ -1,6 +1,8 @@
 //! Only the server's signature makes a terminal obey (DESIGN section 11, invariants 4 and 11;
 //! REQUIREMENTS, W-02).
 
+use std::time::Duration;
+
 use aws_lc_rs::signature::Ed25519KeyPair;
 
 use super::fixture::{
@@ -177,11 +179,14 @@ fn a_genuine_command_with_one_altered_octet_moves_nobody() {
             for bit in [1, 0x80] {
                 let mut altered = genuine.clone();
                 altered[place] ^= bit;
+                // Within the budget of verifications: the signature refuses it, not the budget.
+                bob.now = bob.now.plus(Duration::from_millis(2));
                 bob.feed(Input::Datagram(&altered));
             }
         }
         assert_eq!(bob.snapshot(), before, "{:?}", command.body.name());
         assert_eq!(bob.asked, []);
+        assert_eq!(bob.machine.drops().of(DropReason::VerifyBudget), 0);
     }
     // The positive control: unaltered they do move him.
     for command in commands(&mut fleet) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, trial};
 use crate::command::Floor;
 use crate::error::ApiMisuse;
-use crate::ids::{KeyEpoch, SessionId, Tick};
+use crate::ids::{KeyEpoch, SessionId, Tick, UnixSeconds};
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
 use crate::terminal::{Cause, Event, Input, Order, StoreId, Terminal};
@@ -350,4 +350,51 @@ fn nothing_is_sent_before_the_first_beacon_since_power_on() {
     );
     assert_eq!(restarted.hear(&fleet.time(1)), None);
     assert_eq!(restarted.sending(), Some(0));
+}
+
+/// INVARIANT 5: a power cut between receipt and activation does not make a terminal send early,
+/// and a clock that lags does not keep it waiting longer than the server gave.
+#[test]
+fn a_restart_before_the_activation_does_not_send_early() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.store_all();
+    let stated = Stated {
+        activate_at: FOUNDED.plus(40),
+        ..Stated::at(10, 1)
+    };
+    bob.hear(&fleet.renew(7, stated));
+    bob.store_all();
+    assert_eq!(bob.sending(), Some(0));
+    let mut restarted = bob.restarted();
+    restarted.hear(&fleet.time(15));
+    assert_eq!(
+        restarted.sending(),
+        None,
+        "the older key is gone, the newer not active"
+    );
+    restarted.wait(24);
+    assert_eq!(restarted.sending(), None);
+    restarted.wait(1);
+    assert_eq!(restarted.sending(), Some(1));
+}
+
+/// W-10: an activation far ahead keeps an old generation for an hour at the most.
+#[test]
+fn an_activation_waits_no_longer_than_the_bound() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.store_all();
+    let stated = Stated {
+        activate_at: UnixSeconds::new(u32::MAX),
+        ..Stated::at(10, 1)
+    };
+    bob.hear(&fleet.renew(7, stated));
+    bob.store_all();
+    bob.wait(3_599);
+    assert_eq!(bob.sending(), Some(0));
+    bob.wait(1);
+    assert_eq!(bob.sending(), Some(1));
+    bob.wait(31);
+    assert_eq!(bob.machine.groups()[0].in_grace, 0, "the old key is gone");
 }
