@@ -4,6 +4,7 @@
 mod instructions;
 mod renewal;
 mod rounds;
+mod server;
 mod srtp;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ const GROUPS: &[(&str, Run)] = &[
     ("renewal", renewal::run),
     ("instructions", instructions::run),
     ("srtp", srtp::run),
+    ("server", server::run),
 ];
 
 type Run = fn() -> anyhow::Result<Report>;
