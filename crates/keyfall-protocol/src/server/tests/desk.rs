@@ -170,6 +170,29 @@ impl Desk {
         }
     }
 
+    /// The server after a crash, from what was stored, with its wall clock at `wall`.
+    pub(super) fn restarted(self, wall: UnixSeconds) -> Self {
+        let at = Moment { wall, ..self.at };
+        let Server {
+            fleet,
+            terminals,
+            groups,
+            ..
+        } = self.server;
+        let (terminals, groups) = (terminals.into_values(), groups.into_values());
+        let mut desk = Self {
+            server: Server::new(fleet, terminals.collect(), groups.collect(), at),
+            at,
+            asked: None,
+            sent: Vec::new(),
+            done: Vec::new(),
+            timeout: None,
+            ..self
+        };
+        desk.drain();
+        desk
+    }
+
     /// Everything that the server is, keys included, but its line of waiting orders.
     pub(super) fn state(&self) -> Vec<String> {
         let key =

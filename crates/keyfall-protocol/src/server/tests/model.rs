@@ -49,7 +49,7 @@ impl Model {
                 next.groups.get_mut(group.get() as usize - 1)?.2 += 1;
             }
             Order::RenewDevices => next.fleet += 1,
-            Order::ScheduledGroup { .. } | Order::ScheduledDevices => return None,
+            Order::Scheduled => return None,
         }
         Some(next)
     }

@@ -141,8 +141,6 @@ fn a_refused_order_changes_nothing_and_asks_for_no_store() {
         member(1, 99),
         member(9, 1),
         Order::RenewGroup { group: group(9) },
-        Order::ScheduledGroup { group: group(1) },
-        Order::ScheduledDevices,
     ] {
         let id = desk.give(order.clone());
         assert!(desk.asked.is_none(), "{order:?}");
@@ -223,6 +221,42 @@ fn sequence_numbers_are_reserved_before_they_are_used() {
             .all(|(item, _)| *item == crate::server::Item::KeySet),
         "only what was signed long ago"
     );
+}
+
+/// Invariant 1; FORMATS section 12: a server that restarts at once, or with its clock set back,
+/// uses no number again.
+#[test]
+fn a_restarted_server_begins_at_its_reservation_whatever_its_clock_says() {
+    let mut desk = Desk::with_group(2);
+    let (mut highest, mut used) = (SequenceNumber::new(0), 0);
+    for back in [0, 0, 5, 86_400, 0] {
+        desk.wait(70);
+        for (item, frame) in &desk.sent {
+            let sequence = Unverified::decode(frame).expect("ours").command().sequence;
+            if *item != crate::server::Item::KeySet {
+                highest = highest.max(sequence);
+                used += 1;
+            }
+        }
+        let wall = UnixSeconds::new(desk.at.wall.get() - back);
+        let state = desk.state();
+        desk = desk.restarted(wall);
+        assert!(
+            desk.sent.is_empty(),
+            "nothing before the next block is stored"
+        );
+        desk.wait(10);
+        assert!(desk.sent.is_empty());
+        desk.store();
+        desk.wait(70);
+        for (item, frame) in &desk.sent {
+            let sequence = Unverified::decode(frame).expect("ours").command().sequence;
+            let standing = *item == crate::server::Item::KeySet;
+            assert!(standing || sequence > highest, "{sequence} after {highest}");
+        }
+        assert_eq!(desk.state()[1..], state[1..], "all but the reservation");
+    }
+    assert!(used > 50, "{used}");
 }
 
 /// Wall time that runs backwards within a process is ignored: no statement is issued before an
