@@ -1,6 +1,6 @@
 //! Who steps when: the schedule of a key and the root's schedule of G.
 
-use crate::ids::{Generation, UnixSeconds};
+use crate::ids::{Generation, KeyEpoch, UnixSeconds};
 
 /// How often a key renews by itself: `step` generations every `period` seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +87,13 @@ impl FleetSchedule {
         self.first.plus(t.since(self.from) / self.period.max(1))
     }
 
+    /// When the scheduled G of `t` began.
+    #[must_use]
+    pub fn last_change(&self, t: UnixSeconds) -> UnixSeconds {
+        let period = self.period.max(1);
+        self.from.plus(t.since(self.from) / period * period)
+    }
+
     /// When the scheduled G after the one of `t` begins.
     #[must_use]
     pub fn next_change(&self, t: UnixSeconds) -> UnixSeconds {
@@ -107,6 +114,14 @@ impl FleetSchedule {
                 .saturating_add(64),
         )
     }
+}
+
+/// The highest generation of an epoch that a signer whose key ends at `expires` may claim:
+/// 64 · (1 + ceil((exp − birth of the epoch) / 600 s)) (FORMATS section 2.1).
+#[must_use]
+pub fn generation_bound(epoch: KeyEpoch, expires: UnixSeconds) -> Generation {
+    let spans = expires.since(epoch.birth()).div_ceil(600).saturating_add(1);
+    Generation::ZERO.plus(spans.saturating_mul(64))
 }
 
 #[cfg(test)]

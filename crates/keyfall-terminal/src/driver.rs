@@ -13,6 +13,7 @@ use keyfall_carrier::{AddressError, CarrierAddress, CarrierError, MulticastRecei
 use keyfall_protocol::ids::Tick;
 use keyfall_protocol::terminal::{Cause, Event, Input, Output, StoreId, Terminal};
 use keyfall_protocol::{ApiMisuse, DropReason};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -83,7 +84,7 @@ pub async fn serve(
     on_ready: impl FnOnce(&Terminal),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let clock = Clock(Instant::now());
+    let clock = Clock::start();
     let (store, terminal) = take_over(&dir, clock).await?;
     let carriers = choose_carriers(&terminal, &options)?;
     let (wakings, inbox) = mpsc::channel(WAKINGS_MAX);
@@ -108,11 +109,11 @@ pub async fn serve(
         carriers: carriers.iter().map(ToString::to_string).collect(),
         owners: BTreeMap::new(),
         machine_due: None,
-        next_second: clock.0 + SECOND,
+        next_second: Instant::now() + SECOND,
         frames: 0,
         store_failure: None,
         logged: BTreeMap::new(),
-        log_due: clock.0 + LOG_EVERY,
+        log_due: Instant::now() + LOG_EVERY,
     };
     tracing::info!(terminal = %driver.terminal.identity().number, "the terminal runs");
     on_ready(&driver.terminal);
@@ -394,21 +395,36 @@ impl Driver {
     }
 }
 
-/// The machine's clock: nanoseconds since the start.
+/// The machine's clock: nanoseconds since the start, those that the device slept too, because
+/// leases and beacons go on meanwhile.
 #[derive(Clone, Copy)]
-struct Clock(Instant);
+struct Clock {
+    started: u64,
+}
 
 impl Clock {
+    fn start() -> Self {
+        Self {
+            started: since_boot(),
+        }
+    }
+
     fn tick(self) -> Tick {
-        let nanos = self.0.elapsed().as_nanos();
-        Tick::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Tick::from_nanos(since_boot().saturating_sub(self.started))
     }
 
     fn instant(self, tick: Tick) -> Instant {
         // A far tick must not overflow the clock of the system.
-        let nanos = tick.as_nanos().min(FAR.as_nanos() as u64);
-        self.0 + Duration::from_nanos(nanos)
+        Instant::now() + tick.since(self.tick()).min(FAR)
     }
+}
+
+/// Nanoseconds since the machine was switched on.
+fn since_boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 /// The terminal and its store. Whoever only looks (`terminal status`) has the store open for a
@@ -417,7 +433,7 @@ async fn take_over(dir: &Path, clock: Clock) -> Result<(KeyStore, Terminal), Sto
     loop {
         match restore_at(dir, clock.tick()) {
             Err(StoredError::Store(KeyStoreError::Locked { .. }))
-                if clock.0.elapsed() < LOOK_MAX =>
+                if clock.tick() < Tick::default().plus(LOOK_MAX) =>
             {
                 sleep(Duration::from_millis(20)).await;
             }

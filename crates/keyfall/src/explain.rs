@@ -307,7 +307,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::UnknownTag => {
             "Compare epoch and generation of sender and receiver with `keyfall terminal status`."
         }
-        DropReason::VerifyBudget => "Look for the source of the flood; the carousel repeats everything.",
+        DropReason::VerifyBudget => {
+            "Look for the source of the flood; the carousel repeats everything."
+        }
         DropReason::TrialBudget => "Look for the source of the flood; nothing is lost for good.",
         DropReason::AboveCeiling => {
             "Check that this terminal hears the carrier: RENEW and TIME raise the ceiling."

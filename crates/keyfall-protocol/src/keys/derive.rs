@@ -7,7 +7,7 @@ use aws_lc_rs::{digest, hkdf};
 use minicbor::Encoder;
 
 use crate::ids::{Generation, Handle, KeyEpoch, KeyId, SessionId, TerminalNumber};
-use crate::keys::{Secret, SrtpSuite};
+use crate::keys::SrtpSuite;
 
 /// What a derived value is for. Two labels never give the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,19 +110,6 @@ fn encode_info(
     };
     e.u64(len as u64)?;
     Ok(())
-}
-
-/// `HKDF-Expand-SHA256(HKDF-Extract(salt, ikm), info, 32)` for keys that are not in the hierarchy:
-/// the seals of stores and packages.
-#[must_use]
-pub fn fleet_expand(salt: &[u8], ikm: &[u8], info: &[u8]) -> Secret<32> {
-    Secret::init_with(|out| {
-        hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-            .extract(ikm)
-            .expand(&[info], OutLen(32))
-            .and_then(|okm| okm.fill(out))
-            .expect("32 octets are one block");
-    })
 }
 
 /// The key tag of an MKI without its generation: the first two octets of

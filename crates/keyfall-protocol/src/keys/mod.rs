@@ -9,9 +9,9 @@ mod secret;
 mod suite;
 mod wrap;
 
-pub use derive::{Context, Label, fleet_expand, key_tag};
+pub use derive::{Context, Label, key_tag};
 pub use hierarchy::{Master, MasterKey, Obey, ObeyKey, PreSharedKey, SrtpMaster, Wrap, WrapKey};
-pub use ring::{Ring, Slot};
+pub use ring::Ring;
 pub use secret::Secret;
 pub use suite::SrtpSuite;
 pub use wrap::{KeyEncryptionKey, Sealed, WRAPPED_LEN};

@@ -9,10 +9,10 @@ use crate::keys::PreSharedKey;
 
 /// A held generation that is not the newest.
 #[derive(Debug)]
-pub struct Slot<R> {
-    pub key: PreSharedKey<R>,
+struct Slot<R> {
+    key: PreSharedKey<R>,
     /// When it is wiped.
-    pub until: Tick,
+    until: Tick,
 }
 
 /// The newest generation of a key and the few before it that late packets still need.

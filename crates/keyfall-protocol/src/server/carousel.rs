@@ -122,6 +122,9 @@ impl Carousel {
 
     /// Repeats a new statement quickly: at 0, 1, 2, 4, 8 s.
     pub(super) fn announce(&mut self, item: Item, now: Tick) {
+        // Said anew: what was left of the last announcement would say the same.
+        self.fresh
+            .retain(|&Reverse((_, _, waiting))| waiting != item);
         self.fresh.push(Reverse((now, 0, item)));
     }
 

@@ -75,14 +75,17 @@ impl Server {
             return Some(self.fleet.key_set_frame.clone());
         }
         if let Some(composed) = self.frames.get(&item)
-            && self.at.wall.since(composed.issued_at) < STATEMENT_LIFE / 2
+            && self.at.wall.since(composed.issued_at) < self.half_life(item)
         {
             return Some(composed.octets.clone());
         }
         let (target, body) = self.statement(item, rng)?;
         let octets = self.sign(target, body, item);
         self.sequence = self.sequence.plus(1);
-        if item != Item::Time {
+        if item == Item::Time {
+            let next = self.floors_from + FLOORS_MAX as usize;
+            self.floors_from = if next < self.groups.len() { next } else { 0 };
+        } else {
             let issued_at = self.at.wall;
             self.frames.insert(
                 item,
@@ -93,6 +96,17 @@ impl Server {
             );
         }
         Some(octets)
+    }
+
+    /// Seconds after which a standing statement is made anew: in time for the lease it gives.
+    fn half_life(&self, item: Item) -> u32 {
+        let lease = match item {
+            Item::Group(number) | Item::Dist(number, _) => {
+                self.groups.get(&number).map(|group| group.lease)
+            }
+            Item::Time | Item::KeySet | Item::Fleet => None,
+        };
+        STATEMENT_LIFE.min(lease.unwrap_or(STATEMENT_LIFE)) / 2
     }
 
     fn statement(&self, item: Item, rng: &mut dyn Random) -> Option<(Target, Body)> {
@@ -142,10 +156,8 @@ impl Server {
 
     /// The beacon, with as many floors as fit: a different part of the groups each time.
     fn time(&self) -> Time {
-        let groups = self.groups.len();
-        let fit = groups.min(FLOORS_MAX as usize);
-        let turns = groups.div_ceil(fit.max(1)).max(1) as u64;
-        let first = (self.sequence.get() % turns) as usize * fit;
+        let first = self.floors_from;
+        let fit = FLOORS_MAX as usize;
         let floors = self
             .groups
             .values()
@@ -174,7 +186,7 @@ impl Server {
                 epoch: KeyEpoch::RANK_ONE,
                 schedule: Schedule {
                     generation: self.fleet.fleet_generation,
-                    activate_at: self.at.wall,
+                    activate_at: schedule.last_change(self.at.wall),
                     cadence: Cadence::new(1, schedule.period),
                 },
                 lease_end: None,

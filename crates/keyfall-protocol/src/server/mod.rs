@@ -21,7 +21,7 @@ pub use records::{
 };
 
 use crate::error::ApiMisuse;
-use crate::ids::{GroupNumber, SequenceNumber, TerminalNumber, Tick, UnixSeconds};
+use crate::ids::{Generation, GroupNumber, SequenceNumber, TerminalNumber, Tick, UnixSeconds};
 use crate::rng::Random;
 
 /// The one authority over keys. Owns all of them; has no clock, file, socket or randomness.
@@ -41,6 +41,16 @@ pub struct Server {
     waiting: VecDeque<(Option<OrderId>, Order, By)>,
     storing: Option<Storing>,
     store_asked: StoreId,
+    /// G as the root's schedule had it when it last moved G.
+    ticked: Generation,
+    /// The two clocks when they last agreed.
+    anchor: Moment,
+    /// Seconds by which the wall clock has jumped ahead of the monotonic one since the start.
+    jumped: u32,
+    /// Why the last scheduled renewal did not happen.
+    schedule_refused: Option<Refusal>,
+    /// Where the floors of the next beacon begin.
+    floors_from: usize,
     /// After a batch that could not be stored, nothing new is begun before this.
     store_again: Tick,
     outputs: VecDeque<Output>,
@@ -136,10 +146,18 @@ impl Server {
             waiting: VecDeque::new(),
             storing: None,
             store_asked: StoreId(0),
+            ticked: Generation::ZERO,
+            anchor: at,
+            jumped: 0,
+            schedule_refused: None,
+            floors_from: 0,
             store_again: at.now,
             outputs: VecDeque::new(),
             at,
         };
+        // A G that is ahead keeps its lead; one that is behind makes good what was missed.
+        let scheduled = server.fleet.key_set.fleet_schedule.generation_at(at.wall);
+        server.ticked = scheduled.min(server.fleet.fleet_generation);
         for item in [Item::Time, Item::KeySet, Item::Fleet] {
             server.carousel.stand(item, at.now);
         }
@@ -166,11 +184,7 @@ impl Server {
         rng: &mut dyn Random,
         input: Input,
     ) -> Result<(), ApiMisuse> {
-        // Neither clock is let run backwards within one process.
-        self.at = Moment {
-            now: self.at.now.max(at.now),
-            wall: self.at.wall.max(at.wall),
-        };
+        self.at = self.judge(at);
         match input {
             Input::Timeout => {}
             Input::Order { id, order, by } => self.waiting.push_back((Some(id), order, by)),
@@ -243,10 +257,46 @@ impl Server {
         self.carousel.report()
     }
 
+    /// Seconds by which the wall clock jumped ahead and was not followed; 0 where it did not. A
+    /// restart is the operator's word that the clock is right now.
+    #[must_use]
+    pub fn clock_jumped(&self) -> u32 {
+        self.jumped
+    }
+
+    /// Why a renewal that the schedule asks for does not happen.
+    #[must_use]
+    pub fn schedule_refused(&self) -> Option<&Refusal> {
+        self.schedule_refused.as_ref()
+    }
+
+    /// Neither clock is let run backwards within one process, and a wall clock that jumps ahead of
+    /// the monotonic one is not followed: one wrong reading would renew every key of the fleet
+    /// ahead of its time, and there is no way back from a one-way step.
+    fn judge(&mut self, at: Moment) -> Moment {
+        let now = self.at.now.max(at.now);
+        let elapsed = u32::try_from(now.since(self.anchor.now).as_secs()).unwrap_or(u32::MAX);
+        let expected = self.anchor.wall.plus(elapsed);
+        self.jumped = at.wall.since(expected.plus(CLOCK_JUMP));
+        let wall = if self.jumped > 0 { expected } else { at.wall };
+        let judged = Moment {
+            now,
+            wall: self.at.wall.max(wall),
+        };
+        if self.jumped == 0 {
+            self.anchor = judged;
+        }
+        judged
+    }
+
     fn on_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
         let storing = self.take_storing(id)?;
         for change in storing.batch.changes {
             self.apply(change);
+        }
+        if let Done::Scheduled { ticks } = storing.done {
+            self.ticked = self.ticked.plus(ticks);
+            self.schedule_refused = None;
         }
         if let Some(order) = storing.order {
             self.outputs.push_back(Output::Done {
@@ -293,14 +343,13 @@ impl Server {
             };
             match self.prepare(order, by, rng) {
                 Ok((batch, done)) => self.store(id, batch, done),
-                Err(refusal) => {
-                    if let Some(id) = id {
-                        self.outputs.push_back(Output::Done {
-                            id,
-                            outcome: Err(refusal),
-                        });
-                    }
-                }
+                Err(refusal) => match id {
+                    Some(id) => self.outputs.push_back(Output::Done {
+                        id,
+                        outcome: Err(refusal),
+                    }),
+                    None => self.schedule_refused = Some(refusal),
+                },
             }
         }
     }
@@ -452,6 +501,9 @@ impl Server {
 /// Sequence numbers that are reserved at a time, and how few may be left.
 const SEQUENCE_BLOCK: u64 = 65_536;
 const SEQUENCE_LOW: u64 = 8_192;
+/// Seconds that the wall clock may run ahead of the monotonic one between two inputs: leap
+/// seconds, small corrections.
+const CLOCK_JUMP: u32 = 600;
 /// A store that cannot be written is tried again this much later, by the schedule too.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 

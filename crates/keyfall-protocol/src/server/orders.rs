@@ -9,7 +9,7 @@ use crate::enrolment::{EnrolmentCode, EnrolmentPackage, Identity};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
-use crate::schedule::{Cadence, Schedule};
+use crate::schedule::{Cadence, Schedule, generation_bound};
 use crate::server::{
     AuditEntry, Batch, By, Change, GroupRecord, JournalEntry, Server, TerminalRecord,
 };
@@ -37,10 +37,8 @@ pub enum Order {
     RenewGroup { group: GroupNumber },
     /// G one further: all wrap keys of the fleet.
     RenewDevices,
-    /// The schedule says so: the group to where it should be by now.
-    ScheduledGroup { group: GroupNumber },
-    /// The root's schedule says so: G to where it should be by now.
-    ScheduledDevices,
+    /// The schedules say so: every group, and G, to where they should be by now.
+    Scheduled,
 }
 
 /// To whom a package is sealed.
@@ -56,6 +54,10 @@ pub enum PackageSealing {
 #[derive(Debug)]
 pub enum Done {
     Nothing,
+    /// What was due by the schedules, so many ticks of the root's among it.
+    Scheduled {
+        ticks: u32,
+    },
     Terminal {
         number: TerminalNumber,
         package: Vec<u8>,
@@ -136,51 +138,74 @@ impl Server {
                 let target = record.master.generation().next();
                 self.renew_group(record, target, "renew", by)
             }
-            Order::ScheduledGroup { group } => {
-                let record = self.group(group)?;
-                let target = record.schedule.generation_at(self.at.wall);
-                self.renew_group(record, target, "renew by validity", by)
-            }
             Order::RenewDevices => {
                 self.renew_devices(self.fleet.fleet_generation.next(), "renew devices", by)
             }
-            Order::ScheduledDevices => {
-                let target = self
-                    .fleet
-                    .key_set
-                    .fleet_schedule
-                    .generation_at(self.at.wall);
-                self.renew_devices(target, "renew devices by validity", by)
-            }
+            Order::Scheduled => self.scheduled(by),
         }
     }
 
-    /// Puts the renewals that are due before everything else that waits.
+    /// Puts what is due by the schedules before everything else that waits: one batch for all.
     pub(super) fn schedule_renewals(&mut self) {
-        if self.storing.is_some() {
-            return;
+        let scheduled = |(_, order, _): &(_, Order, _)| *order == Order::Scheduled;
+        if self.storing.is_none() && self.is_due() && !self.waiting.iter().any(scheduled) {
+            let by = By {
+                actor: "scheduler".to_owned(),
+                reason: None,
+                ticket: None,
+            };
+            self.waiting.push_front((None, Order::Scheduled, by));
         }
+    }
+
+    fn is_due(&self) -> bool {
         let wall = self.at.wall;
-        let by = || By {
-            actor: "scheduler".to_owned(),
-            reason: None,
-            ticket: None,
-        };
-        let groups: Vec<_> = self
-            .groups
-            .values()
-            .filter(|group| group.schedule.generation_at(wall) > group.master.generation())
-            .map(|group| Order::ScheduledGroup {
-                group: group.number,
-            })
-            .collect();
-        let g = self.fleet.key_set.fleet_schedule.generation_at(wall);
-        let devices = (g > self.fleet.fleet_generation).then_some(Order::ScheduledDevices);
-        for order in groups.into_iter().chain(devices) {
-            if !self.waiting.iter().any(|(_, waiting, _)| *waiting == order) {
-                self.waiting.push_front((None, order, by()));
+        let due = |group: &GroupRecord| group.is_due(wall);
+        self.ticks_due() > 0 || self.groups.values().any(due)
+    }
+
+    /// How many ticks of the root's schedule have passed since the last that moved G. Orders in
+    /// between do not count: G keeps the lead that they gave it, and no tick is swallowed.
+    fn ticks_due(&self) -> u32 {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        schedule.generation_at(self.at.wall).steps_from(self.ticked)
+    }
+
+    fn scheduled(&self, by: By) -> Prepared {
+        let wall = self.at.wall;
+        let mut changes = Vec::new();
+        let mut refusal = None;
+        for group in self.groups.values().filter(|group| group.is_due(wall)) {
+            match self.renewed(group, group.schedule.generation_at(wall)) {
+                Ok((key, schedule)) => changes.push(Change::Master { key, schedule }),
+                Err(refused) => refusal = Some(refused),
             }
         }
+        let groups = changes.len();
+        let ticks = self.ticks_due();
+        let target = self.fleet.fleet_generation.plus(ticks);
+        if ticks > 0 {
+            match self.renewed_devices(target) {
+                Ok(change) => changes.push(change),
+                Err(refused) => refusal = Some(refused),
+            }
+        }
+        if let (true, Some(refusal)) = (changes.is_empty(), refusal) {
+            return Err(refusal);
+        }
+        let g = if ticks > 0 {
+            format!(", G {target}")
+        } else {
+            String::new()
+        };
+        let outcome = format!("{groups} groups{g}");
+        let batch = Batch {
+            changes,
+            audit: Some(self.audit(by, "renew by validity", "all that is due", outcome)),
+            // A restored server reads it from the schedules again.
+            journal: None,
+        };
+        Ok((batch, Done::Scheduled { ticks }))
     }
 
     fn add_terminal(
@@ -401,11 +426,7 @@ impl Server {
     ) -> Result<(MasterKey, Schedule), Refusal> {
         let held = &group.master;
         let expires = self.signers_expire();
-        let spans = expires
-            .since(held.epoch().birth())
-            .div_ceil(600)
-            .saturating_add(1);
-        if target <= held.generation() || target.get() > spans.saturating_mul(64) {
+        if target <= held.generation() || target > generation_bound(held.epoch(), expires) {
             return Err(Refusal::RenewedTooOften);
         }
         let wall = self.at.wall;
@@ -431,28 +452,24 @@ impl Server {
     }
 
     fn renew_devices(&self, target: Generation, action: &'static str, by: By) -> Prepared {
-        let bound = self
-            .fleet
-            .key_set
-            .fleet_schedule
-            .bound(self.signers_expire());
-        if target <= self.fleet.fleet_generation || target > bound {
-            return Err(Refusal::RenewedTooOften);
-        }
-        let wraps = self
-            .terminals
-            .values()
-            .map(|terminal| terminal.wrap.duplicate().renew_to(target))
-            .collect();
         let batch = Batch {
-            changes: vec![Change::Fleet {
-                generation: target,
-                wraps,
-            }],
+            changes: vec![self.renewed_devices(target)?],
             audit: Some(self.audit(by, action, "all", format!("G {target}"))),
             journal: Some(JournalEntry::FleetGeneration { generation: target }),
         };
         Ok((batch, Done::FleetRenewed { generation: target }))
+    }
+
+    fn renewed_devices(&self, target: Generation) -> Result<Change, Refusal> {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        if target <= self.fleet.fleet_generation || target > schedule.bound(self.signers_expire()) {
+            return Err(Refusal::RenewedTooOften);
+        }
+        let step = |terminal: &TerminalRecord| terminal.wrap.duplicate().renew_to(target);
+        Ok(Change::Fleet {
+            generation: target,
+            wraps: self.terminals.values().map(step).collect(),
+        })
     }
 
     fn group(&self, number: GroupNumber) -> Result<&GroupRecord, Refusal> {

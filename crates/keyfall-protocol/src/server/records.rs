@@ -55,6 +55,13 @@ pub struct GroupRecord {
     pub lease: u32,
 }
 
+impl GroupRecord {
+    /// Whether the schedule is past the generation held.
+    pub(super) fn is_due(&self, wall: UnixSeconds) -> bool {
+        self.schedule.generation_at(wall) > self.master.generation()
+    }
+}
+
 /// One step of the server's state, made durable before anything of it is sent.
 #[derive(Debug)]
 pub enum Change {

@@ -3,5 +3,6 @@
 
 mod desk;
 mod model;
+mod scheduling;
 mod sending;
 mod storing;

@@ -5,6 +5,7 @@ use crate::command::{
     Unverified, Verified,
 };
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, UnixSeconds};
+use crate::schedule::generation_bound;
 use crate::stats::DropReason;
 use crate::terminal::group::Group;
 use crate::terminal::{Cause, Event, Terminal};
@@ -370,12 +371,9 @@ fn allowed(signer: &ListedKey, group: GroupNumber) -> Result<(), DropReason> {
     }
 }
 
-/// KR-008: epochs at most seconds since 2026-01-01 until exp; master generations at most
-/// 64 · (1 + ceil((exp − birth of the epoch) / 600 s)).
+/// KR-008: epochs at most seconds since 2026-01-01 until exp, generations within their bound.
 fn within_bound(epoch: KeyEpoch, generation: Generation, expires: UnixSeconds) -> bool {
-    let birth = epoch.birth();
-    let spans = expires.since(birth).div_ceil(600).saturating_add(1);
-    birth <= expires && generation.get() <= spans.saturating_mul(64)
+    epoch.birth() <= expires && generation <= generation_bound(epoch, expires)
 }
 
 /// Sending in the group stops until the KEYDIST of the newer epoch comes. True where that is new.

@@ -206,6 +206,16 @@ fn warnings(view: &View<'_>) -> Vec<String> {
         let days = expire.since(view.now) / 86_400;
         warnings.push(format!("the online keys end in {days} days"));
     }
+    let jumped = view.machine.clock_jumped();
+    if jumped > 0 {
+        warnings.push(format!(
+            "this machine's clock jumped {jumped} s ahead and is not followed: set it right, or \
+             restart the server if it is right now"
+        ));
+    }
+    if let Some(refusal) = view.machine.schedule_refused() {
+        warnings.push(format!("a scheduled renewal does not happen: {refusal}"));
+    }
     if let Some(fault) = view.store_fault {
         warnings.push(format!("the store could not be written: {fault}"));
     }

@@ -76,7 +76,7 @@ fn done_is_kept(world: &World, orders: &[OrderId]) {
         };
         let generation = |group: GroupNumber| disk.group(group).map(|it| it.master.generation());
         let kept = match *done {
-            Done::Nothing => true,
+            Done::Nothing | Done::Scheduled { .. } => true,
             Done::Terminal { number, .. } => disk
                 .load()
                 .1

@@ -8,4 +8,5 @@ mod fleet;
 mod inspect;
 mod killed;
 mod ran;
+mod server;
 mod terminal;

@@ -1,0 +1,99 @@
+//! Renewal by validity on the server's side (REQUIREMENTS ).
+
+use super::desk::{Desk, FOUNDED, add_terminal, create_group};
+use crate::schedule::Cadence;
+use crate::server::{Input, Moment, Order};
+
+/// The standing group renews every ten minutes.
+fn desk() -> Desk {
+    let mut desk = Desk::new();
+    for name in ["a", "b"] {
+        desk.carry_out(add_terminal(name)).expect("free");
+    }
+    for name in ["one", "two", "three"] {
+        let Order::CreateGroup { name, members, .. } = create_group(name, &[1, 2]) else {
+            unreachable!("that is what it makes");
+        };
+        let cadence = Cadence::new(1, 600);
+        let order = Order::CreateGroup {
+            name,
+            members,
+            cadence,
+        };
+        desk.carry_out(order).expect("free");
+    }
+    desk
+}
+
+fn generations(desk: &Desk) -> Vec<u32> {
+    let generation = |it: &crate::server::GroupRecord| it.master.generation().get();
+    desk.server.groups().map(generation).collect()
+}
+
+#[test]
+fn everything_that_is_due_is_one_batch() {
+    let mut desk = desk();
+    desk.wait(3_600);
+    assert_eq!(generations(&desk), [0, 0, 0], "not before it is stored");
+    let asked = desk.asked.expect("due");
+    let batch = desk.server.batch(asked).expect("asked for");
+    assert_eq!(batch.changes.len(), 3);
+    desk.store();
+    assert!(generations(&desk).iter().all(|&it| it >= 1));
+    while desk.asked.is_some() {
+        desk.store();
+    }
+    desk.wait(1);
+    while desk.asked.is_some() {
+        desk.store();
+    }
+    assert_eq!(generations(&desk), [6, 6, 6]);
+    assert_eq!(desk.server.fleet().fleet_generation.get(), 1);
+}
+
+/// FORMATS section 3.1: an order in between takes no tick of the schedule away, so the exposure of
+/// the past stays within one period.
+#[test]
+fn devices_renewed_by_order_still_renew_at_every_tick() {
+    let mut desk = desk();
+    for _ in 0..5 {
+        desk.carry_out(Order::RenewDevices).expect("within bounds");
+    }
+    for hour in 1..=3 {
+        for _ in 0..60 {
+            desk.wait(60);
+            while desk.asked.is_some() {
+                desk.store();
+            }
+        }
+        assert_eq!(desk.server.fleet().fleet_generation.get(), 5 + hour);
+    }
+    let mut restarted = desk.restarted(FOUNDED.plus(4 * 3_600 - 60));
+    while restarted.asked.is_some() {
+        restarted.store();
+    }
+    assert_eq!(restarted.server.fleet().fleet_generation.get(), 8);
+}
+
+/// One wrong reading of the wall clock renews nothing ahead of its time.
+#[test]
+fn a_wall_clock_that_jumps_is_not_followed_until_a_restart() {
+    let mut desk = desk();
+    desk.wait(10);
+    let week = 7 * 86_400;
+    let jumped = Moment {
+        wall: desk.at.wall.plus(week),
+        ..desk.at
+    };
+    let before = desk.at;
+    desk.at = jumped;
+    desk.feed(Input::Timeout);
+    assert!(desk.asked.is_none(), "nothing is due");
+    assert!(desk.server.clock_jumped() > week - 700);
+    assert_eq!(generations(&desk), [0, 0, 0]);
+    desk.at = before;
+    desk.feed(Input::Timeout);
+    assert_eq!(desk.server.clock_jumped(), 0, "set right again");
+    let restarted = desk.restarted(FOUNDED.plus(week));
+    assert_eq!(restarted.server.clock_jumped(), 0);
+}
