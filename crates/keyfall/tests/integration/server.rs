@@ -301,16 +301,9 @@ fn a_changed_audit_log_is_told_by_the_exit_code() {
     let place = Place::new();
     place.init();
     let _server = place.serve();
-    let database = place.dir.join("keyfall.db");
-    // The name of the fleet, as the first entry has it, and nowhere else as text.
-    let changed = std::process::Command::new("sqlite3")
-        .arg(&database)
-        .arg("UPDATE audit SET actor = 'nobody' WHERE entry = 1")
-        .status();
-    if !changed.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: sqlite3 is not installed");
-        return;
-    }
+    rusqlite::Connection::open(place.dir.join("keyfall.db"))
+        .and_then(|db| db.execute_batch("UPDATE audit SET actor = 'nobody' WHERE entry = 1"))
+        .unwrap();
     let ran = place.admin(&["audit", "verify", "--json"]);
     assert_eq!(ran.exit, 1, "{}", ran.stdout);
     let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -371,8 +364,8 @@ fn every_command_has_an_example() {
     ] {
         let ran = keyfall(words.split(' ').chain(["--help"]));
         assert_eq!(ran.exit, 0, "{words}: {}", ran.stderr);
-        let first = words.split(' ').take(2).collect::<Vec<_>>().join(" ");
-        let example = format!("Example:\n  keyfall {first}");
+        let example = format!("keyfall {words}");
+        assert!(ran.stdout.contains("Example:\n  keyfall "), "{}", ran.stdout);
         assert!(ran.stdout.contains(&example), "{words}: {}", ran.stdout);
     }
 }
