@@ -365,7 +365,11 @@ fn every_command_has_an_example() {
         let ran = keyfall(words.split(' ').chain(["--help"]));
         assert_eq!(ran.exit, 0, "{words}: {}", ran.stderr);
         let example = format!("keyfall {words}");
-        assert!(ran.stdout.contains("Example:\n  keyfall "), "{}", ran.stdout);
+        assert!(
+            ran.stdout.contains("Example:\n  keyfall "),
+            "{}",
+            ran.stdout
+        );
         assert!(ran.stdout.contains(&example), "{words}: {}", ran.stdout);
     }
 }
