@@ -123,7 +123,9 @@ impl Sweep {
                 group, generation, ..
             } => println!("renewed {group} {generation}"),
             Done::FleetRenewed { generation } => println!("fleet {generation}"),
-            Done::Nothing | Done::Member { .. } => return Err("nobody ordered that".into()),
+            Done::Nothing | Done::Scheduled { .. } | Done::Member { .. } => {
+                return Err("nobody ordered that".into());
+            }
         }
         self.store.settle()?;
         Ok(())

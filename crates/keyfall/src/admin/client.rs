@@ -92,23 +92,20 @@ async fn connect(dir: &Path) -> Result<UnixStream, Failure> {
     let socket = dir.join(SOCKET);
     UnixStream::connect(&socket).await.map_err(|error| {
         let dir = dir.display();
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                let sentence =
-                    format!("no server runs in {dir}: start it with `keyfall server run {dir}`");
-                Failure::new(Code::ServerNotRunning, sentence)
-            }
-            io::ErrorKind::PermissionDenied => {
-                let sentence = format!(
-                    "only root and the user that runs the server in {dir} may order there: become \
-                     one of them"
-                );
-                Failure::new(Code::NotYou, sentence)
-            }
-            _ => {
-                let sentence = format!("cannot reach {}: {error}", socket.display());
-                Failure::new(Code::AdminSocket, sentence)
-            }
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        if absent.contains(&error.kind()) {
+            let sentence =
+                format!("no server runs in {dir}: start it with `keyfall server run {dir}`");
+            Failure::new(Code::ServerNotRunning, sentence)
+        } else if error.kind() == io::ErrorKind::PermissionDenied {
+            let sentence = format!(
+                "only root and the user that runs the server in {dir} may order there: become \
+                 one of them"
+            );
+            Failure::new(Code::NotYou, sentence)
+        } else {
+            let sentence = format!("cannot reach {}: {error}", socket.display());
+            Failure::new(Code::AdminSocket, sentence)
         }
     })
 }

@@ -168,11 +168,10 @@ impl Drop for PackageFile {
 
 fn not_written(path: &Path, error: &io::Error) -> Failure {
     let path = path.display();
-    let sentence = match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            format!("{path} is there already: move it away, for a package is never written over")
-        }
-        _ => format!("cannot write {path}: {error}"),
+    let sentence = if error.kind() == io::ErrorKind::AlreadyExists {
+        format!("{path} is there already: move it away, for a package is never written over")
+    } else {
+        format!("cannot write {path}: {error}")
     };
     Failure::new(Code::PackageNotWritten, sentence)
 }

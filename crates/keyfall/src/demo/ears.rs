@@ -101,15 +101,16 @@ impl Call {
             };
             let number = packet.sequence_number();
             let newest = packets.iter().map(|&(number, _)| number).max();
-            let extended = newest.map_or(65_536 + u32::from(number), |newest| {
-                let ahead = number.wrapping_sub(
-                    newest.to_be_bytes()[2..]
-                        .try_into()
-                        .map_or(0, u16::from_be_bytes),
-                );
-                let step = i32::from(i16::from_be_bytes(ahead.to_be_bytes()));
-                newest.saturating_add_signed(step)
-            });
+            let extended = match newest {
+                // One turn ahead, so that a packet that came late does not go below zero.
+                None => 65_536 + u32::from(number),
+                Some(newest) => {
+                    let [_, _, high, low] = newest.to_be_bytes();
+                    let ahead = number.wrapping_sub(u16::from_be_bytes([high, low]));
+                    let step = i32::from(i16::from_be_bytes(ahead.to_be_bytes()));
+                    newest.saturating_add_signed(step)
+                }
+            };
             packets.push((extended, packet.payload().to_vec()));
         }
         packets.sort_by_key(|&(number, _)| number);

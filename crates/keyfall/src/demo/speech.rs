@@ -22,7 +22,7 @@ impl Speech {
         let mut rest = octets.get(12..).context("a WAV file without chunks")?;
         while let (Some(name), Some(len)) = (rest.get(..4), rest.get(4..8)) {
             let len = u32::from_le_bytes(len.try_into().unwrap_or_default()) as usize;
-            let body = rest.get(8..8 + len).unwrap_or(&rest[8..]);
+            let body = rest.get(8..8 + len).context("a WAV file that was cut")?;
             if name == b"data" {
                 let samples = body
                     .chunks_exact(2)
