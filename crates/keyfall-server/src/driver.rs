@@ -147,8 +147,16 @@ struct Driver {
     open_orders: HashMap<OrderId, (Asked, Finish)>,
     last_order: u64,
     store_fault: Option<String>,
-    /// When it is looked at again whether the online keys end soon.
-    signers_looked_at: Option<Tick>,
+    told: Told,
+}
+
+/// What needs an operator and was said in the log already.
+#[derive(Default)]
+struct Told {
+    /// When it is said again that the online keys end.
+    signers_again: Option<Tick>,
+    clock_jumped: bool,
+    schedule_refused: bool,
 }
 
 impl Driver {
@@ -166,14 +174,14 @@ impl Driver {
             open_orders: HashMap::new(),
             last_order: 0,
             store_fault: None,
-            signers_looked_at: None,
+            told: Told::default(),
         }
     }
 
     fn run(mut self) -> Result<(), ApiMisuse> {
         loop {
             let due = self.feed(Input::Timeout)?;
-            self.look_at_signers();
+            self.tell_operators();
             // Requests are taken until the machine's time has come, however many there are.
             while let Some(wait) = self.until(due) {
                 match self.requests.recv_timeout(wait) {
@@ -302,19 +310,31 @@ impl Driver {
         }
     }
 
-    /// The online keys end: said at the start and every hour from ten days before.
-    fn look_at_signers(&mut self) {
+    /// The online keys end: said at the start, and every hour from ten days before. A clock or a
+    /// schedule that is not followed: said once, until it is well again.
+    fn tell_operators(&mut self) {
         let at = self.clock.moment();
-        if self.signers_looked_at.is_some_and(|next| at.now < next) {
-            return;
+        if self.told.signers_again.is_none_or(|again| at.now >= again) {
+            self.told.signers_again = Some(at.now.plus(Duration::from_secs(3600)));
+            let expire = self.machine.signers_expire();
+            if at.wall > expire {
+                tracing::error!(not_after = %expire, "the online keys have ended and nothing is sent");
+            } else if expire.since(at.wall) < SIGNERS_WARNED {
+                tracing::warn!(not_after = %expire, "the online keys end soon");
+            }
         }
-        self.signers_looked_at = Some(at.now.plus(Duration::from_secs(3600)));
-        let expire = self.machine.signers_expire();
-        if at.wall > expire {
-            tracing::error!(not_after = %expire, "the online keys have ended and nothing is sent");
-        } else if expire.since(at.wall) < SIGNERS_WARNED {
-            tracing::warn!(not_after = %expire, "the online keys end soon");
+        let jumped = self.machine.clock_jumped() > 0;
+        if jumped && !self.told.clock_jumped {
+            tracing::error!("this machine's clock jumped ahead and is not followed");
         }
+        self.told.clock_jumped = jumped;
+        let refused = self.machine.schedule_refused();
+        if let Some(error) = refused
+            && !self.told.schedule_refused
+        {
+            tracing::error!(%error, "a scheduled renewal does not happen");
+        }
+        self.told.schedule_refused = refused.is_some();
     }
 
     fn view(&self) -> View<'_> {

@@ -259,7 +259,7 @@ codes! {
         "At most 64 generations at a time, and 64 in ten minutes.";
     RenewedTooOften, "KF-3313", Refused,
         "The key was renewed as often as terminals accept until the online keys end.",
-        "Wait, or make new online keys with `keyfall server sign-keys`.";
+        "Give it a slower schedule: 64 generations for each ten minutes that the online keys live are the bound.";
     NotStored, "KF-3314", Failed,
         "The order could not be stored, so it has not happened and nothing was sent.",
         "Look at the server's log: the disk is full or broken. Then give the order again.";

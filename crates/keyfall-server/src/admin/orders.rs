@@ -283,12 +283,14 @@ fn fleet_renewal(view: &View<'_>, generation: Generation, dry_run: bool) -> api:
 /// FORMATS section 3.1: the rank-1 period is never longer than the shortest master period that it
 /// opens, or a recorded KEYDIST gives a later thief more than the group's period promises.
 fn period_warning(view: &View<'_>, group: &GroupRecord) -> Option<String> {
-    let fleet = view.machine.fleet().key_set.fleet_schedule.period;
+    let fleet = view.machine.fleet();
+    let devices = fleet.key_set.fleet_schedule.period;
     let period = group.schedule.cadence?.period();
-    (period < fleet).then(|| {
+    (period < devices).then(|| {
         format!(
-            "a terminal that is stolen later opens up to {fleet} s of recorded traffic, not {period} \
-             s: device keys renew every {fleet} s (--fleet-period of `keyfall server init`)"
+            "device keys renew every {devices} s only, so a terminal that is stolen later opens up to \
+             {} s of recorded traffic; --fleet-period of `keyfall server init` shortens it",
+            u64::from(devices) + u64::from(fleet.keep_time)
         )
     })
 }

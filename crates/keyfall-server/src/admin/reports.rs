@@ -203,8 +203,11 @@ fn warnings(view: &View<'_>) -> Vec<String> {
     if view.now > expire {
         warnings.push("the online keys have ended and nothing is sent".to_owned());
     } else if expire.since(view.now) < SIGNERS_WARNED {
-        let days = expire.since(view.now) / 86_400;
-        warnings.push(format!("the online keys end in {days} days"));
+        let hours = expire.since(view.now) / 3_600;
+        warnings.push(match hours / 24 {
+            0 | 1 => format!("the online keys end in {hours} h; nothing is sent after that"),
+            days => format!("the online keys end in {days} days; nothing is sent after that"),
+        });
     }
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {

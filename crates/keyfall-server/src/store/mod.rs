@@ -329,7 +329,7 @@ impl Head {
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let db = Connection::open(path)?;
     // Readers of the audit log come and go.
-    db.busy_timeout(Duration::from_secs(5))?;
+    db.busy_timeout(Duration::from_secs(2))?;
     db.pragma_update(None, "journal_mode", "wal")?;
     db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "foreign_keys", true)?;

@@ -300,6 +300,78 @@ fn a_journal_that_is_one_entry_ahead_is_said_and_served() {
     assert!(error.to_string().contains("is missing"), "{error}");
 }
 
+/// INVARIANT 2: an order that cannot be stored has not happened, and the next one may.
+#[test]
+fn an_order_that_cannot_be_stored_has_not_happened() {
+    let home = Home::founded();
+    let server = home.serve();
+    add(&server, "alice");
+    server.order(
+        "/v1/groups",
+        json!({"name": "ops", "members": ["alice"], "period": 3600}),
+    );
+    let before = server.report("/v1/keys");
+    let mut other = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
+    let locked = other
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .expect("locked");
+    let (status, answer) = server.post("/v1/groups/ops/renew", "{}");
+    assert_eq!(
+        (status, &answer["code"]),
+        (500, &json!("KF-3314")),
+        "{answer}"
+    );
+    assert_eq!(server.report("/v1/keys"), before);
+    let warnings = server.report("/v1/status")["warnings"].to_string();
+    assert!(
+        warnings.contains("the store could not be written"),
+        "{warnings}"
+    );
+
+    drop(locked);
+    let renewed = server.order("/v1/groups/ops/renew", json!({}));
+    assert_eq!(renewed["generation"], 1);
+    assert_eq!(server.report("/v1/status")["warnings"], json!([]));
+    assert_eq!(server.report("/v1/audit/verify")["whole"], true);
+    server.end();
+    home.serve().end();
+}
+
+/// What needs an operator stands in the status, in words.
+#[test]
+fn a_server_warns_of_what_ends_and_of_what_does_not_send() {
+    let home = Home::with(Founding {
+        signer_life: 5_400,
+        ..Founding::default()
+    });
+    sql(
+        &home,
+        "INSERT INTO carriers (place, address) VALUES (2, 'udp://239.255.1.1:5000?if=192.0.2.1')",
+    );
+    let server = home.serve();
+    let status = server.report("/v1/status");
+    let warnings = status["warnings"].as_array().expect("warnings");
+    assert_eq!(
+        warnings[0],
+        "the online keys end in 1 h; nothing is sent after that"
+    );
+    let fault = warnings[1].as_str().expect("text");
+    assert!(
+        fault.contains("no interface of this machine has the address 192.0.2.1"),
+        "{fault}"
+    );
+    assert_eq!(
+        status["carriers"][0].get("fault"),
+        None,
+        "the other one sends"
+    );
+    add(&server, "alice");
+    let order = json!({"name": "fast", "members": ["1"], "period": 60});
+    let created = server.order("/v1/groups", order);
+    let warning = created["warning"].as_str().expect("a warning");
+    assert!(warning.contains("3720 s of recorded traffic"), "{warning}");
+}
+
 pub(crate) fn sql(home: &Home, change: &str) {
     let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
     db.execute_batch(change).expect(change);
