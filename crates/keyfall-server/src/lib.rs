@@ -1,6 +1,6 @@
 //! The management server: driver, store, admin operations, HTTP.
 //!
-//! [`init()`] founds a fleet, [`run()`] keeps it. One thread ([`driver`]) owns the server machine of
+//! [`init()`] founds a fleet, [`run()`] keeps it. One thread, the driver, owns the server machine of
 //! `keyfall-protocol`, its store, its carriers and its clock; the admin API reaches it by a channel.
 
 #![forbid(unsafe_code)]
