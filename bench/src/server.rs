@@ -152,8 +152,7 @@ impl Operated {
         Ok(operated)
     }
 
-    /// From the order to the frame that says it; the time for what a driver does after that is not
-    /// in it.
+    /// From the order to the frame that says it.
     fn order(&mut self, order: Order, says_it: Item) -> anyhow::Result<Duration> {
         self.orders += 1;
         let input = Input::Order {
@@ -172,9 +171,7 @@ impl Operated {
             self.orders += 1;
             done = self.feed(Input::Timeout, Some(says_it))?;
         }
-        let took = began.elapsed();
-        self.store.settle()?;
-        Ok(took)
+        Ok(began.elapsed())
     }
 
     /// Whether the frame of `awaited` left.

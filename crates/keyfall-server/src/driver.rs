@@ -147,6 +147,8 @@ struct Driver {
     open_orders: HashMap<OrderId, (Asked, Finish)>,
     last_order: u64,
     store_fault: Option<String>,
+    /// When the store is settled: some time after a key was replaced, not in the middle of orders.
+    settle_at: Option<Tick>,
     told: Told,
 }
 
@@ -174,6 +176,7 @@ impl Driver {
             open_orders: HashMap::new(),
             last_order: 0,
             store_fault: None,
+            settle_at: None,
             told: Told::default(),
         }
     }
@@ -182,6 +185,8 @@ impl Driver {
         loop {
             let due = self.feed(Input::Timeout)?;
             self.tell_operators();
+            self.settle();
+            let due = due.into_iter().chain(self.settle_at).min();
             // Requests are taken until the machine's time has come, however many there are.
             while let Some(wait) = self.until(due) {
                 match self.requests.recv_timeout(wait) {
@@ -198,7 +203,6 @@ impl Driver {
                     Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
-            self.settle();
         }
     }
 
@@ -305,6 +309,16 @@ impl Driver {
     }
 
     fn settle(&mut self) {
+        if !self.store.is_stale() {
+            return;
+        }
+        let now = self.clock.moment().now;
+        let at = *self.settle_at.get_or_insert(now.plus(SETTLE_AFTER));
+        if now < at {
+            return;
+        }
+        // What holds it up now is tried again after the same time.
+        self.settle_at = None;
         if let Err(error) = self.store.settle() {
             tracing::warn!(%error, "the write-ahead log could not be emptied");
         }
@@ -364,3 +378,5 @@ impl Driver {
 
 /// Seconds before the end of the online keys from which on it is said.
 pub(crate) const SIGNERS_WARNED: u32 = 10 * 86_400;
+/// Replaced keys, sealed as they are, lie in the write-ahead log for this long at most.
+const SETTLE_AFTER: Duration = Duration::from_secs(2);

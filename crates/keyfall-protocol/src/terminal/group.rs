@@ -87,12 +87,18 @@ impl Group {
         }
     }
 
-    /// A key that was stored before the power cut and is not active yet is not sent with before
-    /// `at` (INVARIANT 5).
+    /// The newest key is not active yet and not sent with before `at` (INVARIANT 5). One that came
+    /// since the power cut also waits for its store, as before, and meanwhile the older one sends.
     pub(super) fn hold_until(&mut self, at: Tick) {
-        self.sending = None;
+        let store = match self.activation.take() {
+            Some(activation) => activation.store,
+            None => Some(StoreId::default()),
+        };
+        if self.sending == Some((self.epoch(), self.newest())) {
+            self.sending = None;
+        }
         self.activation = Some(Activation {
-            store: Some(StoreId::default()),
+            store,
             at: Some(at),
         });
     }

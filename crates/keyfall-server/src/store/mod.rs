@@ -248,6 +248,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a key was replaced since the last [`Self::settle`].
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Where the audit log ends.
     #[must_use]
     pub const fn audit(&self) -> Head {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use keyfall_plane::{Arrival, SrtpStream};
-use keyfall_protocol::ids::Tick;
+use keyfall_protocol::ids::{SessionId, Tick};
 use keyfall_protocol::keys::{MasterKey, SrtpSuite};
 use keyfall_protocol::server::Class;
 use keyfall_protocol::terminal::{Event, Input, Order, Output, Terminal};
@@ -147,6 +147,22 @@ fn two_terminals_with_one_ssrc_share_no_key_and_nonce() {
     // Each is heard by the other, in spite of the one SSRC.
     assert!(world.hear(bob, &sent[0]).is_ok());
     assert!(world.hear(alice, &sent[1000]).is_ok());
+}
+
+/// W-08: should two terminals ever draw one session, their numbers still tell their keys apart.
+#[test]
+fn two_terminals_with_one_ssrc_and_one_session_share_no_key_and_nonce() {
+    let (world, alice, bob) = world();
+    let (chain, mut oracle) = (chain(&world, alice), Oracle::default());
+    let session = SessionId::new(*b"chance");
+    for id in [alice, bob] {
+        let number = world.station(id).number;
+        let mut speaker = Speaker::new(id, number, chain.group(), session, SSRC);
+        for _ in 0..10 {
+            let packet = speaker.say(world.now(), &chain, b"speech");
+            assert!(oracle.sees(&chain, &packet));
+        }
+    }
 }
 
 /// The positive control: a session that is used twice is seen.

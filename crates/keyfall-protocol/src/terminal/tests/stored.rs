@@ -62,6 +62,25 @@ fn a_renewed_key_is_received_at_once_and_sent_with_when_stored_and_active() {
     assert!(alice.events.iter().any(told));
 }
 
+/// Invariants 2 and 5, after a power cut: a command that comes before the first beacon.
+#[test]
+fn a_key_that_came_before_the_first_beacon_waits_to_be_stored_and_active() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member().restarted();
+    let stated = Stated {
+        activate_at: FOUNDED.plus(10),
+        ..Stated::at(0, 1)
+    };
+    alice.hear(&fleet.renew(7, stated));
+    alice.hear(&fleet.time(1));
+    assert_eq!(alice.generation(), Some(1));
+    assert_eq!(alice.sending(), Some(0), "neither stored nor active");
+    alice.wait(10);
+    assert_eq!(alice.sending(), Some(0), "active, but not stored");
+    alice.store_all();
+    assert_eq!(alice.sending(), Some(1));
+}
+
 /// Invariant 2; REQUIREMENTS W-09.
 #[test]
 fn a_session_is_granted_only_when_it_is_recorded() {
@@ -143,14 +162,16 @@ fn an_announced_epoch_stops_sending_also_after_a_restart() {
 fn the_time_heard_is_stored_and_no_older_beacon_is_taken_after_a_restart() {
     let mut fleet = Fleet::new();
     let mut alice = fleet.member();
-    for seconds in (10..=7200).step_by(10) {
+    // Less than a period of G, so that nothing else asks for a store.
+    for seconds in (10..=3500).step_by(10) {
         alice.wait(10);
         assert_eq!(alice.hear(&fleet.time(seconds)), None);
         alice.store_all();
     }
     let mut restored = alice.restarted();
-    assert!(restored.hear(&fleet.time(6000)).is_some());
-    assert_eq!(restored.hear(&fleet.time(7200)), None);
+    let refused = restored.hear(&fleet.time(2890));
+    assert_eq!(refused, Some(DropReason::TimeBackwards));
+    assert_eq!(restored.hear(&fleet.time(3500)), None);
 }
 
 /// W-10: who jams the carrier and plays the newest beacon again and again does not stop the clock.
