@@ -40,12 +40,18 @@ fn terminal() -> (Terminal, StoreId) {
             keep_time: 60,
         },
         obey: ObeyKey::new(number, Secret::init_with(|into| into.fill(3))),
-        wrap: WrapKey::new(number, Generation::ZERO, Secret::init_with(|into| into.fill(4))),
+        wrap: WrapKey::new(
+            number,
+            Generation::ZERO,
+            Secret::init_with(|into| into.fill(4)),
+        ),
         issued_at: wall,
         expires: wall,
     };
     let mut terminal = Terminal::enrol(package, Tick::default()).expect("signed by its root");
-    let Output::Store(id, _) = terminal.poll_output() else { panic!("the first store") };
+    let Output::Store(id, _) = terminal.poll_output() else {
+        panic!("the first store")
+    };
     (terminal, id)
 }
 
@@ -57,11 +63,18 @@ fuzz_target!(|octets: &[u8]| {
         .expect("it was handed out");
     for (step, datagram) in octets.chunks(600).enumerate() {
         let now = Tick::from_secs(step as u64);
-        terminal.handle_input(now, &mut rng, Input::Datagram(datagram)).expect("no misuse");
-        if let (Some(&[a, b, c]), Some(group)) =
-            (datagram.first_chunk(), GroupNumber::new(u32::from(datagram[0])))
-        {
-            let query = TrafficQuery { group, tag: [a, b, c], source: 0 };
+        terminal
+            .handle_input(now, &mut rng, Input::Datagram(datagram))
+            .expect("no misuse");
+        if let (Some(&[a, b, c]), Some(group)) = (
+            datagram.first_chunk(),
+            GroupNumber::new(u32::from(datagram[0])),
+        ) {
+            let query = TrafficQuery {
+                group,
+                tag: [a, b, c],
+                source: 0,
+            };
             assert!(terminal.receive_key(now, query).is_err());
         }
         loop {
