@@ -313,7 +313,7 @@ impl Driver {
             return;
         }
         let now = self.clock.moment().now;
-        let at = *self.settle_at.get_or_insert(now.plus(SETTLE_AFTER));
+        let at = *self.settle_at.get_or_insert_with(|| now.plus(SETTLE_AFTER));
         if now < at {
             return;
         }
