@@ -157,7 +157,7 @@ codes! {
         "Name the interface with --if, or the carrier with --carrier; `ip address` shows the interfaces.";
     StoreDamaged, "KF-3109", Failed,
         "The key store does not open; its keys are lost.",
-        "Enrol the terminal anew in another directory, and have its old number excluded.";
+        "Enrol the terminal anew in another directory; its old number stays in its groups.";
     NotAMember, "KF-3110", Refused,
         "The terminal holds no key of that group.",
         "Have it added with `keyfall admin group add`, or wait for the KEYDIST; --wait begins at once and waits for it.";
@@ -286,7 +286,7 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::BadSignature => {
             "A few are noise; many are an attack on the carrier, which changes nothing but costs air time."
         }
-        DropReason::SignerExpired => "Make new online keys with `keyfall server sign-keys`.",
+        DropReason::SignerExpired => "Set the server's clock right if it is wrong; online keys that have ended cannot be renewed by this release: found the fleet anew.",
         DropReason::PastNotAfter | DropReason::TimeBackwards => {
             "Nothing, if a recording is played; else check the server's clock."
         }
