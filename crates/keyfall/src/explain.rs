@@ -286,7 +286,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::BadSignature => {
             "A few are noise; many are an attack on the carrier, which changes nothing but costs air time."
         }
-        DropReason::SignerExpired => "Set the server's clock right if it is wrong; online keys that have ended cannot be renewed by this release: found the fleet anew.",
+        DropReason::SignerExpired => {
+            "Set the server's clock right if it is wrong; online keys that have ended cannot be renewed by this release: found the fleet anew."
+        }
         DropReason::PastNotAfter | DropReason::TimeBackwards => {
             "Nothing, if a recording is played; else check the server's clock."
         }

@@ -260,7 +260,11 @@ impl Told {
         if output.is_json() {
             return Ok(());
         }
-        output.text(&format!("{}; Ctrl-C ends it", relay_for_people(status)))
+        output.text(&format!(
+            "{}; Ctrl-C ends it\nFor example: {}",
+            relay_for_people(status),
+            example_of(status)
+        ))
     }
 
     fn progress(&mut self, status: &RelayStatus, output: &Output) -> Result<(), Failure> {
@@ -270,6 +274,21 @@ impl Told {
         }
         output.text(&relay_for_people(status))
     }
+}
+
+/// A line of another tool, ready to paste, that speaks to or hears this relay.
+fn example_of(status: &RelayStatus) -> String {
+    if status.direction == "send" {
+        let to = &status.listens;
+        return format!(
+            "ffmpeg -re -i FILE -ar 8000 -ac 1 -c:a pcm_s16be -f rtp 'rtp://{to}?pkt_size=172'"
+        );
+    }
+    let (address, port) = status.sends_to.rsplit_once(':').unwrap_or(("", ""));
+    format!(
+        "gst-launch-1.0 udpsrc address={address} port={port} caps='application/x-rtp, media=audio, \
+         clock-rate=8000, encoding-name=L16, channels=1' ! rtpL16depay ! audioconvert ! autoaudiosink"
+    )
 }
 
 fn params(args: &ParamsArgs, output: &Output) -> Result<(), Failure> {
