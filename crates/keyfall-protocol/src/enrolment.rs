@@ -455,7 +455,7 @@ impl RequestKey {
     }
 }
 
-/// A request key as text, for `terminal add --for`: "KF1-", then 56 letters of [`ALPHABET`] that
+/// A request key as text, for `terminal add --for`: "KF1-", then 56 letters of the code alphabet that
 /// hold the 32 octets and the first 3 of their SHA-256, so that a slip of the hand is noticed.
 #[must_use]
 pub fn request_text(public: &[u8; 32]) -> String {
