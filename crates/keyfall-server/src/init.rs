@@ -50,10 +50,6 @@ pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, I
         return Err(InitError::ClockBehind);
     }
     let (directory, made) = Directory::make(path)?;
-    let unfinished = Unfinished {
-        directory: &directory,
-        made,
-    };
     let rng = &mut OsRandom;
     let root = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
     let erase = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
@@ -68,7 +64,18 @@ pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, I
         ticket: None,
     };
     // The database comes last: where there is one, there is all of it.
-    write_key(&directory.root_key(), &root)?;
+    let first = write_key(&directory.root_key(), &root);
+    if let Err(InitError::KeyFile { source, .. }) = &first
+        && source.kind() == io::ErrorKind::AlreadyExists
+    {
+        // Another `init` runs in the same directory: what is there is its own.
+        return Err(first.expect_err("it was looked at"));
+    }
+    let unfinished = Unfinished {
+        directory: &directory,
+        made,
+    };
+    first?;
     write_key(&directory.erase_key(), &erase)?;
     Store::create(&directory, &fleet, &founded, rng)?;
     let durable = sync_parent(&directory.database()).and_then(|()| sync_parent(path));

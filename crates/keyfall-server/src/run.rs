@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use keyfall_protocol::ApiMisuse;
 use keyfall_protocol::ids::UnixSeconds;
@@ -72,21 +73,32 @@ pub async fn run(
     ready();
 
     // The driver ends by itself only where this program is at fault.
+    let (closing, closed) = tokio::sync::oneshot::channel::<()>();
     let until = async move {
         tokio::select! {
             () = end => {}
             _ = driver.ended => {}
         }
+        drop(closing);
     };
     let database = directory.database();
-    let served = http::serve(listener, driver.handle.clone(), &database, own_uid, until).await;
+    let served = tokio::select! {
+        served = http::serve(listener, driver.handle.clone(), &database, own_uid, until) => served,
+        () = patience(closed) => Ok(()),
+    };
+    // While the directory is still locked: the next process makes its own. It may be gone already.
+    drop(fs::remove_file(&socket));
     driver.handle.end();
     let outcome = driver.thread.join();
-    // It may be gone already.
-    drop(fs::remove_file(&socket));
     tracing::info!("the server has ended");
     served.map_err(io_error)?;
     Ok(outcome.map_err(|_| RunError::DriverPanicked)??)
+}
+
+/// How long open requests may take to come to their end: a half request must not keep a server up.
+async fn patience(closed: tokio::sync::oneshot::Receiver<()>) {
+    drop(closed.await);
+    tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
 fn say_recovered(recovered: &Recovered) {

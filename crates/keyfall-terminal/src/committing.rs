@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 
 use crate::driver::Waking;
 use crate::hardening::scrub_stack;
-use crate::key_store::KeyStore;
+use crate::key_store::{KeyStore, KeyStoreError};
 use crate::os_random::OsRandom;
 
 /// The driver's end of the thread. Dropping it ends the thread after what was asked last is durable,
 /// or has failed once.
 pub(crate) struct Committer {
     desk: Arc<Desk>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), KeyStoreError>>>,
 }
 
 /// Where the driver leaves the newest snapshot.
@@ -56,16 +56,29 @@ impl Committer {
         self.desk.order().newest = Some((id, snapshot));
         self.desk.changed.notify_one();
     }
+
+    /// Ends the thread after what was asked last is durable.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn finish(&mut self) -> Result<(), KeyStoreError> {
+        self.desk.order().closing = true;
+        self.desk.changed.notify_one();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => {
+                tracing::error!("the thread of the key store ended with a fault");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        self.desk.order().closing = true;
-        self.desk.changed.notify_one();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of the key store ended with a fault");
+        if let Err(error) = self.finish() {
+            tracing::error!(%error, "the last snapshot was not stored");
         }
     }
 }
@@ -76,11 +89,15 @@ impl Desk {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn commit_all(&self, mut store: KeyStore, wakings: &mpsc::Sender<Waking>) {
+    fn commit_all(
+        &self,
+        mut store: KeyStore,
+        wakings: &mpsc::Sender<Waking>,
+    ) -> Result<(), KeyStoreError> {
         let mut failed = false;
         loop {
             let Some((id, snapshot)) = self.next(failed) else {
-                return;
+                return Ok(());
             };
             let outcome = store.commit(&mut OsRandom, &snapshot);
             scrub_stack();
@@ -90,8 +107,7 @@ impl Desk {
                 Err(error) => {
                     let mut order = self.order();
                     if order.closing {
-                        tracing::error!(%error, "the last snapshot was not stored");
-                        return;
+                        return Err(error);
                     }
                     order.newest.get_or_insert((id, snapshot));
                     Waking::StoreFailed(error.to_string())

@@ -53,6 +53,8 @@ pub enum RunError {
     Control { path: PathBuf, source: io::Error },
     #[error("cannot start the thread of the key store: {0}")]
     Thread(io::Error),
+    #[error("the last snapshot was not stored: {0}")]
+    LastSnapshot(KeyStoreError),
     /// A fault of this program.
     #[error("the terminal was driven wrongly, which is a fault of this program: {0}")]
     Driven(#[from] ApiMisuse),
@@ -93,12 +95,13 @@ pub async fn serve(
         tokio::spawn(hear(receiver, wakings.clone()));
     }
     let socket = control::socket_path(&dir);
-    let _door = control::open(&socket, wakings.clone()).map_err(|source| RunError::Control {
+    let door = control::open(&socket, wakings.clone()).map_err(|source| RunError::Control {
         path: socket,
         source,
     })?;
     let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
     let driver = Driver {
+        _door: door,
         clock,
         terminal,
         committer,
@@ -121,6 +124,8 @@ pub async fn serve(
 }
 
 struct Driver {
+    /// First, so that it is gone before the store is free for the next process.
+    _door: control::Door,
     clock: Clock,
     terminal: Terminal,
     committer: Committer,
@@ -165,7 +170,7 @@ impl Driver {
         tracing::info!("the terminal stops");
         // The committer's thread must not wait for room in an inbox that nobody empties.
         drop(inbox);
-        Ok(())
+        self.committer.finish().map_err(RunError::LastSnapshot)
     }
 
     fn on_waking(&mut self, waking: Waking) -> Result<(), RunError> {
@@ -213,6 +218,9 @@ impl Driver {
         }
         if self.next_second <= now {
             self.next_second = now + SECOND;
+            // Timers of the system do not count sleep, the machine's clock does: leases and graces
+            // that ended meanwhile end now.
+            self.feed(Input::Timeout)?;
             let feeds = self.relays.on_second();
             self.feed_all(feeds)?;
             for (&relay, client) in &self.owners {

@@ -40,7 +40,9 @@ pub fn request(dir: &Path) -> Result<[u8; 32], EnrolmentError> {
         .open(&path)
         .and_then(|mut file| {
             file.write_all(key.seed().expose())?;
-            file.sync_all()
+            file.sync_all()?;
+            // The key is shown next: its name must survive a power cut, too.
+            std::fs::File::open(dir)?.sync_all()
         });
     written.map_err(|error| io_error("write", &path, error))?;
     Ok(key.public())
@@ -112,10 +114,14 @@ fn refuse_enrolled(dir: &Path) -> Result<(), EnrolmentError> {
     match KeyStore::open(dir) {
         Err(KeyStoreError::NotEnrolled { .. }) => Ok(()),
         Err(KeyStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(_) => Err(KeyStoreError::AlreadyExists {
-            dir: dir.to_owned(),
+        Ok(_) => {
+            // A crash at the end of an enrolment may have left it.
+            forget_request_key(dir);
+            Err(KeyStoreError::AlreadyExists {
+                dir: dir.to_owned(),
+            }
+            .into())
         }
-        .into()),
         Err(error) => Err(error.into()),
     }
 }

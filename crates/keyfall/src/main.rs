@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     };
     let output = Output::new(args.json);
     start_log();
+    terminal::harden();
     output.end(run(args, &output))
 }
 

@@ -9,7 +9,6 @@ use keyfall_server::journal::JournalError;
 use keyfall_server::seal::SealKeyError;
 use keyfall_server::store::StoreError;
 use keyfall_server::{DirectoryError, Founded, InitError, RunError};
-use keyfall_terminal::hardening;
 use serde::Serialize;
 
 use crate::control_client::interrupted;
@@ -201,9 +200,6 @@ struct RunDocument {
 }
 
 fn run_in_front(dir: &Path, output: &Output) -> Result<(), Failure> {
-    if let Err(error) = hardening::keep_memory_private() {
-        tracing::warn!(%error, "memory is not kept from other processes of this user");
-    }
     let runtime = small_runtime()?;
     let mut shown = Ok(());
     let ready = || {

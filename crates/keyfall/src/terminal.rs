@@ -156,7 +156,6 @@ fn store_code(error: &KeyStoreError) -> Code {
 }
 
 fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
-    harden();
     let mut places = args.places.into_iter();
     let expected = if args.request { 1 } else { 2 };
     let dir = if places.len() == expected {
@@ -315,7 +314,6 @@ fn enrolment_failure(error: &EnrolmentError) -> Failure {
 }
 
 fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
-    harden();
     let dir = args.dir.resolve()?;
     let options = RunOptions {
         carriers: args.carriers,
@@ -369,7 +367,7 @@ fn run_failure(error: &RunError) -> Failure {
         | RunError::NoCarrier
         | RunError::Carrier(_) => Failure::new(Code::CarrierUnusable, error.to_string()),
         RunError::Control { .. } => Failure::new(Code::ControlSocket, error.to_string()),
-        RunError::Thread(_) | RunError::Driven(_) => {
+        RunError::Thread(_) | RunError::LastSnapshot(_) | RunError::Driven(_) => {
             Failure::new(Code::Unexpected, error.to_string())
         }
     }
@@ -398,7 +396,6 @@ pub(crate) enum Found {
 
 impl Found {
     pub(crate) fn in_directory(dir: &Path) -> Result<Self, Failure> {
-        harden();
         let end = Instant::now() + LOCKED_MAX;
         loop {
             match keyfall_terminal::restore(dir) {
@@ -508,7 +505,8 @@ fn why_for_people(why: &Why) -> String {
     why.reasons.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn harden() {
+/// For every command, before any key is read: codes, packages and keys pass through many of them.
+pub(crate) fn harden() {
     if let Err(error) = hardening::keep_memory_private() {
         tracing::warn!(%error, "the memory of this process could not be closed to others");
     }

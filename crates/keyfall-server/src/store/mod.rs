@@ -240,10 +240,13 @@ impl Store {
     /// [`StoreError::Sqlite`]; nothing is lost.
     pub fn settle(&mut self) -> Result<(), StoreError> {
         if self.stale {
-            let busy: bool = self
+            // The carousel does not wait for a reader of the audit log.
+            self.db.busy_timeout(Duration::ZERO)?;
+            let busy = self
                 .db
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-            self.stale = busy;
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+            self.db.busy_timeout(BUSY_TIMEOUT)?;
+            self.stale = busy?;
         }
         Ok(())
     }
@@ -335,7 +338,7 @@ impl Head {
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let db = Connection::open(path)?;
     // Readers of the audit log come and go.
-    db.busy_timeout(Duration::from_secs(2))?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
     db.pragma_update(None, "journal_mode", "wal")?;
     db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "foreign_keys", true)?;
@@ -397,3 +400,6 @@ fn replaces_a_key(change: &Change) -> bool {
         }
     }
 }
+
+/// How long an order waits for a reader that has the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -253,17 +253,22 @@ impl Heard {
             ReceiveKey::Held(master) => (master.duplicate(), None),
             ReceiveKey::Trial(trial) => (trial.key().duplicate(), Some(trial)),
         };
-        let known = self
-            .streams
-            .remove(&key)
-            .filter(|stream| stream.stretch == relay.stretch);
+        let old = self.streams.remove(&key);
+        let (known, other) = match old {
+            Some(stream) if stream.stretch == relay.stretch => (Some(stream), None),
+            other => (None, other),
+        };
         let is_new = known.is_none();
         let marks = terminal.marks(relay.group);
         let mut stream = known.unwrap_or_else(|| Stream::new(marks, key.1, relay.stretch));
         let tried = stream.attempt(&master, kind, packet, &mut self.plain);
         if tried.is_ok() || !is_new {
+            // A stream that another relay read with another stretch ends only for one that opens.
+            self.waiting -= other.map_or(0, |other| other.waiting.len());
             self.make_room();
             self.streams.insert(key, stream);
+        } else if let Some(other) = other {
+            self.streams.insert(key, other);
         }
         let index = tried.map_err(drop_reason)?;
         relay.streams += u32::from(is_new);

@@ -57,7 +57,13 @@ pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Fail
         };
         let added = post(dir, "/v1/terminals", &order).and_then(|added| file.write(added));
         match added {
-            Ok(package) => terminals.push(package),
+            Ok(package) => {
+                // Said as it is made: whatever ends this command, no code is lost.
+                if !output.is_json() {
+                    output.text(&lines_of(&package))?;
+                }
+                terminals.push(package);
+            }
             // What was made before it is shown all the same: its codes are known nowhere else.
             Err(failure) if !terminals.is_empty() => {
                 stopped = Some(failure);
@@ -82,32 +88,26 @@ pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Fail
     }
 }
 
+fn lines_of(made: &Package) -> String {
+    let Package {
+        number,
+        name,
+        package,
+        ..
+    } = made;
+    let expires = utc(made.expires);
+    let code = made.code.as_ref().map_or_else(String::new, |code| {
+        format!("\n  code {code}: carry it by another way than the file")
+    });
+    format!("{name}: terminal {number}, package {package}, good until {expires}{code}")
+}
+
+/// What follows the lines of each.
 fn text(added: &Added) -> String {
-    let mut lines = Vec::new();
-    for made in &added.terminals {
-        let Package {
-            number,
-            name,
-            package,
-            ..
-        } = made;
-        let expires = utc(made.expires);
-        lines.push(format!(
-            "{name}: terminal {number}, package {package}, good until {expires}"
-        ));
-        if let Some(code) = &made.code {
-            lines.push(format!(
-                "  code {code}: carry it by another way than the file"
-            ));
-        }
-    }
-    if let Some(made) = added.terminals.first() {
+    added.terminals.first().map_or_else(String::new, |made| {
         let (name, package) = (&made.name, &made.package);
-        lines.push(format!(
-            "Next, on the terminal: keyfall terminal enrol ./{name} {package}"
-        ));
-    }
-    lines.join("\n")
+        format!("Next, on the terminal: keyfall terminal enrol ./{name} {package}")
+    })
 }
 
 /// A file for a package; taken away again unless the package was written.

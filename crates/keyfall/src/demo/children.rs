@@ -3,11 +3,13 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// This binary, and where its processes write their logs.
 #[derive(Clone, Debug)]
@@ -196,6 +198,7 @@ pub(super) fn wait_for<T>(
 ) -> anyhow::Result<T> {
     let until = Instant::now() + patience;
     loop {
+        go_on()?;
         if let Some(found) = done()? {
             return Ok(found);
         }
@@ -206,6 +209,42 @@ pub(super) fn wait_for<T>(
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C and SIGTERM end the demo as an error does: processes and directory go.
+pub(super) fn mind_signals() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let (ready, minded) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let signals = signal(SignalKind::interrupt()).and_then(|interrupt| {
+                let terminate = signal(SignalKind::terminate())?;
+                Ok((interrupt, terminate))
+            });
+            let outcome = signals.as_ref().map(|_| ()).map_err(ToString::to_string);
+            // The other end is gone only where the demo has ended.
+            ready.send(outcome).unwrap_or_default();
+            if let Ok((mut interrupt, mut terminate)) = signals {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                ENDED.store(true, Ordering::SeqCst);
+            }
+        });
+    });
+    let outcome = minded.recv().context("the thread for signals is gone")?;
+    outcome.map_err(|fault| anyhow::anyhow!("signals cannot be minded: {fault}"))
+}
+
+/// An error where somebody has ended the demo.
+pub(super) fn go_on() -> anyhow::Result<()> {
+    ensure!(!ENDED.load(Ordering::SeqCst), "it was ended from outside");
+    Ok(())
 }
 
 /// What a failed command says.

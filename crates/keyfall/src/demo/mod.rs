@@ -106,6 +106,7 @@ pub(crate) fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure> {
 }
 
 fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyhow::Result<()> {
+    children::mind_signals()?;
     let mut stage = Stage::set(dir)?;
     teller.step("enrol", || stage.enrol())?;
     teller.step("distribute", || stage.distribute())?;
@@ -149,6 +150,7 @@ impl Teller<'_> {
         name: &'static str,
         act: impl FnOnce() -> anyhow::Result<[Told; N]>,
     ) -> anyhow::Result<[Told; N]> {
+        children::go_on()?;
         self.now(&format!("  …  {name}"))?;
         let told = act();
         self.now("")?;

@@ -12,7 +12,7 @@ use keyfall_protocol::command::{Body, Unverified};
 use keyfall_protocol::enrolment::{EnrolmentCode, SealedPackage};
 use serde_json::{Map, Value, json};
 
-use crate::demo::children::{Keyfall, Radio, Running, wait_for};
+use crate::demo::children::{Keyfall, Radio, Running, go_on, wait_for};
 use crate::demo::ears::{Call, Heard};
 use crate::demo::speech::{Sender, Speech};
 
@@ -603,6 +603,7 @@ impl Stage {
     ) -> anyhow::Result<Value> {
         let until = Instant::now() + PATIENCE;
         loop {
+            go_on()?;
             for running in self.running.values_mut() {
                 running.still_there()?;
             }
