@@ -1,6 +1,7 @@
 //! What is not done is said in one sentence with a code, and changes nothing.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -375,4 +376,18 @@ fn a_server_warns_of_what_ends_and_of_what_does_not_send() {
 pub(crate) fn sql(home: &Home, change: &str) {
     let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
     db.execute_batch(change).expect(change);
+}
+
+/// A client that sent half a request and stopped does not keep a server up.
+#[test]
+fn half_a_request_does_not_keep_a_server_up() {
+    let home = Home::founded();
+    let served = home.serve();
+    let mut half = std::os::unix::net::UnixStream::connect(home.file("admin.sock")).expect("open");
+    let request = "POST /v1/terminals HTTP/1.1\r\nhost: keyfall\r\ncontent-length: 100\r\n\r\n{";
+    half.write_all(request.as_bytes()).expect("taken");
+    let began = std::time::Instant::now();
+    served.end();
+    assert!(began.elapsed() < std::time::Duration::from_secs(30));
+    assert!(!home.file("admin.sock").exists());
 }

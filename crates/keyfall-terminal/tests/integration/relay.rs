@@ -1,6 +1,6 @@
 //! RTP in, SRTP over multicast, RTP out.
 
-use keyfall_api::control::{Answer, Request, TerminalStatus};
+use keyfall_api::control::{Answer, MediaReceive, Request, TerminalStatus};
 use keyfall_plane::{MKI_LEN, StaticReceiver};
 use keyfall_protocol::keys::{SrtpMaster, SrtpSuite};
 
@@ -93,6 +93,33 @@ fn what_is_spoken_is_heard_and_nothing_of_it_is_on_the_wire() {
         (57, 1)
     );
     assert!(status.relays[0].drops.is_empty(), "{status:?}");
+}
+
+/// A stranger's packet to a second relay, which reads with another stretch, takes nothing from the
+/// stream that the first one hears.
+#[test]
+fn forged_packet_for_another_stretch_ends_no_stream() {
+    let call = Call::new();
+    let ear = eavesdropper(call.wire);
+    let _receive = begin(&call.bob.dir, &call.receive_request());
+    let (second, place) = (Application::new(), free_place());
+    let other = Request::MediaReceive(MediaReceive {
+        rederive_after: Some(1024),
+        ..receive_request(place, second.place)
+    });
+    let _other = begin(&call.bob.dir, &other);
+    let _send = begin(&call.alice.dir, &call.send_request());
+    call.passes(0..20);
+    let mut forged = take(&ear).unwrap();
+    forged[20] ^= 1;
+    for _ in 0..3 {
+        call.application.rtcp.send_to(&forged, place).unwrap();
+    }
+    call.bob.until("the forgeries were refused", |status| {
+        let drops = status.relays.iter().flat_map(|relay| &relay.drops);
+        drops.map(|drop| drop.count).sum::<u64>() >= 3
+    });
+    call.passes(20..60);
 }
 
 /// R-042, INVARIANT 5: nothing is lost at a change of generation.
