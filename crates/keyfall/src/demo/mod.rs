@@ -7,6 +7,7 @@ mod speech;
 mod story;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -122,7 +123,14 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
     teller.told("join late", late)?;
     if let Some(file) = &args.capture {
         let capture = stage.capture()?.to_string();
-        std::fs::write(file, capture)
+        // Packages with their codes: for the eyes of whoever asked for it.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(file)
+            .and_then(|mut file| file.write_all(capture.as_bytes()))
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     Ok(())
