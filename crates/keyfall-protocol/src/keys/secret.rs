@@ -69,3 +69,58 @@ impl<const N: usize> fmt::Debug for Secret<N> {
         write!(f, "Secret<{N}>")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{KeyDistContents, SigningKey};
+    use crate::enrolment::RequestKey;
+    use crate::ids::{Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber, UnixSeconds};
+    use crate::keys::{MasterKey, ObeyKey, Ring, SrtpSuite, WrapKey};
+    use crate::server::SealedFor;
+
+    /// INVARIANT 10. Every secret here is made of one octet, so that it would be seen as decimal
+    /// or hexadecimal digits.
+    #[test]
+    fn no_debug_print_shows_a_secret() {
+        let secret = || Secret::<32>::init_with(|into| into.fill(0xab));
+        let terminal = TerminalNumber::new(1).expect("not 0");
+        let group = GroupNumber::new(1).expect("not 0");
+        let master = || MasterKey::new(group, KeyEpoch::new(7), Generation::ZERO, secret());
+        let contents = KeyDistContents {
+            key: master(),
+            activate_at: UnixSeconds::new(1),
+            cadence: None,
+            lease_end: None,
+        };
+        let session = SessionId::new([1; 6]);
+        let derived = master().derive_srtp(SrtpSuite::default(), terminal, session, 0, 1);
+        let key_octets = derived.key().to_vec();
+        let prints = [
+            format!("{:?}", secret()),
+            format!("{:?}", ObeyKey::new(terminal, secret())),
+            format!("{:?}", WrapKey::new(terminal, Generation::ZERO, secret())),
+            format!("{:?} {:?}", master(), Ring::new(master())),
+            format!("{:?}", SigningKey::from_seed(secret())),
+            format!("{:?}", RequestKey::from_seed(secret())),
+            format!("{contents:?} {derived:?}"),
+            format!(
+                "{:?}",
+                SealedFor::Code("ABABABABABABABAB".to_owned().into())
+            ),
+            format!("{:?}", zeroize::Zeroizing::new(vec![0xabu8; 8])),
+        ];
+        let hex: String = key_octets
+            .iter()
+            .take(4)
+            .map(|o| format!("{o:02x}"))
+            .collect();
+        let decimal = format!("{}, {}, {}", key_octets[0], key_octets[1], key_octets[2]);
+        for print in prints {
+            let lower = print.to_lowercase();
+            for trace in ["abab", "171, 171", hex.as_str(), decimal.as_str()] {
+                assert!(!lower.contains(trace), "{print}");
+            }
+        }
+    }
+}
