@@ -64,7 +64,7 @@ drop_reasons! {
     TimeBackwards, "KF-1012", "time_backwards",
         "The beacon is older than the time already known: a recording, or carriers with different delay.";
     TimeTooFar, "KF-1013", "time_too_far",
-        "The beacon jumps further ahead than the powered-on time allows: a stolen beat key, or a first beacon that was a recording; restart the terminal to begin anew.";
+        "The beacon jumps further ahead than the powered-on time allows: a stolen beat key, or a first beacon that was a recording, which the next distribution overcomes.";
     GroupNotAllowed, "KF-1014", "group_not_allowed",
         "The key that signed may not speak for this group.";
     DoesNotOpen, "KF-1015", "does_not_open",

@@ -292,7 +292,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::PastNotAfter | DropReason::TimeBackwards => {
             "Nothing, if a recording is played; else check the server's clock."
         }
-        DropReason::TimeTooFar => "Check the server's clock; then restart the terminal.",
+        DropReason::TimeTooFar => {
+            "Check the server's clock; if the first beacon was a recording, the next KEYDIST or a restart of the terminal sets the time right."
+        }
         DropReason::NotNewer
         | DropReason::KeySetNotNewer
         | DropReason::NotAddressed
