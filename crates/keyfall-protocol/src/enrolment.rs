@@ -33,6 +33,8 @@ pub struct Identity {
     pub carriers: Vec<String>,
     /// Seconds that a rank-1 generation is kept after the next one came.
     pub keep_time: u32,
+    /// What INIT wipes beside the state directory: absolute paths (REQUIREMENTS ).
+    pub wipe_roots: Vec<String>,
 }
 
 /// Everything that is put into a terminal at enrolment.
@@ -79,12 +81,16 @@ impl Identity {
             .ok_or(PackageError::KeySetNotSigned)?;
         match &verified.command().body {
             Body::KeySet(key_set) => Ok(key_set.clone()),
-            Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) => Err(PackageError::KeySetNotSigned),
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::Exclude(_) => Err(PackageError::KeySetNotSigned),
         }
     }
 
     pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.array(8)?
+        e.array(9)?
             .u32(self.number.get())?
             .str(&self.name)?
             .str(&self.fleet)?;
@@ -98,15 +104,16 @@ impl Identity {
             e.str(carrier)?;
         }
         e.u32(self.keep_time)?;
+        e.array(self.wipe_roots.len() as u64)?;
+        for root in &self.wipe_roots {
+            e.str(root)?;
+        }
         Ok(())
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.array("identity", 8)?;
-        let number =
-            TerminalNumber::new(r.uint32("terminal number")?).ok_or(DecodeError::OutOfRange {
-                what: "terminal number",
-            })?;
+        r.array("identity", 9)?;
+        let number = r.terminal()?;
         let name = short_text(r, "terminal name")?;
         let fleet = short_text(r, "fleet name")?;
         let root = VerifyingKey::new(r.octets("root key")?);
@@ -120,6 +127,14 @@ impl Identity {
             carriers.push(short_text(r, "carrier")?);
         }
         let keep_time = r.uint32("keep time")?;
+        let mut wipe_roots = Vec::new();
+        for _ in 0..r.array_between("wipe roots", 0, WIPE_ROOTS_MAX)? {
+            let root = short_text(r, "wipe root")?;
+            if !is_wipe_root(&root) {
+                return Err(DecodeError::OutOfRange { what: "wipe root" });
+            }
+            wipe_roots.push(root);
+        }
         Ok(Self {
             number,
             name,
@@ -129,8 +144,22 @@ impl Identity {
             streams,
             carriers,
             keep_time,
+            wipe_roots,
         })
     }
+}
+
+/// Whether a path may be declared for wiping: absolute, no `..`, and not the root of everything.
+#[must_use]
+pub fn is_wipe_root(path: &str) -> bool {
+    let mut parts = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".");
+    path.starts_with('/')
+        && path.len() <= 200
+        && !path.chars().any(char::is_control)
+        && parts.clone().all(|part| part != "..")
+        && parts.next().is_some()
 }
 
 fn short_text(r: &mut Reader<'_>, what: &'static str) -> Result<String, DecodeError> {
@@ -554,6 +583,7 @@ const MAGIC: &str = "KF1/enrol";
 const FORM_REQUEST: u8 = 1;
 const FORM_CODE: u8 = 2;
 const PACKAGE_MAX: usize = 16 * 1024;
+const WIPE_ROOTS_MAX: u64 = 8;
 const REQUEST_PREFIX: &str = "KF1-";
 /// The public key and its check.
 const REQUEST_OCTETS: usize = 35;

@@ -24,6 +24,7 @@ pub mod enrolment;
 pub mod error;
 pub mod ids;
 pub mod keys;
+pub mod receipt;
 pub mod rng;
 pub mod schedule;
 pub mod server;

@@ -132,7 +132,9 @@ fn distribution(frame: &Captured) -> Option<(KeyDist, Generation)> {
     let command = frame.command();
     match &command.body {
         Body::KeyDist(key_dist) => Some((key_dist.clone(), command.fleet_generation)),
-        Body::Time(_) | Body::Renew(_) | Body::KeySet(_) => None,
+        Body::Time(_) | Body::Renew(_) | Body::Order(_) | Body::Exclude(_) | Body::KeySet(_) => {
+            None
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Witness {
                     self.sees_statement(at, entry.kid, entry.epoch, generation, disk);
                 }
             }
-            Body::KeyDist(_) | Body::KeySet(_) => {}
+            Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) | Body::KeySet(_) => {}
         }
     }
 

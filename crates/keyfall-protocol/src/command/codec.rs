@@ -8,7 +8,7 @@ use minicbor::data::{Tag, Type};
 use minicbor::{Decoder, Encoder};
 
 use crate::error::DecodeError;
-use crate::ids::{Generation, KeyEpoch, KeyId, UnixSeconds};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyId, KeyName, TerminalNumber, UnixSeconds};
 
 /// Writes into a vector; cannot fail.
 pub(crate) type Writer<'a> = Encoder<&'a mut Vec<u8>>;
@@ -87,6 +87,15 @@ impl<'b> Reader<'b> {
         }
     }
 
+    /// One of several tags.
+    pub(crate) fn tag_of(&mut self, what: &'static str, tags: &[u64]) -> Result<u64, DecodeError> {
+        let found = self.decoder.tag().map(|tag| tag.as_u64());
+        match found {
+            Ok(found) if tags.contains(&found) => Ok(found),
+            _ => Err(DecodeError::Unexpected { what }),
+        }
+    }
+
     pub(crate) fn uint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         self.decoder
             .u64()
@@ -132,15 +141,38 @@ impl<'b> Reader<'b> {
         read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, DecodeError> {
         match self.decoder.datatype() {
-            Ok(Type::Null) => {
-                self.decoder
-                    .null()
-                    .map_err(|_| DecodeError::Unexpected { what })?;
-                Ok(None)
-            }
+            Ok(Type::Null) => self.null(what).map(|()| None),
             Ok(_) => read(self).map(Some),
             Err(_) => Err(DecodeError::Unexpected { what }),
         }
+    }
+
+    /// CBOR null, where a later version may have something.
+    pub(crate) fn null(&mut self, what: &'static str) -> Result<(), DecodeError> {
+        self.decoder
+            .null()
+            .map_err(|_| DecodeError::Unexpected { what })
+    }
+
+    /// CBOR true.
+    pub(crate) fn yes(&mut self, what: &'static str) -> Result<(), DecodeError> {
+        match self.decoder.bool() {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(DecodeError::Unexpected { what }),
+        }
+    }
+
+    pub(crate) fn terminal(&mut self) -> Result<TerminalNumber, DecodeError> {
+        TerminalNumber::new(self.uint32("terminal")?)
+            .ok_or(DecodeError::OutOfRange { what: "terminal" })
+    }
+
+    pub(crate) fn group(&mut self) -> Result<GroupNumber, DecodeError> {
+        GroupNumber::new(self.uint32("group")?).ok_or(DecodeError::OutOfRange { what: "group" })
+    }
+
+    pub(crate) fn key_name(&mut self) -> Result<KeyName, DecodeError> {
+        self.octets("key name").map(KeyName::new)
     }
 
     pub(crate) fn time(&mut self, what: &'static str) -> Result<UnixSeconds, DecodeError> {

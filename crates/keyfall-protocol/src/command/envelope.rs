@@ -1,5 +1,5 @@
-//! The signed envelope of every command: COSE_Sign1 (RFC 9052 section 4.2), Ed25519 = −19
-//! (RFC 9864), external_aad "KF1/cmd".
+//! The signed envelope of every command: COSE_Sign1 (RFC 9052 section 4.2), or COSE_Sign (section
+//! 4.1) where several sign; Ed25519 = −19 (RFC 9864), external_aad "KF1/cmd".
 //!
 //! The type tells what is known: [`Unverified`] was read and no more; [`Verified`] exists only
 //! where a signature was checked, and the machines apply nothing else (INVARIANT 4).
@@ -8,12 +8,14 @@ use std::fmt;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use minicbor::data::Tag;
 
 use crate::command::Command;
 use crate::command::codec::{self, Reader};
 use crate::error::DecodeError;
 use crate::ids::KeyName;
 use crate::keys::Secret;
+use crate::receipt::frame_hash;
 
 /// The longest frame on any carrier, in octets.
 pub const FRAME_MAX: usize = 1200;
@@ -77,14 +79,43 @@ impl SigningKey {
         VerifyingKey(octets)
     }
 
-    /// The frame of `command`.
+    /// The frame of `command`, signed by this key alone.
     #[must_use]
     pub fn sign(&self, command: &Command) -> Vec<u8> {
-        let payload = command.encode();
-        let protected = protected_header(self.public().name());
-        let signature = self.pair.sign(&to_be_signed(&protected, &payload));
-        frame(&protected, &payload, signature.as_ref())
+        sign_together(command, &[self])
     }
+
+    fn signature(&self, body: &[u8], form: Form) -> OneSignature<Vec<u8>> {
+        let protected = protected_header(self.public().name());
+        let signed = to_be_signed(form, &protected, body);
+        OneSignature {
+            name: self.public().name(),
+            signature: self.pair.sign(&signed).as_ref().to_vec(),
+            protected,
+        }
+    }
+}
+
+/// The frame of `command` with the signature of each of `keys`, 1 to [`SIGNERS_MAX`] of them: one
+/// makes a COSE_Sign1, more a COSE_Sign.
+///
+/// # Panics
+/// Where there is no key or there are too many.
+#[must_use]
+pub fn sign_together(command: &Command, keys: &[&SigningKey]) -> Vec<u8> {
+    assert!(
+        (1..=SIGNERS_MAX).contains(&keys.len()),
+        "a frame has 1 to {SIGNERS_MAX} signatures"
+    );
+    let payload = command.encode();
+    let form = Form::of(keys.len());
+    let mut keys = keys.to_vec();
+    keys.sort_by_key(|key| key.public().name());
+    let signatures: Vec<_> = keys
+        .iter()
+        .map(|key| key.signature(&payload, form))
+        .collect();
+    frame(&payload, &signatures)
 }
 
 impl fmt::Debug for SigningKey {
@@ -93,14 +124,38 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A frame that was read but whose signature nobody has checked.
+/// A frame that was read but whose signatures nobody has checked.
 #[derive(Debug)]
 pub struct Unverified<'b> {
-    signer: KeyName,
-    protected: &'b [u8],
+    octets: &'b [u8],
     payload: &'b [u8],
-    signature: &'b [u8],
+    /// By rising key name, no name twice.
+    signatures: Vec<OneSignature<&'b [u8]>>,
     command: Command,
+}
+
+#[derive(Debug)]
+struct OneSignature<B> {
+    name: KeyName,
+    protected: B,
+    signature: B,
+}
+
+/// Which of the two COSE structures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Alone,
+    Together,
+}
+
+impl Form {
+    fn of(signatures: usize) -> Self {
+        if signatures == 1 {
+            Self::Alone
+        } else {
+            Self::Together
+        }
+    }
 }
 
 impl<'b> Unverified<'b> {
@@ -116,32 +171,36 @@ impl<'b> Unverified<'b> {
             });
         }
         let mut r = Reader::new(octets);
-        r.tag("COSE_Sign1", 18)?;
-        r.array("COSE_Sign1", 4)?;
-        let protected = r.bytes("protected header")?;
-        r.map("unprotected header")?.end()?;
-        let payload = r.bytes("payload")?;
-        let signature = r.bytes("signature")?;
-        if signature.len() != SIGNATURE_LEN {
-            return Err(DecodeError::OutOfRange { what: "signature" });
-        }
+        let (payload, signatures) = match r.tag_of("COSE_Sign1", &[TAG_SIGN1, TAG_SIGN])? {
+            TAG_SIGN1 => read_alone(&mut r)?,
+            _ => read_together(&mut r)?,
+        };
         r.end()?;
-        let signer = read_protected(protected)?;
-        codec::deterministic(octets, &frame(protected, payload, signature))?;
+        codec::deterministic(octets, &frame(payload, &signatures))?;
         let command = Command::decode(payload)?;
         Ok(Self {
-            signer,
-            protected,
+            octets,
             payload,
-            signature,
+            signatures,
             command,
         })
     }
 
-    /// Who claims to have signed.
+    /// Who claims to have signed; of several the one with the lowest name.
     #[must_use]
     pub fn signer(&self) -> KeyName {
-        self.signer
+        self.signatures[0].name
+    }
+
+    /// Everyone who claims to have signed: 1 to [`SIGNERS_MAX`], each once.
+    pub fn signers(&self) -> impl Iterator<Item = KeyName> + '_ {
+        self.signatures.iter().map(|signature| signature.name)
+    }
+
+    /// The frame.
+    #[must_use]
+    pub fn octets(&self) -> &'b [u8] {
+        self.octets
     }
 
     /// What it claims. Look, do not apply.
@@ -150,37 +209,110 @@ impl<'b> Unverified<'b> {
         &self.command
     }
 
-    /// Checks the signature: the only way to a [`Verified`].
+    /// Checks a frame that one key signed.
     #[must_use]
     pub fn verify(self, key: &VerifyingKey) -> Option<Verified> {
-        let signed = to_be_signed(self.protected, self.payload);
-        UnparsedPublicKey::new(&ED25519, key.as_bytes())
-            .verify(&signed, self.signature)
-            .ok()
-            .map(|()| Verified {
-                signer: self.signer,
-                command: self.command,
+        let alone = self.signatures.len() == 1;
+        self.verify_with(|_| alone.then_some(*key))
+    }
+
+    /// Checks every signature with the key of its name; one that fails, or has no key, fails the
+    /// frame. With [`Self::verify`] the only way to a [`Verified`].
+    #[must_use]
+    pub fn verify_with(self, key: impl Fn(KeyName) -> Option<VerifyingKey>) -> Option<Verified> {
+        let form = Form::of(self.signatures.len());
+        let holds = |one: &OneSignature<&[u8]>| {
+            let signed = to_be_signed(form, one.protected, self.payload);
+            key(one.name).is_some_and(|key| {
+                UnparsedPublicKey::new(&ED25519, key.as_bytes())
+                    .verify(&signed, one.signature)
+                    .is_ok()
             })
+        };
+        let verified = self.signatures.iter().all(holds);
+        verified.then(|| Verified {
+            signers: self.signatures.iter().map(|one| one.name).collect(),
+            frame_hash: frame_hash(self.octets),
+            command: self.command,
+        })
     }
 }
 
-/// A command whose signature was checked.
+/// A command whose signatures were checked.
 #[derive(Debug)]
 pub struct Verified {
-    signer: KeyName,
+    signers: Vec<KeyName>,
+    frame_hash: [u8; 32],
     command: Command,
 }
 
 impl Verified {
+    /// Who signed, each once.
     #[must_use]
-    pub fn signer(&self) -> KeyName {
-        self.signer
+    pub fn signers(&self) -> &[KeyName] {
+        &self.signers
     }
 
     #[must_use]
     pub fn command(&self) -> &Command {
         &self.command
     }
+
+    /// SHA-256 of the frame: its name in a receipt.
+    #[must_use]
+    pub fn frame_hash(&self) -> [u8; 32] {
+        self.frame_hash
+    }
+}
+
+type ReadSignatures<'b> = (&'b [u8], Vec<OneSignature<&'b [u8]>>);
+
+fn read_alone<'b>(r: &mut Reader<'b>) -> Result<ReadSignatures<'b>, DecodeError> {
+    r.array("COSE_Sign1", 4)?;
+    let protected = r.bytes("protected header")?;
+    r.map("unprotected header")?.end()?;
+    let payload = r.bytes("payload")?;
+    let signature = read_signature(r, protected)?;
+    Ok((payload, vec![signature]))
+}
+
+fn read_together<'b>(r: &mut Reader<'b>) -> Result<ReadSignatures<'b>, DecodeError> {
+    r.array("COSE_Sign", 4)?;
+    if !r.bytes("protected header")?.is_empty() {
+        return Err(DecodeError::OutOfRange {
+            what: "protected header",
+        });
+    }
+    r.map("unprotected header")?.end()?;
+    let payload = r.bytes("payload")?;
+    let mut signatures: Vec<OneSignature<_>> = Vec::new();
+    for _ in 0..r.array_between("signatures", 2, SIGNERS_MAX as u64)? {
+        r.array("signature", 3)?;
+        let protected = r.bytes("protected header")?;
+        r.map("unprotected header")?.end()?;
+        let one = read_signature(r, protected)?;
+        // By rising name: two signatures of one key would count as two signers.
+        if signatures.last().is_some_and(|last| one.name <= last.name) {
+            return Err(DecodeError::OutOfRange { what: "signatures" });
+        }
+        signatures.push(one);
+    }
+    Ok((payload, signatures))
+}
+
+fn read_signature<'b>(
+    r: &mut Reader<'b>,
+    protected: &'b [u8],
+) -> Result<OneSignature<&'b [u8]>, DecodeError> {
+    let signature = r.bytes("signature")?;
+    if signature.len() != SIGNATURE_LEN {
+        return Err(DecodeError::OutOfRange { what: "signature" });
+    }
+    Ok(OneSignature {
+        name: read_protected(protected)?,
+        protected,
+        signature,
+    })
 }
 
 fn protected_header(name: KeyName) -> Vec<u8> {
@@ -207,29 +339,43 @@ fn read_protected(octets: &[u8]) -> Result<KeyName, DecodeError> {
     Ok(name)
 }
 
-fn frame(protected: &[u8], payload: &[u8], signature: &[u8]) -> Vec<u8> {
-    codec::encode(|e| {
-        e.tag(minicbor::data::Tag::new(18))?
-            .array(4)?
-            .bytes(protected)?
-            .map(0)?;
-        e.bytes(payload)?.bytes(signature)?;
-        Ok(())
+fn frame<B: AsRef<[u8]>>(payload: &[u8], signatures: &[OneSignature<B>]) -> Vec<u8> {
+    codec::encode(|e| match signatures {
+        [one] => {
+            e.tag(Tag::new(TAG_SIGN1))?.array(4)?;
+            e.bytes(one.protected.as_ref())?.map(0)?;
+            e.bytes(payload)?.bytes(one.signature.as_ref())?;
+            Ok(())
+        }
+        several => {
+            e.tag(Tag::new(TAG_SIGN))?.array(4)?.bytes(&[])?.map(0)?;
+            e.bytes(payload)?.array(several.len() as u64)?;
+            for one in several {
+                e.array(3)?.bytes(one.protected.as_ref())?.map(0)?;
+                e.bytes(one.signature.as_ref())?;
+            }
+            Ok(())
+        }
     })
 }
 
 /// Sig_structure (RFC 9052 section 4.4).
-fn to_be_signed(protected: &[u8], payload: &[u8]) -> Vec<u8> {
+fn to_be_signed(form: Form, protected: &[u8], payload: &[u8]) -> Vec<u8> {
     codec::encode(|e| {
-        e.array(4)?
-            .str("Signature1")?
-            .bytes(protected)?
-            .bytes(EXTERNAL_AAD)?
-            .bytes(payload)?;
+        match form {
+            Form::Alone => e.array(4)?.str("Signature1")?.bytes(protected)?,
+            // The body of a COSE_Sign has an empty protected header.
+            Form::Together => e.array(5)?.str("Signature")?.bytes(&[])?.bytes(protected)?,
+        };
+        e.bytes(EXTERNAL_AAD)?.bytes(payload)?;
         Ok(())
     })
 }
 
+/// Signatures that one frame may have.
+pub const SIGNERS_MAX: usize = 4;
+const TAG_SIGN1: u64 = 18;
+const TAG_SIGN: u64 = 98;
 const EXTERNAL_AAD: &[u8] = b"KF1/cmd";
 const ALG_ED25519: i64 = -19;
 const SIGNATURE_LEN: usize = 64;

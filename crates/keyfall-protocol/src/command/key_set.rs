@@ -2,6 +2,7 @@
 
 use crate::command::VerifyingKey;
 use crate::command::codec::{Reader, Writer, Written};
+use crate::command::envelope::SIGNERS_MAX;
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, UnixSeconds};
 use crate::schedule::FleetSchedule;
@@ -14,6 +15,9 @@ pub struct KeySet {
     pub issued_at: UnixSeconds,
     pub keys: Vec<ListedKey>,
     pub fleet_schedule: FleetSchedule,
+    /// Keys that were stolen: every EXCLUDE that they signed is void, and master keys that they
+    /// brought send no more until a newer one comes.
+    pub stolen: Vec<KeyName>,
     pub limits: Limits,
 }
 
@@ -90,14 +94,28 @@ pub struct Limits {
     pub longest_lease: u32,
     /// Seconds that an old generation is received.
     pub grace: u32,
+    /// Seconds that the old epoch is received after an exclusion, once the new one is held.
+    pub exclude_grace: u32,
+    /// Powered-on seconds that a member does not send after an EXCLUDE while the new epoch has not
+    /// come; `None`: until it comes, however long that is (fail closed).
+    pub exclude_wait: Option<u32>,
+    /// Seconds after the latest lease end at which a terminal that heard nothing wipes itself.
+    pub dead_man: u32,
+    /// Keys of the erase class that must sign DELETE, INIT, LOCK and UNLOCK (W-17); at least 1.
+    pub erase_signatures: u8,
 }
 
 impl Default for Limits {
-    /// FORMATS section 9: 72 h lease, 30 s grace.
+    /// FORMATS sections 2.3 and 9: 72 h lease, 30 s grace, none after an exclusion, 10 min without
+    /// sending, 30 days until the dead man's wipe, one signature.
     fn default() -> Self {
         Self {
             longest_lease: 72 * 3600,
             grace: 30,
+            exclude_grace: 0,
+            exclude_wait: Some(600),
+            dead_man: 30 * 86_400,
+            erase_signatures: 1,
         }
     }
 }
@@ -116,7 +134,7 @@ impl KeySet {
     }
 
     pub(super) fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.map(5)?
+        e.map(if self.stolen.is_empty() { 5 } else { 6 })?
             .u8(1)?
             .u32(self.version)?
             .u8(2)?
@@ -136,9 +154,14 @@ impl KeySet {
         e.u8(4)?.array(3)?.u32(self.fleet_schedule.first.get())?;
         e.u32(self.fleet_schedule.from.get())?
             .u32(self.fleet_schedule.period)?;
-        e.u8(8)?.map(2)?.u8(1)?.u32(self.limits.longest_lease)?;
-        e.u8(4)?.u32(self.limits.grace)?;
-        Ok(())
+        if !self.stolen.is_empty() {
+            e.u8(6)?.array(self.stolen.len() as u64)?;
+            for name in &self.stolen {
+                e.bytes(name.as_bytes())?;
+            }
+        }
+        e.u8(8)?;
+        self.limits.write(e)
     }
 
     pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -170,23 +193,69 @@ impl KeySet {
         if fleet_schedule.period == 0 {
             return Err(DecodeError::OutOfRange { what: "P0" });
         }
+        let mut stolen = Vec::new();
+        if map.key_if(r, 6)? {
+            for _ in 0..r.array_between("stolen keys", 1, STOLEN_MAX)? {
+                stolen.push(r.key_name()?);
+            }
+        }
         map.key(r, 8, "limits")?;
-        let mut limits = r.map("limits")?;
-        limits.key(r, 1, "longest lease")?;
-        let longest_lease = r.uint32("longest lease")?;
-        limits.key(r, 4, "grace")?;
-        let grace = r.uint32("grace")?;
-        limits.end()?;
+        let limits = Limits::read(r)?;
         map.end()?;
         Ok(Self {
             version,
             issued_at,
             keys,
             fleet_schedule,
-            limits: Limits {
-                longest_lease,
-                grace,
-            },
+            stolen,
+            limits,
+        })
+    }
+}
+
+impl Limits {
+    fn write(self, e: &mut Writer<'_>) -> Written {
+        e.map(6)?.u8(1)?.u32(self.longest_lease)?;
+        e.u8(4)?.u32(self.grace)?;
+        e.u8(5)?.u32(self.exclude_grace)?.u8(6)?;
+        match self.exclude_wait {
+            Some(seconds) => e.u32(seconds)?,
+            None => e.null()?,
+        };
+        e.u8(7)?.u32(self.dead_man)?;
+        e.u8(8)?.u8(self.erase_signatures)?;
+        Ok(())
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut map = r.map("limits")?;
+        map.key(r, 1, "longest lease")?;
+        let longest_lease = r.uint32("longest lease")?;
+        map.key(r, 4, "grace")?;
+        let grace = r.uint32("grace")?;
+        map.key(r, 5, "grace after an exclusion")?;
+        let exclude_grace = r.uint32("grace after an exclusion")?;
+        map.key(r, 6, "wait after an exclusion")?;
+        let exclude_wait = r.nullable("wait after an exclusion", |r| {
+            r.uint32("wait after an exclusion")
+        })?;
+        map.key(r, 7, "dead man's time")?;
+        let dead_man = r.uint32("dead man's time")?;
+        map.key(r, 8, "erase signatures")?;
+        let erase_signatures = u8::try_from(r.uint("erase signatures")?)
+            .ok()
+            .filter(|m| (1..=SIGNERS_MAX).contains(&usize::from(*m)))
+            .ok_or(DecodeError::OutOfRange {
+                what: "erase signatures",
+            })?;
+        map.end()?;
+        Ok(Self {
+            longest_lease,
+            grace,
+            exclude_grace,
+            exclude_wait,
+            dead_man,
+            erase_signatures,
         })
     }
 }
@@ -194,7 +263,7 @@ impl KeySet {
 impl ListedKey {
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.array("listed key", 6)?;
-        let name = KeyName::new(r.octets("key name")?);
+        let name = r.key_name()?;
         let public = VerifyingKey::new(r.octets("public key")?);
         if public.name() != name {
             return Err(DecodeError::OutOfRange { what: "key name" });
@@ -229,3 +298,5 @@ impl ListedKey {
 const ONLINE_LIFE_MAX: u32 = 30 * 86_400;
 const KEYS_MAX: u64 = 12;
 const GROUPS_MAX: u64 = 64;
+/// Stolen keys that one KEYSET names at a time.
+const STOLEN_MAX: u64 = 8;

@@ -4,16 +4,22 @@
 
 pub(crate) mod codec;
 mod envelope;
+mod exclude;
 mod key_dist;
 mod key_set;
 mod renew;
+mod sealed_order;
 mod time;
 
 use codec::{Reader, Writer, Written};
-pub use envelope::{FRAME_MAX, SigningKey, Unverified, Verified, VerifyingKey};
+pub use envelope::{
+    FRAME_MAX, SIGNERS_MAX, SigningKey, Unverified, Verified, VerifyingKey, sign_together,
+};
+pub use exclude::{EXCLUDED_MAX, Exclude, FRESH_EPOCHS_MAX, FreshEpoch};
 pub use key_dist::{KeyDist, KeyDistContents, RECIPIENTS_MAX, Recipient};
 pub use key_set::{KeySet, Limits, ListedKey, SignerClass};
 pub use renew::{RENEW_ENTRIES_MAX, Renew, RenewEntry};
+pub use sealed_order::{OrderContents, OrderKind, SealedOrder};
 pub use time::{FLOORS_MAX, Floor, Time};
 
 use crate::error::DecodeError;
@@ -50,28 +56,35 @@ pub enum Body {
     Time(Time),
     Renew(Renew),
     KeyDist(KeyDist),
+    /// DELETE, INIT, LOCK or UNLOCK.
+    Order(SealedOrder),
+    Exclude(Exclude),
     KeySet(KeySet),
 }
 
 impl Body {
     /// The type number on the wire.
     #[must_use]
-    pub const fn type_number(&self) -> u8 {
+    pub fn type_number(&self) -> u8 {
         match self {
             Self::Time(_) => 1,
             Self::Renew(_) => 2,
             Self::KeyDist(_) => 3,
+            Self::Order(order) => order.kind().type_number(),
+            Self::Exclude(_) => 6,
             Self::KeySet(_) => 8,
         }
     }
 
     /// The name of the type.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Time(_) => "TIME",
             Self::Renew(_) => "RENEW",
             Self::KeyDist(_) => "KEYDIST",
+            Self::Order(order) => order.kind().name(),
+            Self::Exclude(_) => "EXCLUDE",
             Self::KeySet(_) => "KEYSET",
         }
     }
@@ -81,7 +94,8 @@ impl Body {
     pub const fn signer_class(&self) -> Option<SignerClass> {
         match self {
             Self::Time(_) | Self::Renew(_) => Some(SignerClass::Beat),
-            Self::KeyDist(_) => Some(SignerClass::Keys),
+            Self::KeyDist(_) | Self::Exclude(_) => Some(SignerClass::Keys),
+            Self::Order(_) => Some(SignerClass::Erase),
             Self::KeySet(_) => None,
         }
     }
@@ -124,6 +138,8 @@ impl Command {
             Body::Time(body) => body.write(e)?,
             Body::Renew(body) => body.write(e)?,
             Body::KeyDist(body) => body.write(e)?,
+            Body::Order(body) => body.write(e)?,
+            Body::Exclude(body) => body.write(e)?,
             Body::KeySet(body) => body.write(e)?,
         }
         e.u8(8)?.u32(self.fleet_generation.get())?;
@@ -149,8 +165,12 @@ impl Command {
             1 => Body::Time(Time::read(r)?),
             2 => Body::Renew(Renew::read(r)?),
             3 => Body::KeyDist(KeyDist::read(r)?),
+            6 => Body::Exclude(Exclude::read(r)?),
             8 => Body::KeySet(KeySet::read(r)?),
-            other => return Err(DecodeError::UnknownType(other)),
+            other => match OrderKind::from_number(other) {
+                Some(kind) => Body::Order(SealedOrder::read(r, kind)?),
+                None => return Err(DecodeError::UnknownType(other)),
+            },
         };
         map.key(r, 8, "G")?;
         let fleet_generation = r.generation()?;
@@ -172,12 +192,8 @@ impl Target {
         let len = r.array_between("target", 1, 2)?;
         match (r.uint("target")?, len) {
             (0, 1) => Ok(Self::All),
-            (1, 2) => GroupNumber::new(r.uint32("group")?)
-                .map(Self::Group)
-                .ok_or(DecodeError::OutOfRange { what: "group" }),
-            (2, 2) => TerminalNumber::new(r.uint32("terminal")?)
-                .map(Self::Terminal)
-                .ok_or(DecodeError::OutOfRange { what: "terminal" }),
+            (1, 2) => r.group().map(Self::Group),
+            (2, 2) => r.terminal().map(Self::Terminal),
             (3, 1) => Ok(Self::Handles),
             _ => Err(DecodeError::OutOfRange { what: "target" }),
         }

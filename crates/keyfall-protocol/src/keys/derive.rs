@@ -24,6 +24,8 @@ pub enum Label {
     Srtp,
     /// What may be shown of a key.
     Fingerprint,
+    /// Authenticates the receipt of a deletion (obey key).
+    Receipt,
 }
 
 impl Label {
@@ -37,6 +39,7 @@ impl Label {
             Self::Wrap => "wrap",
             Self::Srtp => "srtp",
             Self::Fingerprint => "fingerprint",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -48,6 +51,8 @@ pub enum Context {
     Null,
     /// `[iv]`: one message.
     Iv([u8; 12]),
+    /// `[SHA-256(command)]`: one receipt.
+    Command([u8; 32]),
     /// `[suite, sender, session, n, SSRC]`: one stretch of media of one sender.
     Media {
         suite: SrtpSuite,
@@ -94,6 +99,7 @@ fn encode_info(
     match context {
         Context::Null => e.null()?,
         Context::Iv(iv) => e.array(1)?.bytes(iv)?,
+        Context::Command(hash) => e.array(1)?.bytes(hash)?,
         Context::Media {
             suite,
             sender,

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use crate::ids::{Fingerprint, Generation, GroupNumber, Handle, KeyEpoch, KeyId, SessionId};
 use crate::ids::{KeyIdKind, TerminalNumber};
 use crate::keys::derive::{self, Context, Label};
-use crate::keys::{Secret, SrtpSuite};
+use crate::keys::{KeyEncryptionKey, Secret, SrtpSuite};
 
 /// A pre-shared key of the rank `R`. The bytes feed the derivation only.
 pub struct PreSharedKey<R> {
@@ -123,6 +123,26 @@ impl ObeyKey {
             generation: Generation::ZERO,
             rank: PhantomData,
         }
+    }
+
+    /// `XL(K, "handle", null, 5)`: never changes, since the key is never renewed.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        derive::handle(self.bytes.expose(), (self.kid, self.epoch, self.generation))
+    }
+
+    /// `XL(K, "to-terminal", [iv], 32)`: seals one command to this terminal.
+    #[must_use]
+    pub fn to_terminal(&self, iv: [u8; 12]) -> KeyEncryptionKey {
+        KeyEncryptionKey::from_secret(Secret::init_with(|out| {
+            self.expand(Label::ToTerminal, &Context::Iv(iv), out);
+        }))
+    }
+
+    /// `XL(K, "receipt", [SHA-256(command)], 32)`: authenticates one receipt.
+    #[must_use]
+    pub fn receipt_key(&self, command: [u8; 32]) -> Secret<32> {
+        Secret::init_with(|out| self.expand(Label::Receipt, &Context::Command(command), out))
     }
 }
 

@@ -11,7 +11,8 @@ use crate::rng::Random;
 /// Octets of an AES-KW output over a 32-octet key.
 pub const WRAPPED_LEN: usize = 40;
 
-/// The content-encryption key of one KEYDIST. Made fresh, used for one message, then dropped.
+/// The content-encryption key of one message: made fresh for a KEYDIST, derived for what goes to one
+/// terminal. Used once, then dropped.
 #[derive(Debug)]
 pub struct KeyEncryptionKey(Secret<32>);
 
@@ -27,6 +28,11 @@ impl KeyEncryptionKey {
     #[must_use]
     pub fn random(rng: &mut dyn Random) -> Self {
         Self(Secret::init_with(|into| rng.fill(into)))
+    }
+
+    /// A key that was derived for one message.
+    pub(super) fn from_secret(secret: Secret<32>) -> Self {
+        Self(secret)
     }
 
     /// AES-KW (RFC 3394) under the recipient's `XL(wrap key, "wrap", null, 32)`.

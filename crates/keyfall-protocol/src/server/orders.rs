@@ -240,6 +240,7 @@ impl Server {
                 streams: vec![self.fleet.stream],
                 carriers: self.fleet.carriers.clone(),
                 keep_time: self.fleet.keep_time,
+                wipe_roots: Vec::new(),
             },
             obey: obey.duplicate(),
             wrap: wrap.duplicate(),

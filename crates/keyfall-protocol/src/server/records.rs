@@ -200,6 +200,7 @@ impl FleetRecord {
                 from: wall,
                 period: founding.fleet_period.max(1),
             },
+            stolen: Vec::new(),
             limits: Limits::default(),
         };
         let key_set_frame = root.sign(&Command {

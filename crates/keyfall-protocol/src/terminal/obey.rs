@@ -22,6 +22,7 @@ impl Terminal {
             Body::Time(time) => self.on_time(time, &signer),
             Body::Renew(renew) => self.on_renew(renew, command, &signer),
             Body::KeyDist(key_dist) => self.on_key_dist(key_dist, command, &signer),
+            Body::Order(_) | Body::Exclude(_) => Err(DropReason::NotAddressed),
             Body::KeySet(_) => Err(DropReason::KeySetNotNewer),
         }
     }
@@ -59,7 +60,12 @@ impl Terminal {
                 Err(DropReason::KeySetNotNewer)
             }
             Body::Time(time) if time.seconds < self.time.mark() => Err(DropReason::TimeBackwards),
-            Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::KeySet(_) => Ok(()),
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::Exclude(_)
+            | Body::KeySet(_) => Ok(()),
         }
     }
 

@@ -170,5 +170,5 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
 
 const VERSION: u64 = 1;
 /// The longest identity, with room for the terminal's own keys.
-const IDENTITY_MAX: usize = 6144;
+const IDENTITY_MAX: usize = 8192;
 const GROUPS_MAX: u64 = 65_536;
