@@ -15,6 +15,7 @@ mod durable;
 mod http;
 mod init;
 pub mod journal;
+pub mod key_file;
 mod os_random;
 mod run;
 pub mod seal;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keyfall_api::control::{Answer, Inspected, Request};
 use keyfall_plane::Arrival;
-use keyfall_protocol::command::{Body, Command, Target, Unverified};
+use keyfall_protocol::command::{Body, Command, KeySet, Target, Unverified};
 use keyfall_protocol::enrolment::SealedPackage;
 use keyfall_protocol::ids::{KeyId, KeyIdKind, UnixSeconds};
 use keyfall_protocol::keys::SrtpSuite;
@@ -227,7 +227,9 @@ fn show(message: &[u8], suite: SrtpSuite) -> Result<Shown, String> {
 fn show_frame(frame: &Unverified<'_>, octets: usize) -> Shown {
     let command = frame.command();
     let mut fields = Fields::default();
-    fields.add("signer", frame.signer());
+    for signer in frame.signers() {
+        fields.add("signer", signer);
+    }
     fields.add("stream", command.stream);
     fields.add("sequence", command.sequence);
     fields.time("issued at", command.issued_at);
@@ -287,39 +289,64 @@ fn show_body(command: &Command, fields: &mut Fields) {
                 fields.add("handle", recipient.handle);
             }
         }
-        Body::KeySet(key_set) => {
-            fields.add("version", key_set.version);
-            for key in &key_set.keys {
-                let groups: Vec<_> = key.groups.iter().map(ToString::to_string).collect();
-                let groups = if groups.is_empty() {
-                    "all".to_owned()
-                } else {
-                    groups.join(" ")
-                };
-                let value = format!(
-                    "{} {} from {} until {}, groups {groups}",
-                    key.public.name(),
-                    key.class.name(),
-                    utc(key.not_before.get()),
-                    utc(key.expires.get())
-                );
-                fields.add("listed key", value);
+        Body::Order(order) => fields.add("handle", order.handle()),
+        Body::Exclude(exclude) => {
+            for terminal in &exclude.terminals {
+                fields.add("terminal", terminal);
             }
-            let schedule = key_set.fleet_schedule;
-            let value = format!(
-                "G {} from {}, next every {} s",
-                schedule.first,
-                utc(schedule.from.get()),
-                schedule.period
-            );
-            fields.add("fleet schedule", value);
-            fields.add(
-                "longest lease",
-                format!("{} s", key_set.limits.longest_lease),
-            );
-            fields.add("grace", format!("{} s", key_set.limits.grace));
+            for fresh in &exclude.groups {
+                let value = format!("{} from epoch {} to {}", fresh.group, fresh.old, fresh.new);
+                fields.add("group", value);
+            }
         }
+        Body::KeySet(key_set) => show_key_set(key_set, fields),
     }
+}
+
+fn show_key_set(key_set: &KeySet, fields: &mut Fields) {
+    fields.add("version", key_set.version);
+    for key in &key_set.keys {
+        let groups: Vec<_> = key.groups.iter().map(ToString::to_string).collect();
+        let groups = if groups.is_empty() {
+            "all".to_owned()
+        } else {
+            groups.join(" ")
+        };
+        let value = format!(
+            "{} {} from {} until {}, groups {groups}",
+            key.public.name(),
+            key.class.name(),
+            utc(key.not_before.get()),
+            utc(key.expires.get())
+        );
+        fields.add("listed key", value);
+    }
+    let schedule = key_set.fleet_schedule;
+    let value = format!(
+        "G {} from {}, next every {} s",
+        schedule.first,
+        utc(schedule.from.get()),
+        schedule.period
+    );
+    fields.add("fleet schedule", value);
+    for name in &key_set.stolen {
+        fields.add("stolen key", name);
+    }
+    let limits = key_set.limits;
+    fields.add("longest lease", format!("{} s", limits.longest_lease));
+    fields.add("grace", format!("{} s", limits.grace));
+    fields.add(
+        "grace after an exclusion",
+        format!("{} s", limits.exclude_grace),
+    );
+    let wait = limits.exclude_wait;
+    let wait = wait.map_or_else(
+        || "until the new epoch is there".to_owned(),
+        |s| format!("{s} s"),
+    );
+    fields.add("no sending after an exclusion", wait);
+    fields.add("dead man's time", format!("{} s", limits.dead_man));
+    fields.add("erase signatures", limits.erase_signatures);
 }
 
 fn show_package(package: &SealedPackage, octets: usize) -> Shown {
