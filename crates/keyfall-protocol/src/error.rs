@@ -38,4 +38,10 @@ pub enum ApiMisuse {
     /// `Input::Stored` for something that was not handed out, or out of order.
     #[error("Stored({got}) was reported, but {expected:?} is the oldest that is open")]
     NotStoring { got: u64, expected: Option<u64> },
+    /// `Input::Unlock` for a terminal that is open, erased, or locked by the server.
+    #[error("this terminal may not be unlocked now")]
+    MayNotUnlock,
+    /// `Input::Unlock` with something else than this terminal's user compartment.
+    #[error("that is not the user compartment of this terminal")]
+    NotTheUserCompartment,
 }

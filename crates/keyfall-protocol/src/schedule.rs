@@ -33,7 +33,17 @@ impl Cadence {
     pub const fn period(self) -> u32 {
         self.period
     }
+
+    /// The policy "a generation for each session": the schedule makes the largest
+    /// step, and sessions use up the generations between.
+    #[must_use]
+    pub const fn per_session(self) -> bool {
+        self.step == PER_SESSION_STEP
+    }
 }
+
+/// Generations of one period of a group that renews per session.
+pub const PER_SESSION_STEP: u8 = 64;
 
 /// The signed statement of where a key stands: `generation` from `activate_at`, then by the
 /// cadence. generation(t) = gen + step · floor((t − activate-at) / period).

@@ -73,6 +73,12 @@ drop_reasons! {
         "The KEYSET is the one held already: the carousel repeats, as it should.";
     VerifyBudget, "KF-1017", "verify_budget",
         "More signed frames came than this terminal checks in a second: a flood on the carrier; the carousel repeats what was left out.";
+    Locked, "KF-1018", "locked",
+        "This terminal is locked: what needs its user's keys waits until it is unlocked; the carousel repeats it.";
+    ExcludeBudget, "KF-1019", "exclude_budget",
+        "One key of the keys class excluded more terminals in a powered-on day than terminals accept: a stolen key, or an order that needs a signature of the erase class too.";
+    TooFewSignatures, "KF-1020", "too_few_signatures",
+        "The order needs more signatures of the erase class than it has: this fleet's root asks for several.";
     UnknownTag, "KF-2001", "unknown_tag",
         "The packet's key tag fits no key of this group: another group's traffic, an older epoch, or a sender that is far ahead.";
     TrialBudget, "KF-2002", "trial_budget",
@@ -101,6 +107,12 @@ drop_reasons! {
         "The operating system did not take the datagram: its buffer is full, or the way there is closed.";
     NotActive, "KF-2014", "not_active",
         "The group's key has come, but it is not stored yet or its time to be sent with has not come: until then this terminal receives and does not send.";
+    ExcludedSender, "KF-2015", "excluded_sender",
+        "The packet's sender was excluded by the server: lost or stolen, and nobody listens to it any more.";
+    Excluded, "KF-2016", "excluded",
+        "This terminal was excluded by the server: it neither sends nor receives; if that is an error, its operator enrols it anew.";
+    Distrusted, "KF-2017", "distrusted",
+        "The group's key was brought by a signing key that was stolen since: this terminal receives with it and does not send until a newer one comes.";
 }
 
 impl fmt::Display for DropReason {

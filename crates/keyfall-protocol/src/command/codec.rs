@@ -162,6 +162,12 @@ impl<'b> Reader<'b> {
         }
     }
 
+    pub(crate) fn boolean(&mut self, what: &'static str) -> Result<bool, DecodeError> {
+        self.decoder
+            .bool()
+            .map_err(|_| DecodeError::Unexpected { what })
+    }
+
     pub(crate) fn terminal(&mut self) -> Result<TerminalNumber, DecodeError> {
         TerminalNumber::new(self.uint32("terminal")?)
             .ok_or(DecodeError::OutOfRange { what: "terminal" })

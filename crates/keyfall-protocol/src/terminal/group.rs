@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::ids::{Generation, KeyEpoch, SessionId, TerminalNumber, Tick, UnixSeconds};
+use crate::ids::{Generation, KeyEpoch, KeyName, SessionId, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Master, MasterKey, Ring};
-use crate::schedule::Schedule;
+use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
 
 /// Keys, schedule, sessions and marks of one group.
@@ -16,17 +16,86 @@ pub(super) struct Group {
     pub(super) sending: Option<(KeyEpoch, Generation)>,
     pub(super) activation: Option<Activation>,
     pub(super) schedule: Schedule,
-    pub(super) lease_end: Option<UnixSeconds>,
-    /// issued-at of the newest statement about this key.
+    pub(super) lease: Option<Lease>,
+    /// issued-at of the newest statement about this key, and who signed it.
     pub(super) issued_at: UnixSeconds,
+    pub(super) stated_by: KeyName,
+    /// Who signed the distribution that brought the epoch.
+    pub(super) brought_by: KeyName,
+    /// That key was stolen: nothing is sent until a newer distribution comes.
+    pub(super) distrusted: bool,
     /// The highest generation that a signed statement of the held epoch named.
     pub(super) signed: Generation,
     /// A newer epoch that a signed command named and whose key has not come.
-    pub(super) announced: Option<KeyEpoch>,
+    pub(super) announced: Option<Announced>,
     /// Own sessions, the newest last; a recorded one is never used again (FORMATS section 6).
     pub(super) sessions: Vec<SessionId>,
     /// How far received streams were delivered, the one heard last at the end.
     pub(super) marks: Vec<Mark>,
+}
+
+/// After its end a key neither sends nor receives, by the clock or by powered-on time, whichever
+/// says so first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lease {
+    pub(super) end: UnixSeconds,
+    /// In powered-on seconds charged since enrolment.
+    pub(super) powered_end: u64,
+}
+
+impl Lease {
+    /// What a statement of `issued_at` gives at most: it was heard then at the earliest, so no
+    /// more than this is left of it.
+    pub(super) fn stated(
+        end: UnixSeconds,
+        issued_at: UnixSeconds,
+        longest: u32,
+        powered: u64,
+    ) -> Self {
+        let end = end.min(issued_at.plus(longest));
+        Self {
+            end,
+            powered_end: powered.saturating_add(u64::from(end.since(issued_at))),
+        }
+    }
+
+    /// The later of two: a lease only moves forward.
+    pub(super) fn or_later(self, other: Self) -> Self {
+        if other.end > self.end {
+            Self {
+                end: other.end,
+                powered_end: self.powered_end.max(other.powered_end),
+            }
+        } else {
+            self
+        }
+    }
+
+    /// Whether it ended `after` seconds ago or earlier.
+    pub(super) fn is_over(self, after: u32, time: Option<UnixSeconds>, powered: u64) -> bool {
+        time.is_some_and(|now| now > self.end.plus(after))
+            || powered > self.powered_end.saturating_add(u64::from(after))
+    }
+}
+
+/// A newer epoch that is known by name only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Announced {
+    pub(super) epoch: KeyEpoch,
+    pub(super) by: KeyName,
+    /// Powered-on seconds when an EXCLUDE named it; `None`: another command did.
+    pub(super) excluded_at: Option<u64>,
+}
+
+impl Announced {
+    /// Of two the newer epoch; of one epoch, the one that tells of an exclusion.
+    pub(super) fn or_newer(self, other: Self) -> Self {
+        if (other.epoch, other.excluded_at.is_some()) > (self.epoch, self.excluded_at.is_some()) {
+            other
+        } else {
+            self
+        }
+    }
 }
 
 /// When sending moves to the newest generation: stored, and the time has come.
@@ -56,8 +125,8 @@ impl Group {
     pub(super) fn new(
         key: MasterKey,
         schedule: Schedule,
-        lease_end: Option<UnixSeconds>,
-        issued_at: UnixSeconds,
+        lease: Option<Lease>,
+        (issued_at, by): (UnixSeconds, KeyName),
         activate_at: Option<Tick>,
     ) -> Self {
         let generation = key.generation();
@@ -69,8 +138,11 @@ impl Group {
                 at: activate_at,
             }),
             schedule,
-            lease_end,
+            lease,
             issued_at,
+            stated_by: by,
+            brought_by: by,
+            distrusted: false,
             signed: generation,
             announced: None,
             sessions: Vec::new(),
@@ -111,9 +183,17 @@ impl Group {
         self.ring.newest().generation()
     }
 
+    /// A terminal was excluded, the new epoch has not come in time, and this one sends on under the
+    /// old: to be shown to people. `wait`: powered-on seconds, `None` where it fails closed.
+    pub(super) fn is_exposed(&self, powered: u64, wait: Option<u32>) -> bool {
+        let since = self.announced.and_then(|announced| announced.excluded_at);
+        matches!((since, wait), (Some(at), Some(wait)) if powered >= at.saturating_add(u64::from(wait)))
+    }
+
     /// The key to send with, where there is one.
-    pub(super) fn sending_key(&self) -> Option<&MasterKey> {
-        if self.announced.is_some() {
+    pub(super) fn sending_key(&self, powered: u64, wait: Option<u32>) -> Option<&MasterKey> {
+        let waits = self.announced.is_some() && !self.is_exposed(powered, wait);
+        if waits || self.distrusted {
             return None;
         }
         let (epoch, generation) = self.sending?;
@@ -125,17 +205,31 @@ impl Group {
     /// renewals by command beside it that may have been missed (R-045; docs/DESIGN.md says why).
     pub(super) fn ceiling(&self, time: Option<UnixSeconds>) -> Generation {
         match (self.schedule.cadence, time) {
-            (Some(_), Some(now)) => self
+            (Some(cadence), Some(now)) => self
                 .schedule
                 .generation_at(now.plus(CEILING_AHEAD))
                 .max(self.signed)
-                .plus(MISSED_COMMANDS),
+                .plus(if cadence.per_session() {
+                    SESSIONS_A_PERIOD
+                } else {
+                    MISSED_COMMANDS
+                }),
             (Some(_), None) | (None, _) => self.signed.plus(GAP_MAX),
         }
     }
 
-    pub(super) fn lease_is_over(&self, time: Option<UnixSeconds>) -> bool {
-        matches!((self.lease_end, time), (Some(end), Some(now)) if now > end)
+    /// The generation for one more session, where this group renews per session: one
+    /// further, at most 63 in a period.
+    pub(super) fn next_for_session(&self, time: Option<UnixSeconds>) -> Option<Generation> {
+        self.schedule.cadence.filter(|it| it.per_session())?;
+        let next = self.newest().next();
+        let highest = self.schedule.generation_at(time?).plus(SESSIONS_A_PERIOD);
+        (next <= highest).then_some(next)
+    }
+
+    pub(super) fn lease_is_over(&self, time: Option<UnixSeconds>, powered: u64) -> bool {
+        self.lease
+            .is_some_and(|lease| lease.is_over(0, time, powered))
     }
 
     /// Moves to a newer key. The older one is received until its grace ends: from now where the
@@ -152,37 +246,68 @@ impl Group {
         });
     }
 
-    /// Whether a statement about the held epoch is newer than the one that its schedule is from.
-    /// Two of one second are told apart by their generations.
-    pub(super) fn is_newer(&self, schedule: &Schedule, issued_at: UnixSeconds) -> bool {
-        (issued_at, schedule.generation) > (self.issued_at, self.schedule.generation)
+    /// Whether nothing of an older epoch is held.
+    pub(super) fn left_nothing(&self) -> bool {
+        self.ring.all().all(|key| key.epoch() == self.epoch())
     }
 
-    /// Takes the schedule, lease and floor of a signed statement about the held epoch. The lease
-    /// only moves forward, at most to issued-at + the longest lease. True where anything changed.
-    pub(super) fn take_statement(
-        &mut self,
-        schedule: Schedule,
-        lease_end: Option<UnixSeconds>,
+    /// After an exclusion: nothing older is received any longer than until `until`.
+    pub(super) fn cut_off_older(&mut self, until: Tick) {
+        self.ring.retire(until);
+    }
+
+    /// Whether a statement about the held epoch is newer than the one that its schedule is from.
+    /// Two of one second are told apart by their generations. `supersedes`: the signer of that one
+    /// is listed no more, so that a lower number wins, too.
+    pub(super) fn is_newer(
+        &self,
+        schedule: &Schedule,
         issued_at: UnixSeconds,
-        longest_lease: u32,
+        supersedes: bool,
     ) -> bool {
+        supersedes || (issued_at, schedule.generation) > (self.issued_at, self.schedule.generation)
+    }
+
+    /// Takes the schedule, lease and floor of a signed statement about the held epoch. True where
+    /// anything changed.
+    pub(super) fn take_statement(&mut self, statement: Statement) -> bool {
         let mut changed = false;
+        let Statement {
+            schedule,
+            lease,
+            issued_at,
+            by,
+            supersedes,
+        } = statement;
         if schedule.generation > self.signed {
             self.signed = schedule.generation;
             changed = true;
         }
-        if self.is_newer(&schedule, issued_at) {
+        if self.is_newer(&schedule, issued_at, supersedes) {
             self.issued_at = issued_at;
-            changed |= self.schedule != schedule;
+            changed |= self.schedule != schedule || self.stated_by != by;
             self.schedule = schedule;
-            let end = lease_end.map(|end| end.min(issued_at.plus(longest_lease)));
-            if end > self.lease_end {
-                self.lease_end = end;
-                changed = true;
-            }
+            self.stated_by = by;
+            let later = match (self.lease, lease) {
+                (Some(held), Some(stated)) => Some(held.or_later(stated)),
+                (held, stated) => held.or(stated),
+            };
+            changed |= later != self.lease;
+            self.lease = later;
         }
         changed
+    }
+
+    /// A fresh epoch has just been installed: what is stated of it replaces all that was.
+    pub(super) fn begin_epoch(&mut self, statement: Statement, announced: Option<Announced>) {
+        self.schedule = statement.schedule;
+        self.lease = statement.lease;
+        self.issued_at = statement.issued_at;
+        self.stated_by = statement.by;
+        self.brought_by = statement.by;
+        self.distrusted = false;
+        self.signed = self.newest();
+        self.announced = announced;
     }
 
     /// Sending follows the newest once that is durable and its time has come.
@@ -240,10 +365,22 @@ impl Group {
     }
 }
 
+/// What a RENEW or KEYDIST says of a held key beside its generation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statement {
+    pub(super) schedule: Schedule,
+    pub(super) lease: Option<Lease>,
+    pub(super) issued_at: UnixSeconds,
+    pub(super) by: KeyName,
+    pub(super) supersedes: bool,
+}
+
 /// A gap that one packet may close.
 pub(super) const GAP_MAX: u32 = 64;
 /// Renewals by command beside the schedule that traffic alone makes good.
 const MISSED_COMMANDS: u32 = 8;
+/// Sessions of one period that get a generation of their own.
+const SESSIONS_A_PERIOD: u32 = PER_SESSION_STEP as u32 - 1;
 /// Seconds that a schedule is read ahead for the ceiling.
 const CEILING_AHEAD: u32 = 600;
 /// Own sessions that are remembered for each group.

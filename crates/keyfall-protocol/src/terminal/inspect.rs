@@ -1,6 +1,6 @@
 //! What a message is to this terminal, without obeying it: for people who look into captures.
 
-use crate::command::{Body, Unverified};
+use crate::command::{Body, KeyDist, OrderContents, Unverified};
 use crate::ids::{Fingerprint, Generation, GroupNumber, KeyEpoch};
 use crate::keys::{MasterKey, WrapKey};
 use crate::terminal::Terminal;
@@ -35,7 +35,11 @@ pub enum SealedVerdict {
         generation: Generation,
         fingerprint: Fingerprint,
     },
+    /// It is an order to this terminal.
+    Order(OrderContents),
     NotAddressed,
+    /// This terminal is locked and cannot tell.
+    Locked,
     /// It is under a rank-1 generation that is wiped: nobody can tell any more for whom it was.
     Wiped,
 }
@@ -56,7 +60,7 @@ impl Terminal {
     #[must_use]
     pub fn keys_that_fit(&self, tag: [u8; 3]) -> Vec<MasterKey> {
         let mut fitting = Vec::new();
-        for group in self.groups.values() {
+        for group in self.user.iter().flat_map(|user| user.groups.values()) {
             let newest = group.ring.newest();
             let held = group.ring.all().filter(|key| key.tag() == tag);
             fitting.extend(held.map(MasterKey::duplicate));
@@ -71,14 +75,24 @@ impl Terminal {
 
     fn look_at_signature(&self, frame: Unverified<'_>) -> SignatureVerdict {
         let root = self.identity.root;
-        let (public, right_class) = match frame.command().body.signer_class() {
-            None if frame.signer() == root.name() => (root, true),
-            class => match self.key_set.key(frame.signer()) {
-                Some(signer) => (signer.public, Some(signer.class) == class),
-                None => return SignatureVerdict::UnknownSigner,
-            },
+        let Some(class) = frame.command().body.signer_class() else {
+            return if frame.signer() != root.name() {
+                SignatureVerdict::UnknownSigner
+            } else if frame.verify(&root).is_some() {
+                SignatureVerdict::Valid
+            } else {
+                SignatureVerdict::Bad
+            };
         };
-        match frame.verify(&public) {
+        let listed = |name| self.key_set.key(name);
+        if !frame.signers().all(|name| listed(name).is_some()) {
+            return SignatureVerdict::UnknownSigner;
+        }
+        let right_class = frame
+            .signers()
+            .filter_map(listed)
+            .any(|key| key.class == class);
+        match frame.verify_with(|name| listed(name).map(|key| key.public)) {
             Some(_) if right_class => SignatureVerdict::Valid,
             Some(_) => SignatureVerdict::WrongClass,
             None => SignatureVerdict::Bad,
@@ -86,18 +100,34 @@ impl Terminal {
     }
 
     fn look_inside(&self, frame: &Unverified<'_>) -> SealedVerdict {
-        let Body::KeyDist(key_dist) = &frame.command().body else {
-            return SealedVerdict::Nothing;
+        match &frame.command().body {
+            Body::KeyDist(key_dist) => {
+                self.look_inside_key_dist(key_dist, frame.command().fleet_generation)
+            }
+            Body::Order(order) => self
+                .obey
+                .as_ref()
+                .and_then(|obey| order.open(obey))
+                .map_or(SealedVerdict::NotAddressed, SealedVerdict::Order),
+            Body::Time(_) | Body::Renew(_) | Body::Exclude(_) | Body::KeySet(_) => {
+                SealedVerdict::Nothing
+            }
+        }
+    }
+
+    fn look_inside_key_dist(&self, key_dist: &KeyDist, g: Generation) -> SealedVerdict {
+        let Some(user) = &self.user else {
+            return SealedVerdict::Locked;
         };
-        let newest = self.wrap.newest();
-        let g = frame.command().fleet_generation;
+        let newest = user.wrap.newest();
+        let target = g.plus(user.offset);
         // A frame nobody has verified must not run the machine through a chain.
-        let ahead = g.steps_from(newest.generation());
+        let ahead = target.steps_from(newest.generation());
         let stepped = (1..=LOOK_AHEAD_MAX)
             .contains(&ahead)
-            .then(|| newest.duplicate().renew_to(g));
+            .then(|| newest.duplicate().renew_to(target));
         let opens = |key: &WrapKey| key_dist.open(key);
-        let contents = self.wrap.all().chain(stepped.as_ref()).find_map(opens);
+        let contents = user.wrap.all().chain(stepped.as_ref()).find_map(opens);
         match contents {
             Some(contents) => SealedVerdict::Opens {
                 group: contents.key.group(),
@@ -105,7 +135,7 @@ impl Terminal {
                 generation: contents.key.generation(),
                 fingerprint: contents.key.fingerprint(),
             },
-            None if g < newest.generation() => SealedVerdict::Wiped,
+            None if target < newest.generation() => SealedVerdict::Wiped,
             None => SealedVerdict::NotAddressed,
         }
     }

@@ -5,47 +5,69 @@
 //! [`Terminal::poll_output`] until [`Output::Timeout`].
 
 mod budget;
+mod compartment;
+mod due;
+mod exclusions;
 mod group;
 mod inspect;
+mod locking;
 mod obey;
+mod settle;
 mod snapshot;
+mod status;
 mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use budget::Budget;
 pub use budget::Source;
-use group::Group;
+use compartment::{Held, Notes, User};
+pub use due::TimeoutReason;
+use exclusions::Exclusions;
 pub use group::Mark;
+use group::{Group, Lease};
 pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
-pub use snapshot::SnapshotError;
+use locking::Lock;
+pub use snapshot::{Snapshot, SnapshotError};
+pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
 
-use crate::command::{KeySet, ListedKey, SignerClass};
+use crate::command::KeySet;
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
-    Fingerprint, Generation, GroupNumber, Handle, KeyEpoch, SessionId, Tick, UnixSeconds,
+    Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick, UnixSeconds,
 };
-use crate::keys::{MasterKey, ObeyKey, Ring, Wrap};
+use crate::keys::ObeyKey;
+use crate::receipt::Receipt;
 use crate::rng::{Random, octets};
-use crate::stats::{DropCounters, DropReason};
-use crate::trusted_time::TrustedTime;
+use crate::stats::DropCounters;
+use crate::trusted_time::{PoweredOn, TrustedTime};
 
 /// One terminal. Owns its keys; has no clock, file, socket or randomness.
 #[derive(Debug)]
 pub struct Terminal {
     identity: Identity,
     key_set: KeySet,
-    obey: ObeyKey,
-    wrap: Ring<Wrap>,
-    /// The handles under which distributions may name this terminal, for each wrap key held.
-    handles: Vec<(Generation, Handle)>,
-    groups: BTreeMap<GroupNumber, Group>,
+    /// Powered-on seconds when the KEYSET came.
+    key_set_at: u64,
+    /// `None` once everything was erased.
+    obey: Option<ObeyKey>,
+    obey_handle: Handle,
+    /// The fleet's generation G.
+    g: Generation,
+    /// `None` while locked.
+    user: Option<User>,
+    /// The groups of the user compartment, known while it is closed, too.
+    held: Held,
+    notes: Notes,
+    lock: Lock,
+    exclusions: Exclusions,
+    /// The latest end of a lease that was ever stated: from it the dead man's time counts.
+    last_lease: Lease,
     time: TrustedTime,
+    powered: PoweredOn,
     /// The mark as the newest snapshot has it.
     stored_mark: UnixSeconds,
     held_trials: Budget,
@@ -77,6 +99,13 @@ pub enum Input<'a> {
     Order(Order),
     /// A packet opened under this trial: the server's key chain moves to it.
     Opened(Trial),
+    /// Closes the user compartment. What was not stored yet is as after a power cut.
+    Lock,
+    /// The user compartment, opened by PIN or passphrase; look at [`Terminal::may_unlock`] before
+    /// either is asked for.
+    Unlock(&'a [u8]),
+    /// Tamper, or the last try: as DELETE, without a signature.
+    Erase(EraseCause),
 }
 
 /// What the local side asks.
@@ -97,8 +126,12 @@ pub enum Order {
 #[must_use]
 #[derive(Debug)]
 pub enum Output {
-    /// Make this snapshot durable, then feed [`Input::Stored`]. A later one replaces an earlier.
-    Store(StoreId, Zeroizing<Vec<u8>>),
+    /// Make this snapshot durable, then feed [`Input::Stored`]. A later one replaces an earlier,
+    /// each compartment for itself.
+    Store(StoreId, Snapshot),
+    /// Destroy what is stored, at once and for good: root secrets first. The machine holds no key
+    /// any more and does nothing from now on.
+    Erase(Erase),
     /// Something that the relay, the log or an operator wants to know.
     Event(Event),
     /// Nothing more to do before `at` (`None`: before the next input).
@@ -108,24 +141,48 @@ pub enum Output {
     },
 }
 
+/// The end of a terminal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Erase {
+    /// The state directory and [`Identity::wipe_roots`] go, too; else only every key.
+    pub everything: bool,
+    pub cause: EraseCause,
+    /// To be left behind where the server asked for it.
+    pub receipt: Option<Receipt>,
+}
+
+/// Who wanted it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EraseCause {
+    /// A signed DELETE.
+    Delete,
+    /// A signed INIT.
+    Init,
+    /// The dead man's time after the last lease is over (W-03).
+    DeadMan,
+    /// The last try at PIN or passphrase failed.
+    Tries,
+    /// The case was opened.
+    Tamper,
+}
+
+impl EraseCause {
+    /// The word in files and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "DELETE",
+            Self::Init => "INIT",
+            Self::DeadMan => "dead man's time",
+            Self::Tries => "too many tries",
+            Self::Tamper => "tamper",
+        }
+    }
+}
+
 /// Names one [`Output::Store`]; they count up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct StoreId(u64);
-
-/// Why the machine wants to be called.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimeoutReason {
-    /// Nothing is due.
-    Idle,
-    /// An old generation's grace ends: it is wiped.
-    GraceEnd,
-    /// A key renews by its validity period.
-    Renewal,
-    /// Sending moves to a generation that is held already.
-    Activation,
-    /// A key neither sends nor receives any more.
-    LeaseEnd,
-}
 
 /// What happened. Where it tells of keys, it is told after they are durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,6 +202,8 @@ pub enum Event {
     },
     /// The wrap key was renewed with G.
     FleetRenewed { from: Generation, to: Generation },
+    /// The wrap key was renewed by an order to this terminal alone.
+    OffsetRenewed { from: u32, to: u32 },
     /// From now on this terminal sends under this generation.
     Sending {
         group: GroupNumber,
@@ -171,31 +230,28 @@ pub enum Event {
     },
     /// The first beacon since power-on.
     TimeHeard { seconds: UnixSeconds },
+    /// The root listed new keys.
+    KeySetHeard { version: u32 },
+    /// Nobody listens to these any more; told at once, so that their streams end.
+    Excluded { terminals: Vec<TerminalNumber> },
+    /// A stolen key had excluded them.
+    Readmitted { terminals: Vec<TerminalNumber> },
+    /// The user compartment is closed: every key of it, and all that was derived, must go. Told at
+    /// once.
+    Locked { by_server: bool },
+    /// The user compartment is open.
+    Unlocked,
+    /// The server allows unlocking again.
+    UnlockAllowed,
 }
 
-/// The three instructions of renewal.
+/// The three instructions of renewal, and one for each session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     Command,
     Validity,
     Gap,
-}
-
-/// One held key as status shows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GroupStatus {
-    pub group: GroupNumber,
-    pub epoch: KeyEpoch,
-    /// The newest generation held.
-    pub generation: Generation,
-    /// The generation that this terminal sends with; `None` while it waits for a newer epoch.
-    pub sending: Option<Generation>,
-    /// The next instant at which it renews by itself.
-    pub valid_until: Option<UnixSeconds>,
-    pub lease_end: Option<UnixSeconds>,
-    pub fingerprint: Fingerprint,
-    /// Older generations that are received.
-    pub in_grace: usize,
+    Session,
 }
 
 impl Terminal {
@@ -205,39 +261,51 @@ impl Terminal {
     /// [`PackageError::KeySetNotSigned`].
     pub fn enrol(package: EnrolmentPackage, now: Tick) -> Result<Self, PackageError> {
         let key_set = package.identity.key_set()?;
-        let mark = package.issued_at.max(key_set.issued_at);
+        let floor = package.issued_at.max(key_set.issued_at);
+        let powered = PoweredOn::boot(0, now);
+        let longest = key_set.limits.longest_lease;
+        let end = package.issued_at.plus(longest);
+        let g = package.wrap.generation();
         let mut terminal = Self::assemble(
-            package.identity,
-            key_set,
-            package.obey,
-            Ring::new(package.wrap),
-            BTreeMap::new(),
-            TrustedTime::new(mark),
+            Parts {
+                last_lease: Lease::stated(end, package.issued_at, longest, powered.charged()),
+                time: TrustedTime::new(floor, Vec::new()),
+                key_set_at: powered.charged(),
+                powered,
+                identity: package.identity,
+                key_set,
+                obey: package.obey,
+                g,
+                held: Held::new(),
+                notes: Notes::default(),
+                lock: Lock::default(),
+                exclusions: Exclusions::default(),
+            },
+            Some(User::new(package.wrap, 0, BTreeMap::new())),
             now,
         );
-        terminal.dirty = true;
         terminal.settle();
         Ok(terminal)
     }
 
-    fn assemble(
-        identity: Identity,
-        key_set: KeySet,
-        obey: ObeyKey,
-        wrap: Ring<Wrap>,
-        groups: BTreeMap<GroupNumber, Group>,
-        time: TrustedTime,
-        now: Tick,
-    ) -> Self {
-        let mut terminal = Self {
-            identity,
-            key_set,
-            obey,
-            wrap,
-            handles: Vec::new(),
-            groups,
-            stored_mark: time.mark(),
-            time,
+    /// A boot costs one step of powered-on time, which is stored with the first input.
+    fn assemble(parts: Parts, user: Option<User>, now: Tick) -> Self {
+        Self {
+            stored_mark: parts.time.mark(),
+            obey_handle: parts.obey.handle(),
+            identity: parts.identity,
+            key_set: parts.key_set,
+            key_set_at: parts.key_set_at,
+            obey: Some(parts.obey),
+            g: parts.g,
+            user,
+            held: parts.held,
+            notes: parts.notes,
+            lock: parts.lock,
+            exclusions: parts.exclusions,
+            last_lease: parts.last_lease,
+            time: parts.time,
+            powered: parts.powered,
             // FORMATS section 3.2: first packets under a held generation, and trials of one that
             // is not held.
             held_trials: Budget::new(64, 20_000),
@@ -245,15 +313,13 @@ impl Terminal {
             verifications: Budget::new(VERIFICATIONS, VERIFICATIONS),
             drops: DropCounters::default(),
             now,
-            dirty: false,
+            dirty: true,
             store_asked: StoreId(0),
             store_done: StoreId(0),
             outputs: VecDeque::new(),
             after_store: VecDeque::new(),
             events: Vec::new(),
-        };
-        terminal.list_handles();
-        terminal
+        }
     }
 
     /// Takes one input. What a peer did wrong is counted, not returned.
@@ -268,6 +334,9 @@ impl Terminal {
     ) -> Result<(), ApiMisuse> {
         // Time that runs backwards is ignored.
         self.now = self.now.max(now);
+        if self.obey.is_none() {
+            return Ok(());
+        }
         match input {
             Input::Datagram(octets) => {
                 if let Err(reason) = self.on_frame(octets) {
@@ -278,6 +347,9 @@ impl Terminal {
             Input::Stored(id) => self.on_stored(id)?,
             Input::Order(order) => self.on_order(order, rng),
             Input::Opened(trial) => self.on_opened(trial),
+            Input::Lock => self.close(false),
+            Input::Unlock(snapshot) => self.open(snapshot)?,
+            Input::Erase(cause) => self.erase(false, cause, None),
         }
         self.settle();
         Ok(())
@@ -288,75 +360,6 @@ impl Terminal {
         self.outputs
             .pop_front()
             .unwrap_or_else(|| self.next_timeout())
-    }
-
-    /// Who this terminal is.
-    #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// The keys that may command it.
-    #[must_use]
-    pub fn key_set(&self) -> &KeySet {
-        &self.key_set
-    }
-
-    /// Why frames and packets came to nothing.
-    #[must_use]
-    pub fn drops(&self) -> &DropCounters {
-        &self.drops
-    }
-
-    /// Counts what the relay dropped, beside the machine's own reasons.
-    pub fn count_drop(&mut self, reason: DropReason) {
-        self.drops.count(self.now, reason);
-    }
-
-    /// Wall time as beacons tell; `None` before the first since power-on.
-    #[must_use]
-    pub fn time(&self) -> Option<UnixSeconds> {
-        self.time.at(self.now)
-    }
-
-    /// G as this terminal holds it, and the fingerprint of its wrap key.
-    #[must_use]
-    pub fn fleet_generation(&self) -> (Generation, Fingerprint) {
-        let newest = self.wrap.newest();
-        (newest.generation(), newest.fingerprint())
-    }
-
-    /// The fingerprint of the obey key.
-    #[must_use]
-    pub fn obey_fingerprint(&self) -> Fingerprint {
-        self.obey.fingerprint()
-    }
-
-    /// One word for people.
-    #[must_use]
-    pub fn state_name(&self) -> &'static str {
-        if self.groups.is_empty() {
-            "enrolled"
-        } else {
-            "ready"
-        }
-    }
-
-    /// Every group held, by number.
-    #[must_use]
-    pub fn groups(&self) -> Vec<GroupStatus> {
-        let time = self.time();
-        let status = |(&number, group): (&GroupNumber, &Group)| GroupStatus {
-            group: number,
-            epoch: group.epoch(),
-            generation: group.newest(),
-            sending: group.sending_key().map(MasterKey::generation),
-            valid_until: time.and_then(|now| group.schedule.next_change(now)),
-            lease_end: group.lease_end,
-            fingerprint: group.ring.newest().fingerprint(),
-            in_grace: group.ring.all().count() - 1,
-        };
-        self.groups.iter().map(status).collect()
     }
 
     fn on_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
@@ -383,26 +386,13 @@ impl Terminal {
 
     fn on_order(&mut self, order: Order, rng: &mut dyn Random) {
         match order {
-            Order::OpenSession { group: number } => {
-                let Some(group) = self.groups.get_mut(&number) else {
-                    self.events.push(Event::SessionRefused { group: number });
-                    return;
-                };
-                let mut session = SessionId::new(octets(rng));
-                while !group.record_session(session) {
-                    session = SessionId::new(octets(rng));
-                }
-                self.dirty = true;
-                self.events.push(Event::SessionReady {
-                    group: number,
-                    session,
-                });
-            }
+            Order::OpenSession { group: number } => self.open_session(number, rng),
             Order::Mark {
                 group: number,
                 marks,
             } => {
-                if let Some(group) = self.groups.get_mut(&number) {
+                let groups = self.user.as_mut().map(|user| &mut user.groups);
+                if let Some(group) = groups.and_then(|groups| groups.get_mut(&number)) {
                     for &mark in &marks {
                         group.record_mark(mark);
                     }
@@ -416,165 +406,50 @@ impl Terminal {
         }
     }
 
-    /// What follows every input: renewals that are due, graces that ended, sending that moves, and
-    /// one store for all of it.
-    fn settle(&mut self) {
+    fn open_session(&mut self, number: GroupNumber, rng: &mut dyn Random) {
         let time = self.time();
         let until = self.grace_end();
-        if let Some(now) = time {
-            let scheduled = now.min(self.signers_expire());
-            self.step_fleet(self.key_set.fleet_schedule.generation_at(scheduled));
-        }
-        for (&number, group) in &mut self.groups {
-            if let Some(now) = time {
-                let due = group.schedule.generation_at(now);
-                if due > group.newest() {
-                    let from = group.newest();
-                    let next = group.ring.newest().duplicate().renew_to(due);
-                    group.install(next, None, until);
-                    self.dirty = true;
-                    let cause = Cause::Validity;
-                    self.events.push(Event::Renewed {
-                        group: number,
-                        from,
-                        to: due,
-                        cause,
-                    });
-                }
-            }
-            let held: Vec<_> = group
-                .ring
-                .all()
-                .map(|key| (key.epoch(), key.generation()))
-                .collect();
-            group.ring.expire(self.now);
-            for (epoch, generation) in held {
-                if group.ring.at(epoch, generation).is_none() {
-                    let event = Event::Retired {
-                        group: number,
-                        epoch,
-                        generation,
-                    };
-                    self.outputs.push_back(Output::Event(event));
-                }
-            }
-        }
-        if self.wrap.expire(self.now) {
-            self.list_handles();
-        }
-        self.ask_store();
-        for (&number, group) in &mut self.groups {
-            if group.settle_activation(self.store_done, self.now, until) {
-                let event = Event::Sending {
-                    group: number,
-                    epoch: group.epoch(),
-                    generation: group.newest(),
-                };
-                self.outputs.push_back(Output::Event(event));
-            }
-        }
-    }
-
-    /// One store at a time: what changes while one is open goes, with its events, into the next.
-    fn ask_store(&mut self) {
-        let open = self.store_asked > self.store_done;
-        if self.dirty && open {
+        let groups = self.user.as_mut().map(|user| &mut user.groups);
+        let Some(group) = groups.and_then(|groups| groups.get_mut(&number)) else {
+            self.events.push(Event::SessionRefused { group: number });
             return;
+        };
+        if let Some(to) = group.next_for_session(time) {
+            let from = group.newest();
+            let next = group.ring.newest().duplicate().renew_to(to);
+            group.install(next, None, until);
+            let cause = Cause::Session;
+            self.events.push(Event::Renewed {
+                group: number,
+                from,
+                to,
+                cause,
+            });
         }
-        if self.dirty {
-            self.dirty = false;
-            self.store_asked.0 += 1;
-            self.stored_mark = self.time.mark();
-            for group in self.groups.values_mut() {
-                if let Some(activation) = &mut group.activation {
-                    activation.store.get_or_insert(self.store_asked);
-                }
-            }
-            self.outputs
-                .push_back(Output::Store(self.store_asked, self.snapshot()));
+        let mut session = SessionId::new(octets(rng));
+        while !group.record_session(session) {
+            session = SessionId::new(octets(rng));
         }
-        let told_after = self.store_asked;
-        for event in self.events.drain(..) {
-            if told_after > self.store_done {
-                self.after_store.push_back((told_after, event));
-            } else {
-                self.outputs.push_back(Output::Event(event));
-            }
-        }
+        self.dirty = true;
+        self.events.push(Event::SessionReady {
+            group: number,
+            session,
+        });
     }
 
-    fn next_timeout(&self) -> Output {
-        let time = self.time();
-        let tick = |due: Option<UnixSeconds>| due.and_then(|due| self.time.tick_of(due));
-        let grace = self
-            .groups
-            .values()
-            .filter_map(|group| group.ring.next_expiry())
-            .chain(self.wrap.next_expiry())
-            .filter(|&at| at < Tick::from_nanos(u64::MAX))
-            .min();
-        let renewal = self
-            .groups
-            .values()
-            .filter_map(|group| time.and_then(|now| group.schedule.next_change(now)))
-            .chain(time.map(|now| self.key_set.fleet_schedule.next_change(now)))
-            .filter_map(|due| tick(Some(due)))
-            .min();
-        let activation = self
-            .groups
-            .values()
-            .filter_map(|group| group.activation.as_ref())
-            .filter(|activation| activation.store.is_some_and(|id| id <= self.store_done))
-            .filter_map(|activation| activation.at)
-            .min();
-        let lease = self
-            .groups
-            .values()
-            .filter_map(|group| group.lease_end)
-            .filter(|&end| time.is_some_and(|now| now <= end))
-            .filter_map(|end| tick(Some(end.plus(1))))
-            .min();
-        let due = [
-            (grace, TimeoutReason::GraceEnd),
-            (renewal, TimeoutReason::Renewal),
-            (activation, TimeoutReason::Activation),
-            (lease, TimeoutReason::LeaseEnd),
-        ];
-        due.into_iter()
-            .filter_map(|(at, reason)| at.map(|at| (at, reason)))
-            .min_by_key(|&(at, _)| at)
-            .map_or(
-                Output::Timeout {
-                    at: None,
-                    reason: TimeoutReason::Idle,
-                },
-                |(at, reason)| Output::Timeout {
-                    at: Some(at),
-                    reason,
-                },
-            )
-    }
-
-    /// When the last of the keys ends that may name G: the root's schedule says nothing after it.
-    fn signers_expire(&self) -> UnixSeconds {
-        let names_g = |key: &&ListedKey| matches!(key.class, SignerClass::Beat | SignerClass::Keys);
-        let listed = self.key_set.keys.iter().filter(names_g);
-        listed
-            .map(|key| key.expires)
-            .max()
-            .unwrap_or(self.key_set.issued_at)
-    }
-
-    /// When sending moves to a key that is active at `activate_at`: by trusted time, but no longer
-    /// after receipt than the server gave it, so that a clock that was made to lag (W-10) cannot
-    /// keep this terminal on an old generation. `None`: at once, also without trusted time.
-    fn activation(&self, activate_at: UnixSeconds, issued_at: UnixSeconds) -> Option<Tick> {
-        let wait = activate_at
-            .since(self.time()?)
-            .min(activate_at.since(issued_at))
-            .min(ACTIVATION_MAX);
-        let span = Duration::from_secs(u64::from(wait));
-        (wait > 0).then(|| self.now.plus(span))
+    /// The end: every key goes now, from memory here and from the disk by the driver. Nothing is
+    /// obeyed any more.
+    fn erase(&mut self, everything: bool, cause: EraseCause, receipt: Option<Receipt>) {
+        self.close(false);
+        self.outputs.clear();
+        self.obey = None;
+        self.notes = Notes::default();
+        self.dirty = false;
+        self.outputs.push_back(Output::Erase(Erase {
+            everything,
+            cause,
+            receipt,
+        }));
     }
 
     fn grace_end(&self) -> Tick {
@@ -585,18 +460,24 @@ impl Terminal {
         self.now
             .plus(Duration::from_secs(u64::from(self.identity.keep_time)))
     }
-
-    fn list_handles(&mut self) {
-        self.handles = self
-            .wrap
-            .all()
-            .map(|key| (key.generation(), key.handle()))
-            .collect();
-    }
 }
 
-/// Seconds that a key may wait for its activation.
-const ACTIVATION_MAX: u32 = 3600;
+/// What a terminal is beside its user compartment.
+struct Parts {
+    identity: Identity,
+    key_set: KeySet,
+    key_set_at: u64,
+    obey: ObeyKey,
+    g: Generation,
+    held: Held,
+    notes: Notes,
+    lock: Lock,
+    exclusions: Exclusions,
+    last_lease: Lease,
+    time: TrustedTime,
+    powered: PoweredOn,
+}
+
 /// Signatures that are checked in a second.
 const VERIFICATIONS: u32 = 1000;
 

@@ -1,20 +1,34 @@
-//! What a terminal keeps through a power cut, as one deterministic CBOR value. The driver seals it
-//! (FORMATS section 9); nothing here is ever sent.
+//! What a terminal keeps through a power cut: one deterministic CBOR value for each compartment.
+//! The driver seals them (FORMATS section 9); nothing here is ever sent.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::command::RenewEntry;
 use crate::command::codec::{self, Reader, Writer, Written};
 use crate::enrolment::{Identity, PackageError, secret};
 use crate::error::DecodeError;
-use crate::ids::{GroupNumber, SessionId, TerminalNumber, Tick};
-use crate::keys::{MasterKey, ObeyKey, Ring, WrapKey};
+use crate::ids::{GroupNumber, KeyName, SessionId, Tick, UnixSeconds};
+use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::{Cadence, Schedule};
-use crate::terminal::Terminal;
-use crate::terminal::group::{Group, Mark};
-use crate::trusted_time::TrustedTime;
+use crate::terminal::compartment::{Held, NotedRenewal, Notes, User};
+use crate::terminal::exclusions::Exclusions;
+use crate::terminal::group::{Announced, Group, Lease, Mark};
+use crate::terminal::locking::Lock;
+use crate::terminal::{Parts, Terminal};
+use crate::trusted_time::{PoweredOn, TrustedTime};
+
+/// The two compartments, to be made durable both.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the machine opens by itself: number, roots, obey key, marks.
+    pub device: Zeroizing<Vec<u8>>,
+    /// What PIN or passphrase opens: wrap key, master keys, sessions. `None`: unchanged, since the
+    /// terminal is locked.
+    pub user: Option<Zeroizing<Vec<u8>>>,
+}
 
 /// Why stored state cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -25,90 +39,248 @@ pub enum SnapshotError {
     Malformed(#[from] DecodeError),
     #[error("the stored state is damaged: {0}")]
     KeySet(#[from] PackageError),
+    #[error("the stored state is damaged: its two compartments belong to different terminals")]
+    Mixed,
 }
 
 impl Terminal {
-    /// The terminal that wrote `snapshot`, switched on at `now`.
+    /// The terminal that wrote the compartments, switched on at `now`; locked without the second.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing is guessed.
-    pub fn restore(snapshot: &[u8], now: Tick) -> Result<Self, SnapshotError> {
-        let mut r = Reader::new(snapshot);
-        r.array("snapshot", 7)?;
-        let version = r.uint("version")?;
-        if version != VERSION {
-            return Err(SnapshotError::Version(version));
+    pub fn restore(device: &[u8], user: Option<&[u8]>, now: Tick) -> Result<Self, SnapshotError> {
+        let mut terminal = Self::assemble(read_device(device, now)?, None, now);
+        if let Some(user) = user {
+            terminal.read_user(user)?;
+            terminal.carry_out_notes();
         }
-        let identity = Identity::read(&mut r)?;
-        let key_set = identity.key_set()?;
-        let obey = ObeyKey::new(identity.number, secret(&mut r, "obey key")?);
-        let wrap = secret(&mut r, "wrap key")?;
-        let wrap = WrapKey::new(identity.number, r.generation()?, wrap);
-        let mark = r.time("time mark")?.max(key_set.issued_at);
-        let mut groups = BTreeMap::new();
-        for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
-            let (number, group) = read_group(&mut r)?;
-            groups.insert(number, group);
-        }
-        r.end()?;
-        let time = TrustedTime::new(mark);
-        Ok(Self::assemble(
-            identity,
-            key_set,
-            obey,
-            Ring::new(wrap),
-            groups,
-            time,
-            now,
-        ))
+        Ok(terminal)
     }
 
     /// All that has to survive.
-    pub(super) fn snapshot(&self) -> Zeroizing<Vec<u8>> {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            device: self.device_snapshot(),
+            user: self.user.as_ref().map(|user| self.user_snapshot(user)),
+        }
+    }
+
+    fn device_snapshot(&self) -> Zeroizing<Vec<u8>> {
         // INVARIANT 10: large enough from the start, so that no copy is left in freed memory.
-        let per_group = |group: &Group| 160 + 8 * group.sessions.len() + 40 * group.marks.len();
-        let groups: usize = self.groups.values().map(per_group).sum();
-        let mut octets = Zeroizing::new(Vec::with_capacity(IDENTITY_MAX + groups));
+        let notes =
+            16 * self.held.len() + 96 * (self.notes.renewals.len() + self.notes.epochs.len());
+        let len = IDENTITY_MAX + self.exclusions.octets_max() + notes;
+        let mut octets = Zeroizing::new(Vec::with_capacity(len));
         codec::encode_into(&mut octets, |e| {
-            e.array(7)?.u64(VERSION)?;
+            e.array(11)?.u64(VERSION)?;
             self.identity.write(e)?;
-            e.bytes(self.obey.secret().expose())?;
-            let wrap = self.wrap.newest();
-            e.bytes(wrap.secret().expose())?
-                .u32(wrap.generation().get())?;
-            e.u32(self.time.mark().get())?;
-            e.array(self.groups.len() as u64)?;
-            for (&number, group) in &self.groups {
+            let obey = self.obey.as_ref();
+            let obey = obey.expect("nothing is stored once everything was erased");
+            e.bytes(obey.secret().expose())?;
+            e.u32(self.g.get())?;
+            let (floor, marks) = self.time.stored();
+            e.array(marks.len() as u64 + 1)?.u32(floor.get())?;
+            for (name, mark) in marks {
+                e.array(2)?.bytes(name.as_bytes())?.u32(mark.get())?;
+            }
+            e.array(2)?
+                .u64(self.powered.charged())?
+                .u64(self.key_set_at)?;
+            write_lease(e, self.last_lease)?;
+            e.array(3)?.u32(self.lock.version)?.bool(self.lock.locked)?;
+            write_name(e, self.lock.by)?;
+            self.exclusions.write(e)?;
+            e.array(self.held.len() as u64)?;
+            for (group, epoch) in &self.held {
+                e.array(2)?.u32(group.get())?.u32(epoch.get())?;
+            }
+            write_notes(e, &self.notes)
+        });
+        octets
+    }
+
+    fn user_snapshot(&self, user: &User) -> Zeroizing<Vec<u8>> {
+        // INVARIANT 10, as above.
+        let per_group = |group: &Group| 256 + 8 * group.sessions.len() + 40 * group.marks.len();
+        let groups: usize = user.groups.values().map(per_group).sum();
+        let mut octets = Zeroizing::new(Vec::with_capacity(USER_MAX + groups));
+        codec::encode_into(&mut octets, |e| {
+            e.array(6)?.u64(VERSION)?.u32(self.identity.number.get())?;
+            let wrap = user.wrap.newest();
+            e.bytes(wrap.secret().expose())?;
+            e.u32(wrap.generation().get())?.u32(user.offset)?;
+            e.array(user.groups.len() as u64)?;
+            for (&number, group) in &user.groups {
                 write_group(e, number, group)?;
             }
             Ok(())
         });
         octets
     }
+
+    /// Takes the user compartment in.
+    pub(super) fn read_user(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        let mut r = Reader::new(snapshot);
+        r.array("user compartment", 6)?;
+        check_version(&mut r)?;
+        if r.terminal()? != self.identity.number {
+            return Err(SnapshotError::Mixed);
+        }
+        let wrap = secret(&mut r, "wrap key")?;
+        let wrap = WrapKey::new(self.identity.number, r.generation()?, wrap);
+        let offset = r.uint32("offset")?;
+        let mut groups = BTreeMap::new();
+        for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
+            let (number, group) = read_group(&mut r)?;
+            groups.insert(number, group);
+        }
+        r.end()?;
+        self.user = Some(User::new(wrap, offset, groups));
+        Ok(())
+    }
+}
+
+fn check_version(r: &mut Reader<'_>) -> Result<(), SnapshotError> {
+    match r.uint("version")? {
+        VERSION => Ok(()),
+        version => Err(SnapshotError::Version(version)),
+    }
+}
+
+fn read_device(snapshot: &[u8], now: Tick) -> Result<Parts, SnapshotError> {
+    let mut r = Reader::new(snapshot);
+    r.array("snapshot", 11)?;
+    check_version(&mut r)?;
+    let identity = Identity::read(&mut r)?;
+    let key_set = identity.key_set()?;
+    let obey = ObeyKey::new(identity.number, secret(&mut r, "obey key")?);
+    let g = r.generation()?;
+    let marks = r.array_between("time marks", 1, MARKS_MAX)?;
+    let floor = r.time("time")?;
+    let mut held_marks = Vec::new();
+    for _ in 1..marks {
+        r.array("time mark", 2)?;
+        held_marks.push((r.key_name()?, r.time("time mark")?));
+    }
+    r.array("powered-on time", 2)?;
+    let powered = r.uint("powered-on time")?;
+    let key_set_at = r.uint("powered-on time")?;
+    let last_lease = read_lease(&mut r)?;
+    r.array("lock", 3)?;
+    let lock = Lock {
+        version: r.uint32("lock version")?,
+        locked: r.boolean("locked")?,
+        by: read_name(&mut r)?,
+    };
+    let exclusions = Exclusions::read(&mut r)?;
+    let mut held = Held::new();
+    for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
+        r.array("group", 2)?;
+        held.insert(r.group()?, r.epoch()?);
+    }
+    let notes = read_notes(&mut r)?;
+    r.end()?;
+    Ok(Parts {
+        identity,
+        key_set,
+        key_set_at,
+        obey,
+        g,
+        held,
+        notes,
+        lock,
+        exclusions,
+        last_lease,
+        time: TrustedTime::new(floor, held_marks),
+        powered: PoweredOn::boot(powered, now),
+    })
+}
+
+fn write_notes(e: &mut Writer<'_>, notes: &Notes) -> Written {
+    e.array(4)?;
+    match notes.offset {
+        Some(offset) => e.u32(offset)?,
+        None => e.null()?,
+    };
+    e.u32(notes.folded)?.array(notes.epochs.len() as u64)?;
+    for (group, announced) in &notes.epochs {
+        e.array(2)?.u32(group.get())?;
+        write_announced(e, *announced)?;
+    }
+    e.array(notes.renewals.len() as u64)?;
+    for (group, noted) in &notes.renewals {
+        let entry = &noted.entry;
+        e.array(6)?.u32(group.get())?.u32(entry.epoch.get())?;
+        write_schedule(e, &entry.schedule)?;
+        match entry.lease_end {
+            Some(end) => e.u32(end.get())?,
+            None => e.null()?,
+        };
+        e.u32(noted.issued_at.get())?.bytes(noted.by.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn read_notes(r: &mut Reader<'_>) -> Result<Notes, DecodeError> {
+    r.array("notes", 4)?;
+    let offset = r.nullable("offset", |r| r.uint32("offset"))?;
+    let folded = r.uint32("offset")?;
+    let mut notes = Notes {
+        offset,
+        folded,
+        ..Notes::default()
+    };
+    for _ in 0..r.array_between("noted epochs", 0, GROUPS_MAX)? {
+        r.array("noted epoch", 2)?;
+        let group = r.group()?;
+        notes.epochs.insert(group, read_announced(r)?);
+    }
+    for _ in 0..r.array_between("noted renewals", 0, GROUPS_MAX)? {
+        r.array("noted renewal", 6)?;
+        let group = r.group()?;
+        let entry = RenewEntry {
+            kid: group.master_key_id(),
+            epoch: r.epoch()?,
+            schedule: read_schedule(r)?,
+            lease_end: r.nullable("lease end", |r| r.time("lease end"))?,
+        };
+        let issued_at = r.time("issued-at")?;
+        let by = r.key_name()?;
+        let noted = NotedRenewal {
+            entry,
+            issued_at,
+            by,
+        };
+        notes.renewals.insert(group, noted);
+    }
+    Ok(notes)
 }
 
 fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Written {
     let key = group.ring.newest();
-    e.array(13)?
+    e.array(14)?
         .u32(number.get())?
         .u32(key.epoch().get())?
         .u32(key.generation().get())?;
     e.bytes(key.secret().expose())?;
-    e.u32(group.schedule.generation.get())?
-        .u32(group.schedule.activate_at.get())?;
-    match group.schedule.cadence {
-        Some(cadence) => e.array(2)?.u8(cadence.step())?.u32(cadence.period())?,
-        None => e.null()?,
-    };
-    match group.lease_end {
-        Some(end) => e.u32(end.get())?,
-        None => e.null()?,
-    };
-    e.u32(group.issued_at.get())?.u32(group.signed.get())?;
+    write_schedule(e, &group.schedule)?;
+    match group.lease {
+        Some(lease) => write_lease(e, lease)?,
+        None => {
+            e.null()?;
+        }
+    }
+    e.u32(group.issued_at.get())?;
+    e.bytes(group.stated_by.as_bytes())?
+        .bytes(group.brought_by.as_bytes())?
+        .bool(group.distrusted)?
+        .u32(group.signed.get())?;
     match group.announced {
-        Some(epoch) => e.u32(epoch.get())?,
-        None => e.null()?,
-    };
+        Some(announced) => write_announced(e, announced)?,
+        None => {
+            e.null()?;
+        }
+    }
     e.array(group.sessions.len() as u64)?;
     for session in &group.sessions {
         e.bytes(session.as_bytes())?;
@@ -126,39 +298,27 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
 }
 
 fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
-    r.array("group", 13)?;
-    let number =
-        GroupNumber::new(r.uint32("group")?).ok_or(DecodeError::OutOfRange { what: "group" })?;
+    r.array("group", 14)?;
+    let number = r.group()?;
     let epoch = r.epoch()?;
     let generation = r.generation()?;
     let key = MasterKey::new(number, epoch, generation, secret(r, "master key")?);
-    let stated = r.generation()?;
-    let activate_at = r.time("activate-at")?;
-    let cadence = r.nullable("cadence", |r| {
-        r.array("cadence", 2)?;
-        let step = u8::try_from(r.uint("step")?).unwrap_or(0);
-        Cadence::new(step, r.uint32("period")?).ok_or(DecodeError::OutOfRange {
-            what: "step and period",
-        })
-    })?;
-    let lease_end = r.nullable("lease end", |r| r.time("lease end"))?;
+    let schedule = read_schedule(r)?;
+    let lease = r.nullable("lease", read_lease)?;
     let issued_at = r.time("issued-at")?;
-    let schedule = Schedule {
-        generation: stated,
-        activate_at,
-        cadence,
-    };
-    let mut group = Group::new(key, schedule, lease_end, issued_at, None).stored();
+    let stated_by = r.key_name()?;
+    let mut group = Group::new(key, schedule, lease, (issued_at, stated_by), None).stored();
+    group.brought_by = r.key_name()?;
+    group.distrusted = r.boolean("distrusted")?;
     group.signed = r.generation()?;
-    group.announced = r.nullable("announced epoch", Reader::epoch)?;
+    group.announced = r.nullable("announced epoch", read_announced)?;
     for _ in 0..r.array_between("sessions", 0, u64::from(u16::MAX))? {
         group.sessions.push(SessionId::new(r.octets("session")?));
     }
     for _ in 0..r.array_between("marks", 0, u64::from(u16::MAX))? {
         r.array("mark", 5)?;
         group.marks.push(Mark {
-            sender: TerminalNumber::new(r.uint32("sender")?)
-                .ok_or(DecodeError::OutOfRange { what: "sender" })?,
+            sender: r.terminal()?,
             session: SessionId::new(r.octets("session")?),
             ssrc: r.uint32("SSRC")?,
             rtp_index: r.uint("index")?,
@@ -168,7 +328,80 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
     Ok((number, group))
 }
 
-const VERSION: u64 = 1;
-/// The longest identity, with room for the terminal's own keys.
+fn write_schedule(e: &mut Writer<'_>, schedule: &Schedule) -> Written {
+    e.array(3)?
+        .u32(schedule.generation.get())?
+        .u32(schedule.activate_at.get())?;
+    match schedule.cadence {
+        Some(cadence) => e.array(2)?.u8(cadence.step())?.u32(cadence.period())?,
+        None => e.null()?,
+    };
+    Ok(())
+}
+
+fn read_schedule(r: &mut Reader<'_>) -> Result<Schedule, DecodeError> {
+    r.array("schedule", 3)?;
+    Ok(Schedule {
+        generation: r.generation()?,
+        activate_at: r.time("activate-at")?,
+        cadence: r.nullable("cadence", |r| {
+            r.array("cadence", 2)?;
+            let step = u8::try_from(r.uint("step")?).unwrap_or(0);
+            Cadence::new(step, r.uint32("period")?).ok_or(DecodeError::OutOfRange {
+                what: "step and period",
+            })
+        })?,
+    })
+}
+
+fn write_lease(e: &mut Writer<'_>, lease: Lease) -> Written {
+    e.array(2)?.u32(lease.end.get())?.u64(lease.powered_end)?;
+    Ok(())
+}
+
+fn read_lease(r: &mut Reader<'_>) -> Result<Lease, DecodeError> {
+    r.array("lease", 2)?;
+    Ok(Lease {
+        end: UnixSeconds::new(r.uint32("lease end")?),
+        powered_end: r.uint("lease end")?,
+    })
+}
+
+fn write_announced(e: &mut Writer<'_>, announced: Announced) -> Written {
+    e.array(3)?.u32(announced.epoch.get())?;
+    e.bytes(announced.by.as_bytes())?;
+    match announced.excluded_at {
+        Some(at) => e.u64(at)?,
+        None => e.null()?,
+    };
+    Ok(())
+}
+
+fn read_announced(r: &mut Reader<'_>) -> Result<Announced, DecodeError> {
+    r.array("announced epoch", 3)?;
+    Ok(Announced {
+        epoch: r.epoch()?,
+        by: r.key_name()?,
+        excluded_at: r.nullable("powered-on time", |r| r.uint("powered-on time"))?,
+    })
+}
+
+fn write_name(e: &mut Writer<'_>, name: Option<KeyName>) -> Written {
+    match name {
+        Some(name) => e.bytes(name.as_bytes())?,
+        None => e.null()?,
+    };
+    Ok(())
+}
+
+fn read_name(r: &mut Reader<'_>) -> Result<Option<KeyName>, DecodeError> {
+    r.nullable("key name", Reader::key_name)
+}
+
+const VERSION: u64 = 2;
+/// The longest identity, with room for what the device compartment holds beside it.
 const IDENTITY_MAX: usize = 8192;
+/// The terminal's own keys and numbers.
+const USER_MAX: usize = 256;
 const GROUPS_MAX: u64 = 65_536;
+const MARKS_MAX: u64 = 32;

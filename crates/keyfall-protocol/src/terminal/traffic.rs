@@ -1,11 +1,11 @@
 //! Which key opens or sends a packet (FORMATS sections 3.2 and 6; REQUIREMENTS,
 //! W-04).
 
-use crate::ids::{Generation, GroupNumber, KeyEpoch, Tick};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use crate::keys::{MasterKey, key_tag};
 use crate::stats::DropReason;
 use crate::terminal::budget::Source;
-use crate::terminal::group::GAP_MAX;
+use crate::terminal::group::{GAP_MAX, Group};
 use crate::terminal::{Cause, Event, Terminal};
 
 /// What a packet of an unknown session says about itself.
@@ -14,6 +14,8 @@ pub struct TrafficQuery {
     pub group: GroupNumber,
     /// The first three octets of the MKI.
     pub tag: [u8; 3],
+    /// Who it says sent it.
+    pub sender: TerminalNumber,
     pub source: Source,
 }
 
@@ -47,34 +49,55 @@ impl Terminal {
     /// the lease cannot be judged without (FORMATS section 10, KR-021).
     #[must_use]
     pub fn send_key(&self, group: GroupNumber) -> Option<&MasterKey> {
-        let group = self.groups.get(&group)?;
+        let group = self.group(group)?;
         let now = self.time()?;
-        if group.lease_is_over(Some(now)) {
+        let powered = self.powered.charged();
+        let stopped = self.is_excluded(self.identity.number);
+        if stopped || group.lease_is_over(Some(now), powered) {
             None
         } else {
-            group.sending_key()
+            group.sending_key(powered, self.key_set.limits.exclude_wait)
         }
     }
 
     /// Why [`Self::send_key`] gives none; told only where it gives none.
     #[must_use]
     pub fn why_not_sending(&self, group: GroupNumber) -> DropReason {
-        match self.groups.get(&group) {
+        let powered = self.powered.charged();
+        match self.group(group) {
+            _ if self.is_locked() => DropReason::Locked,
+            _ if self.is_excluded(self.identity.number) => DropReason::Excluded,
             None => DropReason::NotHeld,
             Some(_) if self.time().is_none() => DropReason::NoBeacon,
-            Some(group) if group.lease_is_over(self.time()) => DropReason::LeaseOver,
+            Some(group) if group.lease_is_over(self.time(), powered) => DropReason::LeaseOver,
+            Some(group) if group.distrusted => DropReason::Distrusted,
             Some(group) if group.announced.is_some() => DropReason::NewerEpoch,
             Some(_) => DropReason::NotActive,
         }
     }
 
-    /// Whether session keys that were derived before may still open packets of `group`.
+    /// Whether session keys that were derived before may still open packets of `group` that name
+    /// `sender`.
     ///
     /// # Errors
-    /// [`DropReason::NotHeld`], [`DropReason::LeaseOver`]; nothing is counted.
-    pub fn may_receive(&self, group: GroupNumber) -> Result<(), DropReason> {
-        let group = self.groups.get(&group).ok_or(DropReason::NotHeld)?;
-        if group.lease_is_over(self.time()) {
+    /// [`DropReason::NotHeld`], [`DropReason::Locked`], [`DropReason::LeaseOver`],
+    /// [`DropReason::ExcludedSender`], [`DropReason::Excluded`]; nothing is counted.
+    pub fn may_receive(
+        &self,
+        group: GroupNumber,
+        sender: TerminalNumber,
+    ) -> Result<(), DropReason> {
+        if self.is_locked() {
+            return Err(DropReason::Locked);
+        }
+        if self.is_excluded(self.identity.number) {
+            return Err(DropReason::Excluded);
+        }
+        if self.is_excluded(sender) {
+            return Err(DropReason::ExcludedSender);
+        }
+        let group = self.group(group).ok_or(DropReason::NotHeld)?;
+        if group.lease_is_over(self.time(), self.powered.charged()) {
             return Err(DropReason::LeaseOver);
         }
         Ok(())
@@ -83,13 +106,21 @@ impl Terminal {
     /// Whether a group's key is held.
     #[must_use]
     pub fn holds(&self, group: GroupNumber) -> bool {
-        self.groups.contains_key(&group)
+        self.group(group).is_some()
+    }
+
+    pub(super) fn group(&self, number: GroupNumber) -> Option<&Group> {
+        self.user.as_ref()?.groups.get(&number)
+    }
+
+    pub(super) fn group_mut(&mut self, number: GroupNumber) -> Option<&mut Group> {
+        self.user.as_mut()?.groups.get_mut(&number)
     }
 
     /// The stored marks of a group's received streams: nothing up to them is delivered again.
     #[must_use]
     pub fn marks(&self, group: GroupNumber) -> &[super::Mark] {
-        self.groups.get(&group).map_or(&[], |group| &group.marks)
+        self.group(group).map_or(&[], |group| &group.marks)
     }
 
     /// Finds the key for a packet of a session that the relay does not know yet. Costs one token
@@ -105,14 +136,12 @@ impl Terminal {
         self.now = self.now.max(now);
         match self.choose(query) {
             Ok(Choice::Held(epoch, generation)) => Ok(self
-                .groups
-                .get(&query.group)
+                .group(query.group)
                 .and_then(|group| group.ring.at(epoch, generation))
                 .map(ReceiveKey::Held)
                 .expect("choose found it in the ring")),
             Ok(Choice::Derive(generation)) => Ok(self
-                .groups
-                .get(&query.group)
+                .group(query.group)
                 .map(|group| group.ring.newest().duplicate().renew_to(generation))
                 .map(|key| ReceiveKey::Trial(Trial { key }))
                 .expect("choose found the group")),
@@ -124,13 +153,11 @@ impl Terminal {
     }
 
     fn choose(&mut self, query: TrafficQuery) -> Result<Choice, DropReason> {
+        self.may_receive(query.group, query.sender)?;
         let time = self.time();
-        let group = self.groups.get(&query.group).ok_or(DropReason::NotHeld)?;
-        if group.lease_is_over(time) {
-            return Err(DropReason::LeaseOver);
-        }
-        if let Some(key) = group.ring.all().find(|key| key.tag() == query.tag) {
-            let choice = Choice::Held(key.epoch(), key.generation());
+        let group = self.group(query.group).ok_or(DropReason::NotHeld)?;
+        let held = group.ring.all().find(|key| key.tag() == query.tag);
+        if let Some(choice) = held.map(|key| Choice::Held(key.epoch(), key.generation())) {
             let granted = self.held_trials.take(self.now, query.source);
             return if granted {
                 Ok(choice)
@@ -161,7 +188,7 @@ impl Terminal {
     pub(super) fn on_opened(&mut self, trial: Trial) {
         let until = self.grace_end();
         let number = trial.key.group();
-        let Some(group) = self.groups.get_mut(&number) else {
+        let Some(group) = self.group_mut(number) else {
             return;
         };
         let (from, to) = (group.newest(), trial.key.generation());

@@ -1,0 +1,132 @@
+//! The user compartment: what is worth stealing (FORMATS section 9, "Compartments").
+//!
+//! A locked terminal does not hold it, and notes what signed commands say of its keys, to carry
+//! that out at unlock.
+
+use std::collections::BTreeMap;
+
+use crate::command::RenewEntry;
+use crate::ids::{Generation, GroupNumber, Handle, KeyEpoch, KeyName, UnixSeconds};
+use crate::keys::{Ring, Wrap, WrapKey};
+use crate::terminal::group::{Announced, Group};
+
+/// Wrap key and groups: opened by PIN or passphrase where there is one.
+#[derive(Debug)]
+pub(super) struct User {
+    /// At G + offset.
+    pub(super) wrap: Ring<Wrap>,
+    /// How far this terminal's own wrap key is ahead of the fleet's generation.
+    pub(super) offset: u32,
+    /// The handles under which distributions may name this terminal: of each wrap key held, and of
+    /// the next that orders to this terminal alone may have made.
+    handles: Vec<(Generation, Handle)>,
+    pub(super) groups: BTreeMap<GroupNumber, Group>,
+}
+
+/// What a distribution under a given G may be opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) generation: Generation,
+    pub(super) handle: Handle,
+}
+
+impl User {
+    pub(super) fn new(wrap: WrapKey, offset: u32, groups: BTreeMap<GroupNumber, Group>) -> Self {
+        let mut user = Self {
+            wrap: Ring::new(wrap),
+            offset,
+            handles: Vec::new(),
+            groups,
+        };
+        user.list_handles();
+        user
+    }
+
+    /// After every change of the wrap keys held.
+    pub(super) fn list_handles(&mut self) {
+        let held = self.wrap.all().map(|key| (key.generation(), key.handle()));
+        self.handles = held.collect();
+        let mut ahead = self.wrap.newest().duplicate();
+        for _ in 0..OFFSETS_AHEAD {
+            ahead = ahead.renew();
+            self.handles.push((ahead.generation(), ahead.handle()));
+        }
+    }
+
+    /// The handles to look for in a distribution under `g`, while the fleet stands at `held`. Only
+    /// what is sent now may tell of an offset that was missed.
+    pub(super) fn places(
+        &self,
+        g: Generation,
+        held: Generation,
+    ) -> impl Iterator<Item = Place> + '_ {
+        let first = g.plus(self.offset);
+        let last = if g == held {
+            first.plus(OFFSETS_AHEAD)
+        } else {
+            first
+        };
+        let fits = move |generation: Generation| generation >= first && generation <= last;
+        let fitting = self.handles.iter().filter(move |(it, _)| fits(*it));
+        fitting.map(|&(generation, handle)| Place { generation, handle })
+    }
+}
+
+/// What was heard while locked: absolute statements, the newest for each object.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Of groups that are held: by group, the newest statement about its key.
+    pub(super) renewals: BTreeMap<GroupNumber, NotedRenewal>,
+    /// Epochs that groups have gone on to.
+    pub(super) epochs: BTreeMap<GroupNumber, Announced>,
+    /// The own offset, as it was ordered.
+    pub(super) offset: Option<u32>,
+    /// By how much a new schedule of the root's has overtaken it.
+    pub(super) folded: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NotedRenewal {
+    pub(super) entry: RenewEntry,
+    pub(super) issued_at: UnixSeconds,
+    pub(super) by: KeyName,
+}
+
+impl Notes {
+    /// Keeps the newer of two statements about one group; true where it is this one.
+    pub(super) fn renewal(&mut self, group: GroupNumber, noted: NotedRenewal) -> bool {
+        let number = |it: &NotedRenewal| (it.issued_at, it.entry.schedule.generation);
+        let newer = self
+            .renewals
+            .get(&group)
+            .is_none_or(|held| number(&noted) > number(held));
+        if newer {
+            self.renewals.insert(group, noted);
+        }
+        newer
+    }
+
+    /// Keeps the newer of two epochs of one group; true where it is this one.
+    pub(super) fn epoch(&mut self, group: GroupNumber, announced: Announced) -> bool {
+        let held = self.epochs.get(&group).copied();
+        let newer = held.map_or(announced, |held| held.or_newer(announced));
+        self.epochs.insert(group, newer);
+        held != Some(newer)
+    }
+
+    /// What stolen keys said is void.
+    pub(super) fn void(&mut self, stolen: &[KeyName]) {
+        self.renewals.retain(|_, noted| !stolen.contains(&noted.by));
+        self.epochs.retain(|_, noted| !stolen.contains(&noted.by));
+    }
+}
+
+/// The groups held and their epochs, for a terminal that is locked: their numbers stand on the wire
+/// anyway.
+pub(super) type Held = BTreeMap<GroupNumber, KeyEpoch>;
+
+/// Handles of so many further generations are looked for.
+const OFFSETS_AHEAD: u32 = 8;
+/// How far a terminal's own wrap key may be ahead of the fleet's, until a KEYSET with a new schedule
+/// overtakes it.
+pub(super) const OFFSET_MAX: u32 = 64;

@@ -1,0 +1,103 @@
+//! LOCK, UNLOCK, and the user's own lock (FORMATS section 9; REQUIREMENTS R-038, T-04).
+
+use crate::error::ApiMisuse;
+use crate::ids::KeyName;
+use crate::terminal::{Event, Output, Terminal};
+
+/// What the server said last of locking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Lock {
+    pub(super) version: u32,
+    pub(super) locked: bool,
+    /// Who signed it; `None`: nobody has.
+    pub(super) by: Option<KeyName>,
+}
+
+impl Terminal {
+    /// Whether PIN or passphrase may be asked for: not after a LOCK, until a newer UNLOCK.
+    #[must_use]
+    pub fn may_unlock(&self) -> bool {
+        self.obey.is_some() && !self.lock.locked
+    }
+
+    /// Whether the user compartment is closed.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.user.is_none()
+    }
+
+    /// A verified LOCK or UNLOCK. True where it is newer than what was said before.
+    pub(super) fn on_lock(&mut self, locked: bool, version: u32, by: KeyName) -> bool {
+        let superseded = self
+            .lock
+            .by
+            .is_some_and(|held| self.key_set.key(held).is_none());
+        if version <= self.lock.version && !superseded {
+            return false;
+        }
+        self.lock = Lock {
+            version,
+            locked,
+            by: Some(by),
+        };
+        self.dirty = true;
+        if locked {
+            self.close(true);
+        } else {
+            self.events.push(Event::UnlockAllowed);
+        }
+        true
+    }
+
+    /// Drops the user compartment: what was not stored is as after a power cut, which loses no key
+    /// that was told of (INVARIANT 2).
+    pub(super) fn close(&mut self, by_server: bool) {
+        if self.user.take().is_none() {
+            return;
+        }
+        self.events.clear();
+        self.after_store.clear();
+        let event = Event::Locked { by_server };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Takes the user compartment in, and carries out what was noted meanwhile.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::MayNotUnlock`], [`ApiMisuse::NotTheUserCompartment`]; nothing has changed then.
+    pub(super) fn open(&mut self, snapshot: &[u8]) -> Result<(), ApiMisuse> {
+        if !self.may_unlock() || self.user.is_some() {
+            return Err(ApiMisuse::MayNotUnlock);
+        }
+        self.read_user(snapshot)
+            .map_err(|_| ApiMisuse::NotTheUserCompartment)?;
+        self.carry_out_notes();
+        self.hold_what_is_not_active();
+        self.dirty = true;
+        self.events.push(Event::Unlocked);
+        Ok(())
+    }
+
+    /// After the user compartment has come back, from the disk at power-on or by unlocking.
+    pub(super) fn carry_out_notes(&mut self) {
+        let notes = std::mem::take(&mut self.notes);
+        if let Some(user) = self.user.as_mut() {
+            user.offset = user.offset.saturating_sub(notes.folded);
+        }
+        if let Some(offset) = notes.offset {
+            self.take_offset(offset);
+        }
+        self.step_fleet(self.g);
+        // An exclusion is heard before the renewal of what comes after it.
+        for (group, announced) in notes.epochs {
+            self.leave_epoch(group, announced);
+        }
+        for noted in notes.renewals.values() {
+            if let Err(reason) = self.renew_one(&noted.entry, noted.issued_at, noted.by) {
+                self.drops.count(self.now, reason);
+            }
+        }
+        let stolen = self.key_set.stolen.clone();
+        self.distrust(&stolen);
+    }
+}
