@@ -12,21 +12,24 @@
 //!
 //! `hash` = the [`Link`] of the log `journal` over the octets of the line before `,"hash"`.
 
-use std::collections::BTreeMap;
+mod line;
+mod maxima;
+#[cfg(test)]
+mod tests;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, UnixSeconds,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::chain::Link;
-
-#[cfg(test)]
-mod tests;
+use line::Line;
+pub use maxima::Maxima;
 
 /// What may be sent once it is in the journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +48,12 @@ pub enum Entry {
         epoch: KeyEpoch,
         generation: Generation,
     },
+    /// Terminals are members no more, and the group has a fresh epoch without them.
+    Removal {
+        group: GroupNumber,
+        terminals: Vec<TerminalNumber>,
+        epoch: KeyEpoch,
+    },
     /// A group's master key stands at this generation.
     Renewal {
         group: GroupNumber,
@@ -55,16 +64,29 @@ pub enum Entry {
     Sequence { through: SequenceNumber },
     /// All wrap and cover keys are stepped to this G.
     RankOne { g: Generation },
-}
-
-/// The highest of each number in a journal: a server goes on above them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Maxima {
-    pub terminal: Option<TerminalNumber>,
-    /// Epoch and generation; the epoch counts first.
-    pub masters: BTreeMap<GroupNumber, (KeyEpoch, Generation)>,
-    pub sequence: Option<SequenceNumber>,
-    pub g: Option<Generation>,
+    /// A terminal's wrap key stands at this generation: G and its offset.
+    Device {
+        terminal: TerminalNumber,
+        generation: Generation,
+        offset: u32,
+    },
+    /// Terminals are shut out for good, and these groups have fresh epochs without them.
+    Exclusion {
+        terminals: Vec<TerminalNumber>,
+        groups: Vec<FreshEpoch>,
+    },
+    /// DELETE, INIT, LOCK or UNLOCK was issued; the last two have versions.
+    Erase {
+        terminal: TerminalNumber,
+        kind: OrderKind,
+        version: Option<u32>,
+    },
+    /// A KEYSET is in force, G stands there, and these groups got fresh epochs with it.
+    KeySet {
+        version: u32,
+        g: Generation,
+        groups: Vec<FreshEpoch>,
+    },
 }
 
 /// An open journal; no other process may open it meanwhile.
@@ -250,35 +272,6 @@ impl Journal {
     }
 }
 
-impl Maxima {
-    fn note(&mut self, entry: &Entry) {
-        match *entry {
-            Entry::Enrolment { terminal, .. } => self.terminal = self.terminal.max(Some(terminal)),
-            Entry::Epoch { group, epoch } => self.note_master(group, epoch, Generation::ZERO),
-            Entry::Renewal {
-                group,
-                epoch,
-                generation,
-            }
-            | Entry::Member {
-                group,
-                epoch,
-                generation,
-                ..
-            } => self.note_master(group, epoch, generation),
-            Entry::Sequence { through } => self.sequence = self.sequence.max(Some(through)),
-            Entry::RankOne { g } => self.g = self.g.max(Some(g)),
-        }
-    }
-}
-
-impl Maxima {
-    fn note_master(&mut self, group: GroupNumber, epoch: KeyEpoch, generation: Generation) {
-        let highest = self.masters.entry(group).or_insert((epoch, generation));
-        *highest = (epoch, generation).max(*highest);
-    }
-}
-
 /// A last line that was removed because a crash had cut it off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TornLine {
@@ -320,132 +313,6 @@ pub enum JournalError {
         path: PathBuf,
         source: io::Error,
     },
-}
-
-/// A line as JSON, without its hash.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    seq: u64,
-    /// Unix seconds.
-    time: u32,
-    #[serde(flatten)]
-    order: Order,
-}
-
-/// An entry as JSON: numbers that nobody has judged yet.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-enum Order {
-    Enrolment {
-        terminal: u32,
-        name: String,
-    },
-    Epoch {
-        group: u32,
-        epoch: u32,
-    },
-    Member {
-        group: u32,
-        terminal: u32,
-        epoch: u32,
-        generation: u32,
-    },
-    Renewal {
-        group: u32,
-        epoch: u32,
-        generation: u32,
-    },
-    Sequence {
-        through: u64,
-    },
-    RankOne {
-        g: u32,
-    },
-}
-
-impl From<&Entry> for Order {
-    fn from(entry: &Entry) -> Self {
-        match entry {
-            Entry::Enrolment { terminal, name } => Self::Enrolment {
-                terminal: terminal.get(),
-                name: name.clone(),
-            },
-            Entry::Epoch { group, epoch } => Self::Epoch {
-                group: group.get(),
-                epoch: epoch.get(),
-            },
-            Entry::Member {
-                group,
-                terminal,
-                epoch,
-                generation,
-            } => Self::Member {
-                group: group.get(),
-                terminal: terminal.get(),
-                epoch: epoch.get(),
-                generation: generation.get(),
-            },
-            Entry::Renewal {
-                group,
-                epoch,
-                generation,
-            } => Self::Renewal {
-                group: group.get(),
-                epoch: epoch.get(),
-                generation: generation.get(),
-            },
-            Entry::Sequence { through } => Self::Sequence {
-                through: through.get(),
-            },
-            Entry::RankOne { g } => Self::RankOne { g: g.get() },
-        }
-    }
-}
-
-/// A number that does not exist.
-struct OutOfRange;
-
-impl TryFrom<Order> for Entry {
-    type Error = OutOfRange;
-
-    fn try_from(order: Order) -> Result<Self, OutOfRange> {
-        Ok(match order {
-            Order::Enrolment { terminal, name } => Self::Enrolment {
-                terminal: TerminalNumber::new(terminal).ok_or(OutOfRange)?,
-                name,
-            },
-            Order::Epoch { group, epoch } => Self::Epoch {
-                group: GroupNumber::new(group).ok_or(OutOfRange)?,
-                epoch: KeyEpoch::new(epoch),
-            },
-            Order::Member {
-                group,
-                terminal,
-                epoch,
-                generation,
-            } => Self::Member {
-                group: GroupNumber::new(group).ok_or(OutOfRange)?,
-                terminal: TerminalNumber::new(terminal).ok_or(OutOfRange)?,
-                epoch: KeyEpoch::new(epoch),
-                generation: Generation::new(generation).ok_or(OutOfRange)?,
-            },
-            Order::Renewal {
-                group,
-                epoch,
-                generation,
-            } => Self::Renewal {
-                group: GroupNumber::new(group).ok_or(OutOfRange)?,
-                epoch: KeyEpoch::new(epoch),
-                generation: Generation::new(generation).ok_or(OutOfRange)?,
-            },
-            Order::Sequence { through } => Self::Sequence {
-                through: SequenceNumber::new(through),
-            },
-            Order::RankOne { g } => Self::RankOne {
-                g: Generation::new(g).ok_or(OutOfRange)?,
-            },
-        })
-    }
 }
 
 fn lock(file: &File, path: &Path) -> Result<(), JournalError> {

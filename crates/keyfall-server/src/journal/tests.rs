@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::*;
@@ -52,6 +53,49 @@ fn entries() -> Vec<Entry> {
         Entry::RankOne {
             g: Generation::new(12).expect("a generation"),
         },
+        Entry::Removal {
+            group: group(7),
+            terminals: vec![terminal(3), terminal(1)],
+            epoch: KeyEpoch::new(28_000_002),
+        },
+        Entry::Member {
+            group: group(7),
+            terminal: terminal(1),
+            epoch: KeyEpoch::new(28_000_002),
+            generation: Generation::new(1).expect("a generation"),
+        },
+        Entry::Device {
+            terminal: terminal(2),
+            generation: Generation::new(14).expect("a generation"),
+            offset: 2,
+        },
+        Entry::Exclusion {
+            terminals: vec![terminal(2), terminal(3)],
+            groups: vec![FreshEpoch {
+                group: group(8),
+                old: KeyEpoch::new(5),
+                new: KeyEpoch::new(28_000_003),
+            }],
+        },
+        Entry::Erase {
+            terminal: terminal(2),
+            kind: OrderKind::Delete,
+            version: None,
+        },
+        Entry::Erase {
+            terminal: terminal(1),
+            kind: OrderKind::Unlock,
+            version: Some(28_000_004),
+        },
+        Entry::KeySet {
+            version: 28_000_005,
+            g: Generation::new(900).expect("a generation"),
+            groups: vec![FreshEpoch {
+                group: group(7),
+                old: KeyEpoch::new(28_000_002),
+                new: KeyEpoch::new(28_000_005),
+            }],
+        },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),
         },
@@ -81,13 +125,30 @@ fn a_journal_opens_with_the_highest_numbers() {
     assert_eq!(journal.link(), link);
     assert_eq!(maxima.terminal.map(TerminalNumber::get), Some(3));
     assert_eq!(maxima.sequence, Some(SequenceNumber::new(u64::MAX)));
-    assert_eq!(maxima.g.map(Generation::get), Some(12));
+    assert_eq!(maxima.g.map(Generation::get), Some(900));
     let masters: Vec<_> = maxima
         .masters
         .iter()
         .map(|(group, (epoch, generation))| (group.get(), epoch.get(), generation.get()))
         .collect();
-    assert_eq!(masters, [(7, 28_000_001, 3), (8, 5, 0)]);
+    assert_eq!(masters, [(7, 28_000_005, 0), (8, 28_000_003, 0)]);
+    // Whom a restored server must not readmit, and what it must not say again.
+    let terminals =
+        |set: &BTreeSet<TerminalNumber>| set.iter().map(|t| t.get()).collect::<Vec<_>>();
+    assert_eq!(terminals(&maxima.excluded), [2, 3]);
+    assert_eq!(terminals(&maxima.erased), [2]);
+    let removed: Vec<_> = maxima
+        .removed
+        .iter()
+        .map(|(g, t)| (g.get(), t.get()))
+        .collect();
+    assert_eq!(removed, [(7, 3)], "one was added again");
+    assert_eq!(maxima.key_set, Some(28_000_005));
+    let by_number = |map: &BTreeMap<TerminalNumber, u32>| {
+        map.iter().map(|(t, n)| (t.get(), *n)).collect::<Vec<_>>()
+    };
+    assert_eq!(by_number(&maxima.offsets), [(2, 2)]);
+    assert_eq!(by_number(&maxima.locks), [(1, 28_000_004)]);
     journal
         .append(UnixSeconds::new(0), &entries()[0])
         .expect("appended");
@@ -118,6 +179,15 @@ fn a_line_reads_as_the_document_says() {
     assert!(lines[7].contains(r#""kind":"member","group":7,"terminal":3,"#));
     assert!(lines[8].contains(r#""kind":"renewal","group":7,"epoch":28000001,"generation":3,"#));
     assert!(lines[10].contains(r#""kind":"rank-one","g":12,"#));
+    assert!(
+        lines[11].contains(r#""kind":"removal","group":7,"terminals":[3,1],"epoch":28000002,"#)
+    );
+    assert!(lines[13].contains(r#""kind":"device","terminal":2,"generation":14,"offset":2,"#));
+    let exclusion = r#""kind":"exclusion","terminals":[2,3],"groups":[[8,5,28000003]],"#;
+    assert!(lines[14].contains(exclusion));
+    assert!(lines[15].contains(r#""kind":"erase","terminal":2,"order":"DELETE","hash"#));
+    assert!(lines[16].contains(r#""order":"UNLOCK","version":28000004,"#));
+    assert!(lines[17].contains(r#""kind":"key-set","version":28000005,"g":900,"groups":[[7,"#));
 }
 
 #[test]
@@ -144,7 +214,7 @@ fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
         );
         let last = entries().pop().expect("entries");
         journal
-            .append(UnixSeconds::new(1_795_300_011), &last)
+            .append(UnixSeconds::new(1_795_300_018), &last)
             .expect("appended");
         assert_eq!(
             fs::read(&path).expect("read"),
@@ -162,14 +232,14 @@ fn an_append_after_one_that_failed_leaves_whole_lines() {
     // What a full disk leaves of a line.
     journal
         .file
-        .write_all_at(br#"{"seq":13,"time":1795300012,"#, journal.len)
+        .write_all_at(br#"{"seq":20,"time":1795300019,"#, journal.len)
         .expect("written");
     journal
         .append(UnixSeconds::new(1), &entries()[1])
         .expect("appended");
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!((journal.seq, torn), (13, None));
+    assert_eq!((journal.seq, torn), (20, None));
 }
 
 #[test]

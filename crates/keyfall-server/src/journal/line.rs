@@ -1,0 +1,275 @@
+//! A line of the journal as JSON. It has its own types, so that the file's format does not move with
+//! the core.
+
+use keyfall_protocol::command::{FreshEpoch, OrderKind};
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber};
+use serde::{Deserialize, Serialize};
+
+use crate::journal::Entry;
+
+/// A line without its hash.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Line {
+    pub(super) seq: u64,
+    /// Unix seconds.
+    pub(super) time: u32,
+    #[serde(flatten)]
+    pub(super) order: Order,
+}
+
+/// An entry: numbers that nobody has judged yet.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(super) enum Order {
+    Enrolment {
+        terminal: u32,
+        name: String,
+    },
+    Epoch {
+        group: u32,
+        epoch: u32,
+    },
+    Member {
+        group: u32,
+        terminal: u32,
+        epoch: u32,
+        generation: u32,
+    },
+    Removal {
+        group: u32,
+        terminals: Vec<u32>,
+        epoch: u32,
+    },
+    Renewal {
+        group: u32,
+        epoch: u32,
+        generation: u32,
+    },
+    Sequence {
+        through: u64,
+    },
+    RankOne {
+        g: u32,
+    },
+    Device {
+        terminal: u32,
+        generation: u32,
+        offset: u32,
+    },
+    Exclusion {
+        terminals: Vec<u32>,
+        groups: Vec<Fresh>,
+    },
+    Erase {
+        terminal: u32,
+        order: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u32>,
+    },
+    KeySet {
+        version: u32,
+        g: u32,
+        groups: Vec<Fresh>,
+    },
+}
+
+/// A group that left an epoch behind: group, old epoch, new epoch.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Fresh(u32, u32, u32);
+
+/// A number that does not exist.
+pub(super) struct OutOfRange;
+
+impl From<&Entry> for Order {
+    fn from(entry: &Entry) -> Self {
+        match entry {
+            Entry::Enrolment { terminal, name } => Self::Enrolment {
+                terminal: terminal.get(),
+                name: name.clone(),
+            },
+            Entry::Epoch { group, epoch } => Self::Epoch {
+                group: group.get(),
+                epoch: epoch.get(),
+            },
+            Entry::Member {
+                group,
+                terminal,
+                epoch,
+                generation,
+            } => Self::Member {
+                group: group.get(),
+                terminal: terminal.get(),
+                epoch: epoch.get(),
+                generation: generation.get(),
+            },
+            Entry::Removal {
+                group,
+                terminals,
+                epoch,
+            } => Self::Removal {
+                group: group.get(),
+                terminals: numbers(terminals),
+                epoch: epoch.get(),
+            },
+            Entry::Renewal {
+                group,
+                epoch,
+                generation,
+            } => Self::Renewal {
+                group: group.get(),
+                epoch: epoch.get(),
+                generation: generation.get(),
+            },
+            Entry::Sequence { through } => Self::Sequence {
+                through: through.get(),
+            },
+            Entry::RankOne { g } => Self::RankOne { g: g.get() },
+            Entry::Device {
+                terminal,
+                generation,
+                offset,
+            } => Self::Device {
+                terminal: terminal.get(),
+                generation: generation.get(),
+                offset: *offset,
+            },
+            Entry::Exclusion { terminals, groups } => Self::Exclusion {
+                terminals: numbers(terminals),
+                groups: groups.iter().map(Fresh::from).collect(),
+            },
+            Entry::Erase {
+                terminal,
+                kind,
+                version,
+            } => Self::Erase {
+                terminal: terminal.get(),
+                order: kind.name().to_owned(),
+                version: *version,
+            },
+            Entry::KeySet { version, g, groups } => Self::KeySet {
+                version: *version,
+                g: g.get(),
+                groups: groups.iter().map(Fresh::from).collect(),
+            },
+        }
+    }
+}
+
+impl TryFrom<Order> for Entry {
+    type Error = OutOfRange;
+
+    fn try_from(order: Order) -> Result<Self, OutOfRange> {
+        Ok(match order {
+            Order::Enrolment { terminal, name } => Self::Enrolment {
+                terminal: number(terminal)?,
+                name,
+            },
+            Order::Epoch { group: of, epoch } => Self::Epoch {
+                group: group(of)?,
+                epoch: KeyEpoch::new(epoch),
+            },
+            Order::Member {
+                group: of,
+                terminal,
+                epoch,
+                generation: at,
+            } => Self::Member {
+                group: group(of)?,
+                terminal: number(terminal)?,
+                epoch: KeyEpoch::new(epoch),
+                generation: generation(at)?,
+            },
+            Order::Removal {
+                group: of,
+                terminals,
+                epoch,
+            } => Self::Removal {
+                group: group(of)?,
+                terminals: terminals
+                    .into_iter()
+                    .map(number)
+                    .collect::<Result<_, _>>()?,
+                epoch: KeyEpoch::new(epoch),
+            },
+            Order::Renewal {
+                group: of,
+                epoch,
+                generation: at,
+            } => Self::Renewal {
+                group: group(of)?,
+                epoch: KeyEpoch::new(epoch),
+                generation: generation(at)?,
+            },
+            Order::Sequence { through } => Self::Sequence {
+                through: SequenceNumber::new(through),
+            },
+            Order::RankOne { g } => Self::RankOne { g: generation(g)? },
+            Order::Device {
+                terminal,
+                generation: at,
+                offset,
+            } => Self::Device {
+                terminal: number(terminal)?,
+                generation: generation(at)?,
+                offset,
+            },
+            Order::Exclusion { terminals, groups } => Self::Exclusion {
+                terminals: terminals
+                    .into_iter()
+                    .map(number)
+                    .collect::<Result<_, _>>()?,
+                groups: epochs(groups)?,
+            },
+            Order::Erase {
+                terminal,
+                order,
+                version,
+            } => Self::Erase {
+                terminal: number(terminal)?,
+                kind: OrderKind::ALL
+                    .into_iter()
+                    .find(|kind| kind.name() == order)
+                    .ok_or(OutOfRange)?,
+                version,
+            },
+            Order::KeySet { version, g, groups } => Self::KeySet {
+                version,
+                g: generation(g)?,
+                groups: epochs(groups)?,
+            },
+        })
+    }
+}
+
+impl From<&FreshEpoch> for Fresh {
+    fn from(fresh: &FreshEpoch) -> Self {
+        Self(fresh.group.get(), fresh.old.get(), fresh.new.get())
+    }
+}
+
+fn epochs(groups: Vec<Fresh>) -> Result<Vec<FreshEpoch>, OutOfRange> {
+    let fresh = |Fresh(of, old, new)| {
+        Ok(FreshEpoch {
+            group: group(of)?,
+            old: KeyEpoch::new(old),
+            new: KeyEpoch::new(new),
+        })
+    };
+    groups.into_iter().map(fresh).collect()
+}
+
+fn numbers(terminals: &[TerminalNumber]) -> Vec<u32> {
+    terminals.iter().map(|terminal| terminal.get()).collect()
+}
+
+fn number(terminal: u32) -> Result<TerminalNumber, OutOfRange> {
+    TerminalNumber::new(terminal).ok_or(OutOfRange)
+}
+
+fn group(number: u32) -> Result<GroupNumber, OutOfRange> {
+    GroupNumber::new(number).ok_or(OutOfRange)
+}
+
+fn generation(number: u32) -> Result<Generation, OutOfRange> {
+    Generation::new(number).ok_or(OutOfRange)
+}
