@@ -5,15 +5,24 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use crate::ids::{GroupNumber, Tick};
+use crate::ids::{GroupNumber, TerminalNumber, Tick};
 
-/// One standing statement. The frame is composed when its turn comes, so it is never stale.
+/// One standing statement. The frame is composed when its turn comes, so it is never stale. Of what
+/// is announced at one moment the former goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Item {
     Time,
     KeySet,
+    /// EXCLUDE of the exclusion with that number: this part of its groups.
+    Exclude(u32, u32),
+    /// The newest DELETE or INIT of a terminal.
+    Erase(TerminalNumber),
+    /// The newest LOCK or UNLOCK of a terminal.
+    Lock(TerminalNumber),
     /// RENEW of key id 0: G.
     Fleet,
+    /// RENEW of one terminal's wrap key: its own offset.
+    Device(TerminalNumber),
     /// RENEW of a group.
     Group(GroupNumber),
     /// KEYDIST of a group: this shard of its members.
@@ -25,6 +34,9 @@ pub enum Item {
 pub enum Class {
     Time,
     KeySet,
+    Exclude,
+    /// DELETE, INIT, LOCK, UNLOCK.
+    Erase,
     Renew,
     KeyDist,
 }
@@ -35,15 +47,29 @@ impl Item {
         match self {
             Self::Time => Class::Time,
             Self::KeySet => Class::KeySet,
-            Self::Fleet | Self::Group(_) => Class::Renew,
+            Self::Exclude(..) => Class::Exclude,
+            Self::Erase(_) | Self::Lock(_) => Class::Erase,
+            Self::Fleet | Self::Device(_) | Self::Group(_) => Class::Renew,
             Self::Dist(..) => Class::KeyDist,
         }
+    }
+
+    /// Whether it was signed elsewhere, and so needs no online key.
+    pub(super) const fn is_signed_elsewhere(self) -> bool {
+        matches!(self, Self::KeySet | Self::Erase(_) | Self::Lock(_))
     }
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 4] = [Self::Time, Self::KeySet, Self::Renew, Self::KeyDist];
+    pub const ALL: [Self; 6] = [
+        Self::Time,
+        Self::KeySet,
+        Self::Exclude,
+        Self::Erase,
+        Self::Renew,
+        Self::KeyDist,
+    ];
 
     /// How often an item of this class comes round where the link allows.
     #[must_use]
@@ -51,7 +77,7 @@ impl Class {
         match self {
             Self::Time | Self::KeySet => Duration::from_secs(10),
             Self::Renew => Duration::from_secs(60),
-            Self::KeyDist => Duration::from_secs(30),
+            Self::Exclude | Self::Erase | Self::KeyDist => Duration::from_secs(30),
         }
     }
 
@@ -61,6 +87,8 @@ impl Class {
         match self {
             Self::Time => "TIME",
             Self::KeySet => "KEYSET",
+            Self::Exclude => "EXCLUDE",
+            Self::Erase => "ERASE",
             Self::Renew => "RENEW",
             Self::KeyDist => "KEYDIST",
         }
@@ -180,6 +208,12 @@ impl Carousel {
         self.had[self.turn_of] += octets as u64 + LINK_OVERHEAD;
         let nanos = (octets as u64 + LINK_OVERHEAD) * 8 * 1_000_000_000 / self.bits_per_second;
         self.free_at = self.free_at.max(now).plus(Duration::from_nanos(nanos));
+    }
+
+    /// How long the link takes for so many frames.
+    pub(super) fn link_time(&self, frames: u64, octets: u64) -> Duration {
+        let octets = octets + frames * LINK_OVERHEAD;
+        Duration::from_millis(octets * 8 * 1000 / self.bits_per_second)
     }
 
     pub(super) fn report(&self) -> Vec<ClassReport> {

@@ -6,9 +6,10 @@ use crate::command::{
     SignerClass, SigningKey, Target, Time,
 };
 use crate::ids::{GroupNumber, KeyEpoch, KeyId, TerminalNumber, UnixSeconds};
+use crate::keys::MasterKey;
 use crate::rng::Random;
 use crate::schedule::{Cadence, Schedule};
-use crate::server::{Composed, Item, Output, Server};
+use crate::server::{Composed, GroupRecord, Item, Output, Server};
 
 impl Server {
     /// Hands out frames as long as the link is free and something is due.
@@ -17,6 +18,9 @@ impl Server {
             let Ok(item) = self.carousel.next(self.at.now) else {
                 return;
             };
+            if !item.is_signed_elsewhere() && self.signers_ended() {
+                continue;
+            }
             match self.frame_of(item, rng) {
                 Some(frame) => {
                     self.carousel.sent(item, frame.len(), self.at.now);
@@ -27,14 +31,17 @@ impl Server {
         }
     }
 
-    /// Sending needs stored sequence numbers and online keys that are still valid.
+    /// Sending needs stored sequence numbers.
     pub(super) fn may_send(&self) -> bool {
-        self.storing.is_none()
-            && self.sequence < self.fleet.sequence_reserved
-            && self.at.wall <= self.signers_expire()
+        self.storing.is_none() && self.sequence < self.fleet.sequence_reserved
     }
 
-    /// When the first of the online keys ends: after it nothing is sent.
+    /// After it nothing that the online keys would have to sign is sent.
+    fn signers_ended(&self) -> bool {
+        self.at.wall > self.signers_expire()
+    }
+
+    /// When the first of the online keys ends.
     #[must_use]
     pub fn signers_expire(&self) -> UnixSeconds {
         self.fleet.signers_expire()
@@ -43,11 +50,11 @@ impl Server {
     /// Octets of the frame of `item` as it stands; `None` where there is no such item.
     #[must_use]
     pub fn octets_of(&self, item: Item, rng: &mut dyn Random) -> Option<usize> {
-        if item == Item::KeySet {
-            return Some(self.fleet.key_set_frame.len());
+        if item.is_signed_elsewhere() {
+            return self.signed_elsewhere(item).map(<[u8]>::len);
         }
         let (target, body) = self.statement(item, rng)?;
-        Some(self.sign(target, body, item).len())
+        Some(self.sign_for(target, body).len())
     }
 
     /// How many messages a group's KEYDIST takes.
@@ -71,8 +78,8 @@ impl Server {
     }
 
     fn frame_of(&mut self, item: Item, rng: &mut dyn Random) -> Option<Vec<u8>> {
-        if item == Item::KeySet {
-            return Some(self.fleet.key_set_frame.clone());
+        if item.is_signed_elsewhere() {
+            return self.signed_elsewhere(item).map(<[u8]>::to_vec);
         }
         if let Some(composed) = self.frames.get(&item)
             && self.at.wall.since(composed.issued_at) < self.half_life(item)
@@ -80,7 +87,7 @@ impl Server {
             return Some(composed.octets.clone());
         }
         let (target, body) = self.statement(item, rng)?;
-        let octets = self.sign(target, body, item);
+        let octets = self.sign_for(target, body);
         self.sequence = self.sequence.plus(1);
         if item == Item::Time {
             let next = self.floors_from + FLOORS_MAX as usize;
@@ -98,13 +105,37 @@ impl Server {
         Some(octets)
     }
 
+    /// The frame of what others signed, as long as it stands.
+    fn signed_elsewhere(&self, item: Item) -> Option<&[u8]> {
+        let (number, erases) = match item {
+            Item::KeySet => return Some(&self.fleet.key_set_frame),
+            Item::Erase(number) => (number, true),
+            Item::Lock(number) => (number, false),
+            Item::Time
+            | Item::Exclude(..)
+            | Item::Fleet
+            | Item::Device(_)
+            | Item::Group(_)
+            | Item::Dist(..) => return None,
+        };
+        self.standing_orders(self.terminals.get(&number)?)
+            .find(|order| order.erases() == erases)
+            .map(|order| &*order.frame)
+    }
+
     /// Seconds after which a standing statement is made anew: in time for the lease it gives.
     fn half_life(&self, item: Item) -> u32 {
         let lease = match item {
             Item::Group(number) | Item::Dist(number, _) => {
-                self.groups.get(&number).map(|group| group.lease)
+                self.groups.get(&number).map(|group| self.lease(group))
             }
-            Item::Time | Item::KeySet | Item::Fleet => None,
+            Item::Time
+            | Item::KeySet
+            | Item::Exclude(..)
+            | Item::Erase(_)
+            | Item::Lock(_)
+            | Item::Fleet
+            | Item::Device(_) => None,
         };
         STATEMENT_LIFE.min(lease.unwrap_or(STATEMENT_LIFE)) / 2
     }
@@ -112,7 +143,13 @@ impl Server {
     fn statement(&self, item: Item, rng: &mut dyn Random) -> Option<(Target, Body)> {
         match item {
             Item::Time => Some((Target::All, Body::Time(self.time()))),
-            Item::KeySet => None,
+            Item::KeySet | Item::Erase(_) | Item::Lock(_) => None,
+            Item::Exclude(number, part) => {
+                let exclusion = self.exclusions.get(&number)?;
+                self.exclusion_stands(exclusion)
+                    .then(|| (Target::All, Body::Exclude(exclusion.part(part))))
+            }
+            Item::Device(number) => self.device_renewal(number),
             Item::Fleet => Some((Target::All, Body::Renew(self.fleet_renewal()))),
             Item::Group(number) => {
                 let group = self.groups.get(&number)?;
@@ -120,7 +157,7 @@ impl Server {
                     kid: group.master.kid(),
                     epoch: group.master.epoch(),
                     schedule: group.schedule,
-                    lease_end: Some(self.at.wall.plus(group.lease)),
+                    lease_end: Some(self.at.wall.plus(self.lease(group))),
                 };
                 Some((
                     Target::Group(number),
@@ -131,27 +168,46 @@ impl Server {
             }
             Item::Dist(number, shard) => {
                 let group = self.groups.get(&number)?;
-                let contents = KeyDistContents {
-                    key: group.master.duplicate(),
-                    activate_at: group.schedule.activate_at,
-                    cadence: group.schedule.cadence,
-                    lease_end: Some(self.at.wall.plus(group.lease)),
-                };
-                let recipients: Vec<_> = group
+                let shard = group
                     .members
                     .iter()
                     .skip(shard as usize * RECIPIENTS_MAX)
-                    .take(RECIPIENTS_MAX)
-                    .filter_map(|member| self.terminals.get(member))
-                    .map(|terminal| &terminal.wrap)
-                    .collect();
-                if recipients.is_empty() {
-                    return None;
-                }
-                let key_dist = KeyDist::seal(&contents, recipients.into_iter(), rng);
-                Some((Target::Handles, Body::KeyDist(key_dist)))
+                    .take(RECIPIENTS_MAX);
+                let stated = (&group.master, group.schedule);
+                let body = self.distribution(stated, group, shard, rng)?;
+                Some((Target::Handles, body))
             }
         }
+    }
+
+    /// A group's key for some of its members; `None` where there are none.
+    pub(super) fn distribution<'m>(
+        &self,
+        (key, schedule): (&MasterKey, Schedule),
+        group: &GroupRecord,
+        members: impl Iterator<Item = &'m TerminalNumber>,
+        rng: &mut dyn Random,
+    ) -> Option<Body> {
+        let contents = KeyDistContents {
+            key: key.duplicate(),
+            activate_at: schedule.activate_at,
+            cadence: schedule.cadence,
+            lease_end: Some(self.at.wall.plus(self.lease(group))),
+        };
+        let recipients: Vec<_> = members
+            .filter_map(|member| self.terminals.get(member))
+            .map(|terminal| &terminal.wrap)
+            .collect();
+        if recipients.is_empty() {
+            return None;
+        }
+        let key_dist = KeyDist::seal(&contents, recipients.into_iter(), rng);
+        Some(Body::KeyDist(key_dist))
+    }
+
+    /// Seconds of the lease that a statement of the group gives.
+    pub(super) fn lease(&self, group: &GroupRecord) -> u32 {
+        group.lease.min(self.fleet.key_set.limits.longest_lease)
     }
 
     /// The beacon, with as many floors as fit: a different part of the groups each time.
@@ -194,10 +250,33 @@ impl Server {
         }
     }
 
+    /// Where one terminal's wrap key stands beyond G. Nothing to say where it is not beyond, or
+    /// nothing is for the terminal any more.
+    fn device_renewal(&self, number: TerminalNumber) -> Option<(Target, Body)> {
+        let terminal = self.terminals.get(&number)?;
+        if self.offset(terminal) == 0 || terminal.excluded_at.is_some() {
+            return None;
+        }
+        let entry = RenewEntry {
+            kid: terminal.wrap.kid(),
+            epoch: KeyEpoch::RANK_ONE,
+            schedule: Schedule {
+                generation: terminal.wrap.generation(),
+                activate_at: self.at.wall,
+                cadence: None,
+            },
+            lease_end: None,
+        };
+        let renew = Renew {
+            entries: vec![entry],
+        };
+        Some((Target::Terminal(number), Body::Renew(renew)))
+    }
+
     /// Signed under the next sequence number, which the caller uses up if the frame is sent.
-    fn sign(&self, target: Target, body: Body, item: Item) -> Vec<u8> {
+    pub(super) fn sign_for(&self, target: Target, body: Body) -> Vec<u8> {
         let class = body.signer_class();
-        let life = if item == Item::Time {
+        let life = if matches!(body, Body::Time(_)) {
             TIME_LIFE
         } else {
             STATEMENT_LIFE

@@ -5,20 +5,33 @@
 //! [`Input::Stored`] applies it to memory, and only then anything of it is transmitted. A batch
 //! that could not be stored ([`Input::NotStored`]) has never happened.
 
+mod applying;
 mod carousel;
 mod compose;
+mod exposure;
+mod founding;
 mod orders;
 mod records;
+mod refusal;
+mod standing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
-pub use orders::{ACTIVATION_LEAD, Done, Order, PackageSealing, Refusal, SealedFor};
-pub use records::{
-    AuditEntry, Batch, Change, FleetRecord, Founding, GroupRecord, JournalEntry, TerminalRecord,
+pub use exposure::{Deletion, Exposure, GroupExposure};
+pub use founding::Founding;
+use orders::Drafted;
+pub use orders::{
+    ACTIVATION_LEAD, Done, EXCLUDED_A_DAY, KeySetDraft, Order, PackageSealing, Reach, SealedFor,
+    WIPE_ROOTS_MAX,
 };
+pub use records::{
+    AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, JournalEntry,
+    Membership, NewKeys, OFFSET_MAX, Statement, TerminalRecord,
+};
+pub use refusal::Refusal;
 
 use crate::error::ApiMisuse;
 use crate::ids::{Generation, GroupNumber, SequenceNumber, TerminalNumber, Tick, UnixSeconds};
@@ -30,6 +43,7 @@ pub struct Server {
     fleet: FleetRecord,
     terminals: BTreeMap<TerminalNumber, TerminalRecord>,
     groups: BTreeMap<GroupNumber, GroupRecord>,
+    exclusions: BTreeMap<u32, Exclusion>,
     /// Names in use, for orders that name things.
     terminal_names: HashMap<String, TerminalNumber>,
     group_names: HashMap<String, GroupNumber>,
@@ -38,6 +52,8 @@ pub struct Server {
     carousel: Carousel,
     /// Composed frames of standing statements; emptied where the statement changed.
     frames: HashMap<Item, Composed>,
+    /// A KEYSET that waits for the root's signature.
+    drafted: Option<Drafted>,
     waiting: VecDeque<(Option<OrderId>, Order, By)>,
     storing: Option<Storing>,
     store_asked: StoreId,
@@ -131,6 +147,7 @@ impl Server {
         fleet: FleetRecord,
         terminals: Vec<TerminalRecord>,
         groups: Vec<GroupRecord>,
+        exclusions: Vec<Exclusion>,
         at: Moment,
     ) -> Self {
         let carousel = Carousel::new(fleet.bits_per_second);
@@ -139,10 +156,12 @@ impl Server {
             fleet,
             terminals: BTreeMap::new(),
             groups: BTreeMap::new(),
+            exclusions: BTreeMap::new(),
             terminal_names: HashMap::new(),
             group_names: HashMap::new(),
             carousel,
             frames: HashMap::new(),
+            drafted: None,
             waiting: VecDeque::new(),
             storing: None,
             store_asked: StoreId(0),
@@ -155,9 +174,7 @@ impl Server {
             outputs: VecDeque::new(),
             at,
         };
-        // A G that is ahead keeps its lead; one that is behind makes good what was missed.
-        let scheduled = server.fleet.key_set.fleet_schedule.generation_at(at.wall);
-        server.ticked = scheduled.min(server.fleet.fleet_generation);
+        server.follow_schedule();
         for item in [Item::Time, Item::KeySet, Item::Fleet] {
             server.carousel.stand(item, at.now);
         }
@@ -168,6 +185,9 @@ impl Server {
         }
         for group in groups {
             server.list_group(group);
+        }
+        for exclusion in exclusions {
+            server.list_exclusion(exclusion);
         }
         server.fleet.sequence_reserved = server.sequence;
         server.reserve_sequence();
@@ -249,6 +269,11 @@ impl Server {
             .copied()
             .or_else(|| name.parse().ok().and_then(GroupNumber::new))?;
         self.groups.get(&number)
+    }
+
+    /// Every exclusion, in the order in which they were ordered.
+    pub fn exclusions(&self) -> impl Iterator<Item = &Exclusion> {
+        self.exclusions.values()
     }
 
     /// What the carousel repeats, class by class.
@@ -385,86 +410,6 @@ impl Server {
             done,
         });
         self.outputs.push_back(Output::Store(id));
-    }
-
-    /// A stored change becomes what the server is.
-    fn apply(&mut self, change: Change) {
-        let now = self.at.now;
-        match change {
-            Change::Sequence(until) => self.fleet.sequence_reserved = until,
-            Change::Terminal(terminal) => self.list_terminal(terminal),
-            Change::Group(group) => {
-                let number = group.number;
-                self.list_group(group);
-                for shard in 0..self.shards(number) {
-                    self.carousel.announce(Item::Dist(number, shard), now);
-                }
-            }
-            Change::Member {
-                group: number,
-                terminal,
-            } => {
-                let before = self.shards(number);
-                if let Some(group) = self.groups.get_mut(&number) {
-                    group.members.insert(terminal);
-                }
-                self.forget_distributions(number);
-                for shard in before..self.shards(number) {
-                    self.carousel
-                        .stand(Item::Dist(number, shard), now.plus(Class::KeyDist.pace()));
-                }
-                if let Some(shard) = self.shard_of(number, terminal) {
-                    self.carousel.announce(Item::Dist(number, shard), now);
-                }
-            }
-            Change::Master { key, schedule } => {
-                let number = key.group();
-                if let Some(group) = self.groups.get_mut(&number) {
-                    group.master = key;
-                    group.schedule = schedule;
-                }
-                self.forget_distributions(number);
-                self.frames.remove(&Item::Group(number));
-                self.carousel.announce(Item::Group(number), now);
-            }
-            Change::Fleet { generation, wraps } => {
-                self.fleet.fleet_generation = generation;
-                for wrap in wraps {
-                    if let Some(terminal) = wrap
-                        .kid()
-                        .kind()
-                        .and_then(crate::ids::KeyIdKind::terminal)
-                        .and_then(|number| self.terminals.get_mut(&number))
-                    {
-                        terminal.wrap = wrap;
-                    }
-                }
-                // Every standing statement names G: all are made anew (FORMATS section 3.1).
-                self.frames.clear();
-                self.carousel.announce(Item::Fleet, now);
-            }
-        }
-    }
-
-    fn list_terminal(&mut self, terminal: TerminalRecord) {
-        self.terminal_names
-            .insert(terminal.name.clone(), terminal.number);
-        self.terminals.insert(terminal.number, terminal);
-    }
-
-    fn list_group(&mut self, group: GroupRecord) {
-        let number = group.number;
-        self.group_names.insert(group.name.clone(), number);
-        self.groups.insert(number, group);
-        self.carousel.stand(Item::Group(number), self.at.now);
-        for shard in 0..self.shards(number) {
-            self.carousel.stand(Item::Dist(number, shard), self.at.now);
-        }
-    }
-
-    fn forget_distributions(&mut self, number: GroupNumber) {
-        self.frames
-            .retain(|item, _| !matches!(item, Item::Dist(group, _) if *group == number));
     }
 
     fn next_timeout(&mut self) -> Output {

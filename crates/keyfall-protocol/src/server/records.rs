@@ -2,17 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{
-    Body, Command, KeySet, Limits, ListedKey, SignerClass, SigningKey, Target, VerifyingKey,
-};
+use crate::command::{FreshEpoch, KeySet, OrderKind, SignerClass, SigningKey, VerifyingKey};
 use crate::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
 };
-use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
-use crate::rng::{Random, octets};
-use crate::schedule::{FleetSchedule, Schedule};
+use crate::keys::{MasterKey, ObeyKey, WrapKey};
+use crate::schedule::Schedule;
 
-/// The fleet as a whole: written once at `server init`, G and the reservation ever after.
+/// The fleet as a whole.
 #[derive(Debug)]
 pub struct FleetRecord {
     pub name: String,
@@ -38,9 +35,44 @@ pub struct TerminalRecord {
     pub number: TerminalNumber,
     pub name: String,
     pub obey: ObeyKey,
+    /// At G and the terminal's own offset, 0 to [`OFFSET_MAX`].
     pub wrap: WrapKey,
     pub added_at: UnixSeconds,
     pub package_expires: UnixSeconds,
+    /// What INIT wipes beside the state directory, as the package declared it.
+    pub wipe_roots: Vec<String>,
+    /// From then on it is in no group, for good.
+    pub excluded_at: Option<UnixSeconds>,
+    /// Every stretch of belonging to a group, in the order in which they began.
+    pub memberships: Vec<Membership>,
+    /// DELETE, INIT, LOCK and UNLOCK that were given to it, in their order.
+    pub orders: Vec<IssuedOrder>,
+}
+
+/// One stretch for which a terminal belonged to a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Membership {
+    pub group: GroupNumber,
+    pub from: UnixSeconds,
+    /// When it left, and the group a fresh epoch without it; `None`: it is a member.
+    pub until: Option<UnixSeconds>,
+}
+
+/// A command of the erase class, as it came back signed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IssuedOrder {
+    pub kind: OrderKind,
+    /// Of LOCK and UNLOCK, else `None`.
+    pub version: Option<u32>,
+    pub frame: Vec<u8>,
+    /// SHA-256 of the frame: its name in a receipt.
+    pub hash: [u8; 32],
+    /// When the server took it.
+    pub at: UnixSeconds,
+    pub not_after: UnixSeconds,
+    pub receipt_wanted: bool,
+    /// When a receipt turned "sent" into "proved".
+    pub proved_at: Option<UnixSeconds>,
 }
 
 /// One group.
@@ -48,18 +80,34 @@ pub struct TerminalRecord {
 pub struct GroupRecord {
     pub number: GroupNumber,
     pub name: String,
+    /// May be empty: all left or were excluded.
     pub members: BTreeSet<TerminalNumber>,
     pub master: MasterKey,
     pub schedule: Schedule,
     /// Seconds from a statement to the end of the lease that it gives.
     pub lease: u32,
+    /// Every statement that was no continuation of the one before, in their order; the first is
+    /// that of the group's creation. What the past was, for [`Server::exposure`](super::Server).
+    pub statements: Vec<Statement>,
 }
 
-impl GroupRecord {
-    /// Whether the schedule is past the generation held.
-    pub(super) fn is_due(&self, wall: UnixSeconds) -> bool {
-        self.schedule.generation_at(wall) > self.master.generation()
-    }
+/// A place in the life of a group's key from which it went on by its schedule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Statement {
+    pub stated_at: UnixSeconds,
+    pub epoch: KeyEpoch,
+    pub schedule: Schedule,
+}
+
+/// One order to exclude.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exclusion {
+    /// From 1, one for each order.
+    pub number: u32,
+    pub at: UnixSeconds,
+    /// Rising.
+    pub terminals: Vec<TerminalNumber>,
+    pub groups: Vec<FreshEpoch>,
 }
 
 /// One step of the server's state, made durable before anything of it is sent.
@@ -67,27 +115,67 @@ impl GroupRecord {
 pub enum Change {
     /// Sequence numbers below this may be used from now on.
     Sequence(SequenceNumber),
+    /// A new terminal.
     Terminal(TerminalRecord),
+    /// A new group; each of its members is one from `statements[0].stated_at` on.
     Group(GroupRecord),
+    /// A terminal became a member.
     Member {
         group: GroupNumber,
         terminal: TerminalNumber,
+        from: UnixSeconds,
     },
-    /// A group's key after a renewal.
-    Master {
-        key: MasterKey,
-        schedule: Schedule,
+    /// A member is one no more.
+    Left {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+        until: UnixSeconds,
     },
-    /// G, and every wrap key at it.
+    /// A group's key after a renewal or in a fresh epoch.
+    Master { key: MasterKey, schedule: Schedule },
+    /// One more of the group's [`GroupRecord::statements`].
+    Stated {
+        group: GroupNumber,
+        statement: Statement,
+    },
+    /// G, and every wrap key that it moves.
     Fleet {
         generation: Generation,
         wraps: Vec<WrapKey>,
     },
+    /// One terminal's wrap key, one further than the others'.
+    Wrap(WrapKey),
+    /// A new exclusion: each of its terminals has that `excluded_at`.
+    Excluded(Exclusion),
+    /// One more of the terminal's [`TerminalRecord::orders`].
+    Ordered {
+        terminal: TerminalNumber,
+        issued: IssuedOrder,
+    },
+    /// The order with that hash was obeyed.
+    Proved {
+        terminal: TerminalNumber,
+        hash: [u8; 32],
+        at: UnixSeconds,
+    },
+    /// A new KEYSET and the online keys that it lists.
+    Keys(Box<NewKeys>),
+}
+
+/// What [`Change::Keys`] brings.
+#[derive(Debug)]
+pub struct NewKeys {
+    /// As the root signed it.
+    pub key_set_frame: Vec<u8>,
+    pub key_set: KeySet,
+    pub beat: SigningKey,
+    pub keys: SigningKey,
 }
 
 /// One transaction: changes with their audit and order-journal entries.
 #[derive(Debug)]
 pub struct Batch {
+    /// In the order in which they have to be made.
     pub changes: Vec<Change>,
     pub audit: Option<AuditEntry>,
     pub journal: Option<JournalEntry>,
@@ -116,6 +204,7 @@ pub enum JournalEntry {
         terminal: TerminalNumber,
         name: String,
     },
+    /// A group's fresh epoch, its first one too.
     Epoch {
         group: GroupNumber,
         epoch: KeyEpoch,
@@ -128,6 +217,12 @@ pub enum JournalEntry {
         epoch: KeyEpoch,
         generation: Generation,
     },
+    /// A member was removed; the group's fresh epoch without it.
+    Removal {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+        epoch: KeyEpoch,
+    },
     Renewal {
         group: GroupNumber,
         epoch: KeyEpoch,
@@ -136,99 +231,32 @@ pub enum JournalEntry {
     FleetGeneration {
         generation: Generation,
     },
-}
-
-/// What `server init` decides.
-#[derive(Clone, Debug)]
-pub struct Founding {
-    pub name: String,
-    pub carriers: Vec<String>,
-    /// Seconds between two scheduled generations G.
-    pub fleet_period: u32,
-    /// Seconds that the online keys live.
-    pub signer_life: u32,
-    pub bits_per_second: u64,
-    /// Seconds.
-    pub keep_time: u32,
-}
-
-impl Default for Founding {
-    /// FORMATS section 9: G every hour, online keys 30 days.
-    fn default() -> Self {
-        Self {
-            name: "fleet".to_owned(),
-            carriers: Vec::new(),
-            fleet_period: 3600,
-            signer_life: 30 * 86_400,
-            bits_per_second: 1_000_000,
-            keep_time: 120,
-        }
-    }
+    /// A terminal's wrap key stands at this generation: G and its offset.
+    Device {
+        terminal: TerminalNumber,
+        generation: Generation,
+        offset: u32,
+    },
+    Exclusion {
+        terminals: Vec<TerminalNumber>,
+        groups: Vec<FreshEpoch>,
+    },
+    /// DELETE, INIT, LOCK or UNLOCK.
+    Order {
+        terminal: TerminalNumber,
+        kind: OrderKind,
+        version: Option<u32>,
+    },
+    /// A new KEYSET, the G that it leads to, and the fresh epochs that came with it.
+    KeySet {
+        version: u32,
+        generation: Generation,
+        groups: Vec<FreshEpoch>,
+    },
 }
 
 impl FleetRecord {
-    /// A new fleet: draws stream and online keys, and lets the root sign the first KEYSET.
-    #[must_use]
-    pub fn found(
-        founding: Founding,
-        root: &SigningKey,
-        erase: &VerifyingKey,
-        wall: UnixSeconds,
-        rng: &mut dyn Random,
-    ) -> Self {
-        let stream = StreamId::new(octets(rng));
-        let beat = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
-        let keys = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
-        let listed = |public, class, life| ListedKey {
-            public,
-            class,
-            not_before: wall,
-            expires: wall.plus(life),
-            groups: Vec::new(),
-        };
-        let key_set = KeySet {
-            // Versions begin like epochs: at the clock (FORMATS section 12).
-            version: KeyEpoch::fresh(None, wall).get(),
-            issued_at: wall,
-            keys: vec![
-                listed(beat.public(), SignerClass::Beat, founding.signer_life),
-                listed(keys.public(), SignerClass::Keys, founding.signer_life),
-                listed(*erase, SignerClass::Erase, ROOT_LIFE),
-            ],
-            fleet_schedule: FleetSchedule {
-                first: Generation::ZERO,
-                from: wall,
-                period: founding.fleet_period.max(1),
-            },
-            stolen: Vec::new(),
-            limits: Limits::default(),
-        };
-        let key_set_frame = root.sign(&Command {
-            stream,
-            sequence: SequenceNumber::at(wall),
-            issued_at: wall,
-            not_after: wall.plus(ROOT_LIFE),
-            target: Target::All,
-            body: Body::KeySet(key_set.clone()),
-            fleet_generation: Generation::ZERO,
-        });
-        Self {
-            name: founding.name,
-            stream,
-            root: root.public(),
-            key_set_frame,
-            key_set,
-            beat,
-            keys,
-            fleet_generation: Generation::ZERO,
-            sequence_reserved: SequenceNumber::at(wall).plus(1),
-            carriers: founding.carriers,
-            keep_time: founding.keep_time,
-            bits_per_second: founding.bits_per_second,
-        }
-    }
-
-    /// When the first of the online keys ends: after it nothing is sent.
+    /// When the first of the online keys ends: after it only what others signed is sent.
     #[must_use]
     pub fn signers_expire(&self) -> UnixSeconds {
         let end = |class| self.key_set.first_of(class).map(|key| key.expires);
@@ -240,5 +268,37 @@ impl FleetRecord {
     }
 }
 
-/// Root and erase key live five years.
-const ROOT_LIFE: u32 = 5 * 366 * 86_400;
+impl GroupRecord {
+    /// Whether the schedule is past the generation held.
+    pub(super) fn is_due(&self, wall: UnixSeconds) -> bool {
+        self.schedule.generation_at(wall) > self.master.generation()
+    }
+}
+
+impl IssuedOrder {
+    /// Destroys keys, rather than locks or unlocks.
+    #[must_use]
+    pub fn erases(&self) -> bool {
+        match self.kind {
+            OrderKind::Delete | OrderKind::Init => true,
+            OrderKind::Lock | OrderKind::Unlock => false,
+        }
+    }
+}
+
+impl TerminalRecord {
+    /// The newest DELETE or INIT.
+    #[must_use]
+    pub fn erasure(&self) -> Option<&IssuedOrder> {
+        self.orders.iter().rev().find(|order| order.erases())
+    }
+
+    /// The newest LOCK or UNLOCK.
+    #[must_use]
+    pub fn lock(&self) -> Option<&IssuedOrder> {
+        self.orders.iter().rev().find(|order| !order.erases())
+    }
+}
+
+/// A terminal's own offset is at most this (FORMATS section 2.1).
+pub const OFFSET_MAX: u32 = 64;

@@ -1,0 +1,269 @@
+//! A stored change becomes what the server is, and what it says from now on.
+
+use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, UnixSeconds};
+use crate::keys::WrapKey;
+use crate::server::{
+    Change, Class, Exclusion, GroupRecord, IssuedOrder, Item, Membership, NewKeys, Server,
+    TerminalRecord,
+};
+
+impl Server {
+    pub(super) fn apply(&mut self, change: Change) {
+        let now = self.at.now;
+        match change {
+            Change::Sequence(until) => self.fleet.sequence_reserved = until,
+            Change::Terminal(terminal) => self.list_terminal(terminal),
+            Change::Group(group) => self.found_group(group),
+            Change::Member {
+                group,
+                terminal,
+                from,
+            } => self.join(group, terminal, from),
+            Change::Left {
+                group,
+                terminal,
+                until,
+            } => self.leave(group, terminal, until),
+            Change::Master { key, schedule } => {
+                let number = key.group();
+                let mut fresh = false;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    fresh = group.master.epoch() != key.epoch();
+                    group.master = key;
+                    group.schedule = schedule;
+                }
+                self.forget_distributions(number);
+                self.frames.remove(&Item::Group(number));
+                self.carousel.announce(Item::Group(number), now);
+                if fresh {
+                    self.announce_distributions(number);
+                }
+            }
+            Change::Stated { group, statement } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.statements.push(statement);
+                }
+            }
+            Change::Fleet { generation, wraps } => {
+                self.fleet.fleet_generation = generation;
+                for wrap in wraps {
+                    self.put_wrap(wrap);
+                }
+                // Every standing statement names G: all are made anew (FORMATS section 3.1).
+                self.frames.clear();
+                self.carousel.announce(Item::Fleet, now);
+            }
+            Change::Wrap(wrap) => self.renew_wrap(wrap),
+            Change::Excluded(exclusion) => {
+                for number in &exclusion.terminals {
+                    if let Some(terminal) = self.terminals.get_mut(number) {
+                        terminal.excluded_at = Some(exclusion.at);
+                    }
+                }
+                let (number, parts) = (exclusion.number, exclusion.parts());
+                self.list_exclusion(exclusion);
+                for part in 0..parts {
+                    self.carousel.announce(Item::Exclude(number, part), now);
+                }
+            }
+            Change::Ordered { terminal, issued } => self.stand_order(terminal, issued),
+            Change::Proved { terminal, hash, at } => {
+                let orders = self.terminals.get_mut(&terminal).map(|it| &mut it.orders);
+                for order in orders.into_iter().flatten() {
+                    if order.hash == hash {
+                        order.proved_at = Some(at);
+                    }
+                }
+            }
+            Change::Keys(keys) => self.install(*keys),
+        }
+    }
+
+    pub(super) fn list_terminal(&mut self, terminal: TerminalRecord) {
+        let (number, now) = (terminal.number, self.at.now);
+        if terminal.erasure().is_some() {
+            self.carousel.stand(Item::Erase(number), now);
+        }
+        if terminal.lock().is_some() {
+            self.carousel.stand(Item::Lock(number), now);
+        }
+        if self.offset(&terminal) > 0 {
+            self.carousel.stand(Item::Device(number), now);
+        }
+        self.terminal_names.insert(terminal.name.clone(), number);
+        self.terminals.insert(number, terminal);
+    }
+
+    pub(super) fn list_group(&mut self, group: GroupRecord) {
+        let number = group.number;
+        self.group_names.insert(group.name.clone(), number);
+        self.groups.insert(number, group);
+        self.carousel.stand(Item::Group(number), self.at.now);
+        for shard in 0..self.shards(number) {
+            self.carousel.stand(Item::Dist(number, shard), self.at.now);
+        }
+    }
+
+    pub(super) fn list_exclusion(&mut self, exclusion: Exclusion) {
+        for part in 0..exclusion.parts() {
+            let item = Item::Exclude(exclusion.number, part);
+            self.carousel.stand(item, self.at.now);
+        }
+        self.exclusions.insert(exclusion.number, exclusion);
+    }
+
+    /// A G that is ahead of the root's schedule keeps its lead; one that is behind makes good what
+    /// was missed.
+    pub(super) fn follow_schedule(&mut self) {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        let scheduled = schedule.generation_at(self.at.wall);
+        self.ticked = scheduled.min(self.fleet.fleet_generation);
+    }
+
+    fn found_group(&mut self, group: GroupRecord) {
+        let (number, members) = (group.number, group.members.clone());
+        let from = group
+            .statements
+            .first()
+            .map_or(self.at.wall, |first| first.stated_at);
+        self.list_group(group);
+        for terminal in members {
+            self.remember_membership(number, terminal, from);
+        }
+        self.announce_distributions(number);
+    }
+
+    fn join(&mut self, number: GroupNumber, terminal: TerminalNumber, from: UnixSeconds) {
+        let now = self.at.now;
+        let before = self.shards(number);
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.members.insert(terminal);
+        }
+        self.remember_membership(number, terminal, from);
+        self.forget_distributions(number);
+        for shard in before..self.shards(number) {
+            self.carousel
+                .stand(Item::Dist(number, shard), now.plus(Class::KeyDist.pace()));
+        }
+        if let Some(shard) = self.shard_of(number, terminal) {
+            self.carousel.announce(Item::Dist(number, shard), now);
+        }
+    }
+
+    fn leave(&mut self, number: GroupNumber, terminal: TerminalNumber, until: UnixSeconds) {
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.members.remove(&terminal);
+        }
+        let memberships = self
+            .terminals
+            .get_mut(&terminal)
+            .map(|it| &mut it.memberships);
+        for membership in memberships.into_iter().flatten() {
+            if membership.group == number && membership.until.is_none() {
+                membership.until = Some(until);
+            }
+        }
+        self.forget_distributions(number);
+        let left = self.shards(number);
+        self.carousel.retire(
+            |item| matches!(item, Item::Dist(group, shard) if group == number && shard >= left),
+        );
+    }
+
+    fn remember_membership(
+        &mut self,
+        group: GroupNumber,
+        terminal: TerminalNumber,
+        from: UnixSeconds,
+    ) {
+        if let Some(terminal) = self.terminals.get_mut(&terminal) {
+            terminal.memberships.push(Membership {
+                group,
+                from,
+                until: None,
+            });
+        }
+    }
+
+    fn put_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
+        let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
+        self.terminals.get_mut(&number)?.wrap = wrap;
+        Some(number)
+    }
+
+    /// Its KEYDISTs are for the new key at once, and it is told so.
+    fn renew_wrap(&mut self, wrap: WrapKey) {
+        let now = self.at.now;
+        let Some(number) = self.put_wrap(wrap) else {
+            return;
+        };
+        let item = Item::Device(number);
+        self.frames.remove(&item);
+        self.carousel.retire(|standing| standing == item);
+        self.carousel.stand(item, now.plus(Class::Renew.pace()));
+        self.carousel.announce(item, now);
+        let member = |group: &&GroupRecord| group.members.contains(&number);
+        let groups: Vec<_> = self
+            .groups
+            .values()
+            .filter(member)
+            .map(|it| it.number)
+            .collect();
+        for group in groups {
+            self.forget_distributions(group);
+            if let Some(shard) = self.shard_of(group, number) {
+                self.carousel.announce(Item::Dist(group, shard), now);
+            }
+        }
+    }
+
+    fn stand_order(&mut self, number: TerminalNumber, issued: IssuedOrder) {
+        let now = self.at.now;
+        let item = if issued.erases() {
+            Item::Erase(number)
+        } else {
+            Item::Lock(number)
+        };
+        if let Some(terminal) = self.terminals.get_mut(&number) {
+            terminal.orders.push(issued);
+        }
+        self.carousel.retire(|standing| standing == item);
+        self.carousel.stand(item, now.plus(Class::Erase.pace()));
+        self.carousel.announce(item, now);
+    }
+
+    fn install(&mut self, keys: NewKeys) {
+        let now = self.at.now;
+        self.fleet.key_set_frame = keys.key_set_frame;
+        self.fleet.key_set = keys.key_set;
+        self.fleet.beat = keys.beat;
+        self.fleet.keys = keys.keys;
+        self.drafted = None;
+        self.follow_schedule();
+        // All is signed by the new keys from now on, and the exclusions that a theft made doubtful
+        // stand again.
+        self.frames.clear();
+        self.carousel
+            .retire(|item| matches!(item, Item::Exclude(..)));
+        for exclusion in self.exclusions.values() {
+            for part in 0..exclusion.parts() {
+                self.carousel
+                    .stand(Item::Exclude(exclusion.number, part), now);
+            }
+        }
+        self.carousel.announce(Item::KeySet, now);
+        self.carousel.announce(Item::Time, now);
+    }
+
+    fn announce_distributions(&mut self, number: GroupNumber) {
+        for shard in 0..self.shards(number) {
+            self.carousel
+                .announce(Item::Dist(number, shard), self.at.now);
+        }
+    }
+
+    fn forget_distributions(&mut self, number: GroupNumber) {
+        self.frames
+            .retain(|item, _| !matches!(item, Item::Dist(group, _) if *group == number));
+    }
+}

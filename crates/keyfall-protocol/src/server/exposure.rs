@@ -1,0 +1,193 @@
+//! What a thief reads who takes a terminal at a given time, with every recording and every later
+//! broadcast (FORMATS section 3.1, DESIGN section 11).
+
+use crate::command::OrderKind;
+use crate::ids::{GroupNumber, TerminalNumber, UnixSeconds};
+use crate::server::{GroupRecord, Membership, Refusal, Server, Statement, TerminalRecord};
+
+/// What one terminal gives away.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exposure {
+    pub terminal: TerminalNumber,
+    /// When it is taken.
+    pub at: UnixSeconds,
+    /// Recorded distributions to it open from here on: since the wrap key that it held longest.
+    pub distributions_from: UnixSeconds,
+    /// From then on nothing is for it any more; `None`: it goes on.
+    pub excluded_at: Option<UnixSeconds>,
+    pub deletion: Deletion,
+    /// The groups that it belonged to at some time until it was taken or later, by number. Those of
+    /// which nothing can be read are left out.
+    pub groups: Vec<GroupExposure>,
+}
+
+/// What it gives away of one group's traffic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupExposure {
+    pub group: GroupNumber,
+    /// Recorded media open from here on.
+    pub from: UnixSeconds,
+    /// The fresh epoch without it; `None`: it goes on.
+    pub until: Option<UnixSeconds>,
+    /// Recorded distributions of this group open from here on; `None`: none does.
+    pub distributions_from: Option<UnixSeconds>,
+    /// Where an honest device stops by itself. Extracted keys know no lease.
+    pub lease_end: UnixSeconds,
+    /// One generation a call: without a recorded distribution calls before the last one stay shut.
+    pub per_session: bool,
+}
+
+/// What is known of the order to delete its keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deletion {
+    NotOrdered,
+    /// Sent, and nobody knows whether it was heard.
+    Sent {
+        kind: OrderKind,
+        at: UnixSeconds,
+    },
+    /// A receipt shows that it was obeyed.
+    Proved {
+        kind: OrderKind,
+        at: UnixSeconds,
+        proved_at: UnixSeconds,
+    },
+}
+
+impl Server {
+    /// What a thief who takes the terminal at `at` reads: keys that it held then, all that can be
+    /// derived of them, and all distributions that these open.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchTerminal`].
+    pub fn exposure(&self, number: TerminalNumber, at: UnixSeconds) -> Result<Exposure, Refusal> {
+        let terminal = self.terminal(number)?;
+        let opens_from = self.wrap_held_since(at).max(terminal.added_at);
+        let mut groups: Vec<GroupExposure> = Vec::new();
+        for membership in &terminal.memberships {
+            let Some(next) = self.group_exposure(membership, opens_from, at) else {
+                continue;
+            };
+            match groups.iter_mut().find(|group| group.group == next.group) {
+                Some(known) => known.join(&next),
+                None => groups.push(next),
+            }
+        }
+        groups.sort_by_key(|group| group.group);
+        Ok(Exposure {
+            terminal: number,
+            at,
+            distributions_from: opens_from,
+            excluded_at: terminal.excluded_at,
+            deletion: deletion(terminal),
+            groups,
+        })
+    }
+
+    /// When the oldest wrap key began that a terminal holds at `at`: the present one, and the one
+    /// before for the keep time.
+    fn wrap_held_since(&self, at: UnixSeconds) -> UnixSeconds {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        let kept = before(at, self.fleet.keep_time);
+        if kept >= schedule.from {
+            schedule.last_change(kept)
+        } else {
+            // Under a schedule of which only the period is still known.
+            before(kept, schedule.period)
+        }
+    }
+
+    fn group_exposure(
+        &self,
+        membership: &Membership,
+        opens_from: UnixSeconds,
+        at: UnixSeconds,
+    ) -> Option<GroupExposure> {
+        let group = self.groups.get(&membership.group)?;
+        let heard = |t: UnixSeconds| membership.until.is_none_or(|until| t < until);
+        // Distributions to it, made from its joining on.
+        let distributions_from = opens_from.max(membership.from);
+        let distributions_from = heard(distributions_from).then_some(distributions_from);
+        // The generation that it still receives, and the oldest that a distribution carries.
+        let graced = before(at, self.fleet.key_set.limits.grace).max(membership.from);
+        let held = (at >= membership.from).then_some(graced);
+        let from = held
+            .into_iter()
+            .chain(distributions_from)
+            .map(|t| began(group, membership, t))
+            .min()?;
+        heard(from).then(|| GroupExposure {
+            group: group.number,
+            from,
+            until: membership.until,
+            distributions_from,
+            lease_end: membership
+                .until
+                .unwrap_or(self.at.wall)
+                .plus(self.lease(group)),
+            per_session: group
+                .schedule
+                .cadence
+                .is_some_and(|cadence| cadence.step() == PER_SESSION_STEP),
+        })
+    }
+}
+
+impl GroupExposure {
+    /// With another stretch of belonging to the same group, later than this one.
+    fn join(&mut self, later: &Self) {
+        self.from = self.from.min(later.from);
+        self.until = later.until;
+        self.distributions_from = self.distributions_from.or(later.distributions_from);
+        self.lease_end = self.lease_end.max(later.lease_end);
+    }
+}
+
+/// When the generation began that a member held at `t`: by the last statement before it left.
+fn began(group: &GroupRecord, membership: &Membership, t: UnixSeconds) -> UnixSeconds {
+    let known = |statement: &&Statement| {
+        membership
+            .until
+            .is_none_or(|until| statement.stated_at < until)
+    };
+    let stood =
+        |statement: &&Statement| statement.stated_at <= t && statement.schedule.activate_at <= t;
+    let statements = || group.statements.iter().filter(known);
+    let Some(statement) = statements().rfind(stood).or_else(|| statements().next()) else {
+        return t;
+    };
+    let schedule = statement.schedule;
+    let elapsed = t.since(schedule.activate_at);
+    schedule.cadence.map_or(schedule.activate_at, |cadence| {
+        schedule
+            .activate_at
+            .plus(elapsed - elapsed % cadence.period())
+    })
+}
+
+fn deletion(terminal: &TerminalRecord) -> Deletion {
+    let proved = terminal
+        .orders
+        .iter()
+        .filter(|order| order.erases())
+        .find_map(|order| Some((order, order.proved_at?)));
+    match (proved, terminal.erasure()) {
+        (Some((order, proved_at)), _) => Deletion::Proved {
+            kind: order.kind,
+            at: order.at,
+            proved_at,
+        },
+        (None, Some(order)) => Deletion::Sent {
+            kind: order.kind,
+            at: order.at,
+        },
+        (None, None) => Deletion::NotOrdered,
+    }
+}
+
+fn before(t: UnixSeconds, seconds: u32) -> UnixSeconds {
+    UnixSeconds::new(t.get().saturating_sub(seconds))
+}
+
+/// Generations of a period that calls use one by one.
+const PER_SESSION_STEP: u8 = 64;

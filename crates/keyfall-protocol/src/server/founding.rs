@@ -1,0 +1,104 @@
+//! How a fleet begins: what `server init` decides and draws.
+
+use crate::command::{
+    Body, Command, KeySet, Limits, ListedKey, SignerClass, SigningKey, Target, VerifyingKey,
+};
+use crate::ids::{Generation, KeyEpoch, SequenceNumber, StreamId, UnixSeconds};
+use crate::keys::Secret;
+use crate::rng::{Random, octets};
+use crate::schedule::FleetSchedule;
+use crate::server::FleetRecord;
+
+/// What `server init` decides.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    pub name: String,
+    pub carriers: Vec<String>,
+    /// Seconds between two scheduled generations G.
+    pub fleet_period: u32,
+    /// Seconds that the online keys live.
+    pub signer_life: u32,
+    pub bits_per_second: u64,
+    /// Seconds.
+    pub keep_time: u32,
+}
+
+impl Default for Founding {
+    /// FORMATS section 9: G every hour, online keys 30 days.
+    fn default() -> Self {
+        Self {
+            name: "fleet".to_owned(),
+            carriers: Vec::new(),
+            fleet_period: 3600,
+            signer_life: 30 * 86_400,
+            bits_per_second: 1_000_000,
+            keep_time: 120,
+        }
+    }
+}
+
+impl FleetRecord {
+    /// A new fleet: draws stream and online keys, and lets the root sign the first KEYSET.
+    #[must_use]
+    pub fn found(
+        founding: Founding,
+        root: &SigningKey,
+        erase: &VerifyingKey,
+        wall: UnixSeconds,
+        rng: &mut dyn Random,
+    ) -> Self {
+        let stream = StreamId::new(octets(rng));
+        let beat = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
+        let keys = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
+        let listed = |public, class, life| ListedKey {
+            public,
+            class,
+            not_before: wall,
+            expires: wall.plus(life),
+            groups: Vec::new(),
+        };
+        let key_set = KeySet {
+            // Versions begin like epochs: at the clock (FORMATS section 12).
+            version: KeyEpoch::fresh(None, wall).get(),
+            issued_at: wall,
+            keys: vec![
+                listed(beat.public(), SignerClass::Beat, founding.signer_life),
+                listed(keys.public(), SignerClass::Keys, founding.signer_life),
+                listed(*erase, SignerClass::Erase, ROOT_LIFE),
+            ],
+            fleet_schedule: FleetSchedule {
+                first: Generation::ZERO,
+                from: wall,
+                period: founding.fleet_period.max(1),
+            },
+            stolen: Vec::new(),
+            limits: Limits::default(),
+        };
+        let key_set_frame = root.sign(&Command {
+            stream,
+            sequence: SequenceNumber::at(wall),
+            issued_at: wall,
+            not_after: wall.plus(ROOT_LIFE),
+            target: Target::All,
+            body: Body::KeySet(key_set.clone()),
+            fleet_generation: Generation::ZERO,
+        });
+        Self {
+            name: founding.name,
+            stream,
+            root: root.public(),
+            key_set_frame,
+            key_set,
+            beat,
+            keys,
+            fleet_generation: Generation::ZERO,
+            sequence_reserved: SequenceNumber::at(wall).plus(1),
+            carriers: founding.carriers,
+            keep_time: founding.keep_time,
+            bits_per_second: founding.bits_per_second,
+        }
+    }
+}
+
+/// Root and erase key live five years.
+pub(super) const ROOT_LIFE: u32 = 5 * 366 * 86_400;

@@ -1,0 +1,335 @@
+//! Groups: who belongs to them, and their keys' generations and epochs.
+
+use std::collections::BTreeSet;
+
+use crate::command::FreshEpoch;
+use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
+use crate::keys::{MasterKey, Secret};
+use crate::rng::Random;
+use crate::schedule::{Cadence, Schedule, generation_bound};
+use crate::server::orders::Prepared;
+use crate::server::orders::enrolling::check_name;
+use crate::server::{
+    Batch, By, Change, Done, GroupRecord, JournalEntry, Refusal, Server, Statement,
+};
+
+impl Server {
+    pub(super) fn create_group(
+        &self,
+        name: &str,
+        members: &[TerminalNumber],
+        cadence: Option<Cadence>,
+        by: By,
+        rng: &mut dyn Random,
+    ) -> Prepared {
+        check_name(name)?;
+        if self.group_names.contains_key(name) {
+            return Err(Refusal::NameTaken(name.to_owned()));
+        }
+        if members.is_empty() {
+            return Err(Refusal::NoMembers);
+        }
+        for &member in members {
+            self.trusted_terminal(member)?;
+        }
+        let last = self
+            .groups
+            .keys()
+            .next_back()
+            .map_or(0, |number| number.get());
+        let number = last
+            .checked_add(1)
+            .and_then(GroupNumber::new)
+            .ok_or(Refusal::NumbersUsedUp)?;
+        let epoch = KeyEpoch::fresh(None, self.at.wall);
+        let fresh = Secret::init_with(|into| rng.fill(into));
+        let schedule = Schedule {
+            generation: Generation::ZERO,
+            activate_at: self.tick_before(cadence, self.at.wall),
+            cadence,
+        };
+        let record = GroupRecord {
+            number,
+            name: name.to_owned(),
+            members: members.iter().copied().collect::<BTreeSet<_>>(),
+            master: MasterKey::new(number, epoch, Generation::ZERO, fresh),
+            schedule,
+            lease: self.fleet.key_set.limits.longest_lease,
+            statements: vec![self.statement_of(epoch, schedule)],
+        };
+        let outcome = format!(
+            "group {number} epoch {epoch}, {} members",
+            record.members.len()
+        );
+        let batch = Batch {
+            changes: vec![Change::Group(record)],
+            audit: Some(self.audit(by, "group create", name, outcome)),
+            journal: Some(JournalEntry::Epoch {
+                group: number,
+                epoch,
+                name: name.to_owned(),
+            }),
+        };
+        Ok((batch, Done::Group { number, epoch }))
+    }
+
+    pub(super) fn add_member(
+        &self,
+        number: GroupNumber,
+        terminal: TerminalNumber,
+        by: By,
+    ) -> Prepared {
+        let group = self.group(number)?;
+        self.trusted_terminal(terminal)?;
+        if group.members.contains(&terminal) {
+            return Err(Refusal::AlreadyMember(terminal));
+        }
+        let (renewal, schedule) = self.renewed(group, group.master.generation().next())?;
+        let (epoch, generation) = (renewal.epoch(), renewal.generation());
+        let outcome = format!("terminal {terminal}, from generation {generation} on");
+        let mut changes = self.restated(group, renewal, schedule);
+        changes.push(Change::Member {
+            group: number,
+            terminal,
+            from: self.at.wall,
+        });
+        let batch = Batch {
+            changes,
+            audit: Some(self.audit(by, "group add", &group.name, outcome)),
+            journal: Some(JournalEntry::Member {
+                group: number,
+                terminal,
+                epoch,
+                generation,
+            }),
+        };
+        Ok((
+            batch,
+            Done::Member {
+                group: number,
+                generation,
+            },
+        ))
+    }
+
+    /// Leaving is a fresh epoch: the one who goes could compute every later generation of the old
+    /// one (FORMATS section 5.4).
+    pub(super) fn remove_member(
+        &self,
+        number: GroupNumber,
+        terminal: TerminalNumber,
+        by: By,
+        rng: &mut dyn Random,
+    ) -> Prepared {
+        let group = self.group(number)?;
+        self.terminal(terminal)?;
+        if !group.members.contains(&terminal) {
+            return Err(Refusal::NotMember(terminal));
+        }
+        let at = self.at.wall.plus(ACTIVATION_LEAD);
+        let (fresh, rekeyed) = self.fresh_epoch(group, at, rng);
+        let mut changes = vec![Change::Left {
+            group: number,
+            terminal,
+            until: self.at.wall,
+        }];
+        changes.extend(rekeyed);
+        let epoch = fresh.new;
+        let outcome = format!("terminal {terminal}, epoch {epoch} without it");
+        let batch = Batch {
+            changes,
+            audit: Some(self.audit(by, "group remove", &group.name, outcome)),
+            journal: Some(JournalEntry::Removal {
+                group: number,
+                terminal,
+                epoch,
+            }),
+        };
+        let done = Done::Removed {
+            group: number,
+            terminal,
+            epoch,
+            at,
+        };
+        Ok((batch, done))
+    }
+
+    pub(super) fn rekey_group(
+        &self,
+        group: &GroupRecord,
+        by: By,
+        rng: &mut dyn Random,
+    ) -> Prepared {
+        let at = self.at.wall.plus(ACTIVATION_LEAD);
+        let (fresh, changes) = self.fresh_epoch(group, at, rng);
+        let (number, epoch) = (group.number, fresh.new);
+        let batch = Batch {
+            changes: changes.into(),
+            audit: Some(self.audit(by, "rekey", &group.name, format!("epoch {epoch}"))),
+            journal: Some(JournalEntry::Epoch {
+                group: number,
+                epoch,
+                name: group.name.clone(),
+            }),
+        };
+        let done = Done::Rekeyed {
+            group: number,
+            epoch,
+            at,
+        };
+        Ok((batch, done))
+    }
+
+    pub(super) fn renew_group(
+        &self,
+        group: &GroupRecord,
+        target: Generation,
+        action: &'static str,
+        by: By,
+    ) -> Prepared {
+        let (key, schedule) = self.renewed(group, target)?;
+        let (number, epoch, generation) = (group.number, key.epoch(), key.generation());
+        let outcome = format!("generation {generation}");
+        let batch = Batch {
+            changes: self.restated(group, key, schedule),
+            audit: Some(self.audit(by, action, &group.name, outcome)),
+            journal: Some(JournalEntry::Renewal {
+                group: number,
+                epoch,
+                generation,
+            }),
+        };
+        let at = schedule.activate_at;
+        Ok((
+            batch,
+            Done::Renewed {
+                group: number,
+                epoch,
+                generation,
+                at,
+            },
+        ))
+    }
+
+    /// The group's key at `target`, and the schedule that states it. By command it is active a
+    /// little later, so that everyone holds it before anyone sends with it (INVARIANT 5).
+    pub(super) fn renewed(
+        &self,
+        group: &GroupRecord,
+        target: Generation,
+    ) -> Result<(MasterKey, Schedule), Refusal> {
+        let held = &group.master;
+        let expires = self.signers_expire();
+        if target <= held.generation() || target > generation_bound(held.epoch(), expires) {
+            return Err(Refusal::RenewedTooOften);
+        }
+        let wall = self.at.wall;
+        let scheduled = group.schedule.generation_at(wall) == target;
+        let activate_at = match group.schedule.cadence {
+            // The instant at which the schedule reached this generation, or the tick of G before
+            // it: what a command in between moved away from the ticks comes back to them.
+            Some(cadence) if scheduled => {
+                let elapsed = wall.since(group.schedule.activate_at);
+                let reached = group
+                    .schedule
+                    .activate_at
+                    .plus(elapsed - elapsed % cadence.period());
+                self.tick_before(Some(cadence), reached)
+            }
+            Some(_) | None => wall.plus(ACTIVATION_LEAD),
+        };
+        let key = held.duplicate().renew_to(target);
+        let schedule = Schedule {
+            generation: target,
+            activate_at,
+            cadence: group.schedule.cadence,
+        };
+        Ok((key, schedule))
+    }
+
+    /// The changes that make it so: the statement is noted where it is no continuation.
+    pub(super) fn restated(
+        &self,
+        group: &GroupRecord,
+        key: MasterKey,
+        schedule: Schedule,
+    ) -> Vec<Change> {
+        let statement = self.statement_of(key.epoch(), schedule);
+        let mut changes = vec![Change::Master { key, schedule }];
+        if !continues(&group.schedule, &schedule) {
+            changes.push(Change::Stated {
+                group: group.number,
+                statement,
+            });
+        }
+        changes
+    }
+
+    /// A key that shares nothing with the one before.
+    pub(super) fn fresh_epoch(
+        &self,
+        group: &GroupRecord,
+        activate_at: UnixSeconds,
+        rng: &mut dyn Random,
+    ) -> (FreshEpoch, [Change; 2]) {
+        let (number, old) = (group.number, group.master.epoch());
+        let new = KeyEpoch::fresh(Some(old), self.at.wall);
+        let secret = Secret::init_with(|into| rng.fill(into));
+        let schedule = Schedule {
+            generation: Generation::ZERO,
+            activate_at,
+            cadence: group.schedule.cadence,
+        };
+        let changes = [
+            Change::Master {
+                key: MasterKey::new(number, new, Generation::ZERO, secret),
+                schedule,
+            },
+            Change::Stated {
+                group: number,
+                statement: self.statement_of(new, schedule),
+            },
+        ];
+        let fresh = FreshEpoch {
+            group: number,
+            old,
+            new,
+        };
+        (fresh, changes)
+    }
+
+    /// From when on a key counts that is active at once: the last tick of G where the group's
+    /// period is a whole number of the root's, so that a KEYDIST under one G never carries a
+    /// generation from before that G (FORMATS section 3.1).
+    pub(super) fn tick_before(&self, cadence: Option<Cadence>, t: UnixSeconds) -> UnixSeconds {
+        let ticks = self.fleet.key_set.fleet_schedule;
+        let in_step = |cadence: Cadence| cadence.period().is_multiple_of(ticks.period.max(1));
+        if cadence.is_some_and(in_step) && t >= ticks.from {
+            ticks.last_change(t)
+        } else {
+            t
+        }
+    }
+
+    fn statement_of(&self, epoch: KeyEpoch, schedule: Schedule) -> Statement {
+        Statement {
+            stated_at: self.at.wall,
+            epoch,
+            schedule,
+        }
+    }
+}
+
+/// Whether `next` says no more than `held` said of that time.
+fn continues(held: &Schedule, next: &Schedule) -> bool {
+    let (Some(cadence), true) = (held.cadence, held.cadence == next.cadence) else {
+        return false;
+    };
+    let elapsed = next.activate_at.since(held.activate_at);
+    next.activate_at >= held.activate_at
+        && elapsed.is_multiple_of(cadence.period())
+        && held.generation_at(next.activate_at) == next.generation
+}
+
+/// Seconds from a renewal by command to its activation.
+pub const ACTIVATION_LEAD: u32 = 2;

@@ -1,0 +1,246 @@
+//! What operators and the schedule order, judged before anything changes.
+
+mod enrolling;
+mod erasing;
+mod exclusion;
+mod groups;
+mod renewing;
+mod signing;
+
+pub use enrolling::WIPE_ROOTS_MAX;
+pub use exclusion::{EXCLUDED_A_DAY, Reach};
+pub use groups::ACTIVATION_LEAD;
+pub(super) use signing::Drafted;
+pub use signing::KeySetDraft;
+use zeroize::Zeroizing;
+
+use crate::command::{FreshEpoch, OrderKind};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
+use crate::receipt::Receipt;
+use crate::rng::Random;
+use crate::schedule::Cadence;
+use crate::server::{AuditEntry, Batch, By, GroupRecord, Refusal, Server, TerminalRecord};
+
+/// What may be ordered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Enrols a terminal and seals its package.
+    AddTerminal {
+        name: String,
+        sealing: PackageSealing,
+        /// Directories that INIT wipes beside the state directory.
+        wipe_roots: Vec<String>,
+    },
+    /// A group with a fresh epoch, distributed to its members. A cadence of 64 generations is the
+    /// policy "one generation a call".
+    CreateGroup {
+        name: String,
+        members: Vec<TerminalNumber>,
+        cadence: Option<Cadence>,
+    },
+    /// One renewal, so that the past stays closed, then a KEYDIST to the newcomer.
+    AddMember {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+    },
+    /// A fresh epoch without it. The group may become empty.
+    RemoveMember {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+    },
+    /// One generation further, by command.
+    RenewGroup { group: GroupNumber },
+    /// A fresh epoch for everyone in it.
+    RekeyGroup { group: GroupNumber },
+    /// G one further: all wrap keys of the fleet.
+    RenewDevices,
+    /// One terminal's wrap key one further than the others'.
+    RenewDevice { terminal: TerminalNumber },
+    /// Shuts 1 to [`EXCLUDED_MAX`](crate::command::EXCLUDED_MAX) terminals out for good.
+    Exclude { terminals: Vec<TerminalNumber> },
+    /// A command that [`Server::draft_order`] made, signed by the erase class.
+    Issue { frame: Vec<u8> },
+    /// A terminal's evidence that it obeyed.
+    Receipt { receipt: Receipt },
+    /// The KEYSET that [`Server::draft_key_set`] made, signed by the root.
+    InstallKeys { frame: Vec<u8> },
+    /// The schedules say so: every group, and G, to where they should be by now.
+    Scheduled,
+}
+
+/// To whom a package is sealed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PackageSealing {
+    /// The key that `terminal enrol --request` printed.
+    ToRequest([u8; 32]),
+    /// A fresh code, shown apart.
+    UnderCode,
+}
+
+/// What came of an order, for the one who gave it.
+#[derive(Debug)]
+pub enum Done {
+    Nothing,
+    /// What was due by the schedules, so many ticks of the root's among it.
+    Scheduled {
+        ticks: u32,
+    },
+    Terminal {
+        number: TerminalNumber,
+        package: Vec<u8>,
+        sealed: SealedFor,
+        expires: UnixSeconds,
+    },
+    Group {
+        number: GroupNumber,
+        epoch: KeyEpoch,
+    },
+    Member {
+        group: GroupNumber,
+        generation: Generation,
+    },
+    Removed {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+        epoch: KeyEpoch,
+        /// When the fresh epoch becomes active.
+        at: UnixSeconds,
+    },
+    Renewed {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
+        at: UnixSeconds,
+    },
+    Rekeyed {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        at: UnixSeconds,
+    },
+    FleetRenewed {
+        generation: Generation,
+    },
+    DeviceRenewed {
+        terminal: TerminalNumber,
+        offset: u32,
+        generation: Generation,
+    },
+    Excluded {
+        /// Of the exclusion.
+        number: u32,
+        groups: Vec<FreshEpoch>,
+        reach: Reach,
+    },
+    /// Sent from now on; nothing is proved.
+    Issued {
+        terminal: TerminalNumber,
+        kind: OrderKind,
+        hash: [u8; 32],
+    },
+    Proved {
+        terminal: TerminalNumber,
+        kind: OrderKind,
+        at: UnixSeconds,
+    },
+    KeysInstalled {
+        version: u32,
+        expires: UnixSeconds,
+        generation: Generation,
+        /// Where a stolen key was dropped: every group.
+        groups: Vec<FreshEpoch>,
+        /// Terminals whose standing order too few of the erase keys now listed have signed: draft
+        /// it again.
+        sign_again: Vec<(TerminalNumber, OrderKind)>,
+    },
+}
+
+/// How a finished package is sealed.
+#[derive(Debug)]
+pub enum SealedFor {
+    Request,
+    /// The code that opens it: to be carried by another way than the package.
+    Code(Zeroizing<String>),
+}
+
+type Prepared = Result<(Batch, Done), Refusal>;
+
+impl Server {
+    /// Judges an order and says what it would change.
+    pub(super) fn prepare(&self, order: Order, by: By, rng: &mut dyn Random) -> Prepared {
+        match order {
+            Order::AddTerminal {
+                name,
+                sealing,
+                wipe_roots,
+            } => self.add_terminal(&name, &sealing, wipe_roots, by, rng),
+            Order::CreateGroup {
+                name,
+                members,
+                cadence,
+            } => self.create_group(&name, &members, cadence, by, rng),
+            Order::AddMember { group, terminal } => self.add_member(group, terminal, by),
+            Order::RemoveMember { group, terminal } => self.remove_member(group, terminal, by, rng),
+            Order::RenewGroup { group } => {
+                let record = self.group(group)?;
+                let target = record.master.generation().next();
+                self.renew_group(record, target, "renew", by)
+            }
+            Order::RekeyGroup { group } => self.rekey_group(self.group(group)?, by, rng),
+            Order::RenewDevices => {
+                self.renew_devices(self.fleet.fleet_generation.next(), "renew devices", by)
+            }
+            Order::RenewDevice { terminal } => self.renew_device(terminal, by),
+            Order::Exclude { terminals } => self.exclude(&terminals, by, rng),
+            Order::Issue { frame } => self.issue(frame, by),
+            Order::Receipt { receipt } => self.prove(receipt, by),
+            Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
+            Order::Scheduled => self.scheduled(by),
+        }
+    }
+
+    /// Puts what is due by the schedules before everything else that waits: one batch for all.
+    pub(super) fn schedule_renewals(&mut self) {
+        let scheduled = |(_, order, _): &(_, Order, _)| *order == Order::Scheduled;
+        if self.storing.is_none() && self.is_due() && !self.waiting.iter().any(scheduled) {
+            let by = By {
+                actor: "scheduler".to_owned(),
+                reason: None,
+                ticket: None,
+            };
+            self.waiting.push_front((None, Order::Scheduled, by));
+        }
+    }
+
+    fn group(&self, number: GroupNumber) -> Result<&GroupRecord, Refusal> {
+        self.groups
+            .get(&number)
+            .ok_or_else(|| Refusal::NoSuchGroup(number.to_string()))
+    }
+
+    pub(super) fn terminal(&self, number: TerminalNumber) -> Result<&TerminalRecord, Refusal> {
+        self.terminals
+            .get(&number)
+            .ok_or_else(|| Refusal::NoSuchTerminal(number.to_string()))
+    }
+
+    /// The terminal, where it is not excluded.
+    fn trusted_terminal(&self, number: TerminalNumber) -> Result<&TerminalRecord, Refusal> {
+        let terminal = self.terminal(number)?;
+        match terminal.excluded_at {
+            None => Ok(terminal),
+            Some(_) => Err(Refusal::Excluded(number)),
+        }
+    }
+
+    fn audit(&self, by: By, action: &'static str, subject: &str, outcome: String) -> AuditEntry {
+        AuditEntry {
+            at: self.at.wall,
+            actor: by.actor,
+            action,
+            subject: subject.to_owned(),
+            outcome,
+            reason: by.reason,
+            ticket: by.ticket,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Renewal by the schedules, and of the devices' own keys.
+
+use crate::ids::{Generation, TerminalNumber};
+use crate::server::orders::Prepared;
+use crate::server::{
+    Batch, By, Change, Done, GroupRecord, JournalEntry, OFFSET_MAX, Refusal, Server, TerminalRecord,
+};
+
+impl Server {
+    pub(super) fn is_due(&self) -> bool {
+        let wall = self.at.wall;
+        let due = |group: &GroupRecord| group.is_due(wall);
+        self.ticks_due() > 0 || self.groups.values().any(due)
+    }
+
+    /// How many ticks of the root's schedule have passed since the last that moved G. Orders in
+    /// between do not count: G keeps the lead that they gave it, and no tick is swallowed.
+    fn ticks_due(&self) -> u32 {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        schedule.generation_at(self.at.wall).steps_from(self.ticked)
+    }
+
+    pub(super) fn scheduled(&self, by: By) -> Prepared {
+        let wall = self.at.wall;
+        let (mut changes, mut groups) = (Vec::new(), 0);
+        let mut refusal = None;
+        for group in self.groups.values().filter(|group| group.is_due(wall)) {
+            match self.renewed(group, group.schedule.generation_at(wall)) {
+                Ok((key, schedule)) => {
+                    groups += 1;
+                    changes.extend(self.restated(group, key, schedule));
+                }
+                Err(refused) => refusal = Some(refused),
+            }
+        }
+        let ticks = self.ticks_due();
+        let target = self.fleet.fleet_generation.plus(ticks);
+        if ticks > 0 {
+            match self.renewed_devices(target) {
+                Ok(change) => changes.push(change),
+                Err(refused) => refusal = Some(refused),
+            }
+        }
+        if let (true, Some(refusal)) = (changes.is_empty(), refusal) {
+            return Err(refusal);
+        }
+        let g = if ticks > 0 {
+            format!(", G {target}")
+        } else {
+            String::new()
+        };
+        let outcome = format!("{groups} groups{g}");
+        let batch = Batch {
+            changes,
+            audit: Some(self.audit(by, "renew by validity", "all that is due", outcome)),
+            // A restored server reads it from the schedules again.
+            journal: None,
+        };
+        Ok((batch, Done::Scheduled { ticks }))
+    }
+
+    pub(super) fn renew_devices(
+        &self,
+        target: Generation,
+        action: &'static str,
+        by: By,
+    ) -> Prepared {
+        let batch = Batch {
+            changes: vec![self.renewed_devices(target)?],
+            audit: Some(self.audit(by, action, "all", format!("G {target}"))),
+            journal: Some(JournalEntry::FleetGeneration { generation: target }),
+        };
+        Ok((batch, Done::FleetRenewed { generation: target }))
+    }
+
+    /// Every wrap key steps with G and keeps its own offset.
+    fn renewed_devices(&self, target: Generation) -> Result<Change, Refusal> {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        if target <= self.fleet.fleet_generation || target > schedule.bound(self.signers_expire()) {
+            return Err(Refusal::RenewedTooOften);
+        }
+        let step = |terminal: &TerminalRecord| {
+            let own = target.plus(self.offset(terminal));
+            terminal.wrap.duplicate().renew_to(own)
+        };
+        Ok(Change::Fleet {
+            generation: target,
+            wraps: self.terminals.values().map(step).collect(),
+        })
+    }
+
+    pub(super) fn renew_device(&self, number: TerminalNumber, by: By) -> Prepared {
+        let terminal = self.trusted_terminal(number)?;
+        let offset = self.offset(terminal) + 1;
+        if offset > OFFSET_MAX {
+            return Err(Refusal::DeviceRenewedTooOften(number));
+        }
+        let wrap = terminal.wrap.duplicate().renew();
+        let generation = wrap.generation();
+        let outcome = format!("generation {generation}, {offset} beyond G");
+        let batch = Batch {
+            changes: vec![Change::Wrap(wrap)],
+            audit: Some(self.audit(by, "renew device", &terminal.name, outcome)),
+            journal: Some(JournalEntry::Device {
+                terminal: number,
+                generation,
+                offset,
+            }),
+        };
+        let done = Done::DeviceRenewed {
+            terminal: number,
+            offset,
+            generation,
+        };
+        Ok((batch, done))
+    }
+
+    /// By how much the terminal's wrap key is beyond G.
+    #[must_use]
+    pub fn offset(&self, terminal: &TerminalRecord) -> u32 {
+        let generation = terminal.wrap.generation();
+        generation.steps_from(self.fleet.fleet_generation)
+    }
+}

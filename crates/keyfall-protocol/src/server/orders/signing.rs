@@ -1,0 +1,314 @@
+//! New online keys: drafted here, signed by the root elsewhere, installed in one step (FORMATS
+//! sections 2, 2.1 and 9).
+
+use crate::command::{
+    Body, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass, SigningKey,
+    Target, Unverified, VerifyingKey,
+};
+use crate::ids::{Generation, KeyEpoch, KeyName, TerminalNumber};
+use crate::keys::Secret;
+use crate::rng::Random;
+use crate::schedule::FleetSchedule;
+use crate::server::founding::ROOT_LIFE;
+use crate::server::orders::Prepared;
+use crate::server::{
+    Batch, By, Change, Done, JournalEntry, NewKeys, OFFSET_MAX, Refusal, Server, TerminalRecord,
+};
+
+/// What the next KEYSET is to say beside fresh online keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeySetDraft {
+    /// Seconds that the online keys live: 1 to 30 days.
+    pub life: u32,
+    /// Listed keys that are in wrong hands, of any class. They are listed no more, what they did is
+    /// undone, and every group gets a fresh epoch.
+    pub stolen: Vec<KeyName>,
+    /// Listed keys that are listed no more without being stolen: erase keys that were replaced.
+    pub dropped: Vec<KeyName>,
+    /// Further erase keys.
+    pub erase: Vec<VerifyingKey>,
+    /// `None`: as they are.
+    pub limits: Option<Limits>,
+}
+
+impl Default for KeySetDraft {
+    /// The monthly one: fresh online keys for 30 days, everything else as it is.
+    fn default() -> Self {
+        Self {
+            life: ONLINE_LIFE_MAX,
+            stolen: Vec::new(),
+            dropped: Vec::new(),
+            erase: Vec::new(),
+            limits: None,
+        }
+    }
+}
+
+/// A KEYSET that waits for the root's signature, with the keys that it lists.
+#[derive(Debug)]
+pub(in crate::server) struct Drafted {
+    command: Command,
+    beat: SigningKey,
+    keys: SigningKey,
+    /// A key was stolen that was trusted until now.
+    theft: bool,
+}
+
+impl Server {
+    /// Draws online keys and writes the KEYSET that lists them, for the root to sign; it comes back
+    /// in [`Order::InstallKeys`](crate::server::Order::InstallKeys). The keys are held in memory
+    /// until then; drafting again forgets them.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has changed.
+    pub fn draft_key_set(
+        &mut self,
+        wanted: KeySetDraft,
+        rng: &mut dyn Random,
+    ) -> Result<Command, Refusal> {
+        if wanted.life == 0 || wanted.life > ONLINE_LIFE_MAX {
+            return Err(Refusal::BadLife(wanted.life));
+        }
+        let (wall, held) = (self.at.wall, &self.fleet.key_set);
+        let gone = wanted.stolen.iter().chain(&wanted.dropped);
+        if let Some(&stranger) = gone.clone().find(|&&name| held.key(name).is_none()) {
+            return Err(Refusal::NoSuchKey(stranger));
+        }
+        let [beat, keys] =
+            [0, 1].map(|_| SigningKey::from_seed(Secret::init_with(|into| rng.fill(into))));
+        let online = [(&beat, SignerClass::Beat), (&keys, SignerClass::Keys)]
+            .map(|(key, class)| listed(key.public(), class, wall, wanted.life));
+        // The fresh ones first: the first of a class is the one that signs.
+        let mut next: Vec<ListedKey> = online.into();
+        let stays = |key: &&ListedKey| {
+            key.expires > wall && !gone.clone().any(|&name| name == key.public.name())
+        };
+        next.extend(held.keys.iter().filter(stays).cloned());
+        for &public in &wanted.erase {
+            if !next.iter().any(|key| key.public == public) {
+                next.push(listed(public, SignerClass::Erase, wall, ROOT_LIFE));
+            }
+        }
+        let limits = wanted.limits.unwrap_or(held.limits);
+        let erase = next.iter().filter(|key| key.class == SignerClass::Erase);
+        let (erase, needed) = (erase.count(), limits.erase_signatures);
+        if erase < usize::from(needed) {
+            return Err(Refusal::TooFewEraseKeys {
+                listed: erase,
+                needed,
+            });
+        }
+        drop_oldest_online(&mut next);
+        let stolen = self.stolen_with(&wanted.stolen);
+        if next.len() > KEYS_MAX || wanted.stolen.len() > STOLEN_MAX {
+            return Err(Refusal::TooManyKeys(KEYS_MAX, STOLEN_MAX));
+        }
+        let theft = !wanted.stolen.is_empty();
+        let key_set = KeySet {
+            version: KeyEpoch::fresh(Some(KeyEpoch::new(held.version)), wall).get(),
+            issued_at: wall,
+            keys: next,
+            fleet_schedule: self.schedule_after(&wanted.stolen, &stolen),
+            stolen,
+            limits,
+        };
+        let command = self.draft(Target::All, Body::KeySet(key_set), wall.plus(ROOT_LIFE))?;
+        self.drafted = Some(Drafted {
+            command: command.clone(),
+            beat,
+            keys,
+            theft,
+        });
+        Ok(command)
+    }
+
+    /// Whether the online keys are in the last third of their life: it is time to sign new ones.
+    #[must_use]
+    pub fn signers_warn(&self) -> bool {
+        [SignerClass::Beat, SignerClass::Keys]
+            .into_iter()
+            .filter_map(|class| self.fleet.key_set.first_of(class))
+            .any(|key| {
+                let life = key.expires.since(key.not_before);
+                self.at.wall >= key.not_before.plus(life / 3 * 2)
+            })
+    }
+
+    pub(super) fn install_keys(&self, frame: Vec<u8>, by: By, rng: &mut dyn Random) -> Prepared {
+        let verified = Unverified::decode(&frame)
+            .ok()
+            .and_then(|read| read.verify(&self.fleet.root))
+            .ok_or(Refusal::NotTheRoot)?;
+        let (Some(drafted), Body::KeySet(key_set)) = (&self.drafted, &verified.command().body)
+        else {
+            return Err(Refusal::NotTheDraft);
+        };
+        if drafted.command != *verified.command() {
+            return Err(Refusal::NotTheDraft);
+        }
+        let wall = self.at.wall;
+        let generation = key_set
+            .fleet_schedule
+            .generation_at(wall)
+            .max(self.fleet.fleet_generation);
+        let resets = !key_set.stolen.is_empty();
+        let beyond = |terminal: &TerminalRecord| terminal.wrap.generation() > generation;
+        // The online keys have ended, or a wrap key is beyond where all are to stand.
+        if key_set.keys[0].expires <= wall || (resets && self.terminals.values().any(beyond)) {
+            return Err(Refusal::DraftOutdated);
+        }
+        let (version, expires) = (key_set.version, key_set.keys[0].expires);
+        let mut changes = vec![Change::Keys(Box::new(NewKeys {
+            key_set_frame: frame,
+            key_set: key_set.clone(),
+            beat: SigningKey::from_seed(drafted.beat.seed().duplicate()),
+            keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
+        }))];
+        if resets {
+            changes.push(self.all_at(generation));
+        }
+        let mut groups = Vec::new();
+        if drafted.theft {
+            for group in self.groups.values() {
+                let (fresh, rekeyed) = self.fresh_epoch(group, wall, rng);
+                groups.push(fresh);
+                changes.extend(rekeyed);
+            }
+        }
+        let outcome = install_outcome(key_set, generation, &groups);
+        let batch = Batch {
+            changes,
+            audit: Some(self.audit(by, "sign-keys", "online keys", outcome)),
+            journal: Some(JournalEntry::KeySet {
+                version,
+                generation,
+                groups: groups.clone(),
+            }),
+        };
+        let done = Done::KeysInstalled {
+            version,
+            expires,
+            generation,
+            groups,
+            sign_again: self.signed_in_vain(key_set),
+        };
+        Ok((batch, done))
+    }
+
+    /// Every wrap key at `generation`, without an offset.
+    fn all_at(&self, generation: Generation) -> Change {
+        let step = |terminal: &TerminalRecord| terminal.wrap.duplicate().renew_to(generation);
+        Change::Fleet {
+            generation,
+            wraps: self.terminals.values().map(step).collect(),
+        }
+    }
+
+    /// Names that are stolen now, then those that the held KEYSET names: a terminal that missed it
+    /// learns of them from the next.
+    fn stolen_with(&self, stolen: &[KeyName]) -> Vec<KeyName> {
+        let mut names = Vec::new();
+        for &name in stolen.iter().chain(&self.fleet.key_set.stolen) {
+            if !names.contains(&name) && names.len() < STOLEN_MAX {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Beyond whatever a stolen key could claim, and beyond every offset: terminals forget their
+    /// offsets with a KEYSET that names stolen keys, and no wrap key goes back.
+    fn schedule_after(&self, stolen: &[KeyName], named: &[KeyName]) -> FleetSchedule {
+        let held = &self.fleet.key_set;
+        let offsets = self.terminals.values().any(|it| self.offset(it) > 0);
+        if stolen.is_empty() && (named.is_empty() || !offsets) {
+            return held.fleet_schedule;
+        }
+        let claimed = stolen
+            .iter()
+            .filter_map(|&name| held.key(name))
+            .map(|key| held.fleet_schedule.bound(key.expires))
+            .chain([held.fleet_schedule.bound(self.signers_expire())])
+            .max();
+        FleetSchedule {
+            first: claimed
+                .unwrap_or(self.fleet.fleet_generation)
+                .plus(BOUND_SLACK + OFFSET_MAX),
+            from: self.at.wall,
+            period: held.fleet_schedule.period,
+        }
+    }
+
+    /// Whose standing order terminals will not obey under `next`.
+    fn signed_in_vain(&self, next: &KeySet) -> Vec<(TerminalNumber, OrderKind)> {
+        let erase: Vec<_> = next
+            .keys
+            .iter()
+            .filter(|key| key.class == SignerClass::Erase)
+            .map(|key| key.public.name())
+            .collect();
+        let needed = next.limits.erase_signatures;
+        self.terminals
+            .values()
+            .flat_map(|terminal| {
+                self.standing_orders(terminal)
+                    .map(move |order| (terminal, order))
+            })
+            .filter(|(_, order)| !Self::is_still_obeyed(order, &erase, needed))
+            .map(|(terminal, order)| (terminal.number, order.kind))
+            .collect()
+    }
+}
+
+fn listed(
+    public: VerifyingKey,
+    class: SignerClass,
+    from: crate::ids::UnixSeconds,
+    life: u32,
+) -> ListedKey {
+    ListedKey {
+        public,
+        class,
+        not_before: from,
+        expires: from.plus(life),
+        groups: Vec::new(),
+    }
+}
+
+/// Old online keys stay for frames that are still on their way, as far as there is room.
+fn drop_oldest_online(keys: &mut Vec<ListedKey>) {
+    while keys.len() > KEYS_MAX {
+        let online = |key: &ListedKey| matches!(key.class, SignerClass::Beat | SignerClass::Keys);
+        let oldest = (ONLINE..keys.len())
+            .filter(|&place| online(&keys[place]))
+            .min_by_key(|&place| keys[place].expires);
+        match oldest {
+            Some(place) => drop(keys.remove(place)),
+            None => return,
+        }
+    }
+}
+
+fn install_outcome(key_set: &KeySet, generation: Generation, groups: &[FreshEpoch]) -> String {
+    let names: Vec<String> = key_set.stolen.iter().map(ToString::to_string).collect();
+    let mut outcome = format!("KEYSET {}", key_set.version);
+    if !names.is_empty() {
+        outcome += &format!(
+            ", stolen {}, G {generation}, fresh epochs for {} groups",
+            names.join(" "),
+            groups.len()
+        );
+    }
+    outcome
+}
+
+/// Seconds that a beat or keys key may live: 30 days (FORMATS section 9).
+const ONLINE_LIFE_MAX: u32 = 30 * 86_400;
+/// The online keys stand first in a KEYSET that is drafted here.
+const ONLINE: usize = 2;
+/// What a KEYSET holds.
+const KEYS_MAX: usize = 12;
+const STOLEN_MAX: usize = 8;
+/// Beyond the bound, so that nothing that a stolen key could claim is like the first G of the new
+/// schedule.
+const BOUND_SLACK: u32 = 64;

@@ -1,0 +1,108 @@
+//! Why an order is refused: one sentence each, which says what to do next.
+
+use thiserror::Error;
+
+use crate::command::{EXCLUDED_MAX, OrderKind};
+use crate::ids::{KeyName, TerminalNumber, UnixSeconds};
+
+/// Why an order was refused. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Refusal {
+    #[error(
+        "{0:?} is no name: use 1 to 64 letters, digits, dots, hyphens or underscores, and not digits alone"
+    )]
+    BadName(String),
+    #[error("the name {0} is taken")]
+    NameTaken(String),
+    #[error("there is no terminal {0}")]
+    NoSuchTerminal(String),
+    #[error("there is no group {0}")]
+    NoSuchGroup(String),
+    #[error("a group needs at least one member")]
+    NoMembers,
+    #[error("terminal {0} is a member already")]
+    AlreadyMember(TerminalNumber),
+    #[error("terminal {0} is not a member")]
+    NotMember(TerminalNumber),
+    #[error("every number is used up")]
+    NumbersUsedUp,
+    #[error(
+        "that is not a request key: copy the whole line that `keyfall terminal enrol DIR --request` printed"
+    )]
+    BadRequestKey,
+    #[error(
+        "{0:?} is no directory that INIT may wipe: give an absolute path without .., and not / itself"
+    )]
+    BadWipeRoot(String),
+    #[error("a terminal has at most {max} directories to wipe, not {0}", max = super::WIPE_ROOTS_MAX)]
+    TooManyWipeRoots(usize),
+    #[error("the key was renewed as often as terminals accept until the online keys end")]
+    RenewedTooOften,
+    #[error(
+        "the key of terminal {0} was renewed by itself as often as terminals accept: renew those of the whole \
+         fleet instead"
+    )]
+    DeviceRenewedTooOften(TerminalNumber),
+    #[error(
+        "terminal {0} is excluded for good: enrol the device anew, which gives it another number"
+    )]
+    Excluded(TerminalNumber),
+    #[error("name 1 to {EXCLUDED_MAX} terminals in one exclusion, not {0}")]
+    ExclusionSize(usize),
+    #[error(
+        "terminals accept {max} exclusions a day and {0} were ordered: give the rest tomorrow",
+        max = super::EXCLUDED_A_DAY
+    )]
+    ExcludedTooMany(usize),
+    #[error("no key of the erase class is listed and valid now: sign a KEYSET that lists one")]
+    NoEraseKey,
+    #[error("only DELETE leaves a receipt")]
+    NoReceipt,
+    #[error(
+        "that is not a signed DELETE, INIT, LOCK or UNLOCK of this fleet: have it drafted and signed again"
+    )]
+    NotAnOrder,
+    #[error(
+        "{0} did not sign as a key of the erase class that is listed and valid now: sign with the key whose public \
+         half is in the KEYSET"
+    )]
+    NotAnEraseKey(KeyName),
+    #[error(
+        "{signed} of the {needed} erase keys that this fleet asks for have signed: let the others sign, too"
+    )]
+    TooFewSignatures { signed: usize, needed: u8 },
+    #[error("a signature of it is wrong: have it drafted and signed again")]
+    BadSignature,
+    #[error("the order has expired: have it drafted and signed again")]
+    OrderExpired,
+    #[error(
+        "a newer LOCK or UNLOCK was given to terminal {0}: have this one drafted and signed again"
+    )]
+    NotNewer(TerminalNumber),
+    #[error(
+        "the receipt is not from terminal {0}, or was changed on its way: ask for the file again"
+    )]
+    ForgedReceipt(TerminalNumber),
+    #[error("the receipt is about no order that this server gave terminal {0}")]
+    ReceiptOfAnother(TerminalNumber),
+    #[error("that {kind} is proved already, since {at}", kind = .kind.name())]
+    AlreadyProved { kind: OrderKind, at: UnixSeconds },
+    #[error("no key {0} is listed: `keyfall admin status` shows the names")]
+    NoSuchKey(KeyName),
+    #[error("online keys live 1 second to 30 days, not {0} s")]
+    BadLife(u32),
+    #[error(
+        "of {listed} erase keys {needed} must sign: list more of them or ask for fewer signatures"
+    )]
+    TooFewEraseKeys { listed: usize, needed: u8 },
+    #[error("a KEYSET lists at most {0} keys and names at most {1} stolen ones: leave some out")]
+    TooManyKeys(usize, usize),
+    #[error("that is not signed by this fleet's root: use its root.key")]
+    NotTheRoot,
+    #[error("that is not the KEYSET that was drafted last: draft and sign it again")]
+    NotTheDraft,
+    #[error("too much has changed since that KEYSET was drafted: draft and sign it again")]
+    DraftOutdated,
+    #[error("the store could not be written; nothing was changed")]
+    NotStored,
+}
