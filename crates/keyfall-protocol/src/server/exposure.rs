@@ -3,6 +3,7 @@
 
 use crate::command::OrderKind;
 use crate::ids::{GroupNumber, TerminalNumber, UnixSeconds};
+use crate::schedule::Cadence;
 use crate::server::{GroupRecord, Membership, Refusal, Server, Statement, TerminalRecord};
 
 /// What one terminal gives away.
@@ -125,10 +126,7 @@ impl Server {
                 .until
                 .unwrap_or(self.at.wall)
                 .plus(self.lease(group)),
-            per_session: group
-                .schedule
-                .cadence
-                .is_some_and(|cadence| cadence.step() == PER_SESSION_STEP),
+            per_session: group.schedule.cadence.is_some_and(Cadence::per_session),
         })
     }
 }
@@ -188,6 +186,3 @@ fn deletion(terminal: &TerminalRecord) -> Deletion {
 fn before(t: UnixSeconds, seconds: u32) -> UnixSeconds {
     UnixSeconds::new(t.get().saturating_sub(seconds))
 }
-
-/// Generations of a period that calls use one by one.
-const PER_SESSION_STEP: u8 = 64;

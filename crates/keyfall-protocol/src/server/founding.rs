@@ -21,6 +21,9 @@ pub struct Founding {
     pub bits_per_second: u64,
     /// Seconds.
     pub keep_time: u32,
+    pub limits: Limits,
+    /// Erase keys beside the first, where more than one is to sign.
+    pub further_erase: Vec<VerifyingKey>,
 }
 
 impl Default for Founding {
@@ -33,6 +36,8 @@ impl Default for Founding {
             signer_life: 30 * 86_400,
             bits_per_second: 1_000_000,
             keep_time: 120,
+            limits: Limits::default(),
+            further_erase: Vec::new(),
         }
     }
 }
@@ -57,22 +62,24 @@ impl FleetRecord {
             expires: wall.plus(life),
             groups: Vec::new(),
         };
+        let erase_keys = std::iter::once(erase).chain(&founding.further_erase);
+        let erase_keys = erase_keys.map(|public| listed(*public, SignerClass::Erase, ROOT_LIFE));
+        let online = [
+            listed(beat.public(), SignerClass::Beat, founding.signer_life),
+            listed(keys.public(), SignerClass::Keys, founding.signer_life),
+        ];
         let key_set = KeySet {
             // Versions begin like epochs: at the clock (FORMATS section 12).
             version: KeyEpoch::fresh(None, wall).get(),
             issued_at: wall,
-            keys: vec![
-                listed(beat.public(), SignerClass::Beat, founding.signer_life),
-                listed(keys.public(), SignerClass::Keys, founding.signer_life),
-                listed(*erase, SignerClass::Erase, ROOT_LIFE),
-            ],
+            keys: online.into_iter().chain(erase_keys).collect(),
             fleet_schedule: FleetSchedule {
                 first: Generation::ZERO,
                 from: wall,
                 period: founding.fleet_period.max(1),
             },
             stolen: Vec::new(),
-            limits: Limits::default(),
+            limits: founding.limits,
         };
         let key_set_frame = root.sign(&Command {
             stream,

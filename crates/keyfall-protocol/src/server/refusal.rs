@@ -101,7 +101,7 @@ pub enum Refusal {
     NotTheRoot,
     #[error("that is not the KEYSET that was drafted last: draft and sign it again")]
     NotTheDraft,
-    #[error("too much has changed since that KEYSET was drafted: draft and sign it again")]
+    #[error("the online keys of that KEYSET have ended: draft and sign another one")]
     DraftOutdated,
     #[error("the store could not be written; nothing was changed")]
     NotStored,

@@ -2,7 +2,12 @@
 //! come twice.
 
 mod desk;
+mod erasing;
+mod exclusion;
+mod exposing;
+mod leaving;
 mod model;
 mod scheduling;
 mod sending;
+mod signing;
 mod storing;

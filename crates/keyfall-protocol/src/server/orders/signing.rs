@@ -5,7 +5,7 @@ use crate::command::{
     Body, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass, SigningKey,
     Target, Unverified, VerifyingKey,
 };
-use crate::ids::{Generation, KeyEpoch, KeyName, TerminalNumber};
+use crate::ids::{Generation, KeyEpoch, KeyName, TerminalNumber, UnixSeconds};
 use crate::keys::Secret;
 use crate::rng::Random;
 use crate::schedule::FleetSchedule;
@@ -108,7 +108,7 @@ impl Server {
             version: KeyEpoch::fresh(Some(KeyEpoch::new(held.version)), wall).get(),
             issued_at: wall,
             keys: next,
-            fleet_schedule: self.schedule_after(&wanted.stolen, &stolen),
+            fleet_schedule: self.schedule_after(&wanted.stolen),
             stolen,
             limits,
         };
@@ -147,14 +147,12 @@ impl Server {
             return Err(Refusal::NotTheDraft);
         }
         let wall = self.at.wall;
-        let generation = key_set
-            .fleet_schedule
-            .generation_at(wall)
-            .max(self.fleet.fleet_generation);
-        let resets = !key_set.stolen.is_empty();
-        let beyond = |terminal: &TerminalRecord| terminal.wrap.generation() > generation;
-        // The online keys have ended, or a wrap key is beyond where all are to stand.
-        if key_set.keys[0].expires <= wall || (resets && self.terminals.values().any(beyond)) {
+        let generation = if drafted.theft {
+            key_set.fleet_schedule.generation_at(wall)
+        } else {
+            self.fleet.fleet_generation
+        };
+        if key_set.keys[0].expires <= wall {
             return Err(Refusal::DraftOutdated);
         }
         let (version, expires) = (key_set.version, key_set.keys[0].expires);
@@ -164,11 +162,9 @@ impl Server {
             beat: SigningKey::from_seed(drafted.beat.seed().duplicate()),
             keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
         }))];
-        if resets {
-            changes.push(self.all_at(generation));
-        }
         let mut groups = Vec::new();
         if drafted.theft {
+            changes.push(self.all_at(generation));
             for group in self.groups.values() {
                 let (fresh, rekeyed) = self.fresh_epoch(group, wall, rng);
                 groups.push(fresh);
@@ -216,24 +212,17 @@ impl Server {
         names
     }
 
-    /// Beyond whatever a stolen key could claim, and beyond every offset: terminals forget their
-    /// offsets with a KEYSET that names stolen keys, and no wrap key goes back.
-    fn schedule_after(&self, stolen: &[KeyName], named: &[KeyName]) -> FleetSchedule {
+    /// Where a key was stolen, beyond whatever it could claim, and beyond every offset: with another
+    /// schedule terminals forget theirs, and no wrap key goes back.
+    fn schedule_after(&self, stolen: &[KeyName]) -> FleetSchedule {
         let held = &self.fleet.key_set;
-        let offsets = self.terminals.values().any(|it| self.offset(it) > 0);
-        if stolen.is_empty() && (named.is_empty() || !offsets) {
+        let ends = stolen.iter().filter_map(|&name| held.key(name));
+        let Some(last) = ends.map(|key| key.expires).max() else {
             return held.fleet_schedule;
-        }
-        let claimed = stolen
-            .iter()
-            .filter_map(|&name| held.key(name))
-            .map(|key| held.fleet_schedule.bound(key.expires))
-            .chain([held.fleet_schedule.bound(self.signers_expire())])
-            .max();
+        };
+        let claimed = held.fleet_schedule.bound(last.max(self.signers_expire()));
         FleetSchedule {
-            first: claimed
-                .unwrap_or(self.fleet.fleet_generation)
-                .plus(BOUND_SLACK + OFFSET_MAX),
+            first: claimed.plus(CLAIM_SLACK + OFFSET_MAX),
             from: self.at.wall,
             period: held.fleet_schedule.period,
         }
@@ -260,12 +249,7 @@ impl Server {
     }
 }
 
-fn listed(
-    public: VerifyingKey,
-    class: SignerClass,
-    from: crate::ids::UnixSeconds,
-    life: u32,
-) -> ListedKey {
+fn listed(public: VerifyingKey, class: SignerClass, from: UnixSeconds, life: u32) -> ListedKey {
     ListedKey {
         public,
         class,
@@ -309,6 +293,5 @@ const ONLINE: usize = 2;
 /// What a KEYSET holds.
 const KEYS_MAX: usize = 12;
 const STOLEN_MAX: usize = 8;
-/// Beyond the bound, so that nothing that a stolen key could claim is like the first G of the new
-/// schedule.
-const BOUND_SLACK: u32 = 64;
+/// Beyond what a stolen key could claim.
+const CLAIM_SLACK: u32 = 64;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use crate::command::SigningKey;
+use crate::command::{Command, FRAME_MAX, OrderKind, SigningKey, Unverified, sign_together};
 use crate::ids::{GroupNumber, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::rng::Random;
 use crate::server::{
-    By, Done, FleetRecord, Founding, Input, Item, Moment, Order, OrderId, Output, PackageSealing,
-    Refusal, Server, StoreId,
+    By, Done, Exposure, FleetRecord, Founding, Input, Item, KeySetDraft, Moment, Order, OrderId,
+    Output, PackageSealing, Refusal, Server, StoreId,
 };
 
 /// Octets that are as good as random and always the same.
@@ -37,6 +37,8 @@ pub(super) struct Desk {
     pub(super) sent: Vec<(Item, Vec<u8>)>,
     pub(super) done: Vec<(OrderId, Result<Done, Refusal>)>,
     pub(super) timeout: Option<Tick>,
+    pub(super) root: SigningKey,
+    pub(super) erase: SigningKey,
 }
 
 pub(super) const FOUNDED: UnixSeconds = UnixSeconds::new(1_800_000_000);
@@ -58,7 +60,7 @@ impl Desk {
             now: Tick::default(),
             wall: FOUNDED,
         };
-        let server = Server::new(fleet, Vec::new(), Vec::new(), at);
+        let server = Server::new(fleet, Vec::new(), Vec::new(), Vec::new(), at);
         let mut desk = Self {
             server,
             at,
@@ -68,6 +70,8 @@ impl Desk {
             sent: Vec::new(),
             done: Vec::new(),
             timeout: None,
+            root,
+            erase,
         };
         desk.drain();
         desk.store();
@@ -177,11 +181,18 @@ impl Desk {
             fleet,
             terminals,
             groups,
+            exclusions,
             ..
         } = self.server;
-        let (terminals, groups) = (terminals.into_values(), groups.into_values());
+        let server = Server::new(
+            fleet,
+            terminals.into_values().collect(),
+            groups.into_values().collect(),
+            exclusions.into_values().collect(),
+            at,
+        );
         let mut desk = Self {
-            server: Server::new(fleet, terminals.collect(), groups.collect(), at),
+            server,
             at,
             asked: None,
             sent: Vec::new(),
@@ -198,25 +209,70 @@ impl Desk {
         let key =
             |secret: &Secret<32>| secret.expose().map(|octet| format!("{octet:02x}")).concat();
         let fleet = &self.server.fleet;
-        let mut lines = vec![format!(
-            "G {} reserved {}",
-            fleet.fleet_generation, fleet.sequence_reserved
-        )];
+        let mut lines = vec![
+            format!(
+                "G {} reserved {}",
+                fleet.fleet_generation, fleet.sequence_reserved
+            ),
+            format!("{:?} {:?} {:?}", fleet.key_set, fleet.beat, fleet.keys),
+        ];
         lines.extend(self.server.terminals().map(|it| {
             let (obey, wrap) = (key(it.obey.secret()), key(it.wrap.secret()));
             format!(
-                "{} {} {obey} {wrap} {}",
+                "{} {} {obey} {wrap} {} {:?} {:?} {:?}",
                 it.number,
                 it.name,
-                it.wrap.generation()
+                it.wrap.generation(),
+                it.excluded_at,
+                it.memberships,
+                it.orders
             )
         }));
         lines.extend(self.server.groups().map(|it| {
             let (key, of) = (key(it.master.secret()), &it.master);
             let place = format!("{}.{} {:?}", of.epoch(), of.generation(), it.schedule);
-            format!("{} {} {:?} {key} {place}", it.number, it.name, it.members)
+            format!(
+                "{} {} {:?} {key} {place} {:?}",
+                it.number, it.name, it.members, it.statements
+            )
         }));
+        lines.extend(self.server.exclusions().map(|it| format!("{it:?}")));
         lines
+    }
+
+    /// The frames sent since the last look, with what stands in them.
+    pub(super) fn heard(&mut self) -> Vec<(Item, Command)> {
+        let read = |(item, frame): (Item, Vec<u8>)| {
+            assert!(frame.len() <= FRAME_MAX, "{item:?}");
+            let read = Unverified::decode(&frame).expect("ours");
+            (item, read.command().clone())
+        };
+        std::mem::take(&mut self.sent)
+            .into_iter()
+            .map(read)
+            .collect()
+    }
+
+    /// Drafts an order to a terminal and signs it with the erase key.
+    pub(super) fn signed(&mut self, number: u32, kind: OrderKind, receipt: bool) -> Vec<u8> {
+        let command = self
+            .server
+            .draft_order(terminal(number), kind, receipt, &mut self.rng)
+            .expect("it may be drafted");
+        sign_together(&command, &[&self.erase])
+    }
+
+    /// Drafts a KEYSET and has the root sign it.
+    pub(super) fn key_set(&mut self, draft: KeySetDraft) -> Result<Vec<u8>, Refusal> {
+        let command = self.server.draft_key_set(draft, &mut self.rng)?;
+        Ok(self.root.sign(&command))
+    }
+
+    /// What a terminal gives away that is taken now.
+    pub(super) fn exposure(&self, number: u32) -> Exposure {
+        self.server
+            .exposure(terminal(number), self.at.wall)
+            .expect("it is")
     }
 }
 
@@ -224,6 +280,7 @@ pub(super) fn add_terminal(name: &str) -> Order {
     Order::AddTerminal {
         name: name.to_owned(),
         sealing: PackageSealing::ToRequest([9; 32]),
+        wipe_roots: Vec::new(),
     }
 }
 
@@ -232,6 +289,12 @@ pub(super) fn create_group(name: &str, members: &[u32]) -> Order {
         name: name.to_owned(),
         members: members.iter().map(|&number| terminal(number)).collect(),
         cadence: None,
+    }
+}
+
+pub(super) fn exclude(numbers: &[u32]) -> Order {
+    Order::Exclude {
+        terminals: numbers.iter().map(|&number| terminal(number)).collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::desk::{Desk, add_terminal, create_group, group};
-use crate::command::{Body, FRAME_MAX, Target, Unverified};
+use crate::command::{Body, FRAME_MAX, OrderKind, Target, Unverified};
 use crate::server::{Class, Item, Order};
 
 /// the issue: more than 17 recipients go as self-contained signed messages, each
@@ -30,7 +30,7 @@ fn every_member_of_a_large_group_is_named_in_one_of_its_messages() {
         let signer = match item.class() {
             Class::KeyDist => &desk.server.fleet.keys,
             Class::Time | Class::Renew => &desk.server.fleet.beat,
-            Class::KeySet => continue,
+            Class::KeySet | Class::Exclude | Class::Erase => continue,
         };
         let verified = read.verify(&signer.public()).expect("signed by its class");
         if let (Body::KeyDist(dist), Item::Dist(_, shard)) = (&verified.command().body, item) {
@@ -125,10 +125,12 @@ fn distributions_are_made_anew_with_every_generation() {
     assert_eq!(contents.key.generation().get(), 1);
 }
 
-/// FORMATS section 9: after the online keys nothing is sent.
+/// FORMATS section 9: after the online keys nothing is sent but what others signed.
 #[test]
-fn nothing_is_sent_when_the_online_keys_have_ended() {
+fn only_what_others_signed_is_sent_when_the_online_keys_have_ended() {
     let mut desk = Desk::with_group(2);
+    let frame = desk.signed(1, OrderKind::Delete, false);
+    desk.carry_out(Order::Issue { frame }).expect("signed");
     desk.wait(30 * 86_400);
     desk.store();
     desk.wait(1);
@@ -137,5 +139,7 @@ fn nothing_is_sent_when_the_online_keys_have_ended() {
         desk.wait(10);
         desk.store();
     }
-    assert!(desk.sent.is_empty());
+    let items: BTreeSet<_> = desk.sent.iter().map(|(item, _)| *item).collect();
+    let signed_elsewhere = [Item::KeySet, Item::Erase(super::desk::terminal(1))];
+    assert_eq!(items, signed_elsewhere.into());
 }

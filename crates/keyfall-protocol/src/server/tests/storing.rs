@@ -1,29 +1,66 @@
 //! Stored before applied, applied before sent (DESIGN section 11, invariants 1 and 2).
 
-use super::desk::{Desk, add_terminal, create_group, group, terminal};
-use crate::command::Unverified;
+use super::desk::{Desk, add_terminal, create_group, exclude, group, terminal};
+use crate::command::{OrderKind, Unverified};
 use crate::error::ApiMisuse;
 use crate::ids::{SequenceNumber, UnixSeconds};
-use crate::server::{Done, Input, Moment, Order, Refusal, StoreId};
+use crate::receipt::{Receipt, frame_hash};
+use crate::server::{Done, Input, KeySetDraft, Moment, Order, Refusal, StoreId};
 
-/// One of each order that changes something in [`Desk::with_group`].
-fn orders() -> Vec<Order> {
+/// One of each order that changes something, made for the desk that it is given to.
+fn orders() -> Vec<fn(&mut Desk) -> Order> {
     vec![
-        add_terminal("new"),
-        create_group("other", &[1, 3]),
-        Order::AddMember {
+        |_| add_terminal("new"),
+        |_| create_group("other", &[1, 3]),
+        |_| Order::AddMember {
             group: group(1),
             terminal: terminal(3),
         },
-        Order::RenewGroup { group: group(1) },
-        Order::RenewDevices,
+        |_| Order::RemoveMember {
+            group: group(1),
+            terminal: terminal(2),
+        },
+        |_| Order::RenewGroup { group: group(1) },
+        |_| Order::RekeyGroup { group: group(1) },
+        |_| Order::RenewDevices,
+        |_| Order::RenewDevice {
+            terminal: terminal(1),
+        },
+        |_| exclude(&[1, 3]),
+        |desk| Order::Issue {
+            frame: desk.signed(1, OrderKind::Delete, true),
+        },
+        |desk| Order::Issue {
+            frame: desk.signed(2, OrderKind::Lock, false),
+        },
+        |desk| {
+            let frame = desk.signed(3, OrderKind::Delete, true);
+            let obey = &desk.server.terminals[&terminal(3)].obey;
+            let receipt = Receipt::make(terminal(3), frame_hash(&frame), obey);
+            desk.carry_out(Order::Issue { frame }).expect("signed");
+            Order::Receipt { receipt }
+        },
+        |desk| Order::InstallKeys {
+            frame: desk.key_set(KeySetDraft::default()).expect("signed"),
+        },
+        |desk| {
+            let stolen = vec![desk.server.fleet.keys.public().name()];
+            let draft = KeySetDraft {
+                stolen,
+                ..KeySetDraft::default()
+            };
+            Order::InstallKeys {
+                frame: desk.key_set(draft).expect("signed"),
+            }
+        },
     ]
 }
 
 #[test]
 fn a_batch_that_could_not_be_stored_leaves_everything_as_it_was() {
-    for order in orders() {
+    for make in orders() {
         let mut desk = Desk::with_group(3);
+        let order = make(&mut desk);
         let before = desk.state();
         let id = desk.give(order.clone());
         assert_eq!(desk.state(), before, "before it is stored: {order:?}");
@@ -43,8 +80,9 @@ fn a_batch_that_could_not_be_stored_leaves_everything_as_it_was() {
 
 #[test]
 fn nothing_is_sent_while_a_batch_is_being_stored() {
-    for order in orders() {
+    for make in orders() {
         let mut desk = Desk::with_group(3);
+        let order = make(&mut desk);
         let _ = desk.give(order);
         desk.sent.clear();
         for _ in 0..120 {
@@ -72,6 +110,8 @@ fn a_renewal_is_announced_after_it_is_stored_and_not_before() {
                     crate::command::Body::Renew(renew) => Some(renew.entries[0]),
                     crate::command::Body::Time(_)
                     | crate::command::Body::KeyDist(_)
+                    | crate::command::Body::Order(_)
+                    | crate::command::Body::Exclude(_)
                     | crate::command::Body::KeySet(_) => None,
                 }
             })
