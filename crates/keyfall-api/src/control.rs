@@ -5,6 +5,7 @@
 //! progress comes on it every second, and the relay ends when the connection is closed.
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// What a local program may ask of a running terminal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,6 +39,65 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stretch: Option<u8>,
     },
+    /// Closes the user compartment at once; answered by [`Answer::Status`].
+    Lock {},
+    /// Opens the user compartment; answered by [`Answer::Status`]. A wrong passphrase costs a try.
+    Unlock { passphrase: Passphrase },
+    /// Sets, changes or removes the passphrase; answered by [`Answer::Status`].
+    Protect(Protect),
+}
+
+/// A PIN or passphrase on its way to the terminal: overwritten when it is dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Passphrase(String);
+
+impl Passphrase {
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// SECURITY: every caller feeds it to the key store.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passphrase")
+    }
+}
+
+impl Drop for Passphrase {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// What is to open the user compartment from now on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protect {
+    /// The one that is set; empty where there is none. A wrong one costs a try.
+    pub old: Passphrase,
+    /// None: the machine alone opens the compartment from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<NewPassphrase>,
+}
+
+/// A passphrase to be set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassphrase {
+    pub passphrase: Passphrase,
+    /// Absolute path of a file that is needed beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_secret: Option<String>,
+    /// Wrong tries until everything is erased.
+    pub tries: u8,
 }
 
 /// Plain RTP in, SRTP out.
@@ -135,6 +195,18 @@ pub enum Refusal {
     TooMany,
     /// The same is received already.
     Taken,
+    /// The user compartment is closed, or does not open without something that is missing.
+    Locked,
+    /// Only an UNLOCK of the server's ends it.
+    LockedByServer,
+    /// A try was used up.
+    WrongPassphrase,
+    /// Too short, too long, or too few tries.
+    BadPassphrase,
+    /// There is no passphrase, so locking would keep nobody out.
+    NotProtected,
+    /// The keys were erased.
+    Deleted,
 }
 
 /// A terminal, as it is shown to people. Keys are shown by their fingerprints alone.
@@ -146,7 +218,7 @@ pub struct TerminalStatus {
     pub fleet: String,
     /// Whether a process runs it; otherwise this was read from its store.
     pub running: bool,
-    /// enrolled: no group key yet; ready.
+    /// enrolled: no group key yet; ready; locked; locked-by-server; excluded; deleted.
     pub state: String,
     /// Name of the root's public key: 16 hexadecimal digits.
     pub root: String,
@@ -155,13 +227,23 @@ pub struct TerminalStatus {
     pub key_set_expires: u32,
     /// G, and the wrap key's fingerprint.
     pub fleet_generation: u32,
-    pub wrap_fingerprint: String,
+    /// None while locked.
+    pub wrap_fingerprint: Option<String>,
     pub wrap_kid: u64,
-    pub obey_fingerprint: String,
+    /// None once the keys were erased.
+    pub obey_fingerprint: Option<String>,
     pub obey_kid: u64,
     /// Unix seconds as beacons tell; none before the first since the start.
     pub time: Option<u32>,
+    /// Powered-on seconds that were charged since enrolment.
+    pub powered_on: u64,
+    /// When it erases itself if nothing extends a lease before (Unix seconds).
+    pub erases_itself_at: u32,
     pub groups: Vec<GroupStatus>,
+    /// Groups that send under a key which an excluded terminal holds.
+    pub exposed_groups: Vec<u32>,
+    /// Terminals that are not listened to any more.
+    pub excluded: Vec<u32>,
     pub relays: Vec<RelayStatus>,
     /// Where commands are heard.
     pub carriers: Vec<String>,
@@ -171,6 +253,62 @@ pub struct TerminalStatus {
     pub store_failure: Option<String>,
     /// What protects the keys in the directory, said as it is.
     pub protection: String,
+    /// Tries that are left before the keys are erased, and how many there are after a right one;
+    /// none where the machine opens everything.
+    pub tries_left: Option<u8>,
+    pub try_limit: Option<u8>,
+    /// Whether keys are kept out of swap; none while it does not run.
+    pub memory_locked: Option<bool>,
+    /// What happened, once the keys were erased.
+    pub deleted: Option<Deleted>,
+}
+
+/// What is left of a terminal whose keys were erased.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    pub cause: DeletionCause,
+    /// For `keyfall admin receipt`: shows the server that its order was obeyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
+    /// Unix seconds, where beacons had told them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u32>,
+    /// What could not be removed and why; no key opens with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_removed: Vec<String>,
+}
+
+/// Why the keys were erased.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeletionCause {
+    /// The server ordered that the keys be deleted.
+    Delete,
+    /// The server ordered that everything be deleted.
+    Initialize,
+    /// Too many wrong passphrases.
+    Tries,
+    /// The tamper switch, or the signal for it.
+    Tamper,
+    /// Nothing was heard for the dead-man time.
+    DeadMan,
+    /// The record of it was lost in a power cut.
+    Unknown,
+}
+
+impl DeletionCause {
+    /// For people, after "the keys were erased:".
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Delete => "the server ordered it",
+            Self::Initialize => "the server ordered that everything be deleted",
+            Self::Tries => "there were too many wrong passphrases",
+            Self::Tamper => "the device was opened",
+            Self::DeadMan => "nothing was heard from the server for too long",
+            Self::Unknown => "why is not known, the power was cut meanwhile",
+        }
+    }
 }
 
 /// One group's key.
@@ -184,6 +322,8 @@ pub struct GroupStatus {
     pub generation: u32,
     /// The one that is sent with; none while a newer epoch is awaited.
     pub sending: Option<u32>,
+    /// ready; waits-for-key; exposed; distrusted; lease-over.
+    pub state: String,
     /// When it renews by itself next (Unix seconds).
     pub valid_until: Option<u32>,
     pub lease_end: Option<u32>,

@@ -44,6 +44,10 @@ impl Client {
             tracing::debug!("a client of the control socket does not read");
         }
     }
+
+    pub(crate) fn refuse(&self, refusal: Refusal, sentence: String) {
+        self.tell(error(refusal, sentence));
+    }
 }
 
 /// The open socket; dropping it ends every connection and removes the name.

@@ -8,24 +8,29 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use keyfall_api::control::{Answer, ControlError, Refusal, RelayStatus, Request};
+use keyfall_api::control::{Answer, Deleted, DeletionCause, Passphrase, Request};
 use keyfall_carrier::{AddressError, CarrierAddress, CarrierError, MulticastReceiver};
-use keyfall_protocol::ids::Tick;
-use keyfall_protocol::terminal::{Cause, Event, Input, Output, StoreId, Terminal};
-use keyfall_protocol::{ApiMisuse, DropReason};
-use rustix::time::{ClockId, clock_gettime};
+use keyfall_protocol::ApiMisuse;
+use keyfall_protocol::ids::{Tick, UnixSeconds};
+use keyfall_protocol::terminal::{Erase, EraseCause, Event, Input, Output, StoreId, Terminal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
+use zeroize::Zeroizing;
 
-use crate::committing::Committer;
+use self::clock::Clock;
+use self::log::{Told, log_event};
+use crate::committing::{Committer, Locks, Task};
 use crate::control::{self, Client, ClientId};
 use crate::hardening::scrub_stack;
-use crate::inspection::inspect;
-use crate::key_store::{KeyStore, KeyStoreError};
+use crate::key_store::{Erasure, Guard, KeyStoreError, UnlockError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
 use crate::os_random::OsRandom;
-use crate::status::{status, why};
-use crate::stored::{StoredError, restore_at};
+use crate::stored::{Stored, StoredError, restore_at};
+use crate::tamper::TamperFile;
+
+mod clock;
+mod log;
+mod requests;
 
 /// What is said at the start beside the directory.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +39,19 @@ pub struct RunOptions {
     pub carriers: Vec<CarrierAddress>,
     /// The interface by which all carriers are heard; without it each one's own.
     pub interface: Option<Ipv4Addr>,
+    /// Looked at every second: where it is there and says anything but 0, every key is erased.
+    pub tamper_file: Option<PathBuf>,
+    /// Whether the memory of this process is locked, for people to see.
+    pub memory_locked: bool,
+}
+
+/// How a terminal's process came to its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// It was asked to stop; the last snapshot is durable.
+    Stopped,
+    /// Everything was deleted on the server's order; there is nothing left to run.
+    Initialized(Deleted),
 }
 
 /// Why a terminal does not start or does not go on.
@@ -73,10 +91,27 @@ pub(crate) enum Waking {
         request: Request,
     },
     HungUp(ClientId),
+    /// What came of [`Task::Unlock`].
+    Unlocked {
+        client: Option<Client>,
+        outcome: Result<Zeroizing<Vec<u8>>, UnlockError>,
+        /// `None`: it could not be read.
+        guard: Option<Guard>,
+        locks: Locks,
+    },
+    /// What came of [`Task::Protect`].
+    Protected {
+        client: Client,
+        outcome: Result<(), UnlockError>,
+        guard: Option<Guard>,
+    },
+    /// Nothing on the disk opens anything any more.
+    Erased(Deleted),
 }
 
-/// Runs the terminal in `dir` until `shutdown` completes; its last snapshot is durable then.
-/// `on_ready` is called once, when its carriers are heard and its control socket answers.
+/// Runs the terminal in `dir` until `shutdown` completes, or everything was deleted on order; its
+/// last snapshot is durable then. When `tamper` completes, every key is erased. `on_ready` is called
+/// once, when its carriers are heard and its control socket answers.
 ///
 /// # Errors
 /// [`RunError`], most of them at the start, before anything is heard.
@@ -84,10 +119,23 @@ pub async fn serve(
     dir: PathBuf,
     options: RunOptions,
     on_ready: impl FnOnce(&Terminal),
+    tamper: impl Future<Output = ()>,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), RunError> {
+) -> Result<Ending, RunError> {
     let clock = Clock::start();
-    let (store, terminal) = take_over(&dir, clock).await?;
+    let Stored {
+        mut store,
+        terminal,
+        guard,
+    } = take_over(&dir, clock).await?;
+    let mut tamper_file = options.tamper_file.clone().map(TamperFile::new);
+    if tamper_file.as_mut().is_some_and(TamperFile::says_opened) {
+        let deleted = store
+            .erase(&Erasure::of_keys(DeletionCause::Tamper))
+            .map_err(StoredError::from)?;
+        let deleted = Box::new(deleted);
+        return Err(StoredError::from(KeyStoreError::Deleted { dir, deleted }).into());
+    }
     let carriers = choose_carriers(&terminal, &options)?;
     let (wakings, inbox) = mpsc::channel(WAKINGS_MAX);
     for carrier in &carriers {
@@ -104,6 +152,7 @@ pub async fn serve(
         _door: door,
         clock,
         terminal,
+        guard,
         committer,
         relays: Relays::new(),
         interfaces: Interfaces {
@@ -115,12 +164,16 @@ pub async fn serve(
         next_second: Instant::now() + SECOND,
         frames: 0,
         store_failure: None,
-        logged: BTreeMap::new(),
+        tamper_file,
+        memory_locked: options.memory_locked,
+        deleted: None,
+        initialized: false,
+        told: Told::default(),
         log_due: Instant::now() + LOG_EVERY,
     };
     tracing::info!(terminal = %driver.terminal.identity().number, "the terminal runs");
     on_ready(&driver.terminal);
-    driver.run(inbox, shutdown).await
+    driver.run(inbox, tamper, shutdown).await
 }
 
 struct Driver {
@@ -128,6 +181,8 @@ struct Driver {
     _door: control::Door,
     clock: Clock,
     terminal: Terminal,
+    /// Who opens the user compartment.
+    guard: Guard,
     committer: Committer,
     relays: Relays,
     interfaces: Interfaces,
@@ -139,8 +194,13 @@ struct Driver {
     next_second: Instant,
     frames: u64,
     store_failure: Option<String>,
-    /// Drop counters as the log told them last.
-    logged: BTreeMap<DropReason, u64>,
+    tamper_file: Option<TamperFile>,
+    memory_locked: bool,
+    /// What happened, from the moment at which the keys went out of this process.
+    deleted: Option<Deleted>,
+    /// Everything is gone from the disk, too, and the process with it.
+    initialized: bool,
+    told: Told,
     log_due: Instant,
 }
 
@@ -148,9 +208,12 @@ impl Driver {
     async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Waking>,
+        tamper: impl Future<Output = ()>,
         shutdown: impl Future<Output = ()>,
-    ) -> Result<(), RunError> {
+    ) -> Result<Ending, RunError> {
         let mut shutdown = pin!(shutdown);
+        let mut tamper = pin!(tamper);
+        let mut opened = false;
         let mut timer = pin!(sleep_until(self.next_second));
         self.feed(Input::Timeout)?;
         loop {
@@ -160,17 +223,28 @@ impl Driver {
             }
             tokio::select! {
                 () = &mut shutdown => break,
+                () = &mut tamper, if !opened => {
+                    opened = true;
+                    self.feed(Input::Erase(EraseCause::Tamper))?;
+                }
                 Some(waking) = inbox.recv() => self.on_waking(waking)?,
                 arrival = poll_fn(|cx| self.relays.poll_arrival(cx)) => self.on_arrival(&arrival)?,
                 () = &mut timer => self.on_time()?,
             }
             // SECURITY: at the end of each input (docs/THREATS.md).
             scrub_stack();
+            if self.initialized {
+                break;
+            }
         }
         tracing::info!("the terminal stops");
         // The committer's thread must not wait for room in an inbox that nobody empties.
         drop(inbox);
-        self.committer.finish().map_err(RunError::LastSnapshot)
+        self.committer.finish().map_err(RunError::LastSnapshot)?;
+        Ok(match self.deleted {
+            Some(deleted) if self.initialized => Ending::Initialized(deleted),
+            Some(_) | None => Ending::Stopped,
+        })
     }
 
     fn on_waking(&mut self, waking: Waking) -> Result<(), RunError> {
@@ -187,7 +261,7 @@ impl Driver {
             }
             Waking::StoreFailed(sentence) => {
                 if self.store_failure.as_ref() != Some(&sentence) {
-                    tracing::error!(error = sentence, "the key store does not take the snapshot");
+                    tracing::error!(error = sentence, "the key store cannot be written");
                 }
                 self.store_failure = Some(sentence);
                 Ok(())
@@ -199,6 +273,32 @@ impl Driver {
                 for relay in relays {
                     self.end_relay(relay);
                 }
+                Ok(())
+            }
+            Waking::Unlocked {
+                client,
+                outcome,
+                guard,
+                locks,
+            } => {
+                self.guard = guard.unwrap_or_else(|| self.guard.clone());
+                self.on_unlocked(client.as_ref(), outcome, locks)
+            }
+            Waking::Protected {
+                client,
+                outcome,
+                guard,
+            } => {
+                self.guard = guard.unwrap_or_else(|| self.guard.clone());
+                self.on_protected(&client, outcome)
+            }
+            Waking::Erased(deleted) => {
+                self.store_failure = None;
+                for left in &deleted.not_removed {
+                    tracing::error!(error = left, "something could not be removed");
+                }
+                self.initialized = deleted.cause == DeletionCause::Initialize;
+                self.deleted = Some(deleted);
                 Ok(())
             }
         }
@@ -221,6 +321,12 @@ impl Driver {
             // Timers of the system do not count sleep, the machine's clock does: leases and graces
             // that ended meanwhile end now.
             self.feed(Input::Timeout)?;
+            if let Some(file) = &mut self.tamper_file
+                && file.says_opened()
+            {
+                self.tamper_file = None;
+                self.feed(Input::Erase(EraseCause::Tamper))?;
+            }
             let feeds = self.relays.on_second();
             self.feed_all(feeds)?;
             for (&relay, client) in &self.owners {
@@ -231,7 +337,7 @@ impl Driver {
         }
         if self.log_due <= now {
             self.log_due = now + LOG_EVERY;
-            self.log_drops();
+            self.told.tell_more(self.terminal.drops());
         }
         Ok(())
     }
@@ -259,6 +365,7 @@ impl Driver {
         loop {
             match self.terminal.poll_output() {
                 Output::Store(id, snapshot) => self.committer.commit(id, snapshot),
+                Output::Erase(erase) => self.on_erase(&erase),
                 Output::Event(event) => feeds.extend(self.on_event(&event)),
                 Output::Timeout { at, .. } => {
                     self.machine_due = at.map(|at| self.clock.instant(at));
@@ -293,154 +400,87 @@ impl Driver {
                 let feed = self.relays.on_marks_stored(group, marks);
                 feed.into_iter().collect()
             }
+            Event::Excluded { ref terminals } => {
+                if terminals.contains(&self.terminal.identity().number) {
+                    self.relays.drop_keys();
+                }
+                self.relays.on_excluded(terminals);
+                Vec::new()
+            }
+            Event::Locked { .. } => {
+                self.committer.lock();
+                self.relays.drop_keys();
+                Vec::new()
+            }
+            Event::Unlocked | Event::Readmitted { .. } => self.relays.on_unlocked(),
+            Event::UnlockAllowed => {
+                self.open_by_machine();
+                Vec::new()
+            }
             // Senders take the machine's key for every packet, so a change needs no order.
             Event::Sending { .. }
             | Event::Renewed { .. }
             | Event::FleetRenewed { .. }
+            | Event::OffsetRenewed { .. }
+            | Event::KeySetHeard { .. }
             | Event::TimeHeard { .. } => Vec::new(),
         }
     }
 
-    fn on_request(&mut self, client: Client, request: Request) -> Result<(), RunError> {
-        match request {
-            Request::Status {} => {
-                let mut status = status(&self.terminal);
-                status.running = true;
-                status.relays = self.relays.statuses().collect();
-                status.carriers.clone_from(&self.carriers);
-                status.frames = self.frames;
-                status.store_failure.clone_from(&self.store_failure);
-                client.tell(Answer::Status(Box::new(status)));
-            }
-            Request::Why {} => client.tell(Answer::Why(why(&self.terminal, self.clock.tick()))),
-            Request::MediaSend(request) => {
-                let begun = self
-                    .relays
-                    .start_send(&self.terminal, &self.interfaces, &request);
-                match begun {
-                    Ok((relay, feed)) => {
-                        self.own(client, relay);
-                        self.feed_all(vec![feed])?;
-                    }
-                    Err(error) => client.tell(Answer::Error(error)),
-                }
-            }
-            Request::MediaReceive(request) => {
-                let begun = self
-                    .relays
-                    .start_receive(&self.terminal, &self.interfaces, &request);
-                match begun {
-                    Ok(relay) => self.own(client, relay),
-                    Err(error) => client.tell(Answer::Error(error)),
-                }
-            }
-            Request::MediaParams { relay } => {
-                let params = self.relays.params(&self.terminal, relay);
-                client.tell(Answer::Params(params));
-            }
-            Request::MediaStop { relay } => client.tell(match self.end_relay(relay) {
-                Some(status) => Answer::Stopped(status),
-                None => Answer::Error(ControlError {
-                    refusal: Refusal::NoSuchRelay,
-                    sentence: format!(
-                        "no relay {relay} runs: `keyfall terminal status` lists those that do"
-                    ),
-                }),
-            }),
-            Request::Inspect { octets, stretch } => {
-                client.tell(inspect(&self.terminal, &octets, stretch).map_or_else(
-                    |sentence| {
-                        Answer::Error(ControlError {
-                            refusal: Refusal::BadRequest,
-                            sentence,
-                        })
-                    },
-                    Answer::Inspected,
-                ));
+    /// After the server's UNLOCK, where no passphrase is needed.
+    fn open_by_machine(&self) {
+        if self.guard == Guard::Machine && self.terminal.is_locked() {
+            let task = Task::Unlock {
+                client: None,
+                passphrase: Passphrase::new(""),
+            };
+            if !self.committer.take_on(task) {
+                tracing::warn!("the user compartment could not be opened: restart the terminal");
             }
         }
-        Ok(())
     }
 
-    /// The relay belongs to the client that started it.
-    fn own(&mut self, client: Client, relay: RelayNumber) {
-        if let Some(status) = self.relays.status_of(relay) {
-            tracing::info!(group = status.group, "a media relay begins");
-            client.tell(Answer::Started(status));
+    /// The machine holds no key any more. What the relays derived goes now, what is on the disk as
+    /// soon as the thread of the key store gets to it.
+    fn on_erase(&mut self, erase: &Erase) {
+        let relays: Vec<_> = self.relays.statuses().map(|it| it.relay).collect();
+        for relay in relays {
+            self.end_relay(relay);
         }
-        self.owners.insert(relay, client);
-    }
-
-    fn end_relay(&mut self, relay: RelayNumber) -> Option<RelayStatus> {
-        let status = self.relays.stop(relay)?;
-        tracing::info!(
-            group = status.group,
-            packets = status.packets,
-            "a media relay ends"
-        );
-        if let Some(owner) = self.owners.remove(&relay) {
-            owner.tell(Answer::Ended(status.clone()));
-        }
-        Some(status)
-    }
-
-    /// One line a reason, at most every ten seconds (docs/LOGGING.md).
-    fn log_drops(&mut self) {
-        for (reason, count, _) in self.terminal.drops().iter() {
-            let logged = self.logged.entry(reason).or_default();
-            let more = count - *logged;
-            *logged = count;
-            if more == 0 {
-                continue;
-            }
-            let (name, code, count) = (reason.name(), reason.code(), more);
-            if AT_WORK.contains(&reason) {
-                tracing::debug!(reason = name, code, count, "dropped, as it should be");
-            } else {
-                tracing::warn!(reason = name, code, count, "dropped");
-            }
-        }
+        self.relays = Relays::new();
+        let deleted = Deleted {
+            cause: deletion_cause(erase.cause),
+            receipt: erase.receipt.map(|receipt| receipt.to_string()),
+            at: self.terminal.time().map(UnixSeconds::get),
+            not_removed: Vec::new(),
+        };
+        let (cause, receipt) = (erase.cause.name(), deleted.receipt.as_deref());
+        tracing::warn!(cause, receipt, "every key is erased");
+        self.deleted = Some(deleted.clone());
+        self.committer.erase(Erasure {
+            everything: erase.everything,
+            deleted,
+            wipe_roots: self.terminal.identity().wipe_roots.clone(),
+        });
     }
 }
 
-/// The machine's clock: nanoseconds since the start, those that the device slept too, because
-/// leases and beacons go on meanwhile.
-#[derive(Clone, Copy)]
-struct Clock {
-    started: u64,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            started: since_boot(),
-        }
+const fn deletion_cause(cause: EraseCause) -> DeletionCause {
+    match cause {
+        EraseCause::Delete => DeletionCause::Delete,
+        EraseCause::Init => DeletionCause::Initialize,
+        EraseCause::DeadMan => DeletionCause::DeadMan,
+        EraseCause::Tries => DeletionCause::Tries,
+        EraseCause::Tamper => DeletionCause::Tamper,
     }
-
-    fn tick(self) -> Tick {
-        Tick::from_nanos(since_boot().saturating_sub(self.started))
-    }
-
-    fn instant(self, tick: Tick) -> Instant {
-        // A far tick must not overflow the clock of the system.
-        Instant::now() + tick.since(self.tick()).min(FAR)
-    }
-}
-
-/// Nanoseconds since the machine was switched on.
-fn since_boot() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 /// The terminal and its store. Whoever only looks (`terminal status`) has the store open for a
 /// moment: that is waited for.
-async fn take_over(dir: &Path, clock: Clock) -> Result<(KeyStore, Terminal), StoredError> {
+async fn take_over(dir: &Path, clock: Clock) -> Result<Stored, StoredError> {
     loop {
         match restore_at(dir, clock.tick()) {
-            Err(StoredError::Store(KeyStoreError::Locked { .. }))
+            Err(StoredError::Store(KeyStoreError::InUse { .. }))
                 if clock.tick() < Tick::default().plus(LOOK_MAX) =>
             {
                 sleep(Duration::from_millis(20)).await;
@@ -494,58 +534,6 @@ fn choose_carriers(
     Ok(carriers)
 }
 
-/// The fields are those of docs/LOGGING.md.
-fn log_event(event: &Event) {
-    match event {
-        Event::KeyReceived {
-            group,
-            epoch,
-            generation,
-        } => {
-            let cause = "distribution";
-            tracing::info!(%group, %epoch, %generation, cause, "a group's key was received");
-        }
-        Event::Renewed {
-            group,
-            from,
-            to,
-            cause,
-        } => {
-            let cause = match cause {
-                Cause::Command => "command",
-                Cause::Validity => "schedule",
-                Cause::Gap => "gap",
-            };
-            tracing::info!(%group, %from, %to, cause, "a group's key was renewed");
-        }
-        Event::FleetRenewed { from, to } => {
-            tracing::info!(%from, %to, "the fleet's generation was renewed");
-        }
-        Event::Sending {
-            group,
-            epoch,
-            generation,
-        } => tracing::info!(%group, %epoch, %generation, "a key is sent with from now on"),
-        Event::Retired {
-            group,
-            epoch,
-            generation,
-        } => tracing::info!(%group, %epoch, %generation, "an old generation was wiped"),
-        Event::TimeHeard { .. } => tracing::info!("the first beacon was heard"),
-        Event::SessionRefused { group } => {
-            tracing::info!(%group, "a media relay waits for its group's key");
-        }
-        Event::SessionReady { .. } | Event::MarksStored { .. } => {}
-    }
-}
-
-/// What a terminal drops that is at work and not in trouble.
-const AT_WORK: [DropReason; 4] = [
-    DropReason::NotNewer,
-    DropReason::NotAddressed,
-    DropReason::KeySetNotNewer,
-    DropReason::OwnPacket,
-];
 const SECOND: Duration = Duration::from_secs(1);
 /// docs/LOGGING.md: at most once in ten seconds for each reason.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -553,6 +541,4 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const WAKINGS_MAX: usize = 64;
 /// For so long others may look into the store while this terminal starts.
 const LOOK_MAX: Duration = Duration::from_secs(2);
-/// Timers further ahead are set again when this is over.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const EXAMPLE_CARRIER: &str = "--carrier 'udp://239.255.70.77:47700?if=127.0.0.1'";

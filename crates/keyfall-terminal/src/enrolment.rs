@@ -12,7 +12,7 @@ use keyfall_protocol::keys::Secret;
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::terminal::{Output, Terminal};
 
-use crate::key_store::{KeyStore, KeyStoreError};
+use crate::key_store::{KeyStore, KeyStoreError, Protection, UnlockError};
 use crate::os_random::OsRandom;
 
 /// Makes `dir` and a fresh request key in it, or reads the one that is there; returns its public
@@ -55,7 +55,8 @@ pub struct Enrolled {
     pub terminal: Terminal,
 }
 
-/// Opens a package and makes the terminal in `dir`.
+/// Opens a package and makes the terminal in `dir`; its user compartment opens by `protection`, or
+/// by the machine.
 ///
 /// # Errors
 /// [`EnrolmentError`]; nothing has changed then. [`PackageError::CodeNeeded`] where the package is
@@ -64,6 +65,7 @@ pub fn enrol(
     dir: &Path,
     package: &[u8],
     code: Option<&EnrolmentCode>,
+    protection: Option<&Protection>,
 ) -> Result<Enrolled, EnrolmentError> {
     refuse_enrolled(dir)?;
     let sealed = SealedPackage::decode(package)?;
@@ -85,7 +87,8 @@ pub fn enrol(
     let Output::Store(_, snapshot) = terminal.poll_output() else {
         unreachable!("a fresh terminal asks for its store first");
     };
-    KeyStore::create(dir, &mut OsRandom, &snapshot)?;
+    let user = snapshot.user.expect("a fresh terminal is unlocked");
+    KeyStore::create(dir, &mut OsRandom, &snapshot.device, &user, protection)?;
     forget_request_key(dir);
     Ok(Enrolled { terminal })
 }
@@ -99,6 +102,8 @@ pub enum EnrolmentError {
     Expired { expires: UnixSeconds },
     #[error(transparent)]
     Store(#[from] KeyStoreError),
+    #[error(transparent)]
+    Protection(UnlockError),
     #[error("{} holds half a request key: remove it and ask anew", path.display())]
     RequestKey { path: PathBuf },
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -107,6 +112,18 @@ pub enum EnrolmentError {
         path: PathBuf,
         source: io::Error,
     },
+}
+
+impl From<UnlockError> for EnrolmentError {
+    fn from(error: UnlockError) -> Self {
+        match error {
+            UnlockError::Store(error) => Self::Store(error),
+            UnlockError::WrongPassphrase { .. }
+            | UnlockError::Wiped
+            | UnlockError::BoundSecret(_)
+            | UnlockError::Memory => Self::Protection(error),
+        }
+    }
 }
 
 /// Before anything is asked or made: a second import in the same place is refused.
@@ -168,4 +185,4 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> EnrolmentErr
     }
 }
 
-const REQUEST_FILE: &str = "request-key";
+pub(crate) const REQUEST_FILE: &str = "request-key";

@@ -1,9 +1,14 @@
-//! What keeps keys inside this process: no core dump, no reader of its memory, no copies on stacks.
+//! What keeps keys inside this process: no core dump, no reader of its memory, no swap, no copies on
+//! stacks.
 
 use std::hint::black_box;
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
+use rustix::thread::{CapabilitySet, capabilities};
 use zeroize::Zeroize;
 
 /// Forbids core dumps, and memory access to other processes of the same user. Called once, before
@@ -19,6 +24,44 @@ pub fn keep_memory_private() -> io::Result<()> {
     setrlimit(Resource::Core, none)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
+}
+
+/// Keeps all memory of this process, also what it takes later, out of swap. Only where the system
+/// sets no bound to it: under a bound that is reached later the process would end.
+///
+/// # Errors
+/// [`MemoryNotLocked`]; keys may then be written to swap, and the caller says so.
+pub fn lock_memory() -> Result<(), MemoryNotLocked> {
+    let bound = getrlimit(Resource::Memlock);
+    if let Some(maximum) = bound.maximum {
+        let exempt =
+            capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+        if !exempt {
+            return Err(MemoryNotLocked::Bound { octets: maximum });
+        }
+    } else if bound.current.is_some() {
+        let unbounded = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        setrlimit(Resource::Memlock, unbounded)
+            .map_err(|errno| MemoryNotLocked::Refused(errno.into()))?;
+    }
+    // On fault: what is never touched takes no memory.
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+        .map_err(|errno| MemoryNotLocked::Refused(errno.into()))
+}
+
+/// Why memory may be written to swap.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryNotLocked {
+    #[error(
+        "this process may lock {octets} octets of memory only: set LimitMEMLOCK=infinity in its \
+         unit, or switch swap off"
+    )]
+    Bound { octets: u64 },
+    #[error("the system does not lock memory: {0}")]
+    Refused(io::Error),
 }
 
 /// Overwrites 32 KiB of the stack below the caller, where keys that were moved or derived may have

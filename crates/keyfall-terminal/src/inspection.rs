@@ -50,6 +50,14 @@ fn inspect_frame(terminal: &Terminal, frame: Unverified<'_>) -> Inspected {
                  {fingerprint}"
             ),
         ),
+        SealedVerdict::Order(contents) => (
+            Some(true),
+            format!("opens: an order to terminal {}", contents.terminal),
+        ),
+        SealedVerdict::Locked => (
+            None,
+            "this terminal is locked and cannot tell: unlock it first".to_owned(),
+        ),
         SealedVerdict::NotAddressed => (Some(false), "not addressed to this terminal".to_owned()),
         SealedVerdict::Wiped => (
             Some(false),

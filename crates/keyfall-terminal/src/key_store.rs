@@ -1,81 +1,121 @@
 //! Where a terminal keeps its keys on disk: sealed, and forgotten with each new commit.
 //!
-//! One snapshot, opaque here, sealed under a key that is drawn for it alone. The key lies in one of
-//! two root slots. Slots are overwritten in place: on ext4 that leaves no copy of the old octets,
+//! Two snapshots, opaque here: of the *device* compartment, which the machine opens, and of the
+//! *user* compartment, which a PIN or passphrase opens where one is set. Each is sealed under a key
+//! that is drawn for it alone. That key, or the half of it that a passphrase does not give, lies in
+//! one of two slots. Slots are overwritten in place: on ext4 that leaves no copy of the old octets,
 //! while truncating or renaming a file leaves the old block behind. So whatever sealed snapshot
 //! remains in a free block, nothing on the disk opens it (FORMATS section 9, "Erasing on disk").
 //! A file system that copies on write, or flash that does so by itself, may still hold old slots.
 //!
 //! | File | Content |
 //! | --- | --- |
-//! | `root-slots` | slot A at 0, slot B at 4096; an unused slot is all zero |
-//! | `snapshot-a`, `snapshot-b` | what slot A and slot B open, then perhaps dead octets |
+//! | `root-slots` | eight blocks of 4096 octets: device slots A and B, user slots A and B, unlock records A and B, tries, end; what is unused is zero |
+//! | `snapshot-a`, `snapshot-b` | what device slots A and B open, then perhaps dead octets |
+//! | `user-a`, `user-b` | what user slots A and B open |
+//! | `deleted` | after an erasure, instead of all others: what happened, as JSON |
 //!
 //! | Slot field | Octets | Meaning |
 //! | --- | --- | --- |
-//! | magic | 8 | `KF1 root` |
-//! | counter | 8 | number of the commit, big-endian; of two slots that open, the higher counts |
+//! | magic | 8 | `KF1 slot` |
+//! | counter | 8 | number of the commit, big-endian; of two slots that are whole, the higher counts |
 //! | length | 8 | octets of the sealed snapshot, tag included, big-endian |
-//! | key | 32 | AES-256-GCM, for this one snapshot, so the nonce is zero |
+//! | record | 8 | number of the unlock record that holds the user key; 0: there is no passphrase |
+//! | part | 32 | the key (AES-256-GCM, for this one snapshot, so the nonce is zero), or with a record HKDF's salt over the user key |
+//! | digest | 32 | SHA-256 of the sealed snapshot: whether it is whole is seen while it is locked |
 //! | check | 32 | SHA-256 of what stands before: tells a slot from half a slot |
 //!
 //! A commit is three steps, each synced before the next: write the other slot, write the other
 //! snapshot, zero the slot that was. A crash before the end of the second leaves the old snapshot
-//! in force, because the new slot opens nothing yet; after it, the new one.
+//! in force, because the new slot opens nothing yet; after it, the new one. The user compartment is
+//! committed first.
+//!
+//! An unlock record holds the user key, 32 random octets, sealed under Argon2id of the passphrase;
+//! a new passphrase means a new user key. A try is counted on the disk before it is made
+//! ([`KeyStore::unlock`]); an erasure overwrites `root-slots` in one write before anything else
+//! ([`KeyStore::erase`]).
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::{aead, digest};
+use keyfall_api::control::{Deleted, DeletionCause};
 use keyfall_protocol::keys::Secret;
 use keyfall_protocol::rng::Random;
 use zeroize::Zeroizing;
 
+use self::compartment::{Compartment, Half, Kind, UnderUserKey};
+pub use self::erasure::Erasure;
+pub use self::protection::{BoundSecretError, Guard, Protection, ProtectionError, TRY_LIMIT};
+use self::protection::{UnlockRecord, count_try, forget_tries, tries};
+use self::slots::SlotFile;
+use crate::hardening::scrub_stack;
+
+mod compartment;
+mod erasure;
+mod protection;
+mod slots;
 #[cfg(test)]
 mod tests;
 
-/// The sealed snapshot of one terminal, in one directory, open in this process alone.
+/// The two sealed snapshots of one terminal, in one directory, open in this process alone.
 #[derive(Debug)]
 pub struct KeyStore {
     /// The directory itself; locked for as long as the store is open.
     dir: File,
     dir_path: PathBuf,
-    slots: File,
-    snapshots: [File; 2],
-    /// The half whose snapshot is in force.
-    active: Half,
-    /// Number of the commit in force.
-    counter: u64,
+    slots: SlotFile,
+    device: Compartment,
+    user: Compartment,
+    /// None: the machine opens the user compartment.
+    record: Option<UnlockRecord>,
+    /// Where there is a record: held from the right passphrase until [`Self::lock`].
+    user_key: Option<Secret<32>>,
+    /// What was left of the store when it was erased.
+    erased: Option<Deleted>,
+}
+
+/// What a store opens with.
+#[derive(Debug)]
+pub struct Opened {
+    pub device: Zeroizing<Vec<u8>>,
+    /// `None`: a passphrase is needed, [`KeyStore::unlock`].
+    pub user: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl KeyStore {
     /// Makes a store in `dir`, which is created where it is missing (its parent is not) and becomes
-    /// readable by its owner only. `snapshot` is in force, durably, when this returns.
+    /// readable by its owner only. Both snapshots are in force, durably, when this returns, and the
+    /// user compartment is open.
     ///
     /// # Errors
-    /// [`KeyStoreError::AlreadyExists`] and nothing is changed; [`KeyStoreError::Locked`];
-    /// [`KeyStoreError::Io`]: there is no store then, and creating again is allowed.
+    /// [`KeyStoreError::AlreadyExists`], [`KeyStoreError::Deleted`] and nothing is changed;
+    /// [`KeyStoreError::InUse`]; [`KeyStoreError::Io`]: there is no store then, and creating again
+    /// is allowed; [`UnlockError::Memory`].
     pub fn create(
         dir: &Path,
         rng: &mut dyn Random,
-        snapshot: &[u8],
-    ) -> Result<Self, KeyStoreError> {
+        device: &[u8],
+        user: &[u8],
+        protection: Option<&Protection>,
+    ) -> Result<Self, UnlockError> {
         match DirBuilder::new().mode(0o700).create(dir) {
             Ok(()) => sync_parent(dir)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io_error("make the directory", dir, error)),
+            Err(error) => return Err(io_error("make the directory", dir, error).into()),
         }
-        let lock = lock(dir)?;
+        let lock = lock_dir(dir)?;
+        if let Some(deleted) = erasure::read_deleted(dir)? {
+            return Err(deleted_error(dir, deleted).into());
+        }
         let slots_path = dir.join(SLOTS);
         if slots_path
             .try_exists()
             .map_err(|e| io_error("look for", &slots_path, e))?
         {
-            return Err(KeyStoreError::AlreadyExists {
-                dir: dir.to_owned(),
-            });
+            let dir = dir.to_owned();
+            return Err(KeyStoreError::AlreadyExists { dir }.into());
         }
         lock.set_permissions(Permissions::from_mode(0o700))
             .map_err(|e| io_error("restrict the mode of", dir, e))?;
@@ -83,130 +123,290 @@ impl KeyStore {
         // What a creation that did not end has left is overwritten in place, too.
         let new_slots_path = dir.join(SLOTS_NEW);
         let mut store = Self {
-            slots: open_or_create(&new_slots_path)?,
-            snapshots: [
-                open_or_create(&dir.join(Half::A.snapshot_name()))?,
-                open_or_create(&dir.join(Half::B.snapshot_name()))?,
-            ],
+            slots: SlotFile {
+                file: open_or_create(&new_slots_path)?,
+                path: new_slots_path.clone(),
+            },
+            device: Compartment::create(dir, Kind::Device)?,
+            user: Compartment::create(dir, Kind::User)?,
             dir: lock,
             dir_path: dir.to_owned(),
-            active: Half::B,
-            counter: 0,
+            record: None,
+            user_key: None,
+            erased: None,
         };
-        for half in [Half::A, Half::B] {
-            let block = [0; SLOT_SPACING as usize];
-            store
-                .slots
-                .write_all_at(&block, half.slot_offset())
-                .map_err(|e| io_error("write", &new_slots_path, e))?;
+        store.slots.clear()?;
+        if let Some(protection) = protection {
+            store.seal_user_key(rng, Half::A, 1, protection)?;
         }
-        store.commit(rng, snapshot)?;
+        store.commit(rng, device, Some(user))?;
         // The name appears last: a directory with this file holds a whole store.
         std::fs::rename(&new_slots_path, &slots_path)
             .map_err(|e| io_error("rename", &new_slots_path, e))?;
+        store.slots.path = slots_path;
         store.dir.sync_all().map_err(|e| io_error("sync", dir, e))?;
         Ok(store)
     }
 
-    /// Opens the store in `dir` and its snapshot, and ends a commit that a crash interrupted.
+    /// Opens the store in `dir`, and ends a commit or an erasure that a crash interrupted.
     ///
     /// # Errors
-    /// [`KeyStoreError::NotEnrolled`] where there is no store, [`KeyStoreError::Locked`],
-    /// [`KeyStoreError::Corrupt`], [`KeyStoreError::Io`]. None of them changes the store.
-    pub fn open(dir: &Path) -> Result<(Self, Zeroizing<Vec<u8>>), KeyStoreError> {
+    /// [`KeyStoreError::NotEnrolled`] where there is no store, [`KeyStoreError::Deleted`],
+    /// [`KeyStoreError::InUse`], [`KeyStoreError::Corrupt`], [`KeyStoreError::Io`].
+    pub fn open(dir: &Path) -> Result<(Self, Opened), KeyStoreError> {
         let not_enrolled = || KeyStoreError::NotEnrolled {
             dir: dir.to_owned(),
         };
         let slots_path = dir.join(SLOTS);
-        let lock = match lock(dir) {
+        let lock = match lock_dir(dir) {
             Err(KeyStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(not_enrolled());
             }
             other => other?,
         };
         let slots = match OpenOptions::new().read(true).write(true).open(&slots_path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_enrolled()),
-            other => other.map_err(|e| io_error("open", &slots_path, e))?,
-        };
-        let corrupt = |what| KeyStoreError::Corrupt {
-            dir: dir.to_owned(),
-            what,
-        };
-
-        let mut found = Vec::new();
-        for half in [Half::A, Half::B] {
-            let slot = read_slot(&slots, half).map_err(|e| io_error("read", &slots_path, e))?;
-            found.extend(slot.map(|slot| (half, slot)));
-        }
-        if found.is_empty() {
-            return Err(corrupt(Part::Slots));
-        }
-        found.sort_by_key(|(_, slot)| std::cmp::Reverse(slot.counter));
-
-        let snapshots = [
-            open_or_create(&dir.join(Half::A.snapshot_name()))?,
-            open_or_create(&dir.join(Half::B.snapshot_name()))?,
-        ];
-        for (active, slot) in found {
-            let file = &snapshots[active.index()];
-            let read = |e| io_error("read", &dir.join(active.snapshot_name()), e);
-            if let Some(snapshot) = slot.open_snapshot(file).map_err(read)? {
-                let dir_path = dir.to_owned();
-                let counter = slot.counter;
-                let store = Self {
-                    dir: lock,
-                    dir_path,
-                    slots,
-                    snapshots,
-                    active,
-                    counter,
-                };
-                store.end_commit()?;
-                return Ok((store, snapshot));
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let deleted = erasure::read_deleted(dir)?;
+                return Err(deleted.map_or_else(not_enrolled, |it| deleted_error(dir, it)));
             }
+            other => SlotFile {
+                file: other.map_err(|e| io_error("open", &slots_path, e))?,
+                path: slots_path,
+            },
+        };
+        if let Some(erasure) = erasure::interrupted(&slots)? {
+            let deleted = erasure::erase(dir, &slots, &erasure)?;
+            return Err(deleted_error(dir, deleted));
         }
-        Err(corrupt(Part::Snapshot))
+
+        let (device, sealed) = Compartment::open(dir, &slots, Kind::Device)?;
+        let device_snapshot = sealed
+            .open(None)
+            .ok_or_else(|| corrupt(dir, Kind::Device))?;
+        let (user, sealed) = Compartment::open(dir, &slots, Kind::User)?;
+        let record = UnlockRecord::of(&slots, dir, sealed.record())?;
+        if let Some(record) = &record
+            && tries(&slots)? >= record.try_limit
+        {
+            // The last try was begun and no right one came of it: the power was cut in between.
+            let tries_used_up = Erasure::of_keys(DeletionCause::Tries);
+            let deleted = erasure::erase(dir, &slots, &tries_used_up)?;
+            return Err(deleted_error(dir, deleted));
+        }
+        let user_snapshot = match record {
+            Some(_) => None,
+            None => Some(sealed.open(None).ok_or_else(|| corrupt(dir, Kind::User))?),
+        };
+        let store = Self {
+            dir: lock,
+            dir_path: dir.to_owned(),
+            slots,
+            device,
+            user,
+            record,
+            user_key: None,
+            erased: None,
+        };
+        store.user.end_commit(dir, &store.slots)?;
+        store.device.end_commit(dir, &store.slots)?;
+        store.end_set_protection()?;
+        let opened = Opened {
+            device: device_snapshot,
+            user: user_snapshot,
+        };
+        Ok((store, opened))
     }
 
-    /// Puts `snapshot` in force instead of the one before, whose key is overwritten. Durable, and
-    /// the old one lost for good, when this returns.
+    /// Puts the snapshots in force instead of those before, whose keys are overwritten. Durable,
+    /// and the old ones lost for good, when this returns. Without `user` that compartment stays as
+    /// it is, which is allowed while it is locked.
     ///
     /// # Errors
-    /// [`KeyStoreError::Io`], as where the disk is full: one of the two snapshots is in force, and
-    /// committing again is allowed.
-    pub fn commit(&mut self, rng: &mut dyn Random, snapshot: &[u8]) -> Result<(), KeyStoreError> {
-        let next = self.active.other();
-        let (slot, sealed) = Slot::seal_snapshot(rng, self.counter + 1, snapshot);
-        self.slots
-            .write_all_at(slot.encode().expose(), next.slot_offset())
-            .and_then(|()| self.slots.sync_data())
-            .map_err(|e| io_error("write", &self.dir_path.join(SLOTS), e))?;
-        let file = &self.snapshots[next.index()];
-        file.write_all_at(&sealed, 0)
-            .and_then(|()| file.sync_data())
-            .map_err(|e| io_error("write", &self.dir_path.join(next.snapshot_name()), e))?;
-        // INVARIANT: from here the new slot is never overwritten before a newer one is whole, also
-        // where zeroing the old one fails.
-        self.active = next;
-        self.counter = slot.counter;
-        self.zero_old_slot()
+    /// [`KeyStoreError::UserLocked`] and nothing has changed; [`KeyStoreError::Io`], as where the
+    /// disk is full: of each compartment one of the two snapshots is in force, and committing again
+    /// is allowed.
+    pub fn commit(
+        &mut self,
+        rng: &mut dyn Random,
+        device: &[u8],
+        user: Option<&[u8]>,
+    ) -> Result<(), KeyStoreError> {
+        self.refuse_erased()?;
+        if let Some(user) = user {
+            self.commit_user(rng, user)?;
+        }
+        self.device
+            .commit(&self.dir_path, &self.slots, rng, None, device)
     }
 
-    /// After a crash: what is in force may be written and not synced, and the old key may still
-    /// be there.
-    fn end_commit(&self) -> Result<(), KeyStoreError> {
-        self.snapshots[self.active.index()]
-            .sync_data()
-            .map_err(|e| io_error("sync", &self.dir_path.join(self.active.snapshot_name()), e))?;
-        self.zero_old_slot()
+    /// Opens the user compartment, and keeps it open. Where no passphrase is set the machine opens
+    /// it, whatever is given. The try is counted on the disk before the passphrase is looked at.
+    ///
+    /// # Errors
+    /// [`UnlockError`]: all but `WrongPassphrase` and `Wiped` cost no try.
+    pub fn unlock(&mut self, passphrase: &str) -> Result<Zeroizing<Vec<u8>>, UnlockError> {
+        self.refuse_erased()?;
+        let Some(record) = &self.record else {
+            return Ok(self.open_user(None)?);
+        };
+        let means = record.means()?;
+        let counted = count_try(&self.slots, record.try_limit)?;
+        let user_key = record.check(&counted, means, passphrase);
+        scrub_stack();
+        let Some(user_key) = user_key else {
+            if counted.left > 0 {
+                return Err(UnlockError::WrongPassphrase { left: counted.left });
+            }
+            self.erase(&Erasure::of_keys(DeletionCause::Tries))?;
+            return Err(UnlockError::Wiped);
+        };
+        forget_tries(&self.slots)?;
+        let snapshot = self.open_user(Some(&user_key))?;
+        self.user_key = Some(user_key);
+        Ok(snapshot)
     }
 
-    /// SECURITY: in place and synced; this is what makes the past unreadable.
-    fn zero_old_slot(&self) -> Result<(), KeyStoreError> {
-        self.slots
-            .write_all_at(&[0; SLOT_LEN], self.active.other().slot_offset())
-            .and_then(|()| self.slots.sync_data())
-            .map_err(|e| io_error("erase the old key in", &self.dir_path.join(SLOTS), e))
+    /// Forgets the user key: from here the user compartment takes nothing and gives nothing until
+    /// it is unlocked. Without a passphrase there is none to forget.
+    pub fn lock(&mut self) {
+        self.user_key = None;
+        scrub_stack();
+    }
+
+    /// Sets, changes or removes the passphrase; `old` is the one before, "" where there was none.
+    /// Afterwards the compartment is as open or locked as it was. The old passphrase opens nothing
+    /// on this disk any more when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::unlock`], where a wrong `old` counts as a try; [`UnlockError::Store`]: the old or
+    /// the new one is in force, and setting it again is allowed.
+    pub fn set_protection(
+        &mut self,
+        rng: &mut dyn Random,
+        old: &str,
+        new: Option<&Protection>,
+    ) -> Result<(), UnlockError> {
+        let was_locked = self.is_locked();
+        let snapshot = self.unlock(old)?;
+        let before = (self.record.take(), self.user_key.take());
+        let active = self.user.active;
+        let set = match new {
+            Some(new) => {
+                let record = before.0.as_ref();
+                let (half, number) = record.map_or((Half::A, 1), |record| {
+                    (record.half.other(), record.number + 1)
+                });
+                self.seal_user_key(rng, half, number, new)
+            }
+            None => Ok(()),
+        };
+        let set = set.and_then(|()| Ok(self.commit_user(rng, &snapshot)?));
+        if set.is_err() && self.user.active == active {
+            (self.record, self.user_key) = before;
+        }
+        if was_locked {
+            self.lock();
+        }
+        scrub_stack();
+        set?;
+        Ok(self.end_set_protection()?)
+    }
+
+    /// Erases: first, in one write, all that opens anything; then what can be removed. Afterwards
+    /// the store takes and gives nothing. Returns what happened, with what could not be removed.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::Io`]: erasing again is allowed and needed.
+    pub fn erase(&mut self, erasure: &Erasure) -> Result<Deleted, KeyStoreError> {
+        self.lock();
+        if let Some(deleted) = &self.erased
+            && !erasure.everything
+        {
+            return Ok(deleted.clone());
+        }
+        let deleted = erasure::erase(&self.dir_path, &self.slots, erasure)?;
+        self.erased = Some(deleted.clone());
+        Ok(deleted)
+    }
+
+    /// Whether a passphrase is needed before the user compartment gives or takes anything.
+    #[must_use]
+    pub const fn is_locked(&self) -> bool {
+        self.record.is_some() && self.user_key.is_none()
+    }
+
+    /// Who opens the user compartment.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::Io`]: the count of tries cannot be read.
+    pub fn guard(&self) -> Result<Guard, KeyStoreError> {
+        match &self.record {
+            None => Ok(Guard::Machine),
+            Some(record) => Ok(record.guard(tries(&self.slots)?)),
+        }
+    }
+
+    fn commit_user(&mut self, rng: &mut dyn Random, user: &[u8]) -> Result<(), KeyStoreError> {
+        let under = match (&self.record, &self.user_key) {
+            (None, _) => None,
+            (Some(record), Some(key)) => Some(UnderUserKey {
+                record: record.number,
+                key,
+            }),
+            (Some(_), None) => {
+                let dir = self.dir_path.clone();
+                return Err(KeyStoreError::UserLocked { dir });
+            }
+        };
+        self.user
+            .commit(&self.dir_path, &self.slots, rng, under, user)
+    }
+
+    fn open_user(
+        &self,
+        user_key: Option<&Secret<32>>,
+    ) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+        let sealed = self.user.read(&self.dir_path, &self.slots)?;
+        sealed
+            .open(user_key)
+            .ok_or_else(|| corrupt(&self.dir_path, Kind::User))
+    }
+
+    /// Writes an unlock record beside the one in force; the next commit needs it.
+    fn seal_user_key(
+        &mut self,
+        rng: &mut dyn Random,
+        half: Half,
+        number: u64,
+        protection: &Protection,
+    ) -> Result<(), UnlockError> {
+        let (record, user_key) = UnlockRecord::seal(rng, number, half, protection)?;
+        scrub_stack();
+        record.write(&self.slots)?;
+        self.record = Some(record);
+        self.user_key = Some(user_key);
+        Ok(())
+    }
+
+    /// SECURITY: zeroes the record that is not in force.
+    fn end_set_protection(&self) -> Result<(), KeyStoreError> {
+        for half in Half::BOTH {
+            if self
+                .record
+                .as_ref()
+                .is_none_or(|record| record.half != half)
+            {
+                UnlockRecord::zero(half, &self.slots)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_erased(&self) -> Result<(), KeyStoreError> {
+        match &self.erased {
+            Some(deleted) => Err(deleted_error(&self.dir_path, deleted.clone())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -224,6 +424,12 @@ pub enum KeyStoreError {
     )]
     AlreadyExists { dir: PathBuf },
     #[error(
+        "the keys in {} were erased: {}; enrol this terminal anew in another directory",
+        dir.display(),
+        deleted.cause.sentence()
+    )]
+    Deleted { dir: PathBuf, deleted: Box<Deleted> },
+    #[error(
         "{what} in {} are damaged and their keys are lost: enrol this terminal anew in another \
          directory",
         dir.display()
@@ -233,7 +439,12 @@ pub enum KeyStoreError {
         "another process has the keys in {} open: end it first, or ask it over its control socket",
         dir.display()
     )]
-    Locked { dir: PathBuf },
+    InUse { dir: PathBuf },
+    #[error(
+        "the terminal in {} is locked: unlock it first, with `keyfall terminal unlock`",
+        dir.display()
+    )]
+    UserLocked { dir: PathBuf },
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
         doing: &'static str,
@@ -242,13 +453,46 @@ pub enum KeyStoreError {
     },
 }
 
+/// Why the user compartment does not open, or its passphrase is not set.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockError {
+    #[error("wrong passphrase: {} left, then every key in this terminal is erased", tries_text(*left))]
+    WrongPassphrase { left: u8 },
+    #[error(
+        "wrong passphrase, and that was the last try: every key in this terminal is erased; enrol \
+         it anew in another directory"
+    )]
+    Wiped,
+    #[error("{0}; this used no try")]
+    BoundSecret(#[from] BoundSecretError),
+    #[error(
+        "there is not enough memory to check a passphrase, 64 MiB are needed; this used no try"
+    )]
+    Memory,
+    #[error(transparent)]
+    Store(#[from] KeyStoreError),
+}
+
+fn tries_text(left: u8) -> String {
+    match left {
+        1 => "1 try".to_owned(),
+        _ => format!("{left} tries"),
+    }
+}
+
 /// The part of a store that is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// No root slot is whole.
+    /// No device slot is whole.
     Slots,
-    /// No snapshot opens with the key in its slot.
+    /// No device snapshot is what its slot is for.
     Snapshot,
+    /// As `Slots`, of the user compartment.
+    UserSlots,
+    /// As `Snapshot`, of the user compartment.
+    UserSnapshot,
+    /// The unlock record that the user compartment needs is not whole.
+    Unlock,
 }
 
 impl std::fmt::Display for Part {
@@ -256,145 +500,32 @@ impl std::fmt::Display for Part {
         f.write_str(match self {
             Self::Slots => "the root slots",
             Self::Snapshot => "the snapshots",
+            Self::UserSlots => "the root slots of the user compartment",
+            Self::UserSnapshot => "the snapshots of the user compartment",
+            Self::Unlock => "the unlock records",
         })
     }
 }
 
-/// A slot and the snapshot file that belongs to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Half {
-    A,
-    B,
-}
-
-impl Half {
-    const fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-
-    const fn index(self) -> usize {
-        match self {
-            Self::A => 0,
-            Self::B => 1,
-        }
-    }
-
-    const fn slot_offset(self) -> u64 {
-        match self {
-            Self::A => 0,
-            Self::B => SLOT_SPACING,
-        }
-    }
-
-    const fn snapshot_name(self) -> &'static str {
-        match self {
-            Self::A => "snapshot-a",
-            Self::B => "snapshot-b",
-        }
+fn corrupt(dir: &Path, kind: Kind) -> KeyStoreError {
+    KeyStoreError::Corrupt {
+        dir: dir.to_owned(),
+        what: kind.snapshot_part(),
     }
 }
 
-/// What a root slot says: the one key of one snapshot.
-struct Slot {
-    counter: u64,
-    /// Octets of the sealed snapshot, tag included.
-    sealed_len: u64,
-    key: Secret<32>,
-}
-
-impl Slot {
-    /// `AES-256-GCM[fresh key, nonce 0, AD "KF1 store"](snapshot)`, and the slot that opens it.
-    fn seal_snapshot(rng: &mut dyn Random, counter: u64, snapshot: &[u8]) -> (Self, Vec<u8>) {
-        let key = Secret::init_with(|octets| rng.fill(octets));
-        // Room for the tag from the start: a growing buffer would leave plaintext behind.
-        let mut sealed = Vec::with_capacity(snapshot.len() + TAG_LEN);
-        sealed.extend_from_slice(snapshot);
-        cipher(&key)
-            .seal_in_place_append_tag(nonce(), aead::Aad::from(AD), &mut sealed)
-            .expect("memory holds no snapshot beyond the 64 GiB of AES-GCM");
-        (
-            Self {
-                counter,
-                sealed_len: sealed.len() as u64,
-                key,
-            },
-            sealed,
-        )
-    }
-
-    /// The snapshot in `file`; `None` where this slot does not open it.
-    fn open_snapshot(&self, file: &File) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        if self.sealed_len > file.metadata()?.len() {
-            return Ok(None);
-        }
-        let Ok(sealed_len) = usize::try_from(self.sealed_len) else {
-            return Ok(None);
-        };
-        let mut octets = Zeroizing::new(vec![0; sealed_len]);
-        file.read_exact_at(&mut octets, 0)?;
-        let opened = cipher(&self.key)
-            .open_in_place(nonce(), aead::Aad::from(AD), &mut octets)
-            .map(|snapshot| snapshot.len());
-        Ok(opened.ok().map(|len| {
-            octets.truncate(len);
-            octets
-        }))
-    }
-
-    fn encode(&self) -> Secret<SLOT_LEN> {
-        Secret::init_with(|octets| {
-            octets[..8].copy_from_slice(&MAGIC);
-            octets[8..16].copy_from_slice(&self.counter.to_be_bytes());
-            octets[16..24].copy_from_slice(&self.sealed_len.to_be_bytes());
-            octets[24..56].copy_from_slice(self.key.expose());
-            let check = digest::digest(&digest::SHA256, &octets[..56]);
-            octets[56..].copy_from_slice(check.as_ref());
-        })
-    }
-
-    /// `None` for an unused slot and for half a slot.
-    fn decode(octets: &[u8; SLOT_LEN]) -> Option<Self> {
-        let (content, check) = octets.split_at(56);
-        let (magic, content) = content.split_at(8);
-        let (counter, content) = content.split_at(8);
-        let (sealed_len, key) = content.split_at(8);
-        let whole =
-            magic == MAGIC && digest::digest(&digest::SHA256, &octets[..56]).as_ref() == check;
-        whole.then_some(Self {
-            counter: u64::from_be_bytes(counter.try_into().ok()?),
-            sealed_len: u64::from_be_bytes(sealed_len.try_into().ok()?),
-            key: Secret::from_slice(key)?,
-        })
+fn deleted_error(dir: &Path, deleted: Deleted) -> KeyStoreError {
+    KeyStoreError::Deleted {
+        dir: dir.to_owned(),
+        deleted: Box::new(deleted),
     }
 }
 
-fn read_slot(slots: &File, half: Half) -> io::Result<Option<Slot>> {
-    let mut octets = Zeroizing::new([0; SLOT_LEN]);
-    match slots.read_exact_at(&mut octets[..], half.slot_offset()) {
-        Ok(()) => Ok(Slot::decode(&octets)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn cipher(key: &Secret<32>) -> aead::LessSafeKey {
-    let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.expose());
-    aead::LessSafeKey::new(key.expect("32 octets are an AES-256 key"))
-}
-
-/// Zero: the key is drawn for one message.
-fn nonce() -> aead::Nonce {
-    aead::Nonce::assume_unique_for_key([0; aead::NONCE_LEN])
-}
-
-fn lock(dir: &Path) -> Result<File, KeyStoreError> {
+fn lock_dir(dir: &Path) -> Result<File, KeyStoreError> {
     let file = File::open(dir).map_err(|e| io_error("open the directory", dir, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(KeyStoreError::Locked {
+        Err(TryLockError::WouldBlock) => Err(KeyStoreError::InUse {
             dir: dir.to_owned(),
         }),
         Err(TryLockError::Error(error)) => Err(io_error("lock the directory", dir, error)),
@@ -434,9 +565,3 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> KeyStoreErro
 const SLOTS: &str = "root-slots";
 /// The slot file of a creation that has not ended.
 const SLOTS_NEW: &str = "root-slots.new";
-/// Each slot has a disk block of its own: writing one cannot tear the other.
-const SLOT_SPACING: u64 = 4096;
-const SLOT_LEN: usize = 88;
-const MAGIC: [u8; 8] = *b"KF1 root";
-const AD: &[u8] = b"KF1 store";
-const TAG_LEN: usize = 16;

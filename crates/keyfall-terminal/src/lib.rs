@@ -6,10 +6,11 @@
 //!
 //! | File | What is in it |
 //! | --- | --- |
-//! | `driver` | the loop, and what events do |
+//! | `driver` | the loop, what events do, and what local programs ask |
 //! | `media_relay` | RTP in, SRTP out, and back |
 //! | `control` | the control socket |
-//! | `committing`, `key_store` | snapshots to disk |
+//! | `committing`, `key_store` | snapshots to disk, passphrases, erasure |
+//! | `tamper`, `hardening` | the device is opened; keys stay inside the process |
 //! | `enrolment`, `stored` | what is done while no process runs the terminal |
 //! | `status`, `inspection` | what people are shown |
 
@@ -26,11 +27,11 @@ mod media_relay;
 mod os_random;
 mod status;
 mod stored;
+mod tamper;
 
 pub use control::{SOCKET_NAME, socket_path};
-pub use driver::{RunError, RunOptions, serve};
+pub use driver::{Ending, RunError, RunOptions, serve};
 pub use enrolment::{Enrolled, EnrolmentError, enrol, request};
 pub use inspection::inspect;
 pub use os_random::OsRandom;
-pub use status::{status, why};
-pub use stored::{StoredError, restore};
+pub use stored::{ProtectError, StoredError, protect, restore, stored_status};

@@ -10,6 +10,7 @@ mod places;
 mod receive;
 mod send;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -18,7 +19,7 @@ use keyfall_api::control::{
     ControlError, MediaParams, MediaReceive, MediaSend, Refusal, RelayStatus,
 };
 use keyfall_plane::Stretch;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, Tick};
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber, Tick};
 use keyfall_protocol::keys::SrtpSuite;
 use keyfall_protocol::terminal::{Mark, Order, Terminal, Trial};
 use tokio::io::ReadBuf;
@@ -254,6 +255,29 @@ impl Relays {
         self.heard.on_retired(group, epoch, generation);
     }
 
+    /// These were excluded: their streams end, session keys and packets that wait included.
+    pub(crate) fn on_excluded(&mut self, terminals: &[TerminalNumber]) {
+        self.heard.forget_senders(terminals);
+    }
+
+    /// The terminal is locked: every session key goes, and what was opened and not delivered.
+    /// Relays go on without, and ask for their sessions again in [`Self::on_unlocked`].
+    pub(crate) fn drop_keys(&mut self) {
+        for send in &mut self.sends {
+            send.drop_keys();
+        }
+        self.heard.drop_keys();
+    }
+
+    /// Every relay that waited asks for its session.
+    pub(crate) fn on_unlocked(&mut self) -> Vec<Feed> {
+        let groups: BTreeSet<_> = self.sends.iter().map(SendRelay::group).collect();
+        groups
+            .into_iter()
+            .flat_map(|group| self.on_key(group))
+            .collect()
+    }
+
     /// Marks are durable: what waited for them goes out.
     pub(crate) fn on_marks_stored(&mut self, group: GroupNumber, marks: &[Mark]) -> Option<Feed> {
         self.heard.on_marks_stored(&mut self.receives, group, marks)
@@ -286,6 +310,11 @@ fn group_held(terminal: &Terminal, number: u32, wait: bool) -> Result<GroupNumbe
     })?;
     if wait || terminal.holds(group) {
         return Ok(group);
+    }
+    if terminal.is_locked() {
+        let sentence = "this terminal is locked: unlock it with `keyfall terminal unlock`, or begin \
+                        with --wait";
+        return Err(refused(Refusal::Locked, sentence.into()));
     }
     let sentence = format!(
         "this terminal holds no key of group {group}: it is not a member, or the key has not been \

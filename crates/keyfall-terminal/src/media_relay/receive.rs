@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use keyfall_api::control::{ControlError, MediaReceive, Refusal, RelayStatus};
 use keyfall_plane::{Arrival, Marks, Refused, SrtpReceiver, SrtpStream, Stretch};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, Tick};
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use keyfall_protocol::keys::{MasterKey, SrtpSuite};
 use keyfall_protocol::terminal::{Mark, Order, ReceiveKey, Terminal, TrafficQuery, Trial};
 use tokio::net::UdpSocket;
@@ -230,7 +230,9 @@ impl Heard {
         if arrival.mki.sender() == terminal.identity().number {
             return Err(Dropped::Here(DropReason::OwnPacket));
         }
-        terminal.may_receive(relay.group).map_err(Dropped::Here)?;
+        terminal
+            .may_receive(relay.group, arrival.mki.sender())
+            .map_err(Dropped::Here)?;
         let key = (relay.group, arrival.stream(relay.suite));
         if let Some(stream) = self.streams.get_mut(&key)
             && stream.stretch == relay.stretch
@@ -244,6 +246,7 @@ impl Heard {
         let query = TrafficQuery {
             group: relay.group,
             tag: arrival.mki.tag(),
+            sender: arrival.mki.sender(),
             source: source_number(source, arrival.ssrc),
         };
         let receive_key = terminal
@@ -380,6 +383,25 @@ impl Heard {
                     .retain_keys(|e, g| (e, g) != (epoch, generation));
             }
         }
+    }
+
+    /// Their streams, and what was opened of them and waits.
+    pub(super) fn forget_senders(&mut self, senders: &[TerminalNumber]) {
+        self.streams
+            .retain(|(_, stream), _| !senders.contains(&stream.sender));
+        self.waiting = self.streams.values().map(|it| it.waiting.len()).sum();
+    }
+
+    /// Windows stay: what was delivered is not delivered again. Marks that were asked for are not
+    /// told of any more.
+    pub(super) fn drop_keys(&mut self) {
+        for stream in self.streams.values_mut() {
+            stream.receiver.retain_keys(|_, _| false);
+            stream.waiting.clear();
+            stream.asked = stream.durable;
+        }
+        self.waiting = 0;
+        self.plain = Vec::new();
     }
 
     /// Forgets the stream that was silent for longest where there are too many. Its marks stay with

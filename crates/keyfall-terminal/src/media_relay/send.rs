@@ -106,6 +106,10 @@ impl SendRelay {
         self.number
     }
 
+    pub(super) fn group(&self) -> GroupNumber {
+        self.group
+    }
+
     /// `None` while a session is awaited: the sockets' buffers hold what comes.
     pub(super) fn doors(&self) -> Option<Doors<'_>> {
         (self.session != Session::Asked).then_some([
@@ -140,6 +144,14 @@ impl SendRelay {
             self.session = Session::Asked;
         }
         waited
+    }
+
+    /// The session ends: what was not stored of it is as after a power cut.
+    pub(super) fn drop_keys(&mut self) {
+        self.session = Session::WaitsForKey;
+        self.senders.clear();
+        self.held = None;
+        self.scratch = Vec::new();
     }
 
     pub(super) fn on_retired(
@@ -180,7 +192,7 @@ impl SendRelay {
 
     fn forward(&mut self, terminal: &Terminal, port: Port, packet: &[u8]) -> Result<(), Stopped> {
         let Session::Ready(session) = self.session else {
-            return Err(Stopped::Dropped(DropReason::NotHeld));
+            return Err(Stopped::Dropped(terminal.why_not_sending(self.group)));
         };
         let kind = kind_of(port, packet);
         let ssrc = match kind {

@@ -18,26 +18,26 @@ fn package_opens_under_its_code_once() {
         .package(1, &carrier.address)
         .seal_under(&code, &mut OsRandom);
 
-    let needed = enrol(&dir, &package, None);
+    let needed = enrol(&dir, &package, None, None);
     assert!(matches!(
         needed,
         Err(EnrolmentError::Package(PackageError::CodeNeeded))
     ));
     let other = EnrolmentCode::random(&mut OsRandom);
-    let wrong = enrol(&dir, &package, Some(&other));
+    let wrong = enrol(&dir, &package, Some(&other), None);
     assert!(matches!(
         wrong,
         Err(EnrolmentError::Package(PackageError::WrongCode))
     ));
     for end in [0, 1, package.len() / 2, package.len() - 1] {
-        let cut = enrol(&dir, &package[..end], Some(&code));
+        let cut = enrol(&dir, &package[..end], Some(&code), None);
         assert!(matches!(cut, Err(EnrolmentError::Package(_))), "{end}");
     }
     assert!(!dir.exists(), "a refused import leaves nothing");
 
-    let done = enrol(&dir, &package, Some(&code)).unwrap();
+    let done = enrol(&dir, &package, Some(&code), None).unwrap();
     assert_eq!(done.terminal.identity().number.get(), 1);
-    let again = enrol(&dir, &package, Some(&code));
+    let again = enrol(&dir, &package, Some(&code), None);
     assert!(matches!(
         again,
         Err(EnrolmentError::Store(KeyStoreError::AlreadyExists { .. }))
@@ -63,20 +63,20 @@ fn package_for_a_request_key_opens_where_the_key_is_and_the_key_goes() {
         .seal_to(&key, &mut OsRandom)
         .unwrap();
 
-    let without = enrol(&elsewhere, &package, None);
+    let without = enrol(&elsewhere, &package, None, None);
     let needed = Err(EnrolmentError::Package(PackageError::RequestKeyNeeded));
     assert_eq!(
         format!("{without:?}"),
         format!("{needed:?}", needed = needed as Result<(), _>)
     );
     request(&elsewhere).unwrap();
-    let others = enrol(&elsewhere, &package, None);
+    let others = enrol(&elsewhere, &package, None, None);
     assert!(matches!(
         others,
         Err(EnrolmentError::Package(PackageError::WrongKey))
     ));
 
-    enrol(&dir, &package, None).unwrap();
+    enrol(&dir, &package, None, None).unwrap();
     assert!(!dir.join("request-key").exists());
     assert!(matches!(request(&dir), Err(EnrolmentError::Store(_))));
 }
@@ -92,7 +92,7 @@ fn package_past_its_end_is_refused() {
     package.expires = keyfall_protocol::ids::UnixSeconds::new(fleet.now.get() - 3600);
     let sealed = package.seal_under(&code, &mut OsRandom);
     let dir = dirs.path().join("alice");
-    let refused = enrol(&dir, &sealed, Some(&code));
+    let refused = enrol(&dir, &sealed, Some(&code), None);
     assert!(matches!(refused, Err(EnrolmentError::Expired { .. })));
     assert!(!dir.exists());
 }

@@ -8,8 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyfall_carrier::{CarrierAddress, MulticastSender};
 use keyfall_protocol::command::{
-    Body, Command, KeyDist, KeyDistContents, KeySet, Limits, ListedKey, Renew, RenewEntry,
-    SignerClass, SigningKey, Target, Time,
+    Body, Command, Exclude, FreshEpoch, KeyDist, KeyDistContents, KeySet, Limits, ListedKey,
+    OrderContents, OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target,
+    Time,
 };
 use keyfall_protocol::enrolment::{EnrolmentCode, EnrolmentPackage, Identity};
 use keyfall_protocol::ids::{
@@ -18,6 +19,7 @@ use keyfall_protocol::ids::{
 use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::schedule::{FleetSchedule, Schedule};
 use keyfall_terminal::OsRandom;
+use keyfall_terminal::key_store::Protection;
 
 pub(crate) const GROUP: u32 = 7;
 
@@ -25,6 +27,7 @@ pub(crate) struct Fleet {
     root: SigningKey,
     beat: SigningKey,
     keys: SigningKey,
+    erase: SigningKey,
     pub(crate) now: UnixSeconds,
     sequence: Cell<u64>,
 }
@@ -46,6 +49,7 @@ impl Fleet {
             root: signing(keys[0]),
             beat: signing(keys[1]),
             keys: signing(keys[2]),
+            erase: signing(keys[0] + 50),
             now: UnixSeconds::new(u32::try_from(since.as_secs()).unwrap()),
             sequence: Cell::new(1),
         }
@@ -63,6 +67,7 @@ impl Fleet {
                 streams: vec![STREAM],
                 carriers: vec![carrier.to_string()],
                 keep_time: 60,
+                wipe_roots: Vec::new(),
             },
             obey: ObeyKey::new(number, secret(40)),
             wrap: wrap(number),
@@ -71,13 +76,16 @@ impl Fleet {
         }
     }
 
-    /// Enrols in `dir`.
+    /// Enrols in `dir`, opened by the machine.
     pub(crate) fn enrol(&self, dir: &Path, number: u32, carrier: &CarrierAddress) {
-        let code = EnrolmentCode::random(&mut OsRandom);
-        let sealed = self
-            .package(number, carrier)
-            .seal_under(&code, &mut OsRandom);
-        keyfall_terminal::enrol(dir, &sealed, Some(&code)).unwrap();
+        enrol(dir, &self.package(number, carrier), None);
+    }
+
+    /// Enrols in `dir`, behind a passphrase.
+    pub(crate) fn enrol_behind(&self, passphrase: &str, dir: &Path, carrier: &CarrierAddress) {
+        let passphrase = passphrase.to_owned().into();
+        let protection = Protection::new(passphrase, None, 3).unwrap();
+        enrol(dir, &self.package(1, carrier), Some(&protection));
     }
 
     pub(crate) fn time(&self) -> Vec<u8> {
@@ -126,6 +134,35 @@ impl Fleet {
         })))
     }
 
+    /// DELETE, INIT, LOCK or UNLOCK for terminal `number`.
+    pub(crate) fn order(&self, kind: OrderKind, number: u32, version: Option<u32>) -> Vec<u8> {
+        let terminal = TerminalNumber::new(number).unwrap();
+        let contents = OrderContents {
+            terminal,
+            kind,
+            version,
+            receipt_wanted: kind == OrderKind::Delete,
+        };
+        let obey = ObeyKey::new(terminal, secret(40));
+        let order = SealedOrder::seal(&contents, &obey, &mut OsRandom);
+        let mut command = self.command(Body::Order(order));
+        command.target = Target::Handles;
+        self.erase.sign(&command)
+    }
+
+    /// Cuts `number` off; the group goes on to another epoch.
+    pub(crate) fn exclude(&self, number: u32) -> Vec<u8> {
+        let old = epoch(self.now);
+        self.keys.sign(&self.command(Body::Exclude(Exclude {
+            terminals: vec![TerminalNumber::new(number).unwrap()],
+            groups: vec![FreshEpoch {
+                group: GroupNumber::new(GROUP).unwrap(),
+                old,
+                new: KeyEpoch::fresh(Some(old), self.now),
+            }],
+        })))
+    }
+
     fn command(&self, body: Body) -> Command {
         let sequence = self.sequence.replace(self.sequence.get() + 1);
         Command {
@@ -153,12 +190,14 @@ impl Fleet {
             keys: vec![
                 listed(&self.beat, SignerClass::Beat),
                 listed(&self.keys, SignerClass::Keys),
+                listed(&self.erase, SignerClass::Erase),
             ],
             fleet_schedule: FleetSchedule {
                 first: Generation::ZERO,
                 from: self.now,
                 period: 3600,
             },
+            stolen: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -189,6 +228,12 @@ pub(crate) fn multicast() -> SocketAddrV4 {
     let process = u16::try_from(std::process::id() % 200).unwrap();
     let [_, low] = process.to_be_bytes();
     SocketAddrV4::new(Ipv4Addr::new(239, 255, 71, low), 40_000 + number)
+}
+
+pub(crate) fn enrol(dir: &Path, package: &EnrolmentPackage, protection: Option<&Protection>) {
+    let code = EnrolmentCode::random(&mut OsRandom);
+    let sealed = package.seal_under(&code, &mut OsRandom);
+    keyfall_terminal::enrol(dir, &sealed, Some(&code), protection).unwrap();
 }
 
 fn wrap(number: TerminalNumber) -> WrapKey {

@@ -8,6 +8,7 @@
 )]
 
 mod control;
+mod defence;
 mod enrolment;
 mod fleet;
 mod relay;

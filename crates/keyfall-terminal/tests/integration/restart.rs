@@ -108,8 +108,7 @@ fn what_was_renewed_is_what_is_stored() {
     carrier.tell(&fleet.renew(GROUP, 40));
     alice.until("renewed", |status| status.groups[0].sending == Some(40));
     alice.stop();
-    let terminal = keyfall_terminal::restore(&dir).unwrap();
-    let status = keyfall_terminal::status(&terminal);
+    let status = keyfall_terminal::stored_status(&dir).unwrap();
     assert!(!status.running);
     assert_eq!(
         (status.groups[0].generation, status.groups[0].sending),

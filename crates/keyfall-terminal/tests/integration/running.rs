@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use keyfall_api::control::{Answer, MediaReceive, MediaSend, Request, TerminalStatus, Why};
-use keyfall_terminal::{RunError, RunOptions, serve, socket_path};
+use keyfall_terminal::{Ending, RunError, RunOptions, serve, socket_path};
 use tokio::sync::oneshot;
 
 use crate::fleet::{Carrier, Fleet, GROUP};
@@ -17,12 +17,18 @@ use crate::fleet::{Carrier, Fleet, GROUP};
 pub(crate) struct Running {
     pub(crate) dir: PathBuf,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<(), RunError>>>,
+    tamper: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<Ending, RunError>>>,
 }
 
 impl Running {
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, RunOptions::default())
+    }
+
+    pub(crate) fn start_with(dir: &Path, options: RunOptions) -> Self {
         let (stop, stopped) = oneshot::channel();
+        let (tamper, opened) = oneshot::channel::<()>();
         let (ready, is_ready) = mpsc::channel();
         let at = dir.to_owned();
         let thread = thread::spawn(move || {
@@ -31,8 +37,13 @@ impl Running {
                 .build();
             runtime.unwrap().block_on(serve(
                 at,
-                RunOptions::default(),
+                options,
                 |_| ready.send(()).unwrap(),
+                async {
+                    if opened.await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                },
                 async {
                     drop(stopped.await);
                 },
@@ -42,6 +53,7 @@ impl Running {
         Self {
             dir: dir.to_owned(),
             stop: Some(stop),
+            tamper: Some(tamper),
             thread: Some(thread),
         }
     }
@@ -90,6 +102,16 @@ impl Running {
             thread::sleep(Duration::from_millis(10));
         }
         panic!("not in time: {what}: {:?}", self.status());
+    }
+
+    /// As the signal does.
+    pub(crate) fn tamper(&mut self) {
+        self.tamper.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits for an end that nobody here asked for.
+    pub(crate) fn ending(mut self) -> Ending {
+        self.thread.take().unwrap().join().unwrap().unwrap()
     }
 
     pub(crate) fn stop(mut self) {
