@@ -11,15 +11,33 @@
 //! | GET `/v1/groups`, `/v1/groups/{name}` | | [`Groups`], [`GroupShown`] |
 //! | POST `/v1/groups` | [`CreateGroup`] | [`GroupCreated`] |
 //! | POST `/v1/groups/{name}/members` | [`AddMember`] | [`MemberAdded`] |
+//! | POST `/v1/groups/{name}/members/remove` | [`RemoveMember`] | [`MemberRemoved`] |
 //! | POST `/v1/groups/{name}/renew` | [`Renew`] | [`GroupRenewed`] |
+//! | POST `/v1/groups/{name}/rekey` | [`Renew`] | [`GroupRekeyed`] |
 //! | POST `/v1/devices/renew` | [`Renew`] | [`DevicesRenewed`] |
+//! | POST `/v1/terminals/{name}/renew` | [`Renew`] | [`DeviceRenewed`] |
+//! | POST `/v1/exclude` | [`Exclude`] | [`Excluded`] |
+//! | POST `/v1/erase/draft`, `/v1/erase/issue` | [`DraftErase`], [`IssueErase`] | [`EraseDraft`], [`EraseIssued`] |
+//! | POST `/v1/receipts` | [`TakeReceipt`] | [`ReceiptTaken`] |
+//! | GET `/v1/terminals/{name}/exposure?at=SECONDS` | | [`Exposure`] |
+//! | POST `/v1/key-set/draft`, `/v1/key-set/install` | [`DraftKeySet`], [`InstallKeySet`] | [`KeySetDraft`], [`KeySetInstalled`] |
 //! | GET `/v1/keys` | | [`Keys`] |
 //! | GET `/v1/audit?last=N`, `/v1/audit/verify` | | [`Audit`], [`AuditVerified`] |
 //! | GET `/v1/carousel?loss=0.3` | | [`Carousel`] |
 //!
 //! `{name}` is a name or a number. Whatever is not done is answered with a [`Problem`].
 
+mod key_set;
+mod loss;
+
 use serde::{Deserialize, Serialize};
+
+pub use key_set::{DraftKeySet, InstallKeySet, KeySetDraft, KeySetInstalled, Signer};
+pub use loss::{
+    DeviceRenewed, DraftErase, EraseDraft, EraseIssued, EraseKind, ErasureState, Exclude, Excluded,
+    Exposure, FreshEpoch, GroupRekeyed, HourlyLimit, IssueErase, KeyExposure, MemberRemoved, Reach,
+    ReceiptTaken, RemoveMember, TakeReceipt,
+};
 
 /// The schema of every answer.
 pub const SCHEMA: u32 = 1;
@@ -46,6 +64,9 @@ pub struct AddTerminal {
     /// without it the package is sealed under a code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Directories that INIT wipes beside the terminal's own, as absolute paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wipe_roots: Vec<String>,
     #[serde(default)]
     pub why: Why,
 }
@@ -98,6 +119,18 @@ pub struct Terminal {
     pub name: String,
     pub added_at: u32,
     pub package_expires: u32,
+    /// From then on it is in no group, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_at: Option<u32>,
+    /// The newest DELETE or INIT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erasure: Option<ErasureState>,
+    /// The newest LOCK or UNLOCK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<ErasureState>,
+    /// What INIT wipes beside the terminal's own directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wipe_roots: Vec<String>,
 }
 
 /// A number and the name for it.
@@ -247,6 +280,12 @@ pub struct Keys {
     /// G.
     pub fleet_generation: u32,
     pub keys: Vec<Key>,
+    /// The keys that sign.
+    #[serde(default)]
+    pub signers: Vec<Signer>,
+    /// What needs an operator, one sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A pre-shared key as far as it may be shown (REQUIREMENTS R-030).
@@ -261,6 +300,9 @@ pub struct Key {
     pub of: String,
     pub epoch: u32,
     pub generation: u32,
+    /// Of a wrap key that was renewed by itself: its generation is G + offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u32>,
     /// When it renews by itself; absent: by command and by gap only, or never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renews_at: Option<u32>,
@@ -447,4 +489,35 @@ pub enum ProblemCode {
     /// The server is ending.
     #[serde(rename = "KF-3316")]
     Ending,
+    #[serde(rename = "KF-3317")]
+    NotMember,
+    #[serde(rename = "KF-3318")]
+    BadWipeRoot,
+    /// The terminal is excluded, for good.
+    #[serde(rename = "KF-3319")]
+    Excluded,
+    /// As many as terminals accept, in one order or in a day.
+    #[serde(rename = "KF-3320")]
+    ExcludedTooMany,
+    /// Not one key, not a listed one, or not enough of them.
+    #[serde(rename = "KF-3321")]
+    EraseSignatures,
+    /// What came back is not what was drafted, or its time is over.
+    #[serde(rename = "KF-3322")]
+    NotTheDraft,
+    /// Not from that terminal, or about no order of ours.
+    #[serde(rename = "KF-3323")]
+    BadReceipt,
+    #[serde(rename = "KF-3324")]
+    AlreadyProved,
+    #[serde(rename = "KF-3325")]
+    NoSuchKey,
+    /// Life, number of keys or of signatures of a KEYSET.
+    #[serde(rename = "KF-3326")]
+    BadKeySet,
+    #[serde(rename = "KF-3327")]
+    NotTheRoot,
+    /// The server's own limit, which is no security boundary.
+    #[serde(rename = "KF-3328")]
+    HourlyLimit,
 }

@@ -51,7 +51,13 @@ fn order(dir: &Path) -> Result<(), Box<dyn Error>> {
     let (store, _) = Store::open(&directory)?;
     let state = store.load()?;
     let at = moment(0)?;
-    let machine = Server::new(state.fleet, state.terminals, state.groups, at);
+    let machine = Server::new(
+        state.fleet,
+        state.terminals,
+        state.groups,
+        state.exclusions,
+        at,
+    );
     let mut sweep = Sweep {
         machine,
         store,
@@ -62,6 +68,7 @@ fn order(dir: &Path) -> Result<(), Box<dyn Error>> {
     sweep.order(Order::AddTerminal {
         name: format!("t{terminals}"),
         sealing: PackageSealing::ToRequest(request.public()),
+        wipe_roots: Vec::new(),
     })?;
     let members = sweep.machine.terminals().map(|terminal| terminal.number);
     sweep.order(Order::CreateGroup {
@@ -123,9 +130,16 @@ impl Sweep {
                 group, generation, ..
             } => println!("renewed {group} {generation}"),
             Done::FleetRenewed { generation } => println!("fleet {generation}"),
-            Done::Nothing | Done::Scheduled { .. } | Done::Member { .. } => {
-                return Err("nobody ordered that".into());
-            }
+            Done::Excluded { number, groups, .. } => println!("excluded {number} {}", groups.len()),
+            Done::Issued { terminal, .. } => println!("issued {terminal}"),
+            Done::Proved { terminal, .. } => println!("proved {terminal}"),
+            Done::KeysInstalled { version, .. } => println!("keys {version}"),
+            Done::Nothing
+            | Done::Scheduled { .. }
+            | Done::Member { .. }
+            | Done::Removed { .. }
+            | Done::Rekeyed { .. }
+            | Done::DeviceRenewed { .. } => return Err("nobody ordered that".into()),
         }
         self.store.settle()?;
         Ok(())

@@ -122,9 +122,13 @@ impl Directory {
         self.path.join("root.key")
     }
 
+    /// `erase.key`, `erase-2.key` and so on.
     #[must_use]
-    pub fn erase_key(&self) -> PathBuf {
-        self.path.join("erase.key")
+    pub fn erase_key(&self, number: u8) -> PathBuf {
+        self.path.join(match number {
+            0 | 1 => "erase.key".to_owned(),
+            further => format!("erase-{further}.key"),
+        })
     }
 
     #[must_use]

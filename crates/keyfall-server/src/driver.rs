@@ -37,6 +37,18 @@ pub(crate) struct View<'d> {
     pub(crate) store_fault: Option<&'d str>,
 }
 
+/// Why an order was not carried out. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Denied {
+    #[error(transparent)]
+    ByMachine(#[from] Refusal),
+    #[error(
+        "{an_hour} DELETE and INIT were issued in the last hour, which is this server's own limit and \
+         no security boundary: look again at what is being deleted, then give --force or wait"
+    )]
+    HourlyLimit { an_hour: u64 },
+}
+
 /// An order in the words of the audit log, for one that is refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -57,13 +69,17 @@ enum Request {
         finish: Finish,
     },
     Ask(Box<dyn FnOnce(&View<'_>) + Send>),
+    Draft(Draft),
     End,
 }
 
+/// Lets the machine write what is signed elsewhere.
+type Draft = Box<dyn FnOnce(&mut Server) + Send>;
+
 /// Names become numbers where the machine is.
-type Prepare = Box<dyn FnOnce(&Server) -> Result<Order, Refusal> + Send>;
+type Prepare = Box<dyn FnOnce(&Server) -> Result<Order, Denied> + Send>;
 /// What came of it becomes an answer where the machine is.
-type Finish = Box<dyn FnOnce(&View<'_>, Result<Done, Refusal>) + Send>;
+type Finish = Box<dyn FnOnce(&View<'_>, Result<Done, Denied>) + Send>;
 
 /// A driver at work.
 pub(crate) struct Running {
@@ -99,9 +115,9 @@ impl Handle {
     pub(crate) async fn order<T: Send + 'static>(
         &self,
         asked: Asked,
-        prepare: impl FnOnce(&Server) -> Result<Order, Refusal> + Send + 'static,
+        prepare: impl FnOnce(&Server) -> Result<Order, Denied> + Send + 'static,
         answer: impl FnOnce(&View<'_>, Done) -> T + Send + 'static,
-    ) -> Result<Result<T, Refusal>, Ended> {
+    ) -> Result<Result<T, Denied>, Ended> {
         let (reply, replied) = oneshot::channel();
         let finish: Finish = Box::new(move |view, outcome| {
             // Nobody may wait any more: the order stands all the same.
@@ -127,6 +143,21 @@ impl Handle {
         let (reply, replied) = oneshot::channel();
         let ask = Request::Ask(Box::new(move |view| drop(reply.send(report(view)))));
         self.0.send(ask).map_err(|_| Ended)?;
+        replied.await.map_err(|_| Ended)
+    }
+
+    /// Lets the machine draft what is signed elsewhere; nothing changes by it but a number that is
+    /// used up.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub(crate) async fn draft<T: Send + 'static>(
+        &self,
+        draft: impl FnOnce(&mut Server) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (reply, replied) = oneshot::channel();
+        let draft: Draft = Box::new(move |machine| drop(reply.send(draft(machine))));
+        self.0.send(Request::Draft(draft)).map_err(|_| Ended)?;
         replied.await.map_err(|_| Ended)
     }
 
@@ -167,7 +198,13 @@ impl Driver {
         let at = clock.moment();
         let carriers = Carriers::open(&state.fleet.carriers, at);
         Self {
-            machine: Server::new(state.fleet, state.terminals, state.groups, at),
+            machine: Server::new(
+                state.fleet,
+                state.terminals,
+                state.groups,
+                state.exclusions,
+                at,
+            ),
             store,
             carriers,
             clock,
@@ -199,6 +236,12 @@ impl Driver {
                         break;
                     }
                     Ok(Request::Ask(report)) => report(&self.view()),
+                    Ok(Request::Draft(draft)) => {
+                        // A draft says when it was made: the machine looks at the clock first.
+                        self.feed(Input::Timeout)?;
+                        draft(&mut self.machine);
+                        break;
+                    }
                     Err(RecvTimeoutError::Timeout) => break,
                     Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
@@ -215,9 +258,9 @@ impl Driver {
                 self.open_orders.insert(id, (asked, finish));
                 self.feed(Input::Order { id, order, by })?;
             }
-            Err(refusal) => {
-                self.note_refusal(asked, &refusal);
-                finish(&self.view(), Err(refusal));
+            Err(denied) => {
+                self.note_refusal(asked, &denied);
+                finish(&self.view(), Err(denied));
             }
         }
         Ok(())
@@ -282,24 +325,25 @@ impl Driver {
         let Some((asked, finish)) = self.open_orders.remove(&id) else {
             return;
         };
-        if let Err(refusal) = &outcome {
-            self.note_refusal(asked, refusal);
+        let outcome = outcome.map_err(Denied::from);
+        if let Err(denied) = &outcome {
+            self.note_refusal(asked, denied);
         }
         finish(&self.view(), outcome);
     }
 
-    fn note_refusal(&mut self, asked: Asked, refusal: &Refusal) {
-        if *refusal == Refusal::NotStored {
+    fn note_refusal(&mut self, asked: Asked, denied: &Denied) {
+        if *denied == Denied::ByMachine(Refusal::NotStored) {
             // Nor can that be stored.
             return;
         }
-        tracing::info!(order = asked.action, error = %refusal, "an order was refused");
+        tracing::info!(order = asked.action, error = %denied, "an order was refused");
         let entry = AuditEntry {
             at: self.clock.moment().wall,
             actor: asked.by.actor,
             action: asked.action,
             subject: asked.subject,
-            outcome: format!("refused: {refusal}"),
+            outcome: format!("refused: {denied}"),
             reason: asked.by.reason,
             ticket: asked.by.ticket,
         };
@@ -324,17 +368,24 @@ impl Driver {
         }
     }
 
-    /// The online keys end: said at the start, and every hour from ten days before. A clock or a
-    /// schedule that is not followed: said once, until it is well again.
+    /// The online keys end: said at the start, and every hour in the last third of their life. A
+    /// clock or a schedule that is not followed: said once, until it is well again.
     fn tell_operators(&mut self) {
         let at = self.clock.moment();
         if self.told.signers_again.is_none_or(|again| at.now >= again) {
             self.told.signers_again = Some(at.now.plus(Duration::from_secs(3600)));
             let expire = self.machine.signers_expire();
-            if at.wall > expire {
-                tracing::error!(not_after = %expire, "the online keys have ended and nothing is sent");
-            } else if expire.since(at.wall) < SIGNERS_WARNED {
-                tracing::warn!(not_after = %expire, "the online keys end soon");
+            if at.wall >= expire {
+                tracing::error!(
+                    not_after = %expire,
+                    "the online keys have ended and nothing new is sent: keyfall server sign-keys DIR \
+                     --root FILE makes the next"
+                );
+            } else if self.machine.signers_warn() {
+                tracing::warn!(
+                    not_after = %expire,
+                    "the online keys end soon: keyfall server sign-keys DIR --root FILE makes the next"
+                );
             }
         }
         let jumped = self.machine.clock_jumped() > 0;
@@ -376,7 +427,5 @@ impl Driver {
     }
 }
 
-/// Seconds before the end of the online keys from which on it is said.
-pub(crate) const SIGNERS_WARNED: u32 = 10 * 86_400;
 /// Replaced keys, sealed as they are, lie in the write-ahead log for this long at most.
 const SETTLE_AFTER: Duration = Duration::from_secs(2);

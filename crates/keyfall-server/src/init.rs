@@ -39,11 +39,17 @@ pub enum InitError {
 }
 
 /// Makes root, erase and online keys, signs the first KEYSET, and writes database, seal key,
-/// journal, `root.key` and `erase.key`.
+/// journal, `root.key` and `erase.key`; as many erase keys as `erase_keys` says go into
+/// `erase-2.key` and so on.
 ///
 /// # Errors
 /// [`InitError`]; then everything is as it was.
-pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, InitError> {
+pub fn init_with(
+    path: &Path,
+    mut founding: Founding,
+    erase_keys: u8,
+    actor: String,
+) -> Result<Founded, InitError> {
     let wall = clock::wall();
     if wall < keyfall_protocol::ids::YEAR_2026 {
         return Err(InitError::ClockBehind);
@@ -51,8 +57,11 @@ pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, I
     let (directory, made) = Directory::make(path)?;
     let rng = &mut OsRandom;
     let root = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
-    let erase = SigningKey::from_seed(Secret::init_with(|into| rng.fill(into)));
-    let fleet = FleetRecord::found(founding, &root, &erase.public(), wall, rng);
+    let erase: Vec<_> = (0..erase_keys.max(1))
+        .map(|_| SigningKey::from_seed(Secret::init_with(|into| rng.fill(into))))
+        .collect();
+    founding.further_erase = erase[1..].iter().map(SigningKey::public).collect();
+    let fleet = FleetRecord::found(founding, &root, &erase[0].public(), wall, rng);
     let founded = AuditEntry {
         at: wall,
         actor,
@@ -75,7 +84,9 @@ pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, I
         made,
     };
     first?;
-    write_key(&directory.erase_key(), &erase)?;
+    for (number, key) in (1..).zip(&erase) {
+        write_key(&directory.erase_key(number), key)?;
+    }
     Store::create(&directory, &fleet, &founded, rng)?;
     let durable = sync_parent(&directory.database()).and_then(|()| sync_parent(path));
     durable.map_err(|source| InitError::KeyFile {
@@ -87,6 +98,14 @@ pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, I
         signers_expire: fleet.signers_expire(),
         directory,
     })
+}
+
+/// [`init_with`] one erase key.
+///
+/// # Errors
+/// [`InitError`]; then everything is as it was.
+pub fn init(path: &Path, founding: Founding, actor: String) -> Result<Founded, InitError> {
+    init_with(path, founding, 1, actor)
 }
 
 /// Takes away again what was made so far, unless `init` came to its end.

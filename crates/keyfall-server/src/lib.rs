@@ -22,6 +22,6 @@ pub mod seal;
 pub mod store;
 
 pub use directory::{Directory, DirectoryError};
-pub use init::{Founded, InitError, init};
+pub use init::{Founded, InitError, init, init_with};
 pub use os_random::OsRandom;
 pub use run::{RunError, run};

@@ -77,6 +77,10 @@ struct AddArgs {
     /// The key that `keyfall terminal enrol DIR --request` printed.
     #[arg(long = "for", value_name = "KEY")]
     request: Option<String>,
+    /// A directory of the device that `initialize` wipes beside the terminal's own, as an absolute
+    /// path; may be given several times.
+    #[arg(long = "wipe-root", value_name = "PATH")]
+    wipe_roots: Vec<String>,
     /// Where NAME.enrol is written.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,

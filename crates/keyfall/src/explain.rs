@@ -131,6 +131,12 @@ codes! {
     Demo, "KF-3005", Failed,
         "A step of the demo did not go as it must.",
         "Run `keyfall demo --keep DIR` and look at DIR/logs; the demo needs multicast on the loopback interface and UDP ports on 127.0.0.1.";
+    NotConfirmed, "KF-3006", Usage,
+        "The command asks before it acts, and nobody could answer or the answer was no.",
+        "Look at what --dry-run shows, then give --yes.";
+    KeyFile, "KF-3007", Failed,
+        "A file of a root or erase key could not be read, or holds no such key.",
+        "Take the file that `keyfall server init` wrote; one that you encrypted must be decrypted first, as by `openssl pkey -in FILE`.";
     NotEnrolled, "KF-3101", Failed,
         "The directory holds no terminal.",
         "Enrol it with `keyfall terminal enrol DIR PACKAGE`, or give the directory where it is.";
@@ -204,8 +210,8 @@ codes! {
         "The order journal is missing, or a line of it was changed or removed.",
         "Put it back from where a copy is kept.";
     UnknownSchema, "KF-3210", Refused,
-        "The database was written by a newer version, or is not a server's.",
-        "Run the version that wrote it, or a newer one.";
+        "The database was written by another version, newer or from before the first release, or is not a server's.",
+        "Run the version that wrote it, or a newer one; one from before the first release is founded anew.";
     ServerClock, "KF-3211", Failed,
         "The clock of this machine stands before a time that this server has signed already.",
         "Set the clock, and see that it is kept; nothing was changed.";
@@ -221,6 +227,9 @@ codes! {
     PackageNotWritten, "KF-3215", Failed,
         "An enrolment package could not be written where it should be.",
         "Name another directory with --out, or move away the file of that name.";
+    BadDraft, "KF-3216", Failed,
+        "The file holds no KEYSET to sign, or none that is signed.",
+        "Make it with `keyfall server sign-keys DIR --draft FILE`, sign it with --sign FILE --root FILE, bring it back with --install FILE.";
     BadOrder, "KF-3301", Usage,
         "The server does not read the request.",
         "Look at the sentence; programs of one version understand each other.";
@@ -269,6 +278,42 @@ codes! {
     Ending, "KF-3316", Unreachable,
         "The server is ending.",
         "Give the order again when it runs.";
+    NotMember, "KF-3317", Refused,
+        "The terminal is not a member of that group.",
+        "Nothing: it gets none of its keys. `keyfall admin group show` names the members.";
+    BadWipeRoot, "KF-3318", Usage,
+        "A directory that INIT is to wipe is no absolute path of a place that may be wiped, or there are too many.",
+        "Give absolute paths without .., and never / itself.";
+    Excluded, "KF-3319", Refused,
+        "The terminal is excluded, which is for good.",
+        "Enrol the device anew: it gets another number.";
+    ExcludedTooMany, "KF-3320", Refused,
+        "More terminals than one exclusion names, or than terminals accept in a day.",
+        "Exclude those that matter most first, and the rest tomorrow.";
+    EraseSignatures, "KF-3321", Refused,
+        "The order is not signed by as many erase keys of this fleet as it asks for.",
+        "Give --erase-key once for each key; `keyfall admin keys` names those that are listed.";
+    NotTheDraft, "KF-3322", Refused,
+        "What came back signed is not what this server drafted last, or its time is over.",
+        "Draft it and sign it again.";
+    BadReceipt, "KF-3323", Failed,
+        "The receipt does not read, is not from that terminal, or is about no order of this server.",
+        "Ask for the terminal's file, or its text that begins with KF1-RECEIPT-, again and whole.";
+    AlreadyProved, "KF-3324", Refused,
+        "A receipt has proved that order before.",
+        "Nothing: `keyfall admin terminal show` says since when.";
+    NoSuchKey, "KF-3325", Failed,
+        "No key of that name is listed.",
+        "`keyfall admin keys` shows the names of all signing keys.";
+    BadKeySet, "KF-3326", Usage,
+        "A KEYSET cannot say that: how long online keys live, how many keys it lists, or how many of them must sign.",
+        "Look at the sentence; online keys live 30 days at most.";
+    NotTheRoot, "KF-3327", Refused,
+        "The KEYSET is not signed by the root of this fleet.",
+        "Sign it with the root.key that `keyfall server init` wrote for this fleet.";
+    HourlyLimit, "KF-3328", Refused,
+        "More DELETE and INIT within an hour than this server issues unasked. The limit is the server's own and no security boundary.",
+        "Look again at what is being deleted; then give --force, or wait.";
 }
 
 /// What to do about a drop reason.
@@ -281,13 +326,13 @@ const fn remedy(reason: DropReason) -> &'static str {
             "Check that the terminal hears its own fleet; after the server's keys were renewed it needs the new KEYSET."
         }
         DropReason::WrongClass | DropReason::AboveBound | DropReason::GroupNotAllowed => {
-            "Suspect a stolen signing key: compare the server's audit log, and renew its online keys."
+            "Suspect a stolen signing key: compare the server's audit log; `keyfall server sign-keys DIR --root FILE --stolen NAME` undoes what it did."
         }
         DropReason::BadSignature => {
             "A few are noise; many are an attack on the carrier, which changes nothing but costs air time."
         }
         DropReason::SignerExpired => {
-            "Set the server's clock right if it is wrong; online keys that have ended cannot be renewed by this release: found the fleet anew."
+            "Set the server's clock right if it is wrong; else its online keys have ended: `keyfall server sign-keys DIR --root FILE` makes the next, and terminals take them from the KEYSET that they hear."
         }
         DropReason::PastNotAfter | DropReason::TimeBackwards => {
             "Nothing, if a recording is played; else check the server's clock."

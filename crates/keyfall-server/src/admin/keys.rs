@@ -10,7 +10,12 @@ use crate::driver::View;
 /// A terminal's two keys.
 pub(super) fn of_terminal(view: &View<'_>, terminal: &TerminalRecord) -> [Key; 2] {
     let schedule = view.machine.fleet().key_set.fleet_schedule;
+    let offset = terminal
+        .wrap
+        .generation()
+        .steps_from(view.machine.fleet().fleet_generation);
     let wrap = Key {
+        offset: (offset > 0).then_some(offset),
         renews_at: Some(schedule.next_change(view.now).get()),
         ..shown(&terminal.wrap, KeyKind::Wrap, &terminal.name)
     };
@@ -37,6 +42,7 @@ fn shown<R>(key: &PreSharedKey<R>, kind: KeyKind, of: &str) -> Key {
         of: of.to_owned(),
         epoch: key.epoch().get(),
         generation: key.generation().get(),
+        offset: None,
         renews_at: None,
         lease: None,
         fingerprint: key.fingerprint().to_string(),

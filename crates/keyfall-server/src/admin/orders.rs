@@ -3,28 +3,46 @@
 
 use keyfall_api::admin as api;
 use keyfall_protocol::enrolment;
-use keyfall_protocol::ids::Generation;
+use keyfall_protocol::ids::{Generation, TerminalNumber};
 use keyfall_protocol::schedule::Cadence;
 use keyfall_protocol::server::{
-    ACTIVATION_LEAD, By, Done, GroupRecord, Item, Order, PackageSealing, Refusal, SealedFor, Server,
+    ACTIVATION_LEAD, By, Done, GroupRecord, Item, Order, PackageSealing, Refusal, SealedFor,
+    Server, TerminalRecord,
 };
 
 use crate::admin::reports::{distribution, named_group, named_member};
-use crate::driver::{Asked, Ended, Handle, View};
+use crate::driver::{Asked, Denied, Ended, Handle, View};
 use crate::os_random::OsRandom;
 
 /// Why an order was not carried out. Nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum OrderError {
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Denied(#[from] Denied),
     #[error(
         "{step} generations every {period} s are more than terminals accept: at most 64 generations \
          at a time, and 64 in 600 s"
     )]
     BadPeriod { step: u8, period: u32 },
+    #[error(
+        "{0:?} is no name of a key: it has 16 hexadecimal digits, as `keyfall admin keys` shows"
+    )]
+    NotAKeyName(String),
+    #[error(
+        "that is no receipt: give the file that the terminal left, or its text that begins with \
+         KF1-RECEIPT-"
+    )]
+    NotAReceipt,
+    #[error("{what} is to be hexadecimal")]
+    NotHexadecimal { what: &'static str },
     #[error("the server is ending: give the order again when it runs")]
     Ended,
+}
+
+impl From<Refusal> for OrderError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Denied(refusal.into())
+    }
 }
 
 impl From<Ended> for OrderError {
@@ -54,6 +72,7 @@ pub(crate) async fn add_terminal(
         Ok(Order::AddTerminal {
             name: order.name,
             sealing,
+            wipe_roots: order.wipe_roots,
         })
     };
     let answer = move |_: &View<'_>, done| {
@@ -101,12 +120,10 @@ pub(crate) async fn create_group(
     };
     let asked = asked("group create", &order.name, by);
     let prepare = move |machine: &Server| {
-        let members = order.members.iter().map(|name| {
-            let terminal = machine.terminal_named(name);
-            terminal
-                .map(|terminal| terminal.number)
-                .ok_or_else(|| Refusal::NoSuchTerminal(shortened(name)))
-        });
+        let members = order
+            .members
+            .iter()
+            .map(|name| Ok::<_, Refusal>(known(machine, name)?.number));
         Ok(Order::CreateGroup {
             name: order.name.clone(),
             members: members.collect::<Result<_, _>>()?,
@@ -146,12 +163,9 @@ pub(crate) async fn add_member(
     let asked = asked("group add", &group, by);
     let terminal = order.terminal.clone();
     let prepare = move |machine: &Server| {
-        let terminal = machine.terminal_named(&order.terminal);
         Ok(Order::AddMember {
             group: existing(machine, &group)?.number,
-            terminal: terminal
-                .ok_or_else(|| Refusal::NoSuchTerminal(shortened(&order.terminal)))?
-                .number,
+            terminal: known(machine, &order.terminal)?.number,
         })
     };
     let answer = move |view: &View<'_>, done| {
@@ -246,6 +260,74 @@ pub(crate) fn would_renew_devices(view: &View<'_>) -> api::DevicesRenewed {
     fleet_renewal(view, generation, true)
 }
 
+/// Renews one terminal's wrap key beyond the others'.
+///
+/// # Errors
+/// [`OrderError`].
+pub(crate) async fn renew_device(
+    driver: &Handle,
+    by: By,
+    terminal: String,
+) -> Result<api::DeviceRenewed, OrderError> {
+    let asked = asked("renew device", &terminal, by);
+    let prepare = move |machine: &Server| {
+        let terminal = known(machine, &terminal)?.number;
+        Ok(Order::RenewDevice { terminal })
+    };
+    let answer = |view: &View<'_>, done| {
+        let Done::DeviceRenewed {
+            terminal,
+            offset,
+            generation,
+        } = done
+        else {
+            unexpected()
+        };
+        device_renewal(view, terminal, offset, generation, false)
+    };
+    Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// Says what [`renew_device`] would do now.
+///
+/// # Errors
+/// [`Refusal::NoSuchTerminal`].
+pub(crate) fn would_renew_device(
+    view: &View<'_>,
+    name: &str,
+) -> Result<api::DeviceRenewed, Refusal> {
+    let terminal = known(view.machine, name)?;
+    let generation = terminal.wrap.generation().next();
+    let offset = generation.steps_from(view.machine.fleet().fleet_generation);
+    Ok(device_renewal(
+        view,
+        terminal.number,
+        offset,
+        generation,
+        true,
+    ))
+}
+
+fn device_renewal(
+    view: &View<'_>,
+    terminal: TerminalNumber,
+    offset: u32,
+    generation: Generation,
+    dry_run: bool,
+) -> api::DeviceRenewed {
+    let octets = view
+        .machine
+        .octets_of(Item::Device(terminal), &mut OsRandom);
+    api::DeviceRenewed {
+        schema: api::SCHEMA,
+        dry_run,
+        terminal: named_member(view, terminal),
+        offset,
+        generation: generation.get(),
+        octets: octets.unwrap_or(0) as u64,
+    }
+}
+
 fn renewal(
     view: &View<'_>,
     group: &GroupRecord,
@@ -295,7 +377,7 @@ fn period_warning(view: &View<'_>, group: &GroupRecord) -> Option<String> {
     })
 }
 
-fn asked(action: &'static str, subject: &str, by: By) -> Asked {
+pub(super) fn asked(action: &'static str, subject: &str, by: By) -> Asked {
     Asked {
         action,
         subject: shortened(subject),
@@ -303,27 +385,46 @@ fn asked(action: &'static str, subject: &str, by: By) -> Asked {
     }
 }
 
-fn existing<'m>(machine: &'m Server, name: &str) -> Result<&'m GroupRecord, Refusal> {
+pub(super) fn existing<'m>(machine: &'m Server, name: &str) -> Result<&'m GroupRecord, Refusal> {
     machine
         .group_named(name)
         .ok_or_else(|| Refusal::NoSuchGroup(shortened(name)))
 }
 
+pub(super) fn known<'m>(machine: &'m Server, name: &str) -> Result<&'m TerminalRecord, Refusal> {
+    machine
+        .terminal_named(name)
+        .ok_or_else(|| Refusal::NoSuchTerminal(shortened(name)))
+}
+
 /// What is shown again of a name that nobody has judged.
-fn shortened(name: &str) -> String {
+pub(super) fn shortened(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
-fn just_stored<'v>(view: &View<'v>, number: u32) -> &'v GroupRecord {
+pub(super) fn just_stored<'v>(view: &View<'v>, number: u32) -> &'v GroupRecord {
     view.machine
         .group_named(&number.to_string())
         .expect("the machine applies what was stored before it says so")
 }
 
-fn unexpected() -> ! {
+pub(super) fn unexpected() -> ! {
     unreachable!("the machine answers an order with what that order does")
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(super) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+pub(super) fn unhex(what: &'static str, text: &str) -> Result<Vec<u8>, OrderError> {
+    let octet = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        let digits = pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+        digits.then(|| u8::from_str_radix(pair, 16).ok())?
+    };
+    text.as_bytes()
+        .chunks(2)
+        .map(octet)
+        .collect::<Option<_>>()
+        .ok_or(OrderError::NotHexadecimal { what })
 }

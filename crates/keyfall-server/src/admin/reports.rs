@@ -1,12 +1,14 @@
 //! What operators may see. "Sent" is what was handed to a carrier; who heard it is not known here.
 
 use keyfall_api::admin as api;
-use keyfall_protocol::ids::TerminalNumber;
-use keyfall_protocol::server::{ClassReport, GroupRecord, Item, Refusal, TerminalRecord};
+use keyfall_protocol::ids::{TerminalNumber, UnixSeconds};
+use keyfall_protocol::server::{Class, ClassReport, GroupRecord, Item, Refusal, TerminalRecord};
 
+use crate::admin::erasing::erasure_state;
+use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
 use crate::carriers::Carrier;
-use crate::driver::{SIGNERS_WARNED, View};
+use crate::driver::View;
 use crate::os_random::OsRandom;
 use crate::store::Head;
 
@@ -73,6 +75,8 @@ pub(crate) fn keys(view: &View<'_>) -> api::Keys {
         schema: api::SCHEMA,
         fleet_generation: machine.fleet().fleet_generation.get(),
         keys: masters.chain(devices).collect(),
+        signers: signers(view),
+        warnings: signers_warning(view).into_iter().collect(),
     }
 }
 
@@ -156,6 +160,10 @@ fn terminal_row(terminal: &TerminalRecord) -> api::Terminal {
         name: terminal.name.clone(),
         added_at: terminal.added_at.get(),
         package_expires: terminal.package_expires.get(),
+        excluded_at: terminal.excluded_at.map(UnixSeconds::get),
+        erasure: terminal.erasure().map(erasure_state),
+        lock: terminal.lock().map(erasure_state),
+        wipe_roots: terminal.wipe_roots.clone(),
     }
 }
 
@@ -198,17 +206,7 @@ fn log(head: Head) -> api::Log {
 }
 
 fn warnings(view: &View<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let expire = view.machine.signers_expire();
-    if view.now > expire {
-        warnings.push("the online keys have ended and nothing is sent".to_owned());
-    } else if expire.since(view.now) < SIGNERS_WARNED {
-        let hours = expire.since(view.now) / 3_600;
-        warnings.push(match hours / 24 {
-            0 | 1 => format!("the online keys end in {hours} h; nothing is sent after that"),
-            days => format!("the online keys end in {days} days; nothing is sent after that"),
-        });
-    }
+    let mut warnings: Vec<_> = signers_warning(view).into_iter().collect();
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {
         warnings.push(format!(
@@ -233,6 +231,28 @@ fn warnings(view: &View<'_>) -> Vec<String> {
     warnings
 }
 
+/// What `frames` of that many octets in all cost the link, and when they have probably come to
+/// everybody. `classes`: what they are.
+pub(super) fn reach(view: &View<'_>, frames: u64, octets: u64, classes: &[Class]) -> api::Reach {
+    let bits = 8 * (octets + frames * HEADERS);
+    let cycle = view
+        .machine
+        .carousel()
+        .into_iter()
+        .filter(|report| classes.contains(&report.class))
+        .map(|report| report.cycle.max(report.class.pace()))
+        .max()
+        .unwrap_or_default();
+    // New statements go out at 0, 1, 2, 4 and 8 s, then once in a cycle (FORMATS section 11).
+    let later = turns_for(LOSS).saturating_sub(5);
+    api::Reach {
+        frames,
+        octets,
+        link_seconds: bits as f64 / view.machine.fleet().bits_per_second.max(1) as f64,
+        probably_received_seconds: 8.0 + f64::from(later) * cycle.as_secs_f64(),
+    }
+}
+
 /// The smallest n for which `loss`^n is at most one in a million (FORMATS section 11).
 fn turns_for(loss: f64) -> u32 {
     // 0.01 cubed is a little more than 1e-6 in binary.
@@ -246,6 +266,10 @@ fn turns_for(loss: f64) -> u32 {
     turns
 }
 
+/// The share of lost frames for which it is predicted when something has been received.
+const LOSS: f64 = 0.3;
+/// Octets of the headers of IPv4 and UDP.
+const HEADERS: u64 = 28;
 /// For a loss so near to 1 that no one would wait for it.
 const TURNS_MAX: u32 = 1_000_000;
 

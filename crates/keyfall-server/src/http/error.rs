@@ -7,7 +7,7 @@ use keyfall_api::admin::{Problem, ProblemCode, SCHEMA};
 use keyfall_protocol::server::Refusal;
 
 use crate::admin::OrderError;
-use crate::driver::Ended;
+use crate::driver::{Denied, Ended};
 use crate::store::StoreError;
 
 /// What was not done.
@@ -31,15 +31,27 @@ impl Refused {
             | ProblemCode::BadName
             | ProblemCode::NoMembers
             | ProblemCode::BadRequestKey
-            | ProblemCode::BadPeriod => StatusCode::BAD_REQUEST,
-            ProblemCode::NotYou => StatusCode::FORBIDDEN,
-            ProblemCode::NoSuchPath | ProblemCode::NoSuchTerminal | ProblemCode::NoSuchGroup => {
-                StatusCode::NOT_FOUND
-            }
+            | ProblemCode::BadPeriod
+            | ProblemCode::BadWipeRoot
+            | ProblemCode::BadReceipt
+            | ProblemCode::BadKeySet => StatusCode::BAD_REQUEST,
+            ProblemCode::NotYou
+            | ProblemCode::EraseSignatures
+            | ProblemCode::NotTheRoot
+            | ProblemCode::HourlyLimit => StatusCode::FORBIDDEN,
+            ProblemCode::NoSuchPath
+            | ProblemCode::NoSuchTerminal
+            | ProblemCode::NoSuchGroup
+            | ProblemCode::NoSuchKey => StatusCode::NOT_FOUND,
             ProblemCode::NameTaken
             | ProblemCode::AlreadyMember
             | ProblemCode::NumbersUsedUp
-            | ProblemCode::RenewedTooOften => StatusCode::CONFLICT,
+            | ProblemCode::RenewedTooOften
+            | ProblemCode::NotMember
+            | ProblemCode::Excluded
+            | ProblemCode::ExcludedTooMany
+            | ProblemCode::NotTheDraft
+            | ProblemCode::AlreadyProved => StatusCode::CONFLICT,
             ProblemCode::NotStored | ProblemCode::StoreFault => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemCode::Ending => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -69,7 +81,30 @@ impl From<Refusal> for Refused {
             Refusal::AlreadyMember(_) => ProblemCode::AlreadyMember,
             Refusal::NumbersUsedUp => ProblemCode::NumbersUsedUp,
             Refusal::BadRequestKey => ProblemCode::BadRequestKey,
-            Refusal::RenewedTooOften => ProblemCode::RenewedTooOften,
+            Refusal::RenewedTooOften | Refusal::DeviceRenewedTooOften(_) => {
+                ProblemCode::RenewedTooOften
+            }
+            Refusal::NotMember(_) => ProblemCode::NotMember,
+            Refusal::BadWipeRoot(_) | Refusal::TooManyWipeRoots(_) => ProblemCode::BadWipeRoot,
+            Refusal::Excluded(_) => ProblemCode::Excluded,
+            Refusal::ExclusionSize(_) | Refusal::ExcludedTooMany(_) => ProblemCode::ExcludedTooMany,
+            Refusal::NoEraseKey
+            | Refusal::NotAnEraseKey(_)
+            | Refusal::TooFewSignatures { .. }
+            | Refusal::BadSignature => ProblemCode::EraseSignatures,
+            Refusal::NoReceipt => ProblemCode::BadRequest,
+            Refusal::NotAnOrder
+            | Refusal::OrderExpired
+            | Refusal::NotNewer(_)
+            | Refusal::NotTheDraft
+            | Refusal::DraftOutdated => ProblemCode::NotTheDraft,
+            Refusal::ForgedReceipt(_) | Refusal::ReceiptOfAnother(_) => ProblemCode::BadReceipt,
+            Refusal::AlreadyProved { .. } => ProblemCode::AlreadyProved,
+            Refusal::NoSuchKey(_) => ProblemCode::NoSuchKey,
+            Refusal::BadLife(_) | Refusal::TooFewEraseKeys { .. } | Refusal::TooManyKeys(..) => {
+                ProblemCode::BadKeySet
+            }
+            Refusal::NotTheRoot => ProblemCode::NotTheRoot,
             Refusal::NotStored => ProblemCode::NotStored,
         };
         Self::new(code, refusal.to_string())
@@ -79,8 +114,12 @@ impl From<Refusal> for Refused {
 impl From<OrderError> for Refused {
     fn from(error: OrderError) -> Self {
         let code = match error {
-            OrderError::Refused(refusal) => return refusal.into(),
+            OrderError::Denied(Denied::ByMachine(refusal)) => return refusal.into(),
+            OrderError::Denied(Denied::HourlyLimit { .. }) => ProblemCode::HourlyLimit,
             OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
+            OrderError::NotAKeyName(_) => ProblemCode::NoSuchKey,
+            OrderError::NotAReceipt => ProblemCode::BadReceipt,
+            OrderError::NotHexadecimal { .. } => ProblemCode::BadRequest,
             OrderError::Ended => ProblemCode::Ending,
         };
         Self::new(code, error.to_string())

@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use keyfall_api::admin as api;
 use keyfall_api::admin::ProblemCode;
+use keyfall_protocol::ids::UnixSeconds;
 use keyfall_protocol::server::By;
 use serde::Deserialize;
 
@@ -37,11 +38,21 @@ pub(super) fn routes(driver: Handle, database: PathBuf, own_uid: u32) -> Router 
         .route("/v1/status", get(status))
         .route("/v1/terminals", get(terminals).post(add_terminal))
         .route("/v1/terminals/{name}", get(terminal))
+        .route("/v1/terminals/{name}/exposure", get(exposure))
+        .route("/v1/terminals/{name}/renew", post(renew_device))
         .route("/v1/groups", get(groups).post(create_group))
         .route("/v1/groups/{name}", get(group))
         .route("/v1/groups/{name}/members", post(add_member))
+        .route("/v1/groups/{name}/members/remove", post(remove_member))
         .route("/v1/groups/{name}/renew", post(renew_group))
+        .route("/v1/groups/{name}/rekey", post(rekey_group))
         .route("/v1/devices/renew", post(renew_devices))
+        .route("/v1/exclude", post(exclude))
+        .route("/v1/erase/draft", post(draft_erase))
+        .route("/v1/erase/issue", post(issue_erase))
+        .route("/v1/receipts", post(take_receipt))
+        .route("/v1/key-set/draft", post(draft_key_set))
+        .route("/v1/key-set/install", post(install_key_set))
         .route("/v1/keys", get(keys))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/verify", get(audit_verify))
@@ -131,6 +142,118 @@ async fn renew_devices(
         return report(&api, admin::would_renew_devices).await;
     }
     Ok(Json(admin::renew_devices(&api.driver, by).await?))
+}
+
+async fn renew_device(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::Renew>,
+) -> Answer<api::DeviceRenewed> {
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        let report = move |view: &View<'_>| admin::would_renew_device(view, &name);
+        return Ok(Json(api.driver.ask(report).await??));
+    }
+    Ok(Json(admin::renew_device(&api.driver, by, name).await?))
+}
+
+async fn rekey_group(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::Renew>,
+) -> Answer<api::GroupRekeyed> {
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        let report = move |view: &View<'_>| admin::would_rekey_group(view, &name);
+        return Ok(Json(api.driver.ask(report).await??));
+    }
+    Ok(Json(admin::rekey_group(&api.driver, by, name).await?))
+}
+
+async fn remove_member(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::RemoveMember>,
+) -> Answer<api::MemberRemoved> {
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        let report =
+            move |view: &View<'_>| admin::would_remove_member(view, &name, &order.terminal);
+        return Ok(Json(api.driver.ask(report).await??));
+    }
+    let removed = admin::remove_member(&api.driver, by, name, order.terminal);
+    Ok(Json(removed.await?))
+}
+
+async fn exclude(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Body(order): Body<api::Exclude>,
+) -> Answer<api::Excluded> {
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        let report = move |view: &View<'_>| admin::would_exclude(view, &order.terminals);
+        return Ok(Json(api.driver.ask(report).await??));
+    }
+    Ok(Json(admin::exclude(&api.driver, by, order).await?))
+}
+
+async fn draft_erase(
+    State(api): Served,
+    Body(order): Body<api::DraftErase>,
+) -> Answer<api::EraseDraft> {
+    Ok(Json(admin::draft_erase(&api.driver, order).await?))
+}
+
+async fn issue_erase(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Body(order): Body<api::IssueErase>,
+) -> Answer<api::EraseIssued> {
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::issue_erase(&api.driver, by, order).await?))
+}
+
+async fn take_receipt(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Body(order): Body<api::TakeReceipt>,
+) -> Answer<api::ReceiptTaken> {
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::take_receipt(&api.driver, by, order).await?))
+}
+
+async fn draft_key_set(
+    State(api): Served,
+    Body(order): Body<api::DraftKeySet>,
+) -> Answer<api::KeySetDraft> {
+    Ok(Json(admin::draft_key_set(&api.driver, order).await?))
+}
+
+async fn install_key_set(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Body(order): Body<api::InstallKeySet>,
+) -> Answer<api::KeySetInstalled> {
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::install_key_set(&api.driver, by, order).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExposureQuery {
+    /// Unix seconds; absent: now.
+    at: Option<u32>,
+}
+
+async fn exposure(State(api): Served, Name(name): Name, uri: Uri) -> Answer<api::Exposure> {
+    let ExposureQuery { at } = read::query(&uri)?;
+    let at = at.map(UnixSeconds::new);
+    let report = move |view: &View<'_>| admin::exposure(view, &name, at);
+    Ok(Json(api.driver.ask(report).await??))
 }
 
 #[derive(Deserialize)]

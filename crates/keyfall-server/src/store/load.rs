@@ -1,14 +1,18 @@
 //! The database as records. What was changed by hand is found where it is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use keyfall_protocol::command::{Body, KeySet, SigningKey, Unverified, VerifyingKey};
+use keyfall_protocol::command::{
+    Body, FreshEpoch, KeySet, OrderKind, SigningKey, Unverified, VerifyingKey,
+};
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
 };
 use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::schedule::{Cadence, Schedule};
-use keyfall_protocol::server::{FleetRecord, GroupRecord, TerminalRecord};
+use keyfall_protocol::server::{
+    Exclusion, FleetRecord, GroupRecord, IssuedOrder, Membership, Statement, TerminalRecord,
+};
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
@@ -16,11 +20,14 @@ use crate::store::{State, StoreError};
 
 /// Reads everything.
 pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreError> {
-    Ok(State {
+    let mut state = State {
         fleet: fleet(db, sealer)?,
         terminals: terminals(db, sealer)?,
         groups: groups(db, sealer)?,
-    })
+        exclusions: exclusions(db)?,
+    };
+    memberships(db, &mut state)?;
+    Ok(state)
 }
 
 fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
@@ -65,9 +72,10 @@ fn key_set(frame: &[u8], root: &VerifyingKey) -> Option<KeySet> {
 
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {
     let mut statement = db.prepare(
-        "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires
+        "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at
          FROM terminals ORDER BY number",
     )?;
+    let (mut wipe_roots, mut orders) = (wipe_roots(db)?, orders(db)?);
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
@@ -81,9 +89,53 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
             wrap: WrapKey::new(number, generation(row, 4, &place("wrap_generation"))?, wrap),
             added_at: UnixSeconds::new(row.get(5)?),
             package_expires: UnixSeconds::new(row.get(6)?),
+            wipe_roots: wipe_roots.remove(&number).unwrap_or_default(),
+            excluded_at: row.get::<_, Option<u32>>(7)?.map(UnixSeconds::new),
+            memberships: Vec::new(),
+            orders: orders.remove(&number).unwrap_or_default(),
         });
     }
     Ok(records)
+}
+
+fn wipe_roots(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<String>>, StoreError> {
+    let mut statement =
+        db.prepare("SELECT terminal, path FROM wipe_roots ORDER BY terminal, place")?;
+    let mut rows = statement.query([])?;
+    let mut roots: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let terminal = TerminalNumber::new(row.get(0)?).ok_or_else(|| damaged("wipe_roots"))?;
+        roots.entry(terminal).or_default().push(row.get(1)?);
+    }
+    Ok(roots)
+}
+
+fn orders(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<IssuedOrder>>, StoreError> {
+    let mut statement = db.prepare(
+        "SELECT terminal, kind, version, frame, hash, at, not_after, receipt_wanted, proved_at
+         FROM erase_orders ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut orders: BTreeMap<_, Vec<IssuedOrder>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let terminal = TerminalNumber::new(row.get(0)?).ok_or_else(|| damaged("erase_orders"))?;
+        let kind: u8 = row.get(1)?;
+        let kind = OrderKind::ALL
+            .into_iter()
+            .find(|known| known.type_number() == kind)
+            .ok_or_else(|| damaged(&format!("erase_orders/{terminal}/kind")))?;
+        orders.entry(terminal).or_default().push(IssuedOrder {
+            kind,
+            version: row.get(2)?,
+            frame: row.get(3)?,
+            hash: row.get(4)?,
+            at: UnixSeconds::new(row.get(5)?),
+            not_after: UnixSeconds::new(row.get(6)?),
+            receipt_wanted: row.get(7)?,
+            proved_at: row.get::<_, Option<u32>>(8)?.map(UnixSeconds::new),
+        });
+    }
+    Ok(orders)
 }
 
 fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreError> {
@@ -91,6 +143,7 @@ fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreErr
         "SELECT number, name, master, epoch, generation, activate_at, step, period, lease
          FROM groups ORDER BY number",
     )?;
+    let mut statements = statements(db)?;
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
@@ -99,17 +152,11 @@ fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreErr
         let bytes = opened(sealer, row, 2, &place("master"))?;
         let epoch = KeyEpoch::new(row.get(3)?);
         let generation = generation(row, 4, &place("generation"))?;
-        let cadence = match (row.get(6)?, row.get(7)?) {
-            (None, None) => None,
-            (Some(step), Some(period)) => {
-                Some(Cadence::new(step, period).ok_or_else(|| damaged(&place("period")))?)
-            }
-            (Some(_), None) | (None, Some(_)) => return Err(damaged(&place("period"))),
-        };
+        let cadence = cadence(row.get(6)?, row.get(7)?).ok_or_else(|| damaged(&place("period")))?;
         records.push(GroupRecord {
             number,
             name: row.get(1)?,
-            members: members(db, number)?,
+            members: BTreeSet::new(),
             master: MasterKey::new(number, epoch, generation, bytes),
             schedule: Schedule {
                 generation,
@@ -117,21 +164,122 @@ fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreErr
                 cadence,
             },
             lease: row.get(8)?,
+            statements: statements.remove(&number).unwrap_or_default(),
         });
     }
     Ok(records)
 }
 
-fn members(db: &Connection, group: GroupNumber) -> Result<BTreeSet<TerminalNumber>, StoreError> {
-    let mut statement = db
-        .prepare_cached("SELECT terminal FROM members WHERE group_number = ?1 ORDER BY terminal")?;
-    let mut rows = statement.query([group.get()])?;
-    let mut members = BTreeSet::new();
+fn statements(db: &Connection) -> Result<BTreeMap<GroupNumber, Vec<Statement>>, StoreError> {
+    let mut query = db.prepare(
+        "SELECT group_number, stated_at, epoch, generation, activate_at, step, period
+         FROM statements ORDER BY id",
+    )?;
+    let mut rows = query.query([])?;
+    let mut statements: BTreeMap<_, Vec<Statement>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let number = TerminalNumber::new(row.get(0)?);
-        members.insert(number.ok_or_else(|| damaged(&format!("members/{group}")))?);
+        let group = GroupNumber::new(row.get(0)?).ok_or_else(|| damaged("statements"))?;
+        let place = format!("statements/{group}");
+        statements.entry(group).or_default().push(Statement {
+            stated_at: UnixSeconds::new(row.get(1)?),
+            epoch: KeyEpoch::new(row.get(2)?),
+            schedule: Schedule {
+                generation: generation(row, 3, &place)?,
+                activate_at: UnixSeconds::new(row.get(4)?),
+                cadence: cadence(row.get(5)?, row.get(6)?).ok_or_else(|| damaged(&place))?,
+            },
+        });
     }
-    Ok(members)
+    Ok(statements)
+}
+
+/// Who belonged where, into the records of both sides. One reading for all: there may be many.
+fn memberships(db: &Connection, state: &mut State) -> Result<(), StoreError> {
+    let mut terminals: BTreeMap<_, _> = state
+        .terminals
+        .iter_mut()
+        .map(|record| (record.number.get(), record))
+        .collect();
+    let mut groups: BTreeMap<_, _> = state
+        .groups
+        .iter_mut()
+        .map(|record| (record.number.get(), record))
+        .collect();
+    let mut statement = db
+        .prepare("SELECT group_number, terminal, from_at, until_at FROM memberships ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (number, terminal): (u32, u32) = (row.get(0)?, row.get(1)?);
+        let place = || damaged(&format!("memberships/{number}/{terminal}"));
+        let group = groups.get_mut(&number).ok_or_else(place)?;
+        let terminal = terminals.get_mut(&terminal).ok_or_else(place)?;
+        let until = row.get::<_, Option<u32>>(3)?.map(UnixSeconds::new);
+        if until.is_none() {
+            group.members.insert(terminal.number);
+        }
+        terminal.memberships.push(Membership {
+            group: group.number,
+            from: UnixSeconds::new(row.get(2)?),
+            until,
+        });
+    }
+    Ok(())
+}
+
+fn exclusions(db: &Connection) -> Result<Vec<Exclusion>, StoreError> {
+    let mut statement = db.prepare("SELECT number, at FROM exclusions ORDER BY number")?;
+    let mut rows = statement.query([])?;
+    let mut exclusions = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number: u32 = row.get(0)?;
+        exclusions.push(Exclusion {
+            number,
+            at: UnixSeconds::new(row.get(1)?),
+            terminals: excluded_terminals(db, number)?,
+            groups: excluded_epochs(db, number)?,
+        });
+    }
+    Ok(exclusions)
+}
+
+fn excluded_terminals(db: &Connection, number: u32) -> Result<Vec<TerminalNumber>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT terminal FROM excluded_terminals WHERE exclusion = ?1 ORDER BY terminal",
+    )?;
+    let mut rows = statement.query([number])?;
+    let mut terminals = Vec::new();
+    while let Some(row) = rows.next()? {
+        let terminal = TerminalNumber::new(row.get(0)?);
+        terminals.push(terminal.ok_or_else(|| damaged(&format!("exclusions/{number}")))?);
+    }
+    Ok(terminals)
+}
+
+fn excluded_epochs(db: &Connection, number: u32) -> Result<Vec<FreshEpoch>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT group_number, old, new FROM excluded_epochs WHERE exclusion = ?1
+         ORDER BY group_number",
+    )?;
+    let mut rows = statement.query([number])?;
+    let mut groups = Vec::new();
+    while let Some(row) = rows.next()? {
+        let group = GroupNumber::new(row.get(0)?);
+        groups.push(FreshEpoch {
+            group: group.ok_or_else(|| damaged(&format!("exclusions/{number}")))?,
+            old: KeyEpoch::new(row.get(1)?),
+            new: KeyEpoch::new(row.get(2)?),
+        });
+    }
+    Ok(groups)
+}
+
+/// `None` where the two columns are no cadence and not the absence of one.
+fn cadence(step: Option<u8>, period: Option<u32>) -> Option<Option<Cadence>> {
+    match (step, period) {
+        (None, None) => Some(None),
+        (Some(step), Some(period)) => Cadence::new(step, period).map(Some),
+        (Some(_), None) | (None, Some(_)) => None,
+    }
 }
 
 fn opened(

@@ -21,12 +21,12 @@ use std::time::Duration;
 use keyfall_protocol::ids::{SequenceNumber, UnixSeconds};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
-    AuditEntry, Batch, Change, FleetRecord, GroupRecord, JournalEntry, TerminalRecord,
+    AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, JournalEntry, TerminalRecord,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 pub use audit::{AuditReader, AuditRow, Verdict};
-pub use schema::SCHEMA;
+pub use schema::{OLDEST_SCHEMA, SCHEMA};
 
 use crate::chain::Link;
 use crate::directory::Directory;
@@ -59,6 +59,7 @@ pub struct State {
     pub fleet: FleetRecord,
     pub terminals: Vec<TerminalRecord>,
     pub groups: Vec<GroupRecord>,
+    pub exclusions: Vec<Exclusion>,
 }
 
 /// What a crash left and was put right at [`Store::open`].
@@ -86,6 +87,11 @@ pub enum StoreError {
          it, or a newer one"
     )]
     UnknownSchema { held: u32, known: u32 },
+    #[error(
+        "the database has layout {held}, from before the first release, and this version reads \
+         {oldest} and newer: found the fleet anew with `keyfall server init`"
+    )]
+    OldSchema { held: u32, oldest: u32 },
     #[error(
         "{} holds no server: `keyfall server init` was ended in the middle, or this is another file; \
          if it never ran, remove the directory and make it again",
@@ -156,6 +162,10 @@ impl Store {
         if held > SCHEMA {
             let known = SCHEMA;
             return Err(StoreError::UnknownSchema { held, known });
+        }
+        if held < OLDEST_SCHEMA {
+            let oldest = OLDEST_SCHEMA;
+            return Err(StoreError::OldSchema { held, oldest });
         }
         if held < SCHEMA {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -372,6 +382,43 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             generation,
         },
         JournalEntry::FleetGeneration { generation } => Entry::RankOne { g: generation },
+        JournalEntry::Removal {
+            group,
+            terminal,
+            epoch,
+        } => Entry::Removal {
+            group,
+            terminals: vec![terminal],
+            epoch,
+        },
+        JournalEntry::Device {
+            terminal,
+            generation,
+            offset,
+        } => Entry::Device {
+            terminal,
+            generation,
+            offset,
+        },
+        JournalEntry::Exclusion { terminals, groups } => Entry::Exclusion { terminals, groups },
+        JournalEntry::Order {
+            terminal,
+            kind,
+            version,
+        } => Entry::Erase {
+            terminal,
+            kind,
+            version,
+        },
+        JournalEntry::KeySet {
+            version,
+            generation,
+            groups,
+        } => Entry::KeySet {
+            version,
+            g: generation,
+            groups,
+        },
     });
     ordered.or_else(|| {
         batch.changes.iter().find_map(|change| match change {
@@ -379,8 +426,15 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             Change::Terminal(_)
             | Change::Group(_)
             | Change::Member { .. }
+            | Change::Left { .. }
             | Change::Master { .. }
-            | Change::Fleet { .. } => None,
+            | Change::Stated { .. }
+            | Change::Fleet { .. }
+            | Change::Wrap(_)
+            | Change::Excluded(_)
+            | Change::Ordered { .. }
+            | Change::Proved { .. }
+            | Change::Keys(_) => None,
         })
     })
 }
@@ -394,10 +448,16 @@ fn sequence_entry(until: SequenceNumber) -> Entry {
 
 fn replaces_a_key(change: &Change) -> bool {
     match change {
-        Change::Master { .. } | Change::Fleet { .. } => true,
-        Change::Sequence(_) | Change::Terminal(_) | Change::Group(_) | Change::Member { .. } => {
-            false
-        }
+        Change::Master { .. } | Change::Fleet { .. } | Change::Wrap(_) | Change::Keys(_) => true,
+        Change::Sequence(_)
+        | Change::Terminal(_)
+        | Change::Group(_)
+        | Change::Member { .. }
+        | Change::Left { .. }
+        | Change::Stated { .. }
+        | Change::Excluded(_)
+        | Change::Ordered { .. }
+        | Change::Proved { .. } => false,
     }
 }
 

@@ -6,17 +6,22 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use crate::store::StoreError;
 
-/// The layout that this version writes: the number of steps.
-pub const SCHEMA: u32 = STEPS.len() as u32;
+/// The oldest layout that this version still reads. Layout 1 knew neither exclusions nor when a
+/// terminal belonged to a group; it was never released.
+pub const OLDEST_SCHEMA: u32 = 2;
+/// The layout that this version writes.
+pub const SCHEMA: u32 = OLDEST_SCHEMA + STEPS.len() as u32 - 1;
 
-/// Brings a database of the layout `held` to [`SCHEMA`].
+/// Brings a new database, or one of the layout `held`, to [`SCHEMA`].
 pub(super) fn migrate(transaction: &Transaction<'_>, held: u32) -> Result<(), StoreError> {
-    for (step, sql) in (1..).zip(STEPS).skip(held as usize) {
-        transaction.execute_batch(sql)?;
-        transaction.execute(
-            "INSERT INTO schema_steps (step, applied_at) VALUES (?1, unixepoch())",
-            [step],
-        )?;
+    for (step, sql) in (OLDEST_SCHEMA..).zip(STEPS) {
+        if step > held {
+            transaction.execute_batch(sql)?;
+            transaction.execute(
+                "INSERT INTO schema_steps (step, applied_at) VALUES (?1, unixepoch())",
+                [step],
+            )?;
+        }
     }
     Ok(())
 }
@@ -69,7 +74,28 @@ CREATE TABLE terminals (
     wrap BLOB NOT NULL,
     wrap_generation INTEGER NOT NULL,
     added_at INTEGER NOT NULL,
-    package_expires INTEGER NOT NULL
+    package_expires INTEGER NOT NULL,
+    excluded_at INTEGER
+) STRICT;
+
+CREATE TABLE wipe_roots (
+    terminal INTEGER NOT NULL REFERENCES terminals (number),
+    place INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    PRIMARY KEY (terminal, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE erase_orders (
+    id INTEGER PRIMARY KEY,
+    terminal INTEGER NOT NULL REFERENCES terminals (number),
+    kind INTEGER NOT NULL,
+    version INTEGER,
+    frame BLOB NOT NULL,
+    hash BLOB NOT NULL UNIQUE,
+    at INTEGER NOT NULL,
+    not_after INTEGER NOT NULL,
+    receipt_wanted INTEGER NOT NULL,
+    proved_at INTEGER
 ) STRICT;
 
 CREATE TABLE groups (
@@ -84,11 +110,52 @@ CREATE TABLE groups (
     lease INTEGER NOT NULL
 ) STRICT;
 
-CREATE TABLE members (
+CREATE TABLE statements (
+    id INTEGER PRIMARY KEY,
+    group_number INTEGER NOT NULL REFERENCES groups (number),
+    stated_at INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    activate_at INTEGER NOT NULL,
+    step INTEGER,
+    period INTEGER
+) STRICT;
+
+CREATE TABLE memberships (
+    id INTEGER PRIMARY KEY,
     group_number INTEGER NOT NULL REFERENCES groups (number),
     terminal INTEGER NOT NULL REFERENCES terminals (number),
-    PRIMARY KEY (group_number, terminal)
+    from_at INTEGER NOT NULL,
+    until_at INTEGER
+) STRICT;
+
+CREATE UNIQUE INDEX members ON memberships (group_number, terminal) WHERE until_at IS NULL;
+
+CREATE TABLE exclusions (
+    number INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE excluded_terminals (
+    exclusion INTEGER NOT NULL REFERENCES exclusions (number),
+    terminal INTEGER NOT NULL UNIQUE REFERENCES terminals (number),
+    PRIMARY KEY (exclusion, terminal)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE excluded_epochs (
+    exclusion INTEGER NOT NULL REFERENCES exclusions (number),
+    group_number INTEGER NOT NULL REFERENCES groups (number),
+    old INTEGER NOT NULL,
+    new INTEGER NOT NULL,
+    PRIMARY KEY (exclusion, group_number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key_set_draft (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    command BLOB NOT NULL,
+    beat BLOB NOT NULL,
+    keys BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE audit (
     entry INTEGER PRIMARY KEY,

@@ -1,10 +1,12 @@
 //! Changes as SQL. A secret is sealed for its place `table/row/column`.
 
-use keyfall_protocol::ids::KeyIdKind;
+use keyfall_protocol::ids::{GroupNumber, KeyIdKind, TerminalNumber, UnixSeconds};
 use keyfall_protocol::keys::{MasterKey, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
-use keyfall_protocol::server::{Change, FleetRecord, GroupRecord, TerminalRecord};
+use keyfall_protocol::server::{
+    Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, NewKeys, Statement, TerminalRecord,
+};
 use rusqlite::{Transaction, params};
 
 use crate::seal::Sealer;
@@ -59,8 +61,18 @@ pub(super) fn change(
         }
         Change::Terminal(record) => terminal(transaction, sealer, record, rng),
         Change::Group(record) => group(transaction, sealer, record, rng),
-        Change::Member { group, terminal } => member(transaction, group.get(), terminal.get()),
+        Change::Member {
+            group,
+            terminal,
+            from,
+        } => member(transaction, *group, *terminal, *from),
+        Change::Left {
+            group,
+            terminal,
+            until,
+        } => left(transaction, *group, *terminal, *until),
         Change::Master { key, schedule } => master(transaction, sealer, key, schedule, rng),
+        Change::Stated { group, statement } => stated(transaction, *group, statement),
         Change::Fleet { generation, wraps } => {
             transaction.execute("UPDATE fleet SET generation = ?1", [generation.get()])?;
             for key in wraps {
@@ -68,7 +80,31 @@ pub(super) fn change(
             }
             Ok(())
         }
+        Change::Wrap(key) => wrap(transaction, sealer, key, rng),
+        Change::Excluded(exclusion) => excluded(transaction, exclusion),
+        Change::Ordered { terminal, issued } => ordered(transaction, *terminal, issued),
+        Change::Proved { terminal, hash, at } => proved(transaction, *terminal, hash, *at),
+        Change::Keys(keys) => new_keys(transaction, sealer, keys, rng),
     }
+}
+
+/// Replaces the online keys: the old ones are overwritten in place.
+fn new_keys(
+    transaction: &Transaction<'_>,
+    sealer: &Sealer,
+    keys: &NewKeys,
+    rng: &mut dyn Random,
+) -> Result<(), StoreError> {
+    transaction.execute("DELETE FROM key_set_draft", [])?;
+    let rows = transaction.execute(
+        "UPDATE fleet SET key_set = ?1, beat = ?2, keys = ?3",
+        params![
+            keys.key_set_frame,
+            sealer.seal(rng, "fleet/1/beat", keys.beat.seed().expose()),
+            sealer.seal(rng, "fleet/1/keys", keys.keys.seed().expose()),
+        ],
+    )?;
+    one_row(rows, "fleet/1".to_owned())
 }
 
 fn terminal(
@@ -95,7 +131,76 @@ fn terminal(
             record.added_at.get(),
             record.package_expires.get(),
         ])?;
+    for (place, path) in (1..).zip(&record.wipe_roots) {
+        transaction
+            .prepare_cached("INSERT INTO wipe_roots (terminal, place, path) VALUES (?1, ?2, ?3)")?
+            .execute(params![number.get(), place, path])?;
+    }
     Ok(())
+}
+
+fn excluded(transaction: &Transaction<'_>, exclusion: &Exclusion) -> Result<(), StoreError> {
+    let (number, at) = (exclusion.number, exclusion.at.get());
+    transaction.execute(
+        "INSERT INTO exclusions (number, at) VALUES (?1, ?2)",
+        [number, at],
+    )?;
+    for terminal in &exclusion.terminals {
+        transaction.execute(
+            "INSERT INTO excluded_terminals (exclusion, terminal) VALUES (?1, ?2)",
+            [number, terminal.get()],
+        )?;
+        let rows = transaction.execute(
+            "UPDATE terminals SET excluded_at = ?2 WHERE number = ?1",
+            [terminal.get(), at],
+        )?;
+        one_row(rows, format!("terminals/{terminal}"))?;
+    }
+    for fresh in &exclusion.groups {
+        transaction.execute(
+            "INSERT INTO excluded_epochs (exclusion, group_number, old, new)
+             VALUES (?1, ?2, ?3, ?4)",
+            [number, fresh.group.get(), fresh.old.get(), fresh.new.get()],
+        )?;
+    }
+    Ok(())
+}
+
+fn ordered(
+    transaction: &Transaction<'_>,
+    terminal: TerminalNumber,
+    issued: &IssuedOrder,
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO erase_orders (terminal, kind, version, frame, hash, at, not_after,
+             receipt_wanted, proved_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            terminal.get(),
+            issued.kind.type_number(),
+            issued.version,
+            issued.frame,
+            issued.hash,
+            issued.at.get(),
+            issued.not_after.get(),
+            issued.receipt_wanted,
+            issued.proved_at.map(UnixSeconds::get),
+        ],
+    )?;
+    Ok(())
+}
+
+fn proved(
+    transaction: &Transaction<'_>,
+    terminal: TerminalNumber,
+    hash: &[u8; 32],
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    let rows = transaction.execute(
+        "UPDATE erase_orders SET proved_at = ?3 WHERE terminal = ?1 AND hash = ?2",
+        params![terminal.get(), hash, at.get()],
+    )?;
+    one_row(rows, format!("erase_orders/{terminal}"))
 }
 
 fn group(
@@ -123,16 +228,69 @@ fn group(
             record.lease,
         ],
     )?;
-    for terminal in &record.members {
-        member(transaction, number.get(), terminal.get())?;
+    for statement in &record.statements {
+        stated(transaction, number, statement)?;
+    }
+    let from = record.statements.first().map(|first| first.stated_at);
+    let from = from.ok_or_else(|| StoreError::Damaged {
+        place: format!("statements/{number}"),
+    })?;
+    for &terminal in &record.members {
+        member(transaction, number, terminal, from)?;
     }
     Ok(())
 }
 
-fn member(transaction: &Transaction<'_>, group: u32, terminal: u32) -> Result<(), StoreError> {
+fn member(
+    transaction: &Transaction<'_>,
+    group: GroupNumber,
+    terminal: TerminalNumber,
+    from: UnixSeconds,
+) -> Result<(), StoreError> {
     transaction
-        .prepare_cached("INSERT INTO members (group_number, terminal) VALUES (?1, ?2)")?
-        .execute([group, terminal])?;
+        .prepare_cached(
+            "INSERT INTO memberships (group_number, terminal, from_at) VALUES (?1, ?2, ?3)",
+        )?
+        .execute([group.get(), terminal.get(), from.get()])?;
+    Ok(())
+}
+
+fn left(
+    transaction: &Transaction<'_>,
+    group: GroupNumber,
+    terminal: TerminalNumber,
+    until: UnixSeconds,
+) -> Result<(), StoreError> {
+    let rows = transaction
+        .prepare_cached(
+            "UPDATE memberships SET until_at = ?3
+             WHERE group_number = ?1 AND terminal = ?2 AND until_at IS NULL",
+        )?
+        .execute([group.get(), terminal.get(), until.get()])?;
+    one_row(rows, format!("memberships/{group}/{terminal}"))
+}
+
+fn stated(
+    transaction: &Transaction<'_>,
+    group: GroupNumber,
+    statement: &Statement,
+) -> Result<(), StoreError> {
+    let (step, period) = columns(statement.schedule.cadence);
+    transaction
+        .prepare_cached(
+            "INSERT INTO statements (group_number, stated_at, epoch, generation, activate_at, step,
+                 period)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            group.get(),
+            statement.stated_at.get(),
+            statement.epoch.get(),
+            statement.schedule.generation.get(),
+            statement.schedule.activate_at.get(),
+            step,
+            period,
+        ])?;
     Ok(())
 }
 

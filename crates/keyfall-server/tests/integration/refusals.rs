@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use keyfall_protocol::ids::UnixSeconds;
 use keyfall_protocol::server::Founding;
@@ -199,7 +200,20 @@ fn no_server_and_a_strange_database_are_told_apart() {
         RunError::Store(StoreError::UnknownSchema { held: 99, .. })
     );
     assert!(newer, "{error}");
-    sql(&home, "DELETE FROM schema_steps WHERE step = 99");
+    sql(
+        &home,
+        "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (1, 0)",
+    );
+    let error = Served::start(&home.dir).err().expect("an older layout");
+    assert_eq!(
+        error.to_string(),
+        "the database has layout 1, from before the first release, and this version reads 2 and \
+         newer: found the fleet anew with `keyfall server init`"
+    );
+    sql(
+        &home,
+        "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (2, 0)",
+    );
     home.serve().end();
 
     sql(&home, "UPDATE groups SET step = 1; DROP TABLE schema_steps");
@@ -341,10 +355,7 @@ fn an_order_that_cannot_be_stored_has_not_happened() {
 /// What needs an operator stands in the status, in words.
 #[test]
 fn a_server_warns_of_what_ends_and_of_what_does_not_send() {
-    let home = Home::with(Founding {
-        signer_life: 5_400,
-        ..Founding::default()
-    });
+    let home = Home::founded();
     sql(
         &home,
         "INSERT INTO carriers (place, address) VALUES (2, 'udp://239.255.1.1:5000?if=192.0.2.1')",
@@ -352,11 +363,7 @@ fn a_server_warns_of_what_ends_and_of_what_does_not_send() {
     let server = home.serve();
     let status = server.report("/v1/status");
     let warnings = status["warnings"].as_array().expect("warnings");
-    assert_eq!(
-        warnings[0],
-        "the online keys end in 1 h; nothing is sent after that"
-    );
-    let fault = warnings[1].as_str().expect("text");
+    let fault = warnings[0].as_str().expect("text");
     assert!(
         fault.contains("no interface of this machine has the address 192.0.2.1"),
         "{fault}"
@@ -371,6 +378,31 @@ fn a_server_warns_of_what_ends_and_of_what_does_not_send() {
     let created = server.order("/v1/groups", order);
     let warning = created["warning"].as_str().expect("a warning");
     assert!(warning.contains("3720 s of recorded traffic"), "{warning}");
+}
+
+/// The online keys' last third, and their end, stand in the status with the command that mends it.
+#[test]
+fn a_server_warns_in_the_last_third_of_its_online_keys() {
+    let home = Home::with(Founding {
+        signer_life: 6,
+        ..Founding::default()
+    });
+    let server = home.serve();
+    for path in ["/v1/status", "/v1/keys"] {
+        assert_eq!(server.report(path)["warnings"], json!([]));
+    }
+    for says in [
+        "the online keys end in 0 h: keyfall server sign-keys DIR --root FILE",
+        "the online keys have ended and nothing new is sent: keyfall server sign-keys DIR --root FILE",
+    ] {
+        for path in ["/v1/status", "/v1/keys"] {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while server.report(path)["warnings"][0] != says {
+                assert!(Instant::now() < deadline, "{}", server.report(path));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
 }
 
 pub(crate) fn sql(home: &Home, change: &str) {

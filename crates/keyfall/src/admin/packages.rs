@@ -53,6 +53,7 @@ pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Fail
         let order = api::AddTerminal {
             name: name.clone(),
             request: args.request.clone(),
+            wipe_roots: args.wipe_roots.clone(),
             why: why.clone(),
         };
         let added = post(dir, "/v1/terminals", &order).and_then(|added| file.write(added));
