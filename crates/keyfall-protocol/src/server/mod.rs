@@ -22,10 +22,9 @@ use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
-use orders::Drafted;
 pub use orders::{
-    ACTIVATION_LEAD, Done, EXCLUDED_A_DAY, KeySetDraft, Order, PackageSealing, Reach, SealedFor,
-    WIPE_ROOTS_MAX,
+    ACTIVATION_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order, PackageSealing, Reach,
+    SealedFor, WIPE_ROOTS_MAX,
 };
 pub use records::{
     AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, JournalEntry,
@@ -53,7 +52,7 @@ pub struct Server {
     /// Composed frames of standing statements; emptied where the statement changed.
     frames: HashMap<Item, Composed>,
     /// A KEYSET that waits for the root's signature.
-    drafted: Option<Drafted>,
+    drafted: Option<DraftedKeys>,
     waiting: VecDeque<(Option<OrderId>, Order, By)>,
     storing: Option<Storing>,
     store_asked: StoreId,

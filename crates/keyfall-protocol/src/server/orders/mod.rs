@@ -10,8 +10,7 @@ mod signing;
 pub use enrolling::WIPE_ROOTS_MAX;
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
 pub use groups::ACTIVATION_LEAD;
-pub(super) use signing::Drafted;
-pub use signing::KeySetDraft;
+pub use signing::{DraftedKeys, KeySetDraft};
 use zeroize::Zeroizing;
 
 use crate::command::{FreshEpoch, OrderKind};

@@ -46,18 +46,17 @@ impl Default for KeySetDraft {
 
 /// A KEYSET that waits for the root's signature, with the keys that it lists.
 #[derive(Debug)]
-pub(in crate::server) struct Drafted {
-    command: Command,
-    beat: SigningKey,
-    keys: SigningKey,
-    /// A key was stolen that was trusted until now.
-    theft: bool,
+pub struct DraftedKeys {
+    pub command: Command,
+    pub beat: SigningKey,
+    pub keys: SigningKey,
 }
 
 impl Server {
     /// Draws online keys and writes the KEYSET that lists them, for the root to sign; it comes back
-    /// in [`Order::InstallKeys`](crate::server::Order::InstallKeys). The keys are held in memory
-    /// until then; drafting again forgets them.
+    /// in [`Order::InstallKeys`](crate::server::Order::InstallKeys). The keys are held until then;
+    /// drafting again forgets them. The driver may store [`Self::drafted`], so that a restart does
+    /// not.
     ///
     /// # Errors
     /// [`Refusal`]; nothing has changed.
@@ -103,7 +102,6 @@ impl Server {
         if next.len() > KEYS_MAX || wanted.stolen.len() > STOLEN_MAX {
             return Err(Refusal::TooManyKeys(KEYS_MAX, STOLEN_MAX));
         }
-        let theft = !wanted.stolen.is_empty();
         let key_set = KeySet {
             version: KeyEpoch::fresh(Some(KeyEpoch::new(held.version)), wall).get(),
             issued_at: wall,
@@ -113,13 +111,23 @@ impl Server {
             limits,
         };
         let command = self.draft(Target::All, Body::KeySet(key_set), wall.plus(ROOT_LIFE))?;
-        self.drafted = Some(Drafted {
+        self.drafted = Some(DraftedKeys {
             command: command.clone(),
             beat,
             keys,
-            theft,
         });
         Ok(command)
+    }
+
+    /// The KEYSET that waits for the root's signature.
+    #[must_use]
+    pub fn drafted(&self) -> Option<&DraftedKeys> {
+        self.drafted.as_ref()
+    }
+
+    /// Puts back what [`Self::drafted`] gave before a restart.
+    pub fn resume_draft(&mut self, drafted: DraftedKeys) {
+        self.drafted = Some(drafted);
     }
 
     /// Whether the online keys are in the last third of their life: it is time to sign new ones.
@@ -147,7 +155,12 @@ impl Server {
             return Err(Refusal::NotTheDraft);
         }
         let wall = self.at.wall;
-        let generation = if drafted.theft {
+        // A key that was trusted until now.
+        let theft = key_set
+            .stolen
+            .iter()
+            .any(|&name| self.fleet.key_set.key(name).is_some());
+        let generation = if theft {
             key_set.fleet_schedule.generation_at(wall)
         } else {
             self.fleet.fleet_generation
@@ -163,7 +176,7 @@ impl Server {
             keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
         }))];
         let mut groups = Vec::new();
-        if drafted.theft {
+        if theft {
             changes.push(self.all_at(generation));
             for group in self.groups.values() {
                 let (fresh, rekeyed) = self.fresh_epoch(group, wall, rng);
