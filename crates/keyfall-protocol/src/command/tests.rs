@@ -2,13 +2,16 @@
 //! The codec by itself, and properties of whole commands. The published vectors, every changed
 //! octet and every other encoding of each message are in `tests/integration`.
 
+mod strategies;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
+use strategies::commands;
 
 use super::codec::{Reader, encode};
 use super::*;
-use crate::ids::{KeyEpoch, KeyId};
-use crate::keys::{MasterKey, Secret, WrapKey};
+use crate::ids::{KeyEpoch, KeyId, KeyName};
+use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
 use crate::schedule::{Cadence, FleetSchedule, Schedule};
 
@@ -102,6 +105,194 @@ fn every_type_has_its_signer() {
         Some(SignerClass::Keys)
     );
     assert_eq!(Body::KeySet(key_set).signer_class(), None);
+    let exclude = Exclude {
+        terminals: vec![],
+        groups: vec![],
+    };
+    assert_eq!(
+        Body::Exclude(exclude).signer_class(),
+        Some(SignerClass::Keys)
+    );
+    for kind in OrderKind::ALL {
+        let order = Body::Order(an_order(kind));
+        assert_eq!(order.signer_class(), Some(SignerClass::Erase));
+        assert_eq!(order.name(), kind.name());
+    }
+}
+
+/// FORMATS section 2: the type outside and the type inside are one; an order opens for its terminal
+/// alone, and whole.
+#[test]
+fn an_order_opens_for_its_terminal_alone_and_says_inside_what_it_says_outside() {
+    let terminal = TerminalNumber::new(5).unwrap();
+    let obey = an_obey_key(terminal);
+    for kind in OrderKind::ALL {
+        let order = an_order(kind);
+        let opened = order.open(&obey).unwrap();
+        assert_eq!((opened.kind, opened.terminal), (kind, terminal));
+        let other = TerminalNumber::new(6).unwrap();
+        assert_eq!(order.open(&an_obey_key(other)), None);
+        // What is sealed for another number under this terminal's key.
+        let misnamed = OrderContents {
+            terminal: other,
+            ..opened
+        };
+        let sealed = SealedOrder::seal(&misnamed, &obey, &mut Counting(9));
+        assert_eq!(sealed.open(&obey), None);
+        // A relay that writes another type above it.
+        for written in OrderKind::ALL.into_iter().filter(|&it| it != kind) {
+            let mut payload = a_command(Body::Order(order.clone())).encode();
+            let (from, to) = (kind.type_number(), written.type_number());
+            let place = payload
+                .windows(2)
+                .position(|pair| pair == [5, from])
+                .unwrap();
+            payload[place + 1] = to;
+            let Body::Order(relabelled) = Command::decode(&payload).unwrap().body else {
+                panic!("an order");
+            };
+            assert_eq!((relabelled.kind(), relabelled.open(&obey)), (written, None));
+        }
+    }
+}
+
+/// FORMATS section 2, W-17: COSE_Sign holds each signer once, by rising name, and every signature
+/// counts.
+#[test]
+fn frames_that_several_sign_hold_every_signer_once() {
+    let command = a_command(Body::Order(an_order(OrderKind::Delete)));
+    let mut keys: Vec<_> = (1..=4).map(|n| signing_key(n)).collect();
+    keys.sort_by_key(|key| key.public().name());
+    let public = |name| {
+        keys.iter()
+            .map(SigningKey::public)
+            .find(|key| key.name() == name)
+    };
+    for count in 2..=SIGNERS_MAX {
+        let some: Vec<_> = keys[..count].iter().rev().collect();
+        let frame = sign_together(&command, &some);
+        let read = Unverified::decode(&frame).unwrap();
+        let names: Vec<_> = keys[..count]
+            .iter()
+            .map(|key| key.public().name())
+            .collect();
+        assert_eq!(read.signers().collect::<Vec<_>>(), names);
+        assert_eq!(read.verify_with(public).unwrap().signers(), names);
+        // One key is no judge of a frame that several sign, and none of them may be unknown.
+        let read = Unverified::decode(&frame).unwrap();
+        assert!(read.verify(&keys[0].public()).is_none());
+        let read = Unverified::decode(&frame).unwrap();
+        let all_but_one = |name| public(name).filter(|key| *key != keys[count - 1].public());
+        assert!(read.verify_with(all_but_one).is_none());
+        // Every octet of every signature counts.
+        let signatures = frame.len() - count * SIGNATURE_OCTETS;
+        for place in signatures..frame.len() {
+            let mut altered = frame.clone();
+            altered[place] ^= 1;
+            let read = Unverified::decode(&altered).ok();
+            assert!(
+                read.and_then(|it| it.verify_with(public)).is_none(),
+                "{place}"
+            );
+        }
+    }
+    let twice = sign_together(&command, &[&keys[0], &keys[0]]);
+    let fault = DecodeError::OutOfRange { what: "signatures" };
+    assert_eq!(Unverified::decode(&twice).unwrap_err(), fault);
+    let mut swapped = sign_together(&command, &[&keys[0], &keys[1]]);
+    let (start, len) = (swapped.len() - 2 * SIGNATURE_OCTETS, SIGNATURE_OCTETS);
+    assert_eq!(
+        swapped[start..start + 2],
+        [0x83, 0x4d],
+        "the first signature"
+    );
+    let first: Vec<_> = swapped.drain(start..start + len).collect();
+    swapped.extend(first);
+    assert_eq!(Unverified::decode(&swapped).unwrap_err(), fault);
+}
+
+/// A signature of a COSE_Sign1 is none of a COSE_Sign, and the other way round (RFC 9052 section
+/// 4.4): what one signed alone counts nowhere as one of several.
+#[test]
+fn a_signature_given_alone_is_none_among_several() {
+    let command = a_command(Body::Order(an_order(OrderKind::Delete)));
+    let (one, two) = (signing_key(1), signing_key(2));
+    let alone = [one.sign(&command), two.sign(&command)];
+    let mut together = sign_together(&command, &[&one, &two]);
+    let mut keys = [one.public(), two.public()];
+    keys.sort_by_key(VerifyingKey::name);
+    for (place, key) in keys.iter().enumerate() {
+        let own = alone
+            .iter()
+            .find(|frame| Unverified::decode(frame).unwrap().signer() == key.name());
+        let signature = &own.unwrap()[own.unwrap().len() - 64..];
+        let end = together.len() - (1 - place) * SIGNATURE_OCTETS;
+        together[end - 64..end].copy_from_slice(signature);
+    }
+    let read = Unverified::decode(&together).unwrap();
+    let public = |name| keys.iter().copied().find(|key| key.name() == name);
+    assert!(read.verify_with(public).is_none());
+}
+
+/// FORMATS section 2.3: at most 64 terminals, rising, each once; epochs go on.
+#[test]
+fn an_exclude_names_each_terminal_once_and_every_epoch_goes_on() {
+    let numbers = |range: &[u32]| -> Vec<_> {
+        let number = |&n: &u32| TerminalNumber::new(n).unwrap();
+        range.iter().map(number).collect()
+    };
+    let reads = |terminals, old, new| {
+        let groups = vec![FreshEpoch {
+            group: GroupNumber::new(1).unwrap(),
+            old: KeyEpoch::new(old),
+            new: KeyEpoch::new(new),
+        }];
+        let body = Body::Exclude(Exclude { terminals, groups });
+        Command::decode(&a_command(body).encode()).is_ok()
+    };
+    let most: Vec<_> = (1..=64).collect();
+    let more: Vec<_> = (1..=65).collect();
+    assert!(reads(numbers(&most), 1, 2));
+    assert!(!reads(numbers(&more), 1, 2));
+    assert!(!reads(numbers(&[]), 1, 2));
+    assert!(!reads(numbers(&[3, 3]), 1, 2));
+    assert!(!reads(numbers(&[3, 2]), 1, 2));
+    assert!(!reads(numbers(&[3]), 2, 2));
+    assert!(!reads(numbers(&[3]), 2, 1));
+}
+
+/// FORMATS section 2.2 and W-17: what the root cannot have meant is refused whole.
+#[test]
+fn a_keyset_with_a_key_in_two_classes_or_too_long_a_life_is_refused() {
+    let listed = |fill: u8, class, life: u32| ListedKey {
+        public: VerifyingKey::new([fill; 32]),
+        class,
+        not_before: UnixSeconds::new(100),
+        expires: UnixSeconds::new(100 + life),
+        groups: vec![],
+    };
+    let reads = |keys, erase_signatures| {
+        let mut key_set = a_key_set();
+        key_set.keys = keys;
+        key_set.limits.erase_signatures = erase_signatures;
+        Command::decode(&a_command(Body::KeySet(key_set)).encode()).is_ok()
+    };
+    let month = 30 * 86_400;
+    let (beat, keys) = (SignerClass::Beat, SignerClass::Keys);
+    assert!(reads(
+        vec![listed(1, beat, month), listed(2, keys, month)],
+        1
+    ));
+    assert!(!reads(
+        vec![listed(1, beat, month), listed(1, keys, month)],
+        1
+    ));
+    assert!(!reads(vec![listed(1, beat, month + 1)], 1));
+    assert!(!reads(vec![listed(1, keys, month + 1)], 1));
+    assert!(reads(vec![listed(1, SignerClass::Erase, 60 * month)], 1));
+    for (signatures, taken) in [(0, false), (1, true), (4, true), (5, false)] {
+        assert_eq!(reads(vec![listed(1, beat, month)], signatures), taken);
+    }
 }
 
 /// A KEYDIST to nobody is no message.
@@ -179,144 +370,6 @@ proptest! {
     }
 }
 
-fn commands() -> impl Strategy<Value = Command> {
-    let head = (
-        any::<[u8; 4]>(),
-        any::<u64>(),
-        any::<u32>(),
-        any::<u32>(),
-        generations(),
-    );
-    (head, targets(), bodies()).prop_map(
-        |((stream, sequence, issued_at, not_after, fleet_generation), target, body)| Command {
-            stream: StreamId::new(stream),
-            sequence: SequenceNumber::new(sequence),
-            issued_at: UnixSeconds::new(issued_at),
-            not_after: UnixSeconds::new(not_after),
-            target,
-            body,
-            fleet_generation,
-        },
-    )
-}
-
-fn targets() -> impl Strategy<Value = Target> {
-    prop_oneof![
-        Just(Target::All),
-        groups().prop_map(Target::Group),
-        (1..=TerminalNumber::MAX.get())
-            .prop_map(|number| Target::Terminal(TerminalNumber::new(number).unwrap())),
-        Just(Target::Handles),
-    ]
-}
-
-fn bodies() -> impl Strategy<Value = Body> {
-    let floors = vec(
-        (key_ids(), any::<u32>(), generations()),
-        0..=FLOORS_MAX as usize,
-    );
-    let time = (any::<u32>(), any::<u32>(), floors).prop_map(|(seconds, max_error_ms, floors)| {
-        let floors = floors.into_iter().map(|(kid, epoch, generation)| Floor {
-            kid,
-            epoch: KeyEpoch::new(epoch),
-            generation,
-        });
-        Body::Time(Time {
-            seconds: UnixSeconds::new(seconds),
-            max_error_ms,
-            floors: floors.collect(),
-        })
-    });
-    let renew = vec(entries(), 1..=RENEW_ENTRIES_MAX as usize)
-        .prop_map(|entries| Body::Renew(Renew { entries }));
-    let key_dist = (1u32..=17).prop_map(|recipients| Body::KeyDist(a_key_dist(recipients)));
-    prop_oneof![time, renew, key_dist, key_sets().prop_map(Body::KeySet)]
-}
-
-fn entries() -> impl Strategy<Value = RenewEntry> {
-    let lease = prop::option::of(any::<u32>());
-    (key_ids(), any::<u32>(), schedules(), lease).prop_map(|(kid, epoch, schedule, lease)| {
-        RenewEntry {
-            kid,
-            epoch: KeyEpoch::new(epoch),
-            schedule,
-            lease_end: lease.map(UnixSeconds::new),
-        }
-    })
-}
-
-fn key_sets() -> impl Strategy<Value = KeySet> {
-    let limits = (any::<u32>(), any::<u32>());
-    let schedule = (generations(), any::<u32>(), 1..=u32::MAX);
-    (any::<u32>(), any::<u32>(), listed_keys(), schedule, limits).prop_map(
-        |(version, issued_at, keys, (first, from, period), (longest_lease, grace))| KeySet {
-            version,
-            issued_at: UnixSeconds::new(issued_at),
-            keys,
-            fleet_schedule: FleetSchedule {
-                first,
-                from: UnixSeconds::new(from),
-                period,
-            },
-            limits: Limits {
-                longest_lease,
-                grace,
-            },
-        },
-    )
-}
-
-fn listed_keys() -> impl Strategy<Value = Vec<ListedKey>> {
-    let class = prop::sample::select(vec![
-        SignerClass::Beat,
-        SignerClass::Keys,
-        SignerClass::Erase,
-        SignerClass::Kem,
-    ]);
-    let key = (
-        any::<u32>(),
-        0u32..=30 * 86_400,
-        class,
-        vec(groups(), 0..=4),
-    );
-    vec(key, 1..=12).prop_map(|keys| {
-        let listed = |(place, (begin, life, class, groups)): (usize, (u32, u32, _, _))| ListedKey {
-            // Distinct by their first octet.
-            public: VerifyingKey::new([place as u8; 32]),
-            class,
-            not_before: UnixSeconds::new(begin),
-            expires: UnixSeconds::new(begin).plus(life),
-            groups,
-        };
-        keys.into_iter().enumerate().map(listed).collect()
-    })
-}
-
-fn key_ids() -> impl Strategy<Value = KeyId> {
-    prop_oneof![
-        Just(KeyId::ALL_RANK_ONE),
-        any::<u32>().prop_filter_map("no such key id", |id| KeyId::new(id.into())),
-        groups().prop_map(GroupNumber::master_key_id),
-    ]
-}
-
-fn groups() -> impl Strategy<Value = GroupNumber> {
-    (1..=GroupNumber::MAX.get()).prop_map(|number| GroupNumber::new(number).unwrap())
-}
-
-fn generations() -> impl Strategy<Value = Generation> {
-    (0..=Generation::MAX.get()).prop_map(|number| Generation::new(number).unwrap())
-}
-
-fn schedules() -> impl Strategy<Value = Schedule> {
-    let cadence = prop::option::of((1u8..=64, 600..=u32::MAX));
-    (generations(), any::<u32>(), cadence).prop_map(|(generation, activate_at, cadence)| Schedule {
-        generation,
-        activate_at: UnixSeconds::new(activate_at),
-        cadence: cadence.map(|(step, period)| Cadence::new(step, period).unwrap()),
-    })
-}
-
 fn a_command(body: Body) -> Command {
     Command {
         stream: StreamId::new([1; 4]),
@@ -330,7 +383,22 @@ fn a_command(body: Body) -> Command {
 }
 
 fn a_signing_key() -> SigningKey {
-    SigningKey::from_seed(Secret::from_slice(&[7; 32]).unwrap())
+    signing_key(7)
+}
+
+fn signing_key(fill: u8) -> SigningKey {
+    SigningKey::from_seed(Secret::from_slice(&[fill; 32]).unwrap())
+}
+
+/// To terminal 5.
+fn an_order(kind: OrderKind) -> SealedOrder {
+    let contents = OrderContents {
+        terminal: TerminalNumber::new(5).unwrap(),
+        kind,
+        version: matches!(kind, OrderKind::Lock | OrderKind::Unlock).then_some(3),
+        receipt_wanted: false,
+    };
+    SealedOrder::seal(&contents, &an_obey_key(contents.terminal), &mut Counting(0))
 }
 
 fn a_wrap_key(number: u32) -> WrapKey {
@@ -342,6 +410,10 @@ fn a_wrap_key(number: u32) -> WrapKey {
         Generation::ZERO,
         Secret::from_slice(&octets).unwrap(),
     )
+}
+
+fn an_obey_key(terminal: TerminalNumber) -> ObeyKey {
+    ObeyKey::new(terminal, Secret::from_slice(&[6; 32]).unwrap())
 }
 
 fn some_contents() -> KeyDistContents {
@@ -370,9 +442,13 @@ fn a_key_set() -> KeySet {
             from: UnixSeconds::new(2),
             period: 60,
         },
+        stolen: vec![],
         limits: Limits::default(),
     }
 }
+
+/// Octets of one signature of a COSE_Sign: array, protected header of 13, no other, signature.
+const SIGNATURE_OCTETS: usize = 1 + 14 + 1 + 66;
 
 /// Counts instead of drawing.
 struct Counting(u8);

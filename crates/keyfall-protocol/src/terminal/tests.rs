@@ -2,6 +2,7 @@
 //! nobody should.
 
 mod datagrams;
+mod driven;
 mod fixture;
 mod holding;
 mod insiders;

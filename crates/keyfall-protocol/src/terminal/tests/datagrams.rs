@@ -5,7 +5,8 @@ use std::cell::RefCell;
 
 use proptest::prelude::*;
 
-use super::fixture::{Driven, Fleet, Stated};
+use super::driven::Driven;
+use super::fixture::{Fleet, Stated};
 use crate::command::FRAME_MAX;
 use crate::ids::Tick;
 use crate::terminal::{Input, Terminal};
@@ -132,15 +133,17 @@ proptest! {
     /// what was read can be driven.
     #[test]
     fn damaged_snapshots_are_refused_or_read(
+        of_user in any::<bool>(),
         damages in proptest::collection::vec(damage(), 1..4),
     ) {
         let (snapshot, frames) =
             MEMBER.with_borrow(|(bob, frames)| (bob.snapshot(), frames.clone()));
-        let mut octets = snapshot;
+        let (mut device, user) = snapshot;
+        let mut user = user.expect("unlocked");
         for damage in &damages {
-            spoil(&frames, &mut octets, damage);
+            spoil(&frames, if of_user { &mut user } else { &mut device }, damage);
         }
-        if let Ok(machine) = Terminal::restore(&octets, Tick::default()) {
+        if let Ok(machine) = Terminal::restore(&device, Some(&user), Tick::default()) {
             let mut driven = Driven::new(machine);
             driven.drain();
             for frame in &frames {

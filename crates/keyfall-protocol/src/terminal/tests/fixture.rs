@@ -2,8 +2,10 @@
 
 use aws_lc_rs::digest;
 
+use super::driven::Driven;
 use crate::command::{
-    Body, Command, Floor, KeyDist, KeyDistContents, Renew, RenewEntry, SigningKey, Target, Time,
+    Body, Command, Exclude, Floor, FreshEpoch, KeyDist, KeyDistContents, KeySet, OrderContents,
+    OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target, Time,
 };
 use crate::enrolment::{EnrolmentPackage, Identity};
 use crate::ids::{
@@ -13,8 +15,7 @@ use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
 use crate::schedule::{Cadence, Schedule};
 use crate::server::{FleetRecord, Founding};
-use crate::stats::DropReason;
-use crate::terminal::{Event, Input, Output, ReceiveKey, StoreId, Terminal, TrafficQuery, Trial};
+use crate::terminal::{ReceiveKey, Terminal, TrafficQuery, Trial};
 
 /// When every fixture's fleet was founded.
 pub(super) const FOUNDED: UnixSeconds = UnixSeconds::new(1_800_000_000);
@@ -31,6 +32,12 @@ impl Random for Counting {
             let block = digest::digest(&digest::SHA256, &self.0.to_be_bytes());
             chunk.copy_from_slice(&block.as_ref()[..chunk.len()]);
         }
+    }
+}
+
+impl From<u64> for Counting {
+    fn from(first: u64) -> Self {
+        Self(first)
     }
 }
 
@@ -89,6 +96,42 @@ impl Fleet {
         }
     }
 
+    /// The next KEYSET of the root's, issued at `seconds` after the founding: signing keys other
+    /// than now, limits, a schedule.
+    pub(super) fn next_key_set(
+        &mut self,
+        seconds: u32,
+        change: impl FnOnce(&mut KeySet),
+    ) -> Vec<u8> {
+        let key_set = &mut self.record.key_set;
+        key_set.version += 1;
+        key_set.issued_at = FOUNDED.plus(seconds);
+        change(key_set);
+        self.sign_key_set();
+        self.record.key_set_frame.clone()
+    }
+
+    /// The next KEYSET lists a fresh key of a class in place of the present one, for 30 days from
+    /// `seconds` after the founding; returns that one, which the thief may have.
+    pub(super) fn replace_key(&mut self, class: SignerClass, seconds: u32) -> SigningKey {
+        let fresh = signing_key(&mut self.rng);
+        let held = self.record.key_set.keys.iter_mut();
+        let listed = held.into_iter().find(|key| key.class == class);
+        let listed = listed.expect("one of each class");
+        listed.public = fresh.public();
+        listed.not_before = FOUNDED.plus(seconds);
+        if class != SignerClass::Erase {
+            listed.expires = FOUNDED.plus(seconds + 30 * 86_400);
+        }
+        let place = match class {
+            SignerClass::Beat => &mut self.record.beat,
+            SignerClass::Keys => &mut self.record.keys,
+            SignerClass::Erase => &mut self.erase,
+            SignerClass::Kem => panic!("it signs nothing"),
+        };
+        std::mem::replace(place, fresh)
+    }
+
     /// Signs the KEYSET of `record` anew, for a test that changed it.
     pub(super) fn sign_key_set(&mut self) {
         let body = Body::KeySet(self.record.key_set.clone());
@@ -101,8 +144,12 @@ impl Fleet {
         WrapKey::new(terminal_number(number), generation(0), secret)
     }
 
+    pub(super) fn obey_key(number: u32) -> ObeyKey {
+        let secret = Secret::init_with(|into| into.fill(0xe0 ^ number.to_be_bytes()[3]));
+        ObeyKey::new(terminal_number(number), secret)
+    }
+
     pub(super) fn package(&self, number: u32) -> EnrolmentPackage {
-        let obey = Secret::init_with(|into| into.fill(0xe0));
         EnrolmentPackage {
             identity: Identity {
                 number: terminal_number(number),
@@ -113,8 +160,9 @@ impl Fleet {
                 streams: vec![self.record.stream],
                 carriers: Vec::new(),
                 keep_time: 120,
+                wipe_roots: Vec::new(),
             },
-            obey: ObeyKey::new(terminal_number(number), obey),
+            obey: Self::obey_key(number),
             wrap: self.wrap_key(number),
             issued_at: FOUNDED,
             expires: FOUNDED.plus(86_400),
@@ -189,6 +237,75 @@ impl Fleet {
         self.record.keys.sign(&command)
     }
 
+    /// DELETE, INIT, LOCK or UNLOCK for a terminal.
+    pub(super) fn order_body(&mut self, kind: OrderKind, to: u32, version: u32) -> Body {
+        let versioned = matches!(kind, OrderKind::Lock | OrderKind::Unlock);
+        let contents = OrderContents {
+            terminal: terminal_number(to),
+            kind,
+            version: versioned.then_some(version),
+            receipt_wanted: kind == OrderKind::Delete,
+        };
+        let obey = Self::obey_key(to);
+        Body::Order(SealedOrder::seal(&contents, &obey, &mut self.rng))
+    }
+
+    /// An order to terminal 1, `seconds` after the founding, not signed yet.
+    pub(super) fn order_to_sign(&mut self, kind: OrderKind, version: u32, seconds: u32) -> Command {
+        let body = self.order_body(kind, 1, version);
+        let target = Target::Terminal(terminal_number(1));
+        self.command(target, body, Stated::at(seconds, 0))
+    }
+
+    /// The same, signed by the erase key.
+    pub(super) fn order(&mut self, kind: OrderKind, version: u32, seconds: u32) -> Vec<u8> {
+        let command = self.order_to_sign(kind, version, seconds);
+        self.erase.sign(&command)
+    }
+
+    /// EXCLUDE of terminals; the group goes from epoch 7 on to `epoch`, where there is one.
+    pub(super) fn exclude_body(terminals: &[u32], epoch: Option<u32>) -> Body {
+        let fresh = |epoch| FreshEpoch {
+            group: group(),
+            old: KeyEpoch::new(7),
+            new: KeyEpoch::new(epoch),
+        };
+        Body::Exclude(Exclude {
+            terminals: terminals.iter().map(|&n| terminal_number(n)).collect(),
+            groups: epoch.into_iter().map(fresh).collect(),
+        })
+    }
+
+    pub(super) fn exclude(&self, terminals: &[u32], epoch: Option<u32>, stated: Stated) -> Vec<u8> {
+        let body = Self::exclude_body(terminals, epoch);
+        let command = self.command(Target::All, body, stated);
+        self.record.keys.sign(&command)
+    }
+
+    /// RENEW of terminal 1's own wrap key alone: so many generations ahead of G.
+    pub(super) fn offset(&self, offset: u32, stated: Stated) -> Vec<u8> {
+        let ahead = Stated {
+            generation: stated.fleet + offset,
+            ..stated
+        };
+        let kid = terminal_number(1).wrap_key_id();
+        let body = Body::Renew(Renew {
+            entries: vec![renew_entry(kid, 0, ahead)],
+        });
+        let command = self.command(Target::Terminal(terminal_number(1)), body, stated);
+        self.record.beat.sign(&command)
+    }
+
+    /// The key whose class may sign that.
+    pub(super) fn signer_of(&self, body: &Body) -> &SigningKey {
+        match body.signer_class() {
+            Some(SignerClass::Beat) => &self.record.beat,
+            Some(SignerClass::Keys) => &self.record.keys,
+            Some(SignerClass::Erase) => &self.erase,
+            Some(SignerClass::Kem) | None => &self.root,
+        }
+    }
+
     /// Terminal 1, enrolled and stored, at tick 0.
     pub(super) fn terminal(&self) -> Driven {
         let machine = Terminal::enrol(self.package(1), Tick::default()).expect("signed KEYSET");
@@ -206,104 +323,6 @@ impl Fleet {
         driven.hear(&self.key_dist(7, Stated::at(0, 0)));
         driven.store_all();
         driven
-    }
-}
-
-/// A terminal with its disk in the test's hand.
-pub(super) struct Driven {
-    pub(super) machine: Terminal,
-    pub(super) now: Tick,
-    rng: Counting,
-    /// Asked for and not yet reported as stored.
-    pub(super) asked: Vec<(StoreId, Vec<u8>)>,
-    /// What disk holds.
-    pub(super) synced: Vec<u8>,
-    pub(super) events: Vec<Event>,
-    pub(super) timeout: Option<Tick>,
-}
-
-impl Driven {
-    pub(super) fn new(machine: Terminal) -> Self {
-        Self {
-            machine,
-            now: Tick::default(),
-            rng: Counting(1 << 32),
-            asked: Vec::new(),
-            synced: Vec::new(),
-            events: Vec::new(),
-            timeout: None,
-        }
-    }
-
-    pub(super) fn feed(&mut self, input: Input<'_>) {
-        self.machine
-            .handle_input(self.now, &mut self.rng, input)
-            .expect("the test keeps the contract");
-        self.drain();
-    }
-
-    /// A frame; what it was dropped for, if it was.
-    pub(super) fn hear(&mut self, frame: &[u8]) -> Option<DropReason> {
-        let before = self.machine.drops.clone();
-        self.feed(Input::Datagram(frame));
-        DropReason::ALL
-            .iter()
-            .copied()
-            .find(|&reason| self.machine.drops.of(reason) > before.of(reason))
-    }
-
-    /// Time goes on by `seconds`.
-    pub(super) fn wait(&mut self, seconds: u64) {
-        self.now = self.now.plus(std::time::Duration::from_secs(seconds));
-        self.feed(Input::Timeout);
-    }
-
-    pub(super) fn drain(&mut self) {
-        loop {
-            match self.machine.poll_output() {
-                Output::Store(id, snapshot) => self.asked.push((id, snapshot.to_vec())),
-                Output::Event(event) => self.events.push(event),
-                Output::Timeout { at, .. } => {
-                    self.timeout = at;
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Everything asked for becomes durable.
-    pub(super) fn store_all(&mut self) {
-        while let Some((id, snapshot)) = self.asked.pop() {
-            self.asked.clear();
-            self.synced = snapshot;
-            self.feed(Input::Stored(id));
-        }
-    }
-
-    /// What disk would hold if all of memory that survives were stored now.
-    pub(super) fn snapshot(&self) -> Vec<u8> {
-        self.machine.snapshot().to_vec()
-    }
-
-    /// The same terminal after a power cut.
-    pub(super) fn restarted(&self) -> Self {
-        let machine = Terminal::restore(&self.synced, Tick::default()).expect("own snapshot");
-        let mut driven = Self::new(machine);
-        driven.drain();
-        driven
-    }
-
-    /// The newest generation of the group.
-    pub(super) fn generation(&self) -> Option<u32> {
-        let status = self.machine.groups().into_iter().next()?;
-        Some(status.generation.get())
-    }
-
-    /// The generation that it sends with.
-    pub(super) fn sending(&self) -> Option<u32> {
-        self.machine
-            .send_key(group())
-            .map(|key| key.generation().get())
     }
 }
 
@@ -343,6 +362,7 @@ pub(super) fn trial(driven: &mut Driven, generation: u32) -> Trial {
     let query = TrafficQuery {
         group: group(),
         tag: master(7, generation).tag(),
+        sender: terminal_number(2),
         source: 1,
     };
     match driven.machine.receive_key(driven.now, query) {

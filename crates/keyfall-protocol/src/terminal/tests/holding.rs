@@ -18,14 +18,15 @@ fn an_old_wrap_key_is_gone_when_the_keep_time_ends() {
         ..Stated::at(20, 0)
     };
     bob.hear(&fleet.renew_fleet(renewed));
-    assert_eq!(bob.machine.wrap.all().count(), 2);
+    assert_eq!(bob.user().wrap.all().count(), 2);
     bob.wait(119);
     assert_eq!(bob.hear(&in_flight), None, "still opened");
     bob.wait(1);
-    assert_eq!(bob.machine.wrap.all().count(), 1);
+    assert_eq!(bob.user().wrap.all().count(), 1);
     assert_eq!(bob.hear(&too_late), Some(DropReason::NotAddressed));
-    assert_eq!(bob.machine.wrap.newest().generation(), generation(1));
-    assert_eq!(bob.machine.handles.len(), 1);
+    assert_eq!(bob.user().wrap.newest().generation(), generation(1));
+    assert_eq!(bob.places(generation(0)), []);
+    assert_eq!(bob.places(generation(1)).len(), 9, "its own and eight more");
 }
 
 /// Through many generations, by command and by validity, no more is kept than the keep time says.
@@ -37,7 +38,7 @@ fn memory_never_holds_a_wrap_key_that_ended_before_the_keep_time() {
         bob.wait(1);
         if second % 100 == 0 {
             // Sixty faster than the schedule allows for the hour: the ring is bounded.
-            let g = bob.machine.fleet_generation().0.get() + 1;
+            let g = bob.machine.fleet_generation().get() + 1;
             let renewed = Stated {
                 fleet: g,
                 ..Stated::at(second, 0)
@@ -46,7 +47,7 @@ fn memory_never_holds_a_wrap_key_that_ended_before_the_keep_time() {
         }
         bob.store_all();
         let since_step = second % 100;
-        let held = bob.machine.wrap.all().count();
+        let held = bob.user().wrap.all().count();
         assert!(
             held <= if since_step < 20 { 4 } else { 3 },
             "{held} at {second}"
@@ -64,10 +65,10 @@ fn an_old_master_key_is_gone_when_the_grace_ends() {
         bob.store_all();
         bob.wait(20);
     }
-    let ring = &bob.machine.groups[&group()].ring;
+    let ring = &bob.user().groups[&group()].ring;
     assert_eq!(ring.all().count(), 2, "the newest and one in grace");
     bob.wait(30);
-    let ring = &bob.machine.groups[&group()].ring;
+    let ring = &bob.user().groups[&group()].ring;
     assert_eq!(ring.all().count(), 1);
 }
 
@@ -82,7 +83,8 @@ fn a_snapshot_holds_no_key_that_was_used_up() {
     };
     bob.hear(&fleet.renew(7, stated));
     bob.store_all();
-    let contains = |secret: &[u8]| bob.synced.windows(32).any(|window| window == secret);
+    let disk = [&bob.synced.device[..], &bob.synced.user].concat();
+    let contains = |secret: &[u8]| disk.windows(32).any(|window| window == secret);
     for g in 0..2 {
         let used_up = fleet.wrap_key(1).renew_to(generation(g));
         assert!(!contains(used_up.secret().expose()), "G {g}");

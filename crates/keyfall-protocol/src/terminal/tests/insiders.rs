@@ -5,25 +5,26 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 
+use super::driven::Driven;
 use super::fixture::{
-    Driven, FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, renew_entry, terminal_number,
+    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, renew_entry, terminal_number,
 };
 use crate::command::codec;
-use crate::command::{Body, Command, Floor, Renew, SigningKey, Target, Time};
+use crate::command::{Body, Command, Floor, OrderKind, Renew, SigningKey, Target, Time};
 use crate::ids::{GroupNumber, KeyEpoch, KeyName, UnixSeconds};
 use crate::keys::Secret;
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
-use crate::terminal::Input;
+use crate::terminal::{EraseCause, Input};
 
 /// The frame is refused for `reason`, and nothing of the terminal changed: nothing that survives,
 /// nothing that waits to be stored, nothing that it could use.
 fn refuses(bob: &mut Driven, frame: &[u8], reason: DropReason) {
     let before = (bob.snapshot(), bob.sending(), bob.machine.time());
-    let handles = bob.machine.handles.clone();
+    let places = bob.places(bob.machine.fleet_generation());
     assert_eq!(bob.hear(frame), Some(reason));
     assert_eq!((bob.snapshot(), bob.sending(), bob.machine.time()), before);
-    assert_eq!(bob.machine.handles, handles);
+    assert_eq!(bob.places(bob.machine.fleet_generation()), places);
     assert_eq!(bob.asked, []);
 }
 
@@ -48,6 +49,13 @@ fn commands(fleet: &mut Fleet) -> Vec<Command> {
     let newer = fleet.key_dist_body(7, stated, &[&wrap]);
     let mut key_set = fleet.record.key_set.clone();
     key_set.version += 1;
+    let to_bob = Target::Terminal(terminal_number(1));
+    let mut order = |kind| {
+        let body = fleet.order_body(kind, 1, 5);
+        fleet.command(to_bob, body, stated)
+    };
+    let [delete, init, lock, unlock] = OrderKind::ALL.map(&mut order);
+    let exclude = Fleet::exclude_body(&[2], Some(9));
     vec![
         fleet.command(Target::All, time, stated),
         fleet.command(Target::Group(group()), Fleet::renew_body(7, stated), stated),
@@ -55,6 +63,11 @@ fn commands(fleet: &mut Fleet) -> Vec<Command> {
         fleet.command(Target::Handles, new_epoch, stated),
         fleet.command(Target::Handles, newer, stated),
         fleet.command(Target::All, Body::KeySet(key_set), stated),
+        fleet.command(Target::All, exclude, stated),
+        unlock,
+        lock,
+        init,
+        delete,
     ]
 }
 
@@ -92,11 +105,8 @@ fn a_member_who_signs_commands_with_her_own_key_moves_nobody() {
     let mut fleet = Fleet::new();
     let mut bob = fleet.member();
     for command in commands(&mut fleet) {
-        let reason = match command.body {
-            Body::KeySet(_) => DropReason::KeySetNotNewer,
-            Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) => DropReason::UnknownSigner,
-        };
-        refuses(&mut bob, &alices_key().sign(&command), reason);
+        let forged = alices_key().sign(&command);
+        refuses(&mut bob, &forged, DropReason::UnknownSigner);
     }
 }
 
@@ -117,6 +127,7 @@ fn a_member_who_signs_in_the_servers_name_moves_nobody() {
             let before = bob.snapshot();
             assert!(bob.hear(&frame).is_some(), "{command:?}");
             assert_eq!(bob.snapshot(), before);
+            assert_eq!((&bob.erased, &bob.asked[..]), (&None, &[][..]));
         }
     }
     let beat = fleet.record.beat.public().name();
@@ -128,37 +139,32 @@ fn a_member_who_signs_in_the_servers_name_moves_nobody() {
     );
 }
 
-/// FORMATS section 2.2: three classes that never share a key, and the root signs KEYSET alone.
+/// FORMATS section 2.2: three classes that never share a key, and the root signs KEYSET alone: every
+/// pair of type and class but the right ones is refused (W-17, W-18).
 #[test]
 fn a_key_of_another_class_signs_nothing_that_is_obeyed() {
     let mut fleet = Fleet::new();
     let mut bob = fleet.member();
     for command in commands(&mut fleet) {
-        let (refused, reason): (Vec<&SigningKey>, _) = match command.body {
-            Body::Time(_) | Body::Renew(_) => (
-                vec![&fleet.record.keys, &fleet.erase],
-                DropReason::WrongClass,
-            ),
-            Body::KeyDist(_) => (
-                vec![&fleet.record.beat, &fleet.erase],
-                DropReason::WrongClass,
-            ),
-            Body::KeySet(_) => (
-                vec![&fleet.record.beat, &fleet.record.keys, &fleet.erase],
-                DropReason::KeySetNotNewer,
-            ),
-        };
-        let frames: Vec<_> = refused.iter().map(|key| key.sign(&command)).collect();
-        for frame in frames {
-            refuses(&mut bob, &frame, reason);
+        let right = fleet.signer_of(&command.body).public();
+        let classes = [
+            (&fleet.record.beat, DropReason::WrongClass),
+            (&fleet.record.keys, DropReason::WrongClass),
+            (&fleet.erase, DropReason::WrongClass),
+            (&fleet.root, DropReason::UnknownSigner),
+        ];
+        let mut refused = 0;
+        for (key, reason) in classes {
+            if key.public() != right {
+                let reason = match command.body {
+                    Body::KeySet(_) => DropReason::UnknownSigner,
+                    _ => reason,
+                };
+                refuses(&mut bob, &key.sign(&command), reason);
+                refused += 1;
+            }
         }
-        if !matches!(command.body, Body::KeySet(_)) {
-            refuses(
-                &mut bob,
-                &fleet.root.sign(&command),
-                DropReason::UnknownSigner,
-            );
-        }
+        assert_eq!(refused, 3, "{}", command.body.name());
     }
 }
 
@@ -169,12 +175,7 @@ fn a_genuine_command_with_one_altered_octet_moves_nobody() {
     let mut bob = fleet.member();
     let before = bob.snapshot();
     for command in commands(&mut fleet) {
-        let signer = match command.body {
-            Body::Time(_) | Body::Renew(_) => &fleet.record.beat,
-            Body::KeyDist(_) => &fleet.record.keys,
-            Body::KeySet(_) => &fleet.root,
-        };
-        let genuine = signer.sign(&command);
+        let genuine = fleet.signer_of(&command.body).sign(&command);
         for place in 0..genuine.len() {
             for bit in [1, 0x80] {
                 let mut altered = genuine.clone();
@@ -190,14 +191,26 @@ fn a_genuine_command_with_one_altered_octet_moves_nobody() {
     }
     // The positive control: unaltered they do move him.
     for command in commands(&mut fleet) {
-        let signer = match command.body {
-            Body::Time(_) | Body::Renew(_) => &fleet.record.beat,
-            Body::KeyDist(_) | Body::KeySet(_) => &fleet.record.keys,
+        let groups = bob.machine.groups();
+        let taken = bob.hear(&fleet.signer_of(&command.body).sign(&command));
+        let expected = match command.body {
+            // Told of by its name, and worth a verification.
+            Body::Renew(_) if bob.sending().is_none() => Some(DropReason::NewerEpoch),
+            // The epoch has gone on.
+            Body::KeyDist(_) if groups[0].epoch > KeyEpoch::new(7) => Some(DropReason::NotNewer),
+            // UNLOCK and LOCK have one version here: the first counts.
+            Body::Order(ref order) if order.kind() == OrderKind::Lock => Some(DropReason::NotNewer),
+            _ => None,
         };
-        bob.feed(Input::Datagram(&signer.sign(&command)));
+        assert_eq!(taken, expected, "{}", command.body.name());
+        if matches!(command.body, Body::Exclude(_)) {
+            bob.store_all();
+            assert_eq!(bob.epoch(), KeyEpoch::new(8));
+            assert_eq!(bob.generation(), Some(9));
+            assert!(bob.machine.is_excluded(terminal_number(2)));
+        }
     }
-    assert_eq!(bob.machine.groups()[0].epoch, KeyEpoch::new(8));
-    assert_eq!(bob.generation(), Some(9));
+    assert_eq!(bob.erased.map(|it| it.cause), Some(EraseCause::Init));
 }
 
 /// FORMATS section 2.1: what a stolen beat or keys key may not claim.
@@ -247,7 +260,7 @@ fn numbers_above_the_bound_of_their_signer_are_refused() {
         ..Stated::at(60, spans * 64)
     };
     assert_eq!(bob.hear(&fleet.renew(7, at_bound)), None);
-    assert_eq!(bob.machine.fleet_generation().0.get(), g_max);
+    assert_eq!(bob.machine.fleet_generation().get(), g_max);
     assert_eq!(bob.generation(), Some(spans * 64));
 }
 
@@ -391,7 +404,7 @@ fn a_distribution_for_others_changes_nothing() {
     let Body::KeyDist(key_dist) = &command.body else {
         unreachable!("made above");
     };
-    assert!(key_dist.open_any(carol.machine.wrap.newest()).is_none());
+    assert!(key_dist.open_any(carol.user().wrap.newest()).is_none());
     assert!(key_dist.open_any(&others[1]).is_some());
     assert_eq!(carol.machine.identity.number, terminal_number(1));
 }

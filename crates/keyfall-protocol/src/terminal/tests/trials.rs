@@ -1,6 +1,7 @@
 //! What a packet's claim may cost and move (REQUIREMENTS W-04, A-11; FORMATS section 3.2).
 
-use super::fixture::{Driven, FOUNDED, Fleet, Stated, generation, group, master, trial};
+use super::driven::Driven;
+use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, terminal_number, trial};
 use crate::keys::key_tag;
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
@@ -11,6 +12,7 @@ fn query(generation: u32, source: Source) -> TrafficQuery {
     TrafficQuery {
         group: group(),
         tag: master(7, generation).tag(),
+        sender: terminal_number(2),
         source,
     }
 }
@@ -154,6 +156,7 @@ fn tags_that_fit_nothing_cost_nothing() {
             TrafficQuery {
                 group: group(),
                 tag,
+                sender: terminal_number(2),
                 source: 1,
             },
         );
@@ -162,6 +165,7 @@ fn tags_that_fit_nothing_cost_nothing() {
     let other = TrafficQuery {
         group: group(),
         tag: master(8, 0).tag(),
+        sender: terminal_number(2),
         source: 1,
     };
     let asked = bob.machine.receive_key(bob.now, other);
