@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keyfall_protocol::command::SigningKey;
-use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
-use keyfall_protocol::keys::PreSharedKey;
-use keyfall_protocol::server::{Batch, Change, FleetRecord, GroupRecord, TerminalRecord};
+use keyfall_protocol::ids::{GroupNumber, KeyIdKind, TerminalNumber, UnixSeconds};
+use keyfall_protocol::keys::{PreSharedKey, WrapKey};
+use keyfall_protocol::server::{
+    Batch, Change, Exclusion, FleetRecord, GroupRecord, Membership, NewKeys, TerminalRecord,
+};
 
 /// How long a store takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +34,16 @@ pub struct ServerDisk {
     fleet: FleetRecord,
     terminals: BTreeMap<TerminalNumber, TerminalRecord>,
     groups: BTreeMap<GroupNumber, GroupRecord>,
+    exclusions: BTreeMap<u32, Exclusion>,
 }
+
+/// What a server that starts reads.
+pub type Stored = (
+    FleetRecord,
+    Vec<TerminalRecord>,
+    Vec<GroupRecord>,
+    Vec<Exclusion>,
+);
 
 impl ServerDisk {
     /// What `server init` wrote.
@@ -42,6 +53,7 @@ impl ServerDisk {
             fleet,
             terminals: BTreeMap::new(),
             groups: BTreeMap::new(),
+            exclusions: BTreeMap::new(),
         }
     }
 
@@ -54,10 +66,11 @@ impl ServerDisk {
 
     /// What a server that starts now reads.
     #[must_use]
-    pub fn load(&self) -> (FleetRecord, Vec<TerminalRecord>, Vec<GroupRecord>) {
+    pub fn load(&self) -> Stored {
         let terminals = self.terminals.values().map(copy_terminal).collect();
         let groups = self.groups.values().map(copy_group).collect();
-        (copy_fleet(&self.fleet), terminals, groups)
+        let exclusions = self.exclusions.values().cloned().collect();
+        (copy_fleet(&self.fleet), terminals, groups, exclusions)
     }
 
     #[must_use]
@@ -70,6 +83,15 @@ impl ServerDisk {
         self.groups.get(&number)
     }
 
+    #[must_use]
+    pub fn terminal(&self, number: TerminalNumber) -> Option<&TerminalRecord> {
+        self.terminals.get(&number)
+    }
+
+    pub fn exclusions(&self) -> impl Iterator<Item = &Exclusion> {
+        self.exclusions.values()
+    }
+
     fn write(&mut self, change: &Change) {
         match change {
             Change::Sequence(until) => self.fleet.sequence_reserved = *until,
@@ -79,32 +101,119 @@ impl ServerDisk {
             }
             Change::Group(group) => {
                 self.groups.insert(group.number, copy_group(group));
+                let from = group.statements.first().map(|first| first.stated_at);
+                for &member in &group.members {
+                    self.begin_membership(group.number, member, from.unwrap_or(EARLIEST));
+                }
             }
-            Change::Member { group, terminal } => {
+            Change::Member {
+                group,
+                terminal,
+                from,
+            } => {
                 if let Some(group) = self.groups.get_mut(group) {
                     group.members.insert(*terminal);
                 }
+                self.begin_membership(*group, *terminal, *from);
             }
+            Change::Left {
+                group,
+                terminal,
+                until,
+            } => self.end_membership(*group, *terminal, *until),
             Change::Master { key, schedule } => {
                 if let Some(group) = self.groups.get_mut(&key.group()) {
                     group.master = key.duplicate();
                     group.schedule = *schedule;
                 }
             }
+            Change::Stated { group, statement } => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.statements.push(*statement);
+                }
+            }
             Change::Fleet { generation, wraps } => {
                 self.fleet.fleet_generation = *generation;
-                for wrap in wraps {
-                    let owner = self
-                        .terminals
-                        .values_mut()
-                        .find(|terminal| terminal.number.wrap_key_id() == wrap.kid());
-                    if let Some(terminal) = owner {
-                        terminal.wrap = wrap.duplicate();
+                wraps.iter().for_each(|wrap| self.put_wrap(wrap));
+            }
+            Change::Wrap(wrap) => self.put_wrap(wrap),
+            Change::Excluded(exclusion) => {
+                for number in &exclusion.terminals {
+                    if let Some(terminal) = self.terminals.get_mut(number) {
+                        terminal.excluded_at = Some(exclusion.at);
+                    }
+                }
+                self.exclusions.insert(exclusion.number, exclusion.clone());
+            }
+            Change::Ordered { terminal, issued } => {
+                if let Some(terminal) = self.terminals.get_mut(terminal) {
+                    terminal.orders.push(issued.clone());
+                }
+            }
+            Change::Proved { terminal, hash, at } => {
+                let terminal = self.terminals.get_mut(terminal);
+                let orders = terminal.map(|terminal| &mut terminal.orders);
+                for order in orders.into_iter().flatten() {
+                    if order.hash == *hash {
+                        order.proved_at = Some(*at);
                     }
                 }
             }
+            Change::Keys(keys) => self.install(keys),
         }
     }
+
+    fn begin_membership(
+        &mut self,
+        group: GroupNumber,
+        terminal: TerminalNumber,
+        from: UnixSeconds,
+    ) {
+        if let Some(terminal) = self.terminals.get_mut(&terminal) {
+            terminal.memberships.push(Membership {
+                group,
+                from,
+                until: None,
+            });
+        }
+    }
+
+    fn end_membership(
+        &mut self,
+        number: GroupNumber,
+        terminal: TerminalNumber,
+        until: UnixSeconds,
+    ) {
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.members.remove(&terminal);
+        }
+        let terminal = self.terminals.get_mut(&terminal);
+        let memberships = terminal.map(|terminal| &mut terminal.memberships);
+        for membership in memberships.into_iter().flatten() {
+            if membership.group == number && membership.until.is_none() {
+                membership.until = Some(until);
+            }
+        }
+    }
+
+    fn put_wrap(&mut self, wrap: &WrapKey) {
+        let owner = wrap.kid().kind().and_then(KeyIdKind::terminal);
+        let owner = owner.and_then(|number| self.terminals.get_mut(&number));
+        if let Some(owner) = owner {
+            owner.wrap = wrap.duplicate();
+        }
+    }
+
+    fn install(&mut self, keys: &NewKeys) {
+        self.fleet.key_set_frame.clone_from(&keys.key_set_frame);
+        self.fleet.key_set = keys.key_set.clone();
+        self.fleet.beat = copy_signer(&keys.beat);
+        self.fleet.keys = copy_signer(&keys.keys);
+    }
+}
+
+fn copy_signer(key: &SigningKey) -> SigningKey {
+    SigningKey::from_seed(key.seed().duplicate())
 }
 
 fn copy_fleet(fleet: &FleetRecord) -> FleetRecord {
@@ -114,8 +223,8 @@ fn copy_fleet(fleet: &FleetRecord) -> FleetRecord {
         root: fleet.root,
         key_set_frame: fleet.key_set_frame.clone(),
         key_set: fleet.key_set.clone(),
-        beat: SigningKey::from_seed(fleet.beat.seed().duplicate()),
-        keys: SigningKey::from_seed(fleet.keys.seed().duplicate()),
+        beat: copy_signer(&fleet.beat),
+        keys: copy_signer(&fleet.keys),
         fleet_generation: fleet.fleet_generation,
         sequence_reserved: fleet.sequence_reserved,
         carriers: fleet.carriers.clone(),
@@ -132,6 +241,10 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
         wrap: PreSharedKey::duplicate(&terminal.wrap),
         added_at: terminal.added_at,
         package_expires: terminal.package_expires,
+        wipe_roots: terminal.wipe_roots.clone(),
+        excluded_at: terminal.excluded_at,
+        memberships: terminal.memberships.clone(),
+        orders: terminal.orders.clone(),
     }
 }
 
@@ -143,5 +256,9 @@ fn copy_group(group: &GroupRecord) -> GroupRecord {
         master: group.master.duplicate(),
         schedule: group.schedule,
         lease: group.lease,
+        statements: group.statements.clone(),
     }
 }
+
+/// Every group has a first statement.
+const EARLIEST: UnixSeconds = UnixSeconds::new(0);

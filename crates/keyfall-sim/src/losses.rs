@@ -128,6 +128,7 @@ fn order(choices: &mut Seeded, n: usize, numbers: &[TerminalNumber]) -> Order {
         4 => Order::AddTerminal {
             name: format!("late-{n}"),
             sealing: PackageSealing::ToRequest([9; 32]),
+            wipe_roots: Vec::new(),
         },
         5 => Order::CreateGroup {
             name: format!("late-group-{n}"),

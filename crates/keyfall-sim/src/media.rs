@@ -99,6 +99,7 @@ impl Ear {
         if stream.sender == terminal.identity().number {
             return Err(DropReason::OwnPacket);
         }
+        terminal.may_receive(group, stream.sender)?;
         let mut plain = Vec::new();
         if let Some(receiver) = self.0.get_mut(&(group, stream)) {
             match receiver.unprotect_rtp(packet, &mut plain) {
@@ -110,6 +111,7 @@ impl Ear {
         let query = TrafficQuery {
             group,
             tag: arrival.mki.tag(),
+            sender: stream.sender,
             source,
         };
         let key = terminal.receive_key(now, query)?;

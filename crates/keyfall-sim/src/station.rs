@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
-use keyfall_protocol::keys::WrapKey;
-use keyfall_protocol::terminal::{Event, Terminal};
+use keyfall_protocol::terminal::{Erase, Event, Terminal};
 
 use crate::link::Link;
 use crate::media::Ear;
-use crate::snapshot::Loot;
+use crate::memory::Memory;
+use crate::snapshot::DiskImage;
 
 /// Names a station of a world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -35,25 +35,32 @@ pub struct Station {
     pub(crate) link: Link,
     pub(crate) ear: Ear,
     pub(crate) disk: Disk,
+    /// The user compartment opens only to a passphrase.
+    pub(crate) has_passphrase: bool,
+    pub(crate) memory: Memory,
     pub(crate) wake: Option<Tick>,
     pub(crate) told: Vec<Told>,
+    /// The version of the KEYSET that it held last.
+    pub(crate) key_set: u32,
     /// The newest key that it told of, for each group: never to be forgotten.
     pub(crate) promised: BTreeMap<GroupNumber, (KeyEpoch, Generation)>,
-    /// Used-up wrap keys that memory still holds, and until when.
-    pub(crate) kept_wraps: Vec<(WrapKey, Tick)>,
 }
 
-/// The synced snapshot, and the one last asked for.
-#[derive(Debug, Default)]
+/// The state directory as it is synced, and as it was last asked for.
+#[derive(Default)]
 pub(crate) struct Disk {
-    pub(crate) synced: Vec<u8>,
+    pub(crate) synced: DiskImage,
     /// What `synced` holds, for the witness.
     pub(crate) held: BTreeMap<GroupNumber, (KeyEpoch, Generation)>,
-    pub(crate) asked: Vec<u8>,
+    pub(crate) asked: DiskImage,
     /// The disk does one thing after the other.
     pub(crate) busy_until: Tick,
     /// How often something was asked to be stored.
     pub(crate) stores: u64,
+    /// The root secrets are destroyed, and nothing that lies there opens any more.
+    pub(crate) destroyed: Option<Erase>,
+    /// The rest is gone, too.
+    pub(crate) erased: bool,
 }
 
 impl Station {
@@ -69,15 +76,15 @@ impl Station {
         &self.told
     }
 
-    /// The snapshot that a power cut now would leave.
+    /// What a power cut now would leave, as its owner could open it; empty once it was erased.
     #[must_use]
-    pub fn synced(&self) -> &[u8] {
+    pub fn synced(&self) -> &DiskImage {
         &self.disk.synced
     }
 
-    /// The newest snapshot, synced or not: with the memory what a thief finds.
+    /// The newest image, synced or not: with the memory what a thief finds.
     #[must_use]
-    pub fn newest_snapshot(&self) -> &[u8] {
+    pub fn newest_image(&self) -> &DiskImage {
         &self.disk.asked
     }
 
@@ -87,12 +94,16 @@ impl Station {
         self.disk.stores
     }
 
-    /// The used-up wrap keys that memory holds at `now`.
-    pub fn kept_wraps(&self, now: Tick) -> impl Iterator<Item = &WrapKey> {
-        self.kept_wraps
-            .iter()
-            .filter(move |(_, until)| *until > now)
-            .map(|(wrap, _)| wrap)
+    /// Why and how it was erased, once every key on its disk is destroyed.
+    #[must_use]
+    pub fn erasure(&self) -> Option<&Erase> {
+        self.disk.destroyed.as_ref()
+    }
+
+    /// Whether an erasure has come to its end.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.disk.erased
     }
 
     /// The machine's own clock at the world's `now`.
@@ -105,21 +116,28 @@ impl Station {
         self.booted.plus(at.since(Tick::default()))
     }
 
-    /// Notes the wrap key that a step of G has just replaced, from the snapshot before it.
-    pub(crate) fn keep_wrap(&mut self, now: Tick) {
-        let Some(machine) = &self.machine else { return };
-        let keep = Duration::from_secs(u64::from(machine.identity().keep_time));
-        let (generation, _) = machine.fleet_generation();
-        match Loot::read(&self.disk.asked) {
-            Ok(loot) if loot.wrap.generation() < generation => {
-                self.kept_wraps.push((loot.wrap, now.plus(keep)));
-            }
-            Ok(_) | Err(_) => {}
+    /// Seconds that a used-up wrap key is kept.
+    pub(crate) fn keep_time(&self) -> Duration {
+        let machine = self.machine.as_ref();
+        let seconds = machine.map_or(0, |machine| machine.identity().keep_time);
+        Duration::from_secs(u64::from(seconds))
+    }
+
+    /// What the driver reads at power-on: without the passphrase nothing of the user compartment.
+    pub(crate) fn readable_image(&self) -> DiskImage {
+        let open = self
+            .machine
+            .as_ref()
+            .is_some_and(|machine| !machine.is_locked());
+        match open {
+            true => self.disk.synced.clone(),
+            false => self.disk.synced.device_only(),
         }
-        let surplus = self.kept_wraps.len().saturating_sub(OLDER_MAX);
-        self.kept_wraps.drain(..surplus);
+    }
+
+    /// Keys and all that was derived of them leave the memory.
+    pub(crate) fn forget(&mut self) {
+        self.ear = Ear::default();
+        self.memory = Memory::default();
     }
 }
-
-/// As many used-up generations as a terminal's ring keeps.
-const OLDER_MAX: usize = 4;

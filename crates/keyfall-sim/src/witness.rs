@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::rc::Rc;
 
-use keyfall_protocol::command::{Body, Command, Unverified};
+use keyfall_protocol::command::{Body, Command, FreshEpoch, SignerClass, Unverified};
 use keyfall_protocol::ids::{
     Generation, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId, Tick,
 };
-use keyfall_protocol::terminal::Event;
+use keyfall_protocol::terminal::{Event, Terminal};
 
 use crate::disk::ServerDisk;
 use crate::station::Station;
@@ -55,8 +55,9 @@ impl Witness {
             return;
         };
         let command = frame.command();
-        // The root signed the KEYSET long ago, apart from the server's own counting.
-        if !matches!(command.body, Body::KeySet(_)) {
+        // What is signed elsewhere is apart from the server's own counting: the first KEYSET was
+        // before it began, and the G of the others is that of the day on which they were drafted.
+        if command.body.signer_class().is_some_and(is_online) {
             self.sees_sequence(at, command, octets, disk);
             self.sees_fleet(at, command.fleet_generation, disk);
         }
@@ -72,7 +73,24 @@ impl Witness {
                     self.sees_statement(at, entry.kid, entry.epoch, generation, disk);
                 }
             }
-            Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) | Body::KeySet(_) => {}
+            Body::Exclude(exclude) => {
+                for fresh in &exclude.groups {
+                    self.sees_epoch(at, fresh, disk);
+                }
+            }
+            Body::KeyDist(_) | Body::Order(_) | Body::KeySet(_) => {}
+        }
+    }
+
+    /// An EXCLUDE is repeated long after the epochs that it announced.
+    fn sees_epoch(&mut self, at: Tick, fresh: &FreshEpoch, disk: &ServerDisk) {
+        let stored = disk.group(fresh.group).map(|group| group.master.epoch());
+        if stored < Some(fresh.new) {
+            let what = format!(
+                "group {} epoch {} is sent and not stored",
+                fresh.group, fresh.new
+            );
+            self.note(at, "invariant 2", what);
         }
     }
 
@@ -144,11 +162,18 @@ impl Witness {
             } => (group, Some(epoch), generation),
             Event::Renewed { group, to, .. } => (group, None, to),
             Event::FleetRenewed { .. }
+            | Event::OffsetRenewed { .. }
             | Event::Retired { .. }
             | Event::SessionReady { .. }
             | Event::SessionRefused { .. }
             | Event::MarksStored { .. }
-            | Event::TimeHeard { .. } => return,
+            | Event::TimeHeard { .. }
+            | Event::KeySetHeard { .. }
+            | Event::Excluded { .. }
+            | Event::Readmitted { .. }
+            | Event::Locked { .. }
+            | Event::Unlocked
+            | Event::UnlockAllowed => return,
         };
         let (group, epoch, generation) = told;
         let durable = station.disk.held.get(&group).copied();
@@ -166,10 +191,17 @@ impl Witness {
 
     /// After every input: nothing is sent with that is not on disk, and nothing that was told of
     /// is lost.
-    pub(crate) fn sees_station(&mut self, at: Tick, station: &Station) {
-        let Some(machine) = &station.machine else {
+    pub(crate) fn sees_station(&mut self, at: Tick, station: &mut Station) {
+        let open = |machine: &&Terminal| !machine.is_locked();
+        let Some(machine) = station.machine.as_ref().filter(open) else {
             return;
         };
+        let key_set = machine.key_set();
+        if key_set.version != station.key_set && !key_set.stolen.is_empty() {
+            // What a stolen key said loses to what is said from now on, by any number.
+            station.promised.clear();
+        }
+        station.key_set = key_set.version;
         let held: BTreeMap<_, _> = machine
             .groups()
             .into_iter()
@@ -195,4 +227,8 @@ impl Witness {
             }
         }
     }
+}
+
+fn is_online(class: SignerClass) -> bool {
+    matches!(class, SignerClass::Beat | SignerClass::Keys)
 }

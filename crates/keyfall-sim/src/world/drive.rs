@@ -2,14 +2,13 @@
 
 use std::rc::Rc;
 
-use keyfall_protocol::keys::MasterKey;
 use keyfall_protocol::server::{self, By, Moment};
 use keyfall_protocol::terminal::{Event, Input, Output, StoreId};
 
 use crate::capture::Captured;
-use crate::snapshot::Loot;
+use crate::snapshot::{DiskImage, Loot};
 use crate::station::{StationId, Told};
-use crate::world::{Happening, World};
+use crate::world::{Happening, World, holds};
 
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
@@ -27,13 +26,21 @@ impl World {
             Happening::ServerCommits(..) | Happening::ServerCommitted(..) => {}
             Happening::ServerStarts => self.start_server(),
             Happening::ServerCrashes => self.crash_server(),
-            Happening::OrderComes(id, order) => {
+            Happening::OrderComes(id, errand) => {
                 let by = By {
                     actor: "uid 0".to_owned(),
                     reason: None,
                     ticket: None,
                 };
-                self.feed_server(server::Input::Order { id, order, by });
+                match self.carry(errand) {
+                    Some(Ok(order)) => {
+                        self.feed_server(server::Input::Order { id, order, by });
+                    }
+                    Some(Err(refusal)) => {
+                        self.done.insert(id, Err(refusal));
+                    }
+                    None => {}
+                }
             }
             Happening::StationWakes(id) => {
                 if self.stations[id.0].wake.is_some_and(|at| at <= self.now()) {
@@ -41,14 +48,32 @@ impl World {
                     self.feed(id, Input::Timeout);
                 }
             }
-            Happening::StationWrites(id, boot, store, snapshot) => {
-                self.write(id, boot, store, snapshot);
-            }
+            Happening::StationWrites(id, boot, store, image) => self.write(id, boot, store, image),
             Happening::StationWrote(id, boot, store) => {
                 if self.stations[id.0].boots == boot {
                     self.feed(id, Input::Stored(store));
                 }
             }
+            Happening::StationDestroys(id, boot, erase) => {
+                if self.stations[id.0].boots == boot {
+                    let disk = &mut self.stations[id.0].disk;
+                    (disk.synced, disk.asked) = Default::default();
+                    disk.held.clear();
+                    disk.destroyed = Some(erase);
+                    self.finish_erasure(id);
+                }
+            }
+            Happening::StationErased(id, boot) => {
+                if self.stations[id.0].boots == boot {
+                    self.stations[id.0].disk.erased = true;
+                }
+            }
+            Happening::StationUnlocks(id, boot) => {
+                if self.stations[id.0].boots == boot {
+                    self.unlock(id);
+                }
+            }
+            Happening::LinkTurns(id, cut) => self.cut_link(id, cut),
             Happening::StationStarts(id) => self.start(id),
             Happening::StationCrashes(id) => self.crash(id),
             Happening::FrameArrives(id, octets) => self.feed(id, Input::Datagram(&octets)),
@@ -145,12 +170,32 @@ impl World {
             match machine.poll_output() {
                 Output::Store(store, snapshot) => {
                     let at = station.disk.busy_until.max(now).plus(delay.write);
+                    let image = station.disk.asked.after(&snapshot);
                     station.disk.busy_until = at;
                     station.disk.stores += 1;
-                    station.disk.asked = snapshot.to_vec();
-                    let write =
-                        Happening::StationWrites(id, station.boots, store, snapshot.to_vec());
+                    station.disk.asked = image.clone();
+                    let keep = station.keep_time();
+                    match Loot::read(&station.disk.asked) {
+                        Ok(loot) if snapshot.user.is_some() => {
+                            station.memory.sees(&loot, now, keep);
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            let what = format!("{}: {error}", station.name);
+                            self.witness.note(now, "snapshots are readable", what);
+                        }
+                    }
+                    let write = Happening::StationWrites(id, station.boots, store, image);
                     self.clock.plan(at, write);
+                }
+                Output::Erase(erase) => {
+                    // The root secrets go at once; whatever is still being written is void.
+                    station.forget();
+                    station.promised.clear();
+                    station.boots += 1;
+                    let at = now.plus(delay.write);
+                    let destroys = Happening::StationDestroys(id, station.boots, erase);
+                    self.clock.plan(at, destroys);
                 }
                 Output::Event(event) => {
                     if let Event::Retired {
@@ -160,6 +205,14 @@ impl World {
                     } = event
                     {
                         station.ear.retire(group, epoch, generation);
+                        station.memory.retires(group, epoch, generation);
+                    }
+                    if let Event::Locked { .. } = event {
+                        station.forget();
+                    }
+                    if event == Event::UnlockAllowed && !station.has_passphrase {
+                        let unlocks = Happening::StationUnlocks(id, station.boots);
+                        self.clock.plan(now, unlocks);
                     }
                     self.witness.sees_event(now, station, &event);
                     station.told.push(Told { at: now, event });
@@ -177,25 +230,24 @@ impl World {
         }
     }
 
-    fn write(&mut self, id: StationId, boot: u32, store: StoreId, snapshot: Vec<u8>) {
-        let now = self.now();
+    fn write(&mut self, id: StationId, boot: u32, store: StoreId, image: DiskImage) {
         let station = &mut self.stations[id.0];
         if station.boots != boot {
             return;
         }
-        match Loot::read(&snapshot) {
-            Ok(loot) => {
-                let held = |key: &MasterKey| (key.group(), (key.epoch(), key.generation()));
-                station.disk.held = loot.masters.iter().map(held).collect();
-            }
-            Err(error) => {
-                let what = format!("{}: {error}", station.name);
-                self.witness.note(now, "snapshots are readable", what);
-            }
+        if let Ok(loot) = Loot::read(&image) {
+            station.disk.held = holds(&loot);
         }
-        station.disk.synced = snapshot;
+        station.disk.synced = image;
         let wrote = Happening::StationWrote(id, boot, store);
         self.clock
             .plan_after(self.config.station_disk.confirm, wrote);
+    }
+
+    /// Nothing opens any more; what lies about is removed.
+    pub(super) fn finish_erasure(&mut self, id: StationId) {
+        let erased = Happening::StationErased(id, self.stations[id.0].boots);
+        self.clock
+            .plan_after(self.config.station_disk.confirm, erased);
     }
 }

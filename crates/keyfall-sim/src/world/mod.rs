@@ -1,6 +1,7 @@
 //! The world: one server, its stations, and what happens between them.
 
 mod drive;
+mod operator;
 mod speech;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,21 +10,25 @@ use std::time::Duration;
 
 use keyfall_protocol::command::SigningKey;
 use keyfall_protocol::enrolment::{RequestKey, SealedPackage};
-use keyfall_protocol::ids::{GroupNumber, Tick, UnixSeconds};
-use keyfall_protocol::keys::Secret;
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, Tick, UnixSeconds};
+use keyfall_protocol::keys::{MasterKey, Secret};
 use keyfall_protocol::rng::Random;
-use keyfall_protocol::schedule::Cadence;
 use keyfall_protocol::server::{
-    self, Done, FleetRecord, Founding, Order, OrderId, PackageSealing, Refusal, Server,
+    self, Done, FleetRecord, Founding, GroupRecord, Order, OrderId, PackageSealing, Refusal, Server,
 };
-use keyfall_protocol::terminal::{Input, StoreId, Terminal, Trial};
+use keyfall_protocol::terminal::{
+    Erase, EraseCause, Input, SnapshotError, StoreId, Terminal, Trial,
+};
+pub use operator::Errand;
 
 use crate::capture::{Captured, CapturedPacket};
 use crate::clock::Clock;
 use crate::disk::{ServerDisk, StoreDelay};
 use crate::link::{Link, LinkQuality};
 use crate::media::Ear;
+use crate::memory::Memory;
 use crate::seeded::Seeded;
+use crate::snapshot::{DiskImage, Loot};
 use crate::station::{Disk, Station, StationId};
 use crate::thief::Thief;
 use crate::witness::{Violation, Witness};
@@ -82,10 +87,16 @@ enum Happening {
     ServerCommitted(u32, server::StoreId),
     ServerStarts,
     ServerCrashes,
-    OrderComes(OrderId, Order),
+    OrderComes(OrderId, Errand),
     StationWakes(StationId),
-    StationWrites(StationId, u32, StoreId, Vec<u8>),
+    StationWrites(StationId, u32, StoreId, DiskImage),
     StationWrote(StationId, u32, StoreId),
+    /// Its root secrets are destroyed.
+    StationDestroys(StationId, u32, Erase),
+    /// What else lay on its disk is gone.
+    StationErased(StationId, u32),
+    StationUnlocks(StationId, u32),
+    LinkTurns(StationId, bool),
     StationStarts(StationId),
     StationCrashes(StationId),
     FrameArrives(StationId, Rc<[u8]>),
@@ -175,6 +186,7 @@ impl World {
         let order = Order::AddTerminal {
             name: name.to_owned(),
             sealing: PackageSealing::ToRequest(request.public()),
+            wipe_roots: Vec::new(),
         };
         let package = match self.order(order) {
             Ok(Done::Terminal { package, .. }) => package,
@@ -196,10 +208,12 @@ impl World {
             link: Link::new(quality, self.rng.branch()),
             ear: Ear::default(),
             disk: Disk::default(),
+            has_passphrase: false,
+            memory: Memory::default(),
             wake: None,
             told: Vec::new(),
+            key_set: 0,
             promised: BTreeMap::new(),
-            kept_wraps: Vec::new(),
         });
         self.drain_station(id);
         // Enrolment ends when it is durable.
@@ -207,55 +221,6 @@ impl World {
             assert!(self.step(FAR), "{name} was not stored");
         }
         id
-    }
-
-    /// Creates a group and returns its number.
-    pub fn create_group(
-        &mut self,
-        name: &str,
-        members: &[StationId],
-        cadence: Option<Cadence>,
-    ) -> GroupNumber {
-        let order = Order::CreateGroup {
-            name: name.to_owned(),
-            members: members
-                .iter()
-                .map(|id| self.stations[id.0].number)
-                .collect(),
-            cadence,
-        };
-        match self.order(order) {
-            Ok(Done::Group { number, .. }) => number,
-            other => panic!("{name} was not created: {other:?}"),
-        }
-    }
-
-    /// Gives an order and waits for its end.
-    ///
-    /// # Errors
-    /// The server's refusal.
-    pub fn order(&mut self, order: Order) -> Result<Done, Refusal> {
-        let id = self.order_at(self.now(), order);
-        loop {
-            if let Some(outcome) = self.done.remove(&id) {
-                return outcome;
-            }
-            assert!(self.step(FAR), "the server never answered");
-        }
-    }
-
-    /// Plans an order. What came of it: [`Self::outcome`].
-    pub fn order_at(&mut self, at: Tick, order: Order) -> OrderId {
-        self.orders += 1;
-        let id = OrderId(self.orders);
-        self.clock.plan(at, Happening::OrderComes(id, order));
-        id
-    }
-
-    /// The end of an order; `None` while it has not ended, or where the server crashed before.
-    #[must_use]
-    pub fn outcome(&self, id: OrderId) -> Option<&Result<Done, Refusal>> {
-        self.done.get(&id)
     }
 
     /// Plans a power cut.
@@ -282,8 +247,7 @@ impl World {
     pub fn crash(&mut self, id: StationId) {
         let station = &mut self.stations[id.0];
         station.machine = None;
-        station.ear = Ear::default();
-        station.kept_wraps.clear();
+        station.forget();
         station.wake = None;
         station.boots += 1;
     }
@@ -295,12 +259,16 @@ impl World {
         if station.machine.is_some() {
             return;
         }
-        let snapshot = station.disk.synced.clone();
         station.boots += 1;
         station.booted = now;
         station.disk.busy_until = now;
-        station.disk.asked.clone_from(&snapshot);
-        match Terminal::restore(&snapshot, Tick::default()) {
+        if station.disk.destroyed.is_some() {
+            // What an erasure had begun goes on.
+            self.finish_erasure(id);
+            return;
+        }
+        station.disk.asked = station.disk.synced.clone();
+        match restore(&station.disk.synced, station.has_passphrase) {
             Ok(machine) => station.machine = Some(machine),
             Err(error) => {
                 let what = format!("{}: {error}", station.name);
@@ -308,8 +276,54 @@ impl World {
                 return;
             }
         }
+        if let Ok(loot) = Loot::read(&station.readable_image()) {
+            station.memory.sees(&loot, now, station.keep_time());
+        }
         self.drain_station(id);
-        self.witness.sees_station(now, &self.stations[id.0]);
+        self.witness.sees_station(now, &mut self.stations[id.0]);
+    }
+
+    /// From now on the station's user compartment opens only to a passphrase: by [`Self::unlock`],
+    /// not at power-on.
+    pub fn set_passphrase(&mut self, id: StationId) {
+        self.stations[id.0].has_passphrase = true;
+    }
+
+    /// The user locks.
+    pub fn lock(&mut self, id: StationId) {
+        self.feed(id, Input::Lock);
+    }
+
+    /// The user gives the right passphrase, where it is asked for. What is being written is
+    /// finished first.
+    pub fn unlock(&mut self, id: StationId) {
+        while self.stations[id.0].disk.busy_until > self.now() {
+            assert!(self.step(FAR), "a disk is never busy for ever");
+        }
+        let station = &self.stations[id.0];
+        let asked = |machine: &Terminal| machine.is_locked() && machine.may_unlock();
+        if station.machine.as_ref().is_some_and(asked) {
+            let user = station.disk.synced.user.clone();
+            self.feed(id, Input::Unlock(&user));
+        }
+    }
+
+    /// The case is opened.
+    pub fn tamper(&mut self, id: StationId) {
+        self.feed(id, Input::Erase(EraseCause::Tamper));
+    }
+
+    /// Puts an image on the disk of a station that is off: an old copy that was made of it.
+    pub fn put_disk(&mut self, id: StationId, image: DiskImage) {
+        let station = &mut self.stations[id.0];
+        assert!(station.machine.is_none(), "{} is on", station.name);
+        station.disk.held = match Loot::read(&image) {
+            Ok(loot) => holds(&loot),
+            Err(error) => panic!("{}: {error}", station.name),
+        };
+        // Who puts an old disk in takes what was told of later keys away with the new one.
+        station.promised.clear();
+        station.disk.synced = image;
     }
 
     /// Stops the server at once.
@@ -326,14 +340,20 @@ impl World {
         }
         self.server_boots += 1;
         self.server_busy_until = self.now();
-        let (fleet, terminals, groups) = self.server_disk.load();
-        self.server = Some(Server::new(fleet, terminals, groups, self.moment()));
+        let (fleet, terminals, groups, exclusions) = self.server_disk.load();
+        let server = Server::new(fleet, terminals, groups, exclusions, self.moment());
+        self.server = Some(server);
         self.drain_server();
     }
 
     /// The next `count` commits of the server fail.
     pub fn fail_commits(&mut self, count: u32) {
         self.commits_to_fail = count;
+    }
+
+    /// Plans that a station's link is cut, or mended.
+    pub fn cut_link_at(&mut self, at: Tick, id: StationId, cut: bool) {
+        self.clock.plan(at, Happening::LinkTurns(id, cut));
     }
 
     /// Cuts a station's link, or mends it.
@@ -349,20 +369,12 @@ impl World {
         let Some(machine) = &mut station.machine else {
             return;
         };
-        let before = machine.fleet_generation().0;
         if let Err(misuse) = machine.handle_input(tick, &mut self.rng, input) {
             let what = format!("{}: {misuse}", station.name);
             self.witness.note(now, "the drive contract", what);
         }
-        if station
-            .terminal()
-            .map(|machine| machine.fleet_generation().0)
-            != Some(before)
-        {
-            station.keep_wrap(now);
-        }
         self.drain_station(id);
-        self.witness.sees_station(now, &self.stations[id.0]);
+        self.witness.sees_station(now, &mut self.stations[id.0]);
     }
 
     /// A frame out of the air, from whoever.
@@ -382,17 +394,24 @@ impl World {
         &self.stations[id.0]
     }
 
-    /// A thief with everything out of a station: its disk, the wrap keys in its memory, and the
-    /// master keys in its memory for all that is on tape.
+    /// A thief with everything out of a station: its disk as far as it opens without a passphrase,
+    /// and every key in its memory.
     pub fn steal(&mut self, id: StationId) -> Thief {
         let now = self.now();
         let station = &mut self.stations[id.0];
         let mut thief = Thief::default();
-        for snapshot in [&station.disk.asked, &station.disk.synced] {
-            // An unreadable one was noted when it was written.
-            let _unreadable = thief.take_disk(snapshot).err();
+        for image in [&station.disk.asked, &station.disk.synced] {
+            let image = match station.has_passphrase {
+                true => image.device_only(),
+                false => image.clone(),
+            };
+            if !image.is_empty() {
+                // An unreadable one was noted when it was written.
+                let _unreadable = thief.take_disk(&image).err();
+            }
         }
-        thief.take_wraps(station.kept_wraps(now));
+        thief.take_wraps(station.memory.wraps(now));
+        thief.take_masters(station.memory.masters());
         let tick = station.tick(now);
         if let Some(machine) = &mut station.machine {
             thief.take_memory(machine, tick, &self.packets);
@@ -458,7 +477,8 @@ impl World {
     }
 
     /// What a station lacks to be current: for each group of its own the epoch, generation and
-    /// fingerprint that the server holds, and no group beside; `None` where it is.
+    /// fingerprint that the server holds, and no group beside but those that have gone on without
+    /// it; `None` where it is.
     #[must_use]
     pub fn lag(&self, id: StationId) -> Option<String> {
         let station = &self.stations[id.0];
@@ -468,9 +488,17 @@ impl World {
         let Some(server) = &self.server else {
             return Some("the server is down".to_owned());
         };
+        let left = |group, epoch| {
+            let members = |group: &&GroupRecord| !group.members.contains(&station.number);
+            let group = server.groups().find(|it| it.number == group);
+            group
+                .filter(members)
+                .is_some_and(|group| group.master.epoch() > epoch)
+        };
         let mine: BTreeMap<_, _> = machine
             .groups()
             .into_iter()
+            .filter(|status| !left(status.group, status.epoch))
             .map(|status| {
                 (
                     status.group,
@@ -489,6 +517,22 @@ impl World {
             .collect();
         (mine != stated).then(|| format!("{} holds {mine:?}, not {stated:?}", station.name))
     }
+}
+
+/// What a terminal's driver does at power-on: it opens the user compartment by itself where it can
+/// and may.
+fn restore(image: &DiskImage, has_passphrase: bool) -> Result<Terminal, SnapshotError> {
+    let locked = Terminal::restore(&image.device, None, Tick::default())?;
+    if has_passphrase || !locked.may_unlock() {
+        return Ok(locked);
+    }
+    Terminal::restore(&image.device, Some(&image.user), Tick::default())
+}
+
+/// Epoch and generation of each group's key.
+fn holds(loot: &Loot) -> BTreeMap<GroupNumber, (KeyEpoch, Generation)> {
+    let held = |key: &MasterKey| (key.group(), (key.epoch(), key.generation()));
+    loot.masters().map(held).collect()
 }
 
 fn signing_key(rng: &mut Seeded) -> SigningKey {

@@ -9,7 +9,7 @@ use keyfall_protocol::keys::MasterKey;
 use keyfall_protocol::schedule::Cadence;
 use keyfall_protocol::server::Order;
 use keyfall_protocol::terminal::{Cause, Event};
-use keyfall_sim::{CapturedPacket, Config, LinkQuality, Loot, Speaker, StationId, World};
+use keyfall_sim::{CapturedPacket, Config, LinkQuality, Loot, Speaker, StationId, Told, World};
 
 use crate::{all_are_current, nothing_was_wrong};
 
@@ -77,9 +77,11 @@ impl Call {
 
     /// The group's key out of alice's own store, renewed by herself.
     fn insiders_key(&self, generation: u32) -> MasterKey {
-        let loot = Loot::read(self.world.station(self.alice).newest_snapshot());
-        let key = loot.expect("a snapshot").masters.remove(0);
-        key.renew_to(keyfall_protocol::ids::Generation::new(generation).expect("small"))
+        let loot = Loot::read(self.world.station(self.alice).newest_image());
+        let mut user = loot.expect("an image").user.expect("it is open");
+        user.masters
+            .remove(0)
+            .renew_to(keyfall_protocol::ids::Generation::new(generation).expect("small"))
     }
 
     /// What an insider says under any generation, in a session of her own.
@@ -116,24 +118,16 @@ fn a_missed_renewal_is_made_up_from_the_next_packet() {
     assert_eq!(call.bob_is_at(), (1, Some(0)), "not stored yet");
     call.wait(1);
     assert_eq!(call.bob_is_at(), (1, Some(1)));
-    let gap = call
-        .world
-        .station(call.bob)
-        .told()
-        .iter()
-        .find_map(|told| match told.event {
-            Event::Renewed {
-                from, to, cause, ..
-            } => Some((from.get(), to.get(), cause)),
-            Event::KeyReceived { .. }
-            | Event::FleetRenewed { .. }
-            | Event::Sending { .. }
-            | Event::Retired { .. }
-            | Event::SessionReady { .. }
-            | Event::SessionRefused { .. }
-            | Event::MarksStored { .. }
-            | Event::TimeHeard { .. } => None,
-        });
+    let renewal = |told: &Told| {
+        let Event::Renewed {
+            from, to, cause, ..
+        } = told.event
+        else {
+            return None;
+        };
+        Some((from.get(), to.get(), cause))
+    };
+    let gap = call.world.station(call.bob).told().iter().find_map(renewal);
     assert_eq!(gap, Some((0, 1, Cause::Gap)));
     let next = call.say();
     assert_eq!(call.hear(&next), Ok(()), "the call goes on");
@@ -259,7 +253,7 @@ fn a_flood_of_forged_packets_moves_nothing_and_silences_nobody() {
     let mut call = Call::new(None);
     let genuine = call.say();
     let stores = call.world.station(call.bob).stores();
-    let snapshot = call.world.station(call.bob).newest_snapshot().to_vec();
+    let snapshot = call.world.station(call.bob).newest_image().clone();
     for n in 0..20_000u32 {
         let mut octets = genuine.octets.to_vec();
         let len = octets.len();
@@ -282,7 +276,7 @@ fn a_flood_of_forged_packets_moves_nothing_and_silences_nobody() {
     }
     assert!(call.dropped(DropReason::TrialBudget) > 19_000);
     assert_eq!(call.world.station(call.bob).stores(), stores);
-    assert_eq!(call.world.station(call.bob).newest_snapshot(), snapshot);
+    assert_eq!(*call.world.station(call.bob).newest_image(), snapshot);
     call.wait(1);
     let mut second = call
         .world

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keyfall_protocol::ids::{GroupNumber, Tick};
+use keyfall_protocol::ids::{GroupNumber, TerminalNumber, Tick};
 use keyfall_protocol::schedule::Cadence;
 use keyfall_protocol::server::{Done, Order, OrderId, PackageSealing};
 use keyfall_sim::{Config, LinkQuality, StationId, World};
@@ -57,6 +57,7 @@ fn story() -> (World, Vec<OrderId>, StationId) {
             Order::AddTerminal {
                 name: "dave".to_owned(),
                 sealing: PackageSealing::ToRequest([9; 32]),
+                wipe_roots: Vec::new(),
             },
         ),
     ];
@@ -75,26 +76,56 @@ fn done_is_kept(world: &World, orders: &[OrderId]) {
             continue;
         };
         let generation = |group: GroupNumber| disk.group(group).map(|it| it.master.generation());
-        let kept = match *done {
+        let epoch = |group: GroupNumber| disk.group(group).map(|it| it.master.epoch());
+        let terminal = |number: TerminalNumber| disk.terminal(number);
+        let kept = match done {
             Done::Nothing | Done::Scheduled { .. } => true,
-            Done::Terminal { number, .. } => disk
-                .load()
-                .1
-                .iter()
-                .any(|terminal| terminal.number == number),
-            Done::Group { number, epoch } => disk
-                .group(number)
-                .is_some_and(|group| group.master.epoch() == epoch),
+            Done::Terminal { number, .. } => terminal(*number).is_some(),
+            Done::Group {
+                number,
+                epoch: stated,
+            } => epoch(*number) >= Some(*stated),
+            Done::Removed {
+                group,
+                epoch: stated,
+                ..
+            }
+            | Done::Rekeyed {
+                group,
+                epoch: stated,
+                ..
+            } => epoch(*group) >= Some(*stated),
             Done::Member {
                 group,
                 generation: stated,
-            } => generation(group) >= Some(stated),
+            } => generation(*group) >= Some(*stated),
             Done::Renewed {
                 group,
+                epoch: of,
                 generation: stated,
                 ..
-            } => generation(group) >= Some(stated),
-            Done::FleetRenewed { generation: stated } => disk.fleet().fleet_generation >= stated,
+            } => (epoch(*group), generation(*group)) >= (Some(*of), Some(*stated)),
+            Done::FleetRenewed { generation: stated } => disk.fleet().fleet_generation >= *stated,
+            Done::DeviceRenewed {
+                terminal: number,
+                generation: stated,
+                ..
+            } => terminal(*number).is_some_and(|it| it.wrap.generation() >= *stated),
+            Done::Excluded { number, groups, .. } => {
+                disk.exclusions().any(|it| it.number == *number)
+                    && groups.iter().all(|it| epoch(it.group) >= Some(it.new))
+            }
+            Done::Issued {
+                terminal: number,
+                hash,
+                ..
+            } => terminal(*number)
+                .is_some_and(|it| it.orders.iter().any(|order| order.hash == *hash)),
+            Done::Proved {
+                terminal: number, ..
+            } => terminal(*number)
+                .is_some_and(|it| it.orders.iter().any(|order| order.proved_at.is_some())),
+            Done::KeysInstalled { version, .. } => disk.fleet().key_set.version >= *version,
         };
         assert!(kept, "{done:?} was lost");
     }

@@ -48,8 +48,9 @@ fn world() -> (World, StationId, StationId) {
 }
 
 fn chain(world: &World, id: StationId) -> MasterKey {
-    let loot = Loot::read(world.station(id).newest_snapshot());
-    loot.expect("a snapshot").masters.remove(0)
+    let loot = Loot::read(world.station(id).newest_image());
+    let user = loot.expect("an image").user;
+    user.expect("it is open").masters.remove(0)
 }
 
 /// W-09: the application keeps SSRC and sequence numbers; the power is cut at any moment, also
@@ -89,14 +90,15 @@ fn through_a_thousand_power_cuts_no_key_and_nonce_repeat() {
 fn a_thousand_clones_of_one_terminal_repeat_no_key_and_nonce() {
     let (world, alice, _) = world();
     let (chain, mut oracle) = (chain(&world, alice), Oracle::default());
-    let snapshot = world.station(alice).synced().to_vec();
+    let image = world.station(alice).synced().clone();
     let beacon = world
         .frames()
         .iter()
         .rfind(|frame| frame.item.class() == Class::Time);
     let beacon = beacon.expect("there was one").octets.clone();
     for seed in 0..1000 {
-        let mut clone = Terminal::restore(&snapshot, Tick::default()).expect("a snapshot");
+        let mut clone =
+            Terminal::restore(&image.device, Some(&image.user), Tick::default()).expect("an image");
         let mut rng = Seeded::new(1_000_000 + seed);
         let order = Order::OpenSession {
             group: chain.group(),
@@ -111,7 +113,7 @@ fn a_thousand_clones_of_one_terminal_repeat_no_key_and_nonce() {
                 match clone.poll_output() {
                     Output::Store(id, _) => inputs.push(Input::Stored(id)),
                     Output::Event(Event::SessionReady { session: it, .. }) => session = Some(it),
-                    Output::Event(_) => {}
+                    Output::Event(_) | Output::Erase(_) => {}
                     Output::Timeout { .. } => break,
                 }
             }

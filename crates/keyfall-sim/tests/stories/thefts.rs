@@ -176,7 +176,7 @@ fn a_stolen_machine_plays_no_tape_of_ended_generations() {
 #[test]
 fn an_early_state_opens_everything_that_follows() {
     let mut fleet = Fleet::new();
-    let enrolled = fleet.world.station(fleet.bob).synced().to_vec();
+    let enrolled = fleet.world.station(fleet.bob).synced().clone();
     fleet.talk_for(1800);
     let (frames, packets) = fleet.tapes();
     let mut thief = Thief::default();
@@ -194,7 +194,7 @@ fn an_early_state_opens_everything_that_follows() {
 #[test]
 fn a_stranger_hears_everything_and_opens_nothing() {
     let mut fleet = Fleet::new();
-    let enrolled = fleet.world.station(fleet.carol).synced().to_vec();
+    let enrolled = fleet.world.station(fleet.carol).synced().clone();
     fleet.talk_for(1800);
     let (frames, packets) = fleet.tapes();
     let mut thief = fleet.world.steal(fleet.carol);
@@ -203,7 +203,7 @@ fn a_stranger_hears_everything_and_opens_nothing() {
     assert_eq!((opened.frames.len(), opened.packets.len()), (0, 0));
 
     let stores = fleet.world.station(fleet.carol).stores();
-    let snapshot = fleet.world.station(fleet.carol).newest_snapshot().to_vec();
+    let snapshot = fleet.world.station(fleet.carol).newest_image().clone();
     let told = fleet.world.station(fleet.carol).told().len();
     let mut played = 0;
     for frame in frames
@@ -216,7 +216,7 @@ fn a_stranger_hears_everything_and_opens_nothing() {
     let carol = fleet.world.station(fleet.carol);
     assert!(played > 50, "{played}");
     assert_eq!(carol.stores(), stores);
-    assert_eq!(carol.newest_snapshot(), snapshot);
+    assert_eq!(*carol.newest_image(), snapshot);
     assert_eq!(carol.told().len(), told);
     let machine = carol.terminal().expect("it is on");
     assert!(machine.groups().is_empty());
