@@ -160,6 +160,7 @@ fn hear(machine: &mut Terminal, frame: &[u8]) {
                     .unwrap();
             }
             Output::Event(_) => {}
+            Output::Erase(erase) => panic!("{erase:?}"),
             Output::Timeout { .. } => return,
         }
     }
@@ -168,7 +169,7 @@ fn hear(machine: &mut Terminal, frame: &[u8]) {
 /// As `keyfall terminal status --json` shows it, as far as a reader needs it.
 fn status_of(machine: &Terminal) -> Value {
     let number = machine.identity().number;
-    let (g, wrap) = machine.fleet_generation();
+    let (_, wrap) = machine.wrap_key().unwrap();
     let groups = machine.groups();
     let groups = groups.iter().map(|status| {
         json!({
@@ -183,11 +184,11 @@ fn status_of(machine: &Terminal) -> Value {
     json!({
         "terminal": number.get(),
         "name": machine.identity().name,
-        "fleet_generation": g.get(),
+        "fleet_generation": machine.fleet_generation().get(),
         "wrap_kid": number.wrap_key_id().get(),
         "wrap_fingerprint": wrap.to_string(),
         "obey_kid": number.obey_key_id().get(),
-        "obey_fingerprint": machine.obey_fingerprint().to_string(),
+        "obey_fingerprint": machine.obey_fingerprint().unwrap().to_string(),
         "groups": groups.collect::<Vec<_>>(),
     })
 }
@@ -203,11 +204,11 @@ fn fingerprints_of_the_capture_are_those_of_the_named_keys() {
         .unwrap();
     let mut machine = Terminal::enrol(opened, Tick::from_secs(1)).unwrap();
     frames.iter().for_each(|frame| hear(&mut machine, frame));
-    assert_eq!(machine.obey_fingerprint(), obey_key(2).fingerprint());
-    assert_eq!(
-        machine.fleet_generation(),
-        (generation(6), wrap_key(2, 6).fingerprint())
-    );
+    let obey = obey_key(2).fingerprint();
+    assert_eq!(machine.obey_fingerprint(), Some(obey));
+    let wrap = wrap_key(2, 6).fingerprint();
+    assert_eq!(machine.wrap_key(), Some((generation(6), wrap)));
+    assert_eq!(machine.fleet_generation(), generation(6));
     assert_eq!(
         machine.groups()[0].fingerprint,
         master_key(7, 16).fingerprint()

@@ -264,7 +264,7 @@ fn largest_dist() -> impl FnOnce(Body) -> Command {
     |body| largest_command(Target::Handles, body)
 }
 
-fn largest_command(target: Target, body: Body) -> Command {
+pub(crate) fn largest_command(target: Target, body: Body) -> Command {
     Command {
         stream: StreamId::new([0xff; 4]),
         sequence: SequenceNumber::new(u64::MAX),
@@ -343,9 +343,14 @@ fn largest_key_set(keys: usize, groups: usize) -> KeySet {
             from: at(u32::MAX),
             period: u32::MAX,
         },
+        stolen: Vec::new(),
         limits: Limits {
             longest_lease: u32::MAX,
             grace: u32::MAX,
+            exclude_grace: u32::MAX,
+            exclude_wait: Some(u32::MAX),
+            dead_man: u32::MAX,
+            erase_signatures: 4,
         },
     }
 }
@@ -511,6 +516,15 @@ fn body_shown(body: &Body) -> Value {
             "handles": key_dist.recipients().iter()
                 .map(|recipient| hex(recipient.handle.as_bytes())).collect::<Vec<_>>(),
         }),
+        Body::Order(order) => json!({
+            "handle": hex(order.handle().as_bytes()),
+        }),
+        Body::Exclude(exclude) => json!({
+            "terminals": exclude.terminals.iter().map(|it| it.get()).collect::<Vec<_>>(),
+            "groups": exclude.groups.iter().map(|fresh| json!([
+                fresh.group.get(), fresh.old.get(), fresh.new.get(),
+            ])).collect::<Vec<_>>(),
+        }),
         Body::KeySet(key_set) => json!({
             "version": key_set.version,
             "issued_at": key_set.issued_at.get(),
@@ -529,6 +543,11 @@ fn body_shown(body: &Body) -> Value {
             ],
             "longest_lease": key_set.limits.longest_lease,
             "grace": key_set.limits.grace,
+            "exclude_grace": key_set.limits.exclude_grace,
+            "exclude_wait": key_set.limits.exclude_wait,
+            "dead_man": key_set.limits.dead_man,
+            "erase_signatures": key_set.limits.erase_signatures,
+            "stolen": key_set.stolen.iter().map(|name| hex(name.as_bytes())).collect::<Vec<_>>(),
         }),
     }
 }

@@ -98,6 +98,7 @@ pub(crate) fn key_set() -> KeySet {
             from: at(FOUNDED),
             period: P0,
         },
+        stolen: Vec::new(),
         limits: Limits::default(),
     }
 }
@@ -141,6 +142,7 @@ pub(crate) fn package(number: u32, name: &str, carriers: &[&str]) -> EnrolmentPa
             streams: vec![stream_id()],
             carriers: carriers.iter().map(|&carrier| carrier.to_owned()).collect(),
             keep_time: 120,
+            wipe_roots: Vec::new(),
         },
         obey: obey_key(number),
         wrap: wrap_key(number, 5),
