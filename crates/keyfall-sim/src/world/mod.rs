@@ -152,6 +152,12 @@ impl World {
         self.clock.wall()
     }
 
+    /// The wall at another time.
+    #[must_use]
+    pub fn wall_at(&self, at: Tick) -> UnixSeconds {
+        self.clock.wall_at(at)
+    }
+
     /// Lets everything happen up to `until`.
     pub fn run_until(&mut self, until: Tick) {
         while self.step(until) {}

@@ -5,6 +5,7 @@
 mod calls;
 mod crashes;
 mod losses;
+mod matrix;
 mod nonces;
 mod replays;
 mod sleepers;
