@@ -51,13 +51,7 @@ fn order(dir: &Path) -> Result<(), Box<dyn Error>> {
     let (store, _) = Store::open(&directory)?;
     let state = store.load()?;
     let at = moment(0)?;
-    let machine = Server::new(
-        state.fleet,
-        state.terminals,
-        state.groups,
-        state.exclusions,
-        at,
-    );
+    let machine = state.start(at);
     let mut sweep = Sweep {
         machine,
         store,

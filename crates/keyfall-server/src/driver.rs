@@ -9,15 +9,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use keyfall_api::admin as api;
 use keyfall_protocol::ApiMisuse;
 use keyfall_protocol::ids::{Tick, UnixSeconds};
 use keyfall_protocol::server::{
-    AuditEntry, By, Done, Input, Moment, Order, OrderId, Output, Refusal, Server, StoreId,
+    AuditEntry, By, Done, Input, KeySetDraft, Moment, Order, OrderId, Output, Refusal, Server,
+    StoreId,
 };
 use tokio::sync::oneshot;
 
 use crate::carriers::{Carrier, Carriers};
 use crate::clock::Clock;
+use crate::key_drafts;
 use crate::os_random::OsRandom;
 use crate::store::{Head, State, Store};
 
@@ -70,6 +73,11 @@ enum Request {
     },
     Ask(Box<dyn FnOnce(&View<'_>) + Send>),
     Draft(Draft),
+    DraftKeys {
+        wanted: KeySetDraft,
+        by: By,
+        reply: oneshot::Sender<Result<api::KeySetDraft, Denied>>,
+    },
     End,
 }
 
@@ -161,6 +169,21 @@ impl Handle {
         replied.await.map_err(|_| Ended)
     }
 
+    /// Draws the next online keys and keeps them, for the root to sign.
+    ///
+    /// # Errors
+    /// [`Ended`]. What the machine refused is in the answer.
+    pub(crate) async fn draft_keys(
+        &self,
+        wanted: KeySetDraft,
+        by: By,
+    ) -> Result<Result<api::KeySetDraft, Denied>, Ended> {
+        let (reply, replied) = oneshot::channel();
+        let draft = Request::DraftKeys { wanted, by, reply };
+        self.0.send(draft).map_err(|_| Ended)?;
+        replied.await.map_err(|_| Ended)
+    }
+
     /// Ends the driver after what it was asked before.
     pub(crate) fn end(&self) {
         // It may have ended already.
@@ -198,13 +221,7 @@ impl Driver {
         let at = clock.moment();
         let carriers = Carriers::open(&state.fleet.carriers, at);
         Self {
-            machine: Server::new(
-                state.fleet,
-                state.terminals,
-                state.groups,
-                state.exclusions,
-                at,
-            ),
+            machine: state.start(at),
             store,
             carriers,
             clock,
@@ -240,6 +257,19 @@ impl Driver {
                         // A draft says when it was made: the machine looks at the clock first.
                         self.feed(Input::Timeout)?;
                         draft(&mut self.machine);
+                        break;
+                    }
+                    Ok(Request::DraftKeys { wanted, by, reply }) => {
+                        self.feed(Input::Timeout)?;
+                        let at = self.clock.moment().wall;
+                        let drafted = key_drafts::draw_and_keep(
+                            &mut self.machine,
+                            &mut self.store,
+                            wanted,
+                            by,
+                            at,
+                        );
+                        drop(reply.send(drafted));
                         break;
                     }
                     Err(RecvTimeoutError::Timeout) => break,

@@ -15,13 +15,16 @@ mod durable;
 mod http;
 mod init;
 pub mod journal;
+mod key_drafts;
 pub mod key_file;
 mod os_random;
 mod run;
 pub mod seal;
+mod stopped;
 pub mod store;
 
 pub use directory::{Directory, DirectoryError};
 pub use init::{Founded, InitError, init, init_with};
 pub use os_random::OsRandom;
 pub use run::{RunError, run};
+pub use stopped::{Stopped, StoppedError};

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::directory::{Directory, DirectoryError};
 use crate::driver;
 use crate::http;
-use crate::store::{Recovered, Store, StoreError};
+use crate::store::{Recovered, State, Store, StoreError};
 
 /// Why a server does not run, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +52,8 @@ pub async fn run(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     let directory = Directory::open(path)?;
-    let (mut store, recovered) = Store::open(&directory)?;
-    let state = store.load()?;
-    let (now, signed) = (clock::wall(), state.fleet.key_set.issued_at);
-    if now < signed {
-        return Err(RunError::ClockBehind { now, signed });
-    }
-    say_recovered(&recovered);
-    store.note(&started(now, &recovered))?;
+    let (mut store, state, recovered) = opened(&directory)?;
+    store.note(&started(clock::wall(), &recovered))?;
 
     let socket = directory.admin_socket();
     let io_error = |source| RunError::Socket {
@@ -93,6 +87,21 @@ pub async fn run(
     tracing::info!("the server has ended");
     served.map_err(io_error)?;
     Ok(outcome.map_err(|_| RunError::DriverPanicked)??)
+}
+
+/// The store of a server that nobody else runs, and what is in it.
+///
+/// # Errors
+/// [`RunError`].
+pub(crate) fn opened(directory: &Directory) -> Result<(Store, State, Recovered), RunError> {
+    let (store, recovered) = Store::open(directory)?;
+    let state = store.load()?;
+    let (now, signed) = (clock::wall(), state.fleet.key_set.issued_at);
+    if now < signed {
+        return Err(RunError::ClockBehind { now, signed });
+    }
+    say_recovered(&recovered);
+    Ok((store, state, recovered))
 }
 
 /// How long open requests may take to come to their end: a half request must not keep a server up.

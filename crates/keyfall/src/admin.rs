@@ -1,13 +1,17 @@
 //! `keyfall admin`: orders to a running server, and what it knows.
 
-mod client;
+pub(crate) mod client;
+mod confirm;
+mod erase;
+mod exclude;
 mod packages;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use keyfall_api::admin as api;
+use serde::Serialize;
 
 use crate::explain::Code;
 use crate::output::{Failure, Output};
@@ -30,6 +34,14 @@ enum Noun {
     Terminal(TerminalArgs),
     Group(GroupArgs),
     Renew(RenewArgs),
+    Rekey(RekeyArgs),
+    Exclude(exclude::ExcludeArgs),
+    DeleteKeys(erase::DeleteArgs),
+    Initialize(erase::InitializeArgs),
+    Lock(erase::LockArgs),
+    Unlock(erase::UnlockArgs),
+    Receipt(erase::ReceiptArgs),
+    Exposure(ExposureArgs),
     Keys(KeysArgs),
     Audit(AuditArgs),
     Carousel(CarouselArgs),
@@ -116,6 +128,7 @@ struct GroupArgs {
 enum GroupVerb {
     Create(CreateArgs),
     Add(MemberArgs),
+    Remove(RemoveArgs),
     List(ListArgs),
     Show(ShowArgs),
 }
@@ -153,10 +166,29 @@ struct MemberArgs {
     why: Why,
 }
 
+/// Take terminals out of a group, which gets a fresh key without them. They stay in other groups.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall admin group remove ops truck3 --reason reassigned --dir fleet"
+)]
+struct RemoveArgs {
+    /// The group, by name or number.
+    group: String,
+    /// Terminals, by name or number.
+    #[arg(required = true, value_name = "TERMINAL")]
+    terminals: Vec<String>,
+    /// Only say what would be sent, and to how many.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    why: Why,
+}
+
 /// Renew keys one generation further. No key is sent, and nobody is excluded by it.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  keyfall admin renew --group ops --reason weekly --dir fleet\n  \
+                  keyfall admin renew --device truck1 --dir fleet\n  \
                   keyfall admin renew --all-devices --dry-run --dir fleet"
 )]
 struct RenewArgs {
@@ -164,10 +196,13 @@ struct RenewArgs {
     #[arg(
         long,
         value_name = "GROUP",
-        required_unless_present = "all_devices",
-        conflicts_with = "all_devices"
+        required_unless_present_any = ["all_devices", "device"],
+        conflicts_with_all = ["all_devices", "device"]
     )]
     group: Option<String>,
+    /// The wrap key of this terminal alone, by name or number, beyond the others'.
+    #[arg(long, value_name = "TERMINAL", conflicts_with = "all_devices")]
+    device: Option<String>,
     /// The wrap keys of all terminals.
     #[arg(long)]
     all_devices: bool,
@@ -176,6 +211,33 @@ struct RenewArgs {
     dry_run: bool,
     #[command(flatten)]
     why: Why,
+}
+
+/// Give a group a fresh key for everyone in it, that shares nothing with the one before.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  keyfall admin rekey ops --reason quarterly --dir fleet")]
+struct RekeyArgs {
+    /// The group, by name or number.
+    group: String,
+    /// Only say what would be sent, and to how many.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Show what a thief who took a terminal can read, key by key, and until when.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall admin exposure truck1 --dir fleet\n  \
+                  keyfall admin exposure truck1 --at '2026-11-21 22:00' --dir fleet"
+)]
+struct ExposureArgs {
+    /// The terminal, by name or number.
+    terminal: String,
+    /// When it was taken, in UTC: 2026-11-21, 2026-11-21 22:00, or Unix seconds; now without it.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<u32>,
 }
 
 /// Show every key: id, rank, epoch, generation, validity, lease, fingerprint; never the key.
@@ -258,6 +320,7 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                 let added: api::MemberAdded = post(dir, &path, &order)?;
                 output.result(&added, words::member_added)
             }
+            GroupVerb::Remove(args) => remove(dir, args, output),
             GroupVerb::List(_) => {
                 output.result(&get::<api::Groups>(dir, "/v1/groups")?, words::groups)
             }
@@ -271,17 +334,42 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                 dry_run: args.dry_run,
                 why: args.why.into(),
             };
-            match args.group {
-                Some(group) => {
+            match (args.group, args.device) {
+                (Some(group), _) => {
                     let path = format!("/v1/groups/{}/renew", segment(&group));
                     let renewed: api::GroupRenewed = post(dir, &path, &order)?;
                     output.result(&renewed, words::group_renewed)
                 }
-                None => {
+                (None, Some(terminal)) => {
+                    let path = format!("/v1/terminals/{}/renew", segment(&terminal));
+                    let renewed: api::DeviceRenewed = post(dir, &path, &order)?;
+                    output.result(&renewed, words::device_renewed)
+                }
+                (None, None) => {
                     let renewed: api::DevicesRenewed = post(dir, "/v1/devices/renew", &order)?;
                     output.result(&renewed, words::devices_renewed)
                 }
             }
+        }
+        Noun::Rekey(args) => {
+            let order = api::Renew {
+                dry_run: args.dry_run,
+                why: args.why.into(),
+            };
+            let path = format!("/v1/groups/{}/rekey", segment(&args.group));
+            let rekeyed: api::GroupRekeyed = post(dir, &path, &order)?;
+            output.result(&rekeyed, words::group_rekeyed)
+        }
+        Noun::Exclude(args) => exclude::run(dir, args, output),
+        Noun::DeleteKeys(args) => erase::delete(dir, args, output),
+        Noun::Initialize(args) => erase::initialize(dir, args, output),
+        Noun::Lock(args) => erase::lock(dir, args, output),
+        Noun::Unlock(args) => erase::unlock(dir, args, output),
+        Noun::Receipt(args) => erase::receipt(dir, args, output),
+        Noun::Exposure(args) => {
+            let at = args.at.map_or_else(String::new, |at| format!("?at={at}"));
+            let path = format!("/v1/terminals/{}/exposure{at}", segment(&args.terminal));
+            output.result(&get::<api::Exposure>(dir, &path)?, words::exposure)
         }
         Noun::Keys(_) => output.result(&get::<api::Keys>(dir, "/v1/keys")?, words::keys),
         Noun::Audit(args) => match args.verb {
@@ -307,6 +395,45 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
     }
 }
 
+/// Every terminal that left.
+#[derive(Serialize)]
+struct Removed {
+    schema: u32,
+    removed: Vec<api::MemberRemoved>,
+}
+
+/// One order for each terminal, after a look at whether all of them can leave.
+fn remove(dir: &Path, args: RemoveArgs, output: &Output) -> Result<(), Failure> {
+    let path = format!("/v1/groups/{}/members/remove", segment(&args.group));
+    let mut orders: Vec<_> = args
+        .terminals
+        .into_iter()
+        .map(|terminal| api::RemoveMember {
+            terminal,
+            dry_run: true,
+            why: api::Why::default(),
+        })
+        .collect();
+    let mut removed = Vec::new();
+    for order in &orders {
+        removed.push(post::<api::MemberRemoved>(dir, &path, order)?);
+    }
+    if !args.dry_run {
+        let why: api::Why = args.why.into();
+        removed.clear();
+        for order in &mut orders {
+            order.dry_run = false;
+            order.why = why.clone();
+            removed.push(post(dir, &path, order)?);
+        }
+    }
+    let schema = api::SCHEMA;
+    output.result(&Removed { schema, removed }, |all| {
+        let lines: Vec<_> = all.removed.iter().map(words::member_removed).collect();
+        lines.join("\n")
+    })
+}
+
 impl From<Why> for api::Why {
     fn from(why: Why) -> Self {
         Self {
@@ -325,4 +452,75 @@ fn period(text: &str) -> Result<Period, String> {
         return Ok(Period(None));
     }
     span(text).map(|seconds| Period(Some(seconds)))
+}
+
+/// Unix seconds of `2026-11-21`, `2026-11-21 22:00`, `2026-11-21T22:00:05Z` or the seconds
+/// themselves. Always UTC.
+fn moment(text: &str) -> Result<u32, String> {
+    let bad = || {
+        format!("{text:?} is no time: write it in UTC as in 2026-11-21 22:00, or as Unix seconds")
+    };
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let trimmed = text.trim_end_matches("UTC").trim_end_matches(['Z', ' ']);
+    let (date, clock) = trimmed.split_once([' ', 'T']).unwrap_or((trimmed, "00:00"));
+    let numbers = |text: &str, by: char| -> Option<Vec<u32>> {
+        text.split(by).map(|part| part.parse().ok()).collect()
+    };
+    let date = numbers(date, '-').ok_or_else(bad)?;
+    let clock = numbers(clock, ':').ok_or_else(bad)?;
+    let ([year, month, day], [hour, minute, rest @ ..]) = (&date[..], &clock[..]) else {
+        return Err(bad());
+    };
+    let second = match rest {
+        [] => 0,
+        [second] => *second,
+        [_, _, ..] => return Err(bad()),
+    };
+    let good = (1970..2106).contains(year)
+        && (1..=12).contains(month)
+        && (1..=31).contains(day)
+        && *hour < 24
+        && *minute < 60
+        && second < 60;
+    if !good {
+        return Err(bad());
+    }
+    // Days before the month, of years that begin in March.
+    let (year, month) = if *month > 2 {
+        (*year, *month - 3)
+    } else {
+        (*year - 1, *month + 9)
+    };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let days = days.checked_sub(719_468).ok_or_else(bad)?;
+    Ok(days * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::utc;
+
+    #[test]
+    fn a_time_reads_as_it_is_shown() {
+        for seconds in [0, 951_782_399, 951_782_400, 1_767_225_600, 1_795_300_041] {
+            assert_eq!(moment(&utc(seconds)), Ok(seconds), "{}", utc(seconds));
+            assert_eq!(moment(&seconds.to_string()), Ok(seconds));
+        }
+        assert_eq!(moment("2026-01-01"), Ok(1_767_225_600));
+        assert_eq!(moment("2026-01-01 00:01"), Ok(1_767_225_660));
+        assert_eq!(moment("2026-01-01T00:01:02Z"), Ok(1_767_225_662));
+        for bad in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "2026-01-01 24:00",
+            "2026-01",
+            "1-2-3 4:5:6:7",
+        ] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
 }

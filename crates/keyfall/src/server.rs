@@ -1,9 +1,13 @@
 //! `keyfall server`: make and run the one authority over a fleet's keys.
 
+mod sign_keys;
+
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Subcommand, value_parser};
 use keyfall_carrier::CarrierAddress;
+use keyfall_protocol::command::{Limits, SIGNERS_MAX};
 use keyfall_protocol::server::Founding;
 use keyfall_server::journal::JournalError;
 use keyfall_server::seal::SealKeyError;
@@ -27,6 +31,7 @@ pub(crate) struct ServerArgs {
 enum Verb {
     Init(InitArgs),
     Run(RunArgs),
+    SignKeys(sign_keys::SignKeysArgs),
 }
 
 /// Which server is meant.
@@ -72,6 +77,25 @@ struct InitArgs {
     /// How long a terminal keeps an old device key: what a recorded distribution stays open for.
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
     keep_time: u32,
+    /// How many erase keys must sign what deletes, initializes, locks or unlocks.
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = signers())]
+    erase_quorum: u8,
+    /// How many erase keys there are: erase.key, erase-2.key and so on, for different people.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = signers())]
+    erase_keys: u8,
+    /// The longest time for which a terminal uses a group's key without hearing from the server.
+    #[arg(long, value_name = "SPAN", default_value = "72h", value_parser = span)]
+    longest_lease: u32,
+    /// How long after the end of its lease a terminal that hears nothing wipes itself.
+    #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
+    dead_man: u32,
+    /// How long members that heard of an exclusion wait for the new key before they send again
+    /// under the old one.
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = span)]
+    exclude_wait: u32,
+    /// After an exclusion send nothing until the new key is there, however long that is.
+    #[arg(long, conflicts_with = "exclude_wait")]
+    fail_closed: bool,
 }
 
 /// Run the server in front, until Ctrl-C or SIGTERM.
@@ -86,6 +110,7 @@ pub(crate) fn run(args: ServerArgs, output: &Output) -> Result<(), Failure> {
     match args.verb {
         Verb::Init(args) => init(args, output),
         Verb::Run(args) => run_in_front(&args.dir.resolve()?, output),
+        Verb::SignKeys(args) => sign_keys::run(&args, output),
     }
 }
 
@@ -130,6 +155,9 @@ struct InitDocument {
     /// To be moved away from this machine.
     root_key: String,
     erase_key: String,
+    /// All of them; so many must sign what deletes.
+    erase_keys: Vec<String>,
+    erase_quorum: u8,
     /// Guards backups and not the machine.
     seal: &'static str,
     signers_expire: u32,
@@ -138,6 +166,13 @@ struct InitDocument {
 
 fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
     let dir = args.dir.resolve()?;
+    if args.erase_quorum > args.erase_keys {
+        let sentence = format!(
+            "{} erase keys cannot sign where there are {}: give --erase-keys {} or more",
+            args.erase_quorum, args.erase_keys, args.erase_quorum
+        );
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
     let carriers: Vec<_> = args.carriers.iter().map(ToString::to_string).collect();
     let founding = Founding {
         name: args.name.clone(),
@@ -146,12 +181,22 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
         signer_life: args.signer_life,
         bits_per_second: args.rate,
         keep_time: args.keep_time,
+        limits: Limits {
+            longest_lease: args.longest_lease,
+            dead_man: args.dead_man,
+            exclude_wait: (!args.fail_closed).then_some(args.exclude_wait),
+            erase_signatures: args.erase_quorum,
+            ..Limits::default()
+        },
+        ..Founding::default()
     };
     let actor = format!("uid {}", rustix::process::getuid().as_raw());
     let Founded {
         directory,
         signers_expire,
-    } = keyfall_server::init(&dir, founding, actor).map_err(|error| init_failure(&error))?;
+    } = keyfall_server::init_with(&dir, founding, args.erase_keys, actor)
+        .map_err(|error| init_failure(&error))?;
+    let erase_key = |number| directory.erase_key(number).display().to_string();
     let document = InitDocument {
         schema: keyfall_api::admin::SCHEMA,
         ok: true,
@@ -159,7 +204,9 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
         fleet: args.name,
         carriers,
         root_key: directory.root_key().display().to_string(),
-        erase_key: directory.erase_key().display().to_string(),
+        erase_key: erase_key(1),
+        erase_keys: (1..=args.erase_keys).map(erase_key).collect(),
+        erase_quorum: args.erase_quorum,
         seal: "file",
         signers_expire: signers_expire.get(),
         next: format!("keyfall server run {}", dir.display()),
@@ -173,15 +220,23 @@ fn init_text(made: &InitDocument) -> String {
     } else {
         ""
     };
+    let erase = match made.erase_keys.len() {
+        1 => "  erase.key   signs what deletes: move it away from this machine".to_owned(),
+        many => format!(
+            "  erase.key … erase-{many}.key\n              {} of them together sign what deletes: \
+             give them to different people",
+            made.erase_quorum
+        ),
+    };
     format!(
         "{} is founded in {}, readable by you alone:\n  \
          keyfall.db  every key of the fleet, sealed under seal.key\n  \
          seal.key    opens keyfall.db: it guards backups without it, and not this machine\n  \
          journal     the numbers that were used: with it a backup of keyfall.db can be put back\n  \
-         root.key    signs the lists of online keys: move it away from this machine\n  \
-         erase.key   signs what deletes: move it away from this machine\n\
+         root.key    signs the lists of online keys: move it away from this machine\n\
+         {erase}\n\
          It sends on {}.{only_here}\n\
-         The online keys end at {}; nothing is sent after that.\n\
+         The online keys end at {}; `keyfall server sign-keys` makes the next.\n\
          Next: {}",
         made.fleet,
         made.dir,
@@ -273,7 +328,7 @@ fn store_code(error: &StoreError) -> Code {
             | JournalError::Unknown { .. },
         ) => Code::JournalBroken,
         StoreError::OutOfStep { .. } => Code::OutOfStep,
-        StoreError::UnknownSchema { .. } => Code::UnknownSchema,
+        StoreError::UnknownSchema { .. } | StoreError::OldSchema { .. } => Code::UnknownSchema,
         StoreError::NotFounded { .. } => Code::NoServer,
         StoreError::Sqlite(_) | StoreError::Damaged { .. } => Code::ServerStore,
         StoreError::SealKey(SealKeyError::Io { .. })
@@ -301,6 +356,11 @@ fn rate(text: &str) -> Result<u64, String> {
                 "{text:?} is no rate: write bits per second from {RATE_MIN} to 10000M, as in 64k"
             )
         })
+}
+
+/// As many as a frame holds signatures.
+fn signers() -> RangedI64ValueParser<u8> {
+    value_parser!(u8).range(1..=SIGNERS_MAX as i64)
 }
 
 fn fleet_period(text: &str) -> Result<u32, String> {

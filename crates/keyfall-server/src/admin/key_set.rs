@@ -2,13 +2,12 @@
 //! elsewhere. The root key never comes to this process.
 
 use keyfall_api::admin as api;
-use keyfall_protocol::command::{Body, Command};
 use keyfall_protocol::ids::KeyName;
-use keyfall_protocol::server::{By, Done, KeySetDraft, Order, Server};
+use keyfall_protocol::server::{By, KeySetDraft, Order, Server};
 
-use crate::admin::orders::{OrderError, asked, hex, known, shortened, unexpected, unhex};
-use crate::driver::{Denied, Handle, View};
-use crate::os_random::OsRandom;
+use crate::admin::orders::{OrderError, asked, shortened, unhex};
+use crate::driver::{Handle, View};
+use crate::key_drafts::installed;
 
 /// Draws the next online keys and writes the KEYSET that lists them.
 ///
@@ -16,28 +15,23 @@ use crate::os_random::OsRandom;
 /// [`OrderError`].
 pub(crate) async fn draft_key_set(
     driver: &Handle,
-    order: api::DraftKeySet,
+    by: By,
+    order: &api::DraftKeySet,
 ) -> Result<api::KeySetDraft, OrderError> {
+    Ok(driver.draft_keys(wanted(order)?, by).await??)
+}
+
+/// What the request asks for.
+///
+/// # Errors
+/// [`OrderError::NotAKeyName`].
+pub(crate) fn wanted(order: &api::DraftKeySet) -> Result<KeySetDraft, OrderError> {
     let default = KeySetDraft::default();
     let stolen = order.stolen.iter().map(|name| key_name(name));
-    let wanted = KeySetDraft {
+    Ok(KeySetDraft {
         life: order.life.unwrap_or(default.life),
         stolen: stolen.collect::<Result<_, _>>()?,
         ..default
-    };
-    let draft = |machine: &mut Server| {
-        let command = machine.draft_key_set(wanted, &mut OsRandom)?;
-        let root = machine.fleet().root.name().to_string();
-        Ok::<_, Denied>((command, root))
-    };
-    let (command, root) = driver.draft(draft).await??;
-    let (version, expires) = what_it_lists(&command);
-    Ok(api::KeySetDraft {
-        schema: api::SCHEMA,
-        command: hex(&command.encode()),
-        version,
-        root,
-        expires,
     })
 }
 
@@ -48,41 +42,22 @@ pub(crate) async fn draft_key_set(
 pub(crate) async fn install_key_set(
     driver: &Handle,
     by: By,
-    order: api::InstallKeySet,
+    order: &api::InstallKeySet,
 ) -> Result<api::KeySetInstalled, OrderError> {
-    let frame = unhex("the frame", &order.frame)?;
-    let octets = frame.len() as u64;
+    let frame = signed_frame(order)?;
+    let octets = frame.len();
     let asked = asked("sign-keys", "online keys", by);
     let prepare = move |_: &Server| Ok(Order::InstallKeys { frame });
-    let answer = move |view: &View<'_>, done| {
-        let Done::KeysInstalled {
-            version,
-            expires,
-            generation,
-            groups,
-            sign_again,
-        } = done
-        else {
-            unexpected()
-        };
-        let name = |number: &keyfall_protocol::ids::TerminalNumber| {
-            let record = known(view.machine, &number.to_string());
-            record.map_or_else(|_| number.to_string(), |record| record.name.clone())
-        };
-        let again = sign_again.iter();
-        api::KeySetInstalled {
-            schema: api::SCHEMA,
-            version,
-            expires: expires.get(),
-            fleet_generation: generation.get(),
-            fresh_epochs: groups.len() as u64,
-            octets,
-            order_again: again
-                .map(|(number, kind)| format!("{} {}", kind.name(), name(number)))
-                .collect(),
-        }
-    };
+    let answer = move |view: &View<'_>, done| installed(view.machine, octets, done);
     Ok(driver.order(asked, prepare, answer).await??)
+}
+
+/// The frame that the request brings.
+///
+/// # Errors
+/// [`OrderError::NotHexadecimal`].
+pub(crate) fn signed_frame(order: &api::InstallKeySet) -> Result<Vec<u8>, OrderError> {
+    unhex("the frame", &order.frame)
 }
 
 /// Every listed key.
@@ -115,18 +90,6 @@ pub(super) fn signers_warning(view: &View<'_>) -> Option<String> {
         0 | 1 => format!("the online keys end in {hours} h: {next}"),
         days => format!("the online keys end in {days} days: {next}"),
     })
-}
-
-fn what_it_lists(command: &Command) -> (u32, u32) {
-    match &command.body {
-        Body::KeySet(key_set) => {
-            let first = key_set.keys.first();
-            (key_set.version, first.map_or(0, |key| key.expires.get()))
-        }
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) => {
-            unreachable!("the machine drafts a KEYSET")
-        }
-    }
 }
 
 fn key_name(text: &str) -> Result<KeyName, OrderError> {

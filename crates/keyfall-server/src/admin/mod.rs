@@ -13,12 +13,12 @@ mod reports;
 
 pub(crate) use erasing::{draft_erase, issue_erase, take_receipt};
 pub(crate) use exposure::exposure;
-pub(crate) use key_set::{draft_key_set, install_key_set};
+pub(crate) use key_set::{draft_key_set, install_key_set, signed_frame, wanted};
 pub(crate) use leaving::{
     exclude, rekey_group, remove_member, would_exclude, would_rekey_group, would_remove_member,
 };
 pub(crate) use orders::{
-    OrderError, add_member, add_terminal, create_group, renew_device, renew_devices, renew_group,
-    would_renew_device, would_renew_devices, would_renew_group,
+    OrderError, add_member, add_terminal, by, create_group, renew_device, renew_devices,
+    renew_group, would_renew_device, would_renew_devices, would_renew_group,
 };
 pub(crate) use reports::{carousel, group, groups, keys, status, terminal, terminals};

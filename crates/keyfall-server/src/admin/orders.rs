@@ -35,6 +35,8 @@ pub(crate) enum OrderError {
     NotAReceipt,
     #[error("{what} is to be hexadecimal")]
     NotHexadecimal { what: &'static str },
+    #[error("reason and ticket have at most {WHY_MAX} characters and no control characters")]
+    BadWhy,
     #[error("the server is ending: give the order again when it runs")]
     Ended,
 }
@@ -49,6 +51,22 @@ impl From<Ended> for OrderError {
     fn from(Ended: Ended) -> Self {
         Self::Ended
     }
+}
+
+/// Who orders and why, in words that a log can hold.
+///
+/// # Errors
+/// [`OrderError::BadWhy`].
+pub(crate) fn by(actor: String, why: &api::Why) -> Result<By, OrderError> {
+    let bad = |text: &String| text.chars().count() > WHY_MAX || text.chars().any(char::is_control);
+    if [&why.reason, &why.ticket].into_iter().flatten().any(bad) {
+        return Err(OrderError::BadWhy);
+    }
+    Ok(By {
+        actor,
+        reason: why.reason.clone(),
+        ticket: why.ticket.clone(),
+    })
 }
 
 /// Enrols a terminal and hands out its sealed package.
@@ -428,3 +446,5 @@ pub(super) fn unhex(what: &'static str, text: &str) -> Result<Vec<u8>, OrderErro
         .collect::<Option<_>>()
         .ok_or(OrderError::NotHexadecimal { what })
 }
+
+const WHY_MAX: usize = 500;

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// What was not done.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     code: ProblemCode,
     sentence: String,
 }
@@ -60,13 +60,17 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let problem = Problem {
+        (self.status(), Json(Problem::from(self))).into_response()
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Self {
             schema: SCHEMA,
-            code: self.code,
-            sentence: self.sentence,
-        };
-        (status, Json(problem)).into_response()
+            code: refused.code,
+            sentence: refused.sentence,
+        }
     }
 }
 
@@ -119,7 +123,7 @@ impl From<OrderError> for Refused {
             OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
             OrderError::NotAKeyName(_) => ProblemCode::NoSuchKey,
             OrderError::NotAReceipt => ProblemCode::BadReceipt,
-            OrderError::NotHexadecimal { .. } => ProblemCode::BadRequest,
+            OrderError::NotHexadecimal { .. } | OrderError::BadWhy => ProblemCode::BadRequest,
             OrderError::Ended => ProblemCode::Ending,
         };
         Self::new(code, error.to_string())

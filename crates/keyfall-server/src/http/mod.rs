@@ -15,6 +15,7 @@ use std::path::Path;
 use tokio::net::UnixListener;
 
 use crate::driver::Handle;
+pub(crate) use error::Refused;
 use peer::Peer;
 
 /// Listens on `path`, which only the server's user may open. What an ended server left there is

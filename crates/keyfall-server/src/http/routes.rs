@@ -228,9 +228,11 @@ async fn take_receipt(
 
 async fn draft_key_set(
     State(api): Served,
+    Extension(operator): Extension<Operator>,
     Body(order): Body<api::DraftKeySet>,
 ) -> Answer<api::KeySetDraft> {
-    Ok(Json(admin::draft_key_set(&api.driver, order).await?))
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::draft_key_set(&api.driver, by, &order).await?))
 }
 
 async fn install_key_set(
@@ -239,7 +241,7 @@ async fn install_key_set(
     Body(order): Body<api::InstallKeySet>,
 ) -> Answer<api::KeySetInstalled> {
     let by = by(operator, &order.why)?;
-    Ok(Json(admin::install_key_set(&api.driver, by, order).await?))
+    Ok(Json(admin::install_key_set(&api.driver, by, &order).await?))
 }
 
 #[derive(Deserialize)]
@@ -353,24 +355,10 @@ fn audit_row(row: AuditRow) -> api::AuditEntry {
     }
 }
 
-/// Who orders and why, in words that a log can hold.
 fn by(operator: Operator, why: &api::Why) -> Result<By, Refused> {
-    for text in [&why.reason, &why.ticket].into_iter().flatten() {
-        if text.chars().count() > WHY_MAX || text.chars().any(char::is_control) {
-            let sentence = format!(
-                "reason and ticket have at most {WHY_MAX} characters and no control characters"
-            );
-            return Err(Refused::new(ProblemCode::BadRequest, sentence));
-        }
-    }
-    Ok(By {
-        actor: operator.actor(),
-        reason: why.reason.clone(),
-        ticket: why.ticket.clone(),
-    })
+    Ok(admin::by(operator.actor(), why)?)
 }
 
 /// Octets of a request: a group of a million members.
 const BODY_MAX: usize = 16 << 20;
 const AUDIT_MAX: u32 = 10_000;
-const WHY_MAX: usize = 500;

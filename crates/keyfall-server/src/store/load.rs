@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyfall_protocol::command::{
-    Body, FreshEpoch, KeySet, OrderKind, SigningKey, Unverified, VerifyingKey,
+    Body, Command, FreshEpoch, KeySet, OrderKind, SigningKey, Unverified, VerifyingKey,
 };
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
@@ -11,7 +11,8 @@ use keyfall_protocol::ids::{
 use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    Exclusion, FleetRecord, GroupRecord, IssuedOrder, Membership, Statement, TerminalRecord,
+    DraftedKeys, Exclusion, FleetRecord, GroupRecord, IssuedOrder, Membership, Statement,
+    TerminalRecord,
 };
 use rusqlite::{Connection, Row};
 
@@ -25,6 +26,7 @@ pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreErro
         terminals: terminals(db, sealer)?,
         groups: groups(db, sealer)?,
         exclusions: exclusions(db)?,
+        draft: draft(db, sealer)?,
     };
     memberships(db, &mut state)?;
     Ok(state)
@@ -58,6 +60,21 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
         keep_time: row.get(8)?,
         bits_per_second: row.get::<_, i64>(9)?.cast_unsigned(),
     })
+}
+
+fn draft(db: &Connection, sealer: &Sealer) -> Result<Option<DraftedKeys>, StoreError> {
+    let mut statement = db.prepare("SELECT command, beat, keys FROM key_set_draft")?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let command: Vec<u8> = row.get(0)?;
+    let place = "key_set_draft/1";
+    Ok(Some(DraftedKeys {
+        command: Command::decode(&command).map_err(|_| damaged(place))?,
+        beat: SigningKey::from_seed(opened(sealer, row, 1, &format!("{place}/beat"))?),
+        keys: SigningKey::from_seed(opened(sealer, row, 2, &format!("{place}/keys"))?),
+    }))
 }
 
 fn key_set(frame: &[u8], root: &VerifyingKey) -> Option<KeySet> {

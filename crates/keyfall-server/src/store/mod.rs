@@ -21,7 +21,8 @@ use std::time::Duration;
 use keyfall_protocol::ids::{SequenceNumber, UnixSeconds};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
-    AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, JournalEntry, TerminalRecord,
+    AuditEntry, Batch, Change, DraftedKeys, Exclusion, FleetRecord, GroupRecord, JournalEntry,
+    Moment, Server, TerminalRecord,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -60,6 +61,20 @@ pub struct State {
     pub terminals: Vec<TerminalRecord>,
     pub groups: Vec<GroupRecord>,
     pub exclusions: Vec<Exclusion>,
+    /// A KEYSET that waits for the root's signature.
+    pub draft: Option<DraftedKeys>,
+}
+
+impl State {
+    /// The machine that goes on from here.
+    #[must_use]
+    pub fn start(self, at: Moment) -> Server {
+        let mut machine = Server::new(self.fleet, self.terminals, self.groups, self.exclusions, at);
+        if let Some(draft) = self.draft {
+            machine.resume_draft(draft);
+        }
+        machine
+    }
 }
 
 /// What a crash left and was put right at [`Store::open`].
@@ -240,6 +255,28 @@ impl Store {
         audit.write(&transaction, "audit")?;
         transaction.commit()?;
         self.audit = audit;
+        Ok(())
+    }
+
+    /// Stores the KEYSET that waits for the root's signature, instead of the one before.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not stored.
+    pub fn keep_draft(
+        &mut self,
+        drafted: &DraftedKeys,
+        noted: &AuditEntry,
+        rng: &mut dyn Random,
+    ) -> Result<(), StoreError> {
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write::draft(&transaction, &self.sealer, drafted, rng)?;
+        let audit = audit::append(&transaction, self.audit, noted)?;
+        audit.write(&transaction, "audit")?;
+        transaction.commit()?;
+        self.audit = audit;
+        self.stale = true;
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use keyfall_protocol::keys::{MasterKey, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, NewKeys, Statement, TerminalRecord,
+    Change, DraftedKeys, Exclusion, FleetRecord, GroupRecord, IssuedOrder, NewKeys, Statement,
+    TerminalRecord,
 };
 use rusqlite::{Transaction, params};
 
@@ -86,6 +87,25 @@ pub(super) fn change(
         Change::Proved { terminal, hash, at } => proved(transaction, *terminal, hash, *at),
         Change::Keys(keys) => new_keys(transaction, sealer, keys, rng),
     }
+}
+
+/// Writes the one draft of a KEYSET.
+pub(super) fn draft(
+    transaction: &Transaction<'_>,
+    sealer: &Sealer,
+    drafted: &DraftedKeys,
+    rng: &mut dyn Random,
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO key_set_draft (id, command, beat, keys) VALUES (1, ?1, ?2, ?3)
+         ON CONFLICT (id) DO UPDATE SET command = ?1, beat = ?2, keys = ?3",
+        params![
+            drafted.command.encode(),
+            sealer.seal(rng, "key_set_draft/1/beat", drafted.beat.seed().expose()),
+            sealer.seal(rng, "key_set_draft/1/keys", drafted.keys.seed().expose()),
+        ],
+    )?;
+    Ok(())
 }
 
 /// Replaces the online keys: the old ones are overwritten in place.

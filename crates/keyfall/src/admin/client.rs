@@ -18,12 +18,12 @@ use crate::output::Failure;
 use crate::terminal::small_runtime;
 
 /// Asks the server in `dir`.
-pub(super) fn get<T: DeserializeOwned>(dir: &Path, path: &str) -> Result<T, Failure> {
+pub(crate) fn get<T: DeserializeOwned>(dir: &Path, path: &str) -> Result<T, Failure> {
     exchange(dir, Method::GET, path, Bytes::new())
 }
 
 /// Orders the server in `dir`.
-pub(super) fn post<T: DeserializeOwned>(
+pub(crate) fn post<T: DeserializeOwned>(
     dir: &Path,
     path: &str,
     order: &impl Serialize,
@@ -34,7 +34,7 @@ pub(super) fn post<T: DeserializeOwned>(
 }
 
 /// A name as a part of a path (RFC 3986 section 2.1).
-pub(super) fn segment(name: &str) -> String {
+pub(crate) fn segment(name: &str) -> String {
     let mut segment = String::with_capacity(name.len());
     for octet in name.bytes() {
         if octet.is_ascii_alphanumeric() || b"-_~".contains(&octet) {
@@ -122,7 +122,7 @@ fn unreadable(error: &serde_json::Error) -> Failure {
     Failure::new(Code::AdminSocket, sentence)
 }
 
-fn code_of(code: ProblemCode) -> Code {
+pub(crate) fn code_of(code: ProblemCode) -> Code {
     match code {
         ProblemCode::BadRequest => Code::BadOrder,
         ProblemCode::NoSuchPath => Code::NoSuchPath,

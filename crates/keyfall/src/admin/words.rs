@@ -1,20 +1,32 @@
 //! Answers of the admin API in words. "Sent" is what left the server; nothing here says "received".
 
+mod loss;
+
 use keyfall_api::admin as api;
 
 use crate::output::utc;
+pub(super) use loss::{
+    erase_issued, excluded, exposure, group_rekeyed, member_removed, receipt_taken,
+};
 
 pub(super) fn terminals(all: &api::Terminals) -> String {
     if all.terminals.is_empty() {
         return "no terminals yet: keyfall admin terminal add NAME".to_owned();
     }
-    let mut rows = vec![row(["NUMBER", "NAME", "ADDED", "PACKAGE GOOD UNTIL"])];
+    let mut rows = vec![row([
+        "NUMBER",
+        "NAME",
+        "ADDED",
+        "PACKAGE GOOD UNTIL",
+        "STATE",
+    ])];
     rows.extend(all.terminals.iter().map(|terminal| {
         vec![
             terminal.number.to_string(),
             terminal.name.clone(),
             utc(terminal.added_at),
             utc(terminal.package_expires),
+            loss::state(terminal),
         ]
     }));
     table(&rows)
@@ -23,12 +35,21 @@ pub(super) fn terminals(all: &api::Terminals) -> String {
 pub(super) fn terminal(shown: &api::TerminalShown) -> String {
     let terminal = &shown.terminal;
     let groups: Vec<_> = shown.groups.iter().map(named).collect();
+    let wipe_roots = if terminal.wipe_roots.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "\ninitialize wipes {}, too",
+            terminal.wipe_roots.join(" and ")
+        )
+    };
     format!(
-        "{}: terminal {}, added {}, package good until {}\nmember of {}\n{}",
+        "{}: terminal {}, added {}, package good until {}\nstate: {}{wipe_roots}\nmember of {}\n{}",
         terminal.name,
         terminal.number,
         utc(terminal.added_at),
         utc(terminal.package_expires),
+        loss::state(terminal),
         if groups.is_empty() {
             "no group".to_owned()
         } else {
@@ -155,8 +176,37 @@ fn stored_and_sent(dry_run: bool) -> (&'static str, &'static str) {
     }
 }
 
+pub(super) fn device_renewed(renewed: &api::DeviceRenewed) -> String {
+    let (stored, is_sent) = stored_and_sent(renewed.dry_run);
+    format!(
+        "{}: device key at generation {}, G + {}, {stored}\n\
+         RENEW of {} octets {is_sent}; standing KEYDIST messages to it are made anew under it.\n\
+         Renewing never excludes anyone.",
+        named(&renewed.terminal),
+        renewed.generation,
+        renewed.offset,
+        renewed.octets
+    )
+}
+
 pub(super) fn keys(all: &api::Keys) -> String {
-    format!("G {}\n{}", all.fleet_generation, key_table(&all.keys))
+    let mut rows = vec![row(["SIGNING KEY", "CLASS", "FROM", "UNTIL", "HERE"])];
+    rows.extend(all.signers.iter().map(|signer| {
+        vec![
+            signer.name.clone(),
+            signer.class.clone(),
+            utc(signer.not_before),
+            utc(signer.expires),
+            if signer.in_use { "in use" } else { "-" }.to_owned(),
+        ]
+    }));
+    format!(
+        "G {}\n{}\n\n{}{}",
+        all.fleet_generation,
+        key_table(&all.keys),
+        table(&rows),
+        warning_lines(&all.warnings)
+    )
 }
 
 pub(super) fn audit(log: &api::Audit) -> String {
@@ -246,10 +296,15 @@ pub(super) fn status(status: &api::Status) -> String {
         status.journal.entries,
         carriers(&status.carriers)
     );
-    for warning in &status.warnings {
-        text.push_str(&format!("\nwarning: {warning}"));
-    }
+    text.push_str(&warning_lines(&status.warnings));
     text
+}
+
+fn warning_lines(warnings: &[String]) -> String {
+    let lines = warnings.iter();
+    lines
+        .map(|warning| format!("\nwarning: {warning}"))
+        .collect()
 }
 
 fn carriers(carriers: &[api::Carrier]) -> String {
@@ -306,7 +361,10 @@ fn key_table(keys: &[api::Key]) -> String {
             kind.to_owned(),
             key.of.clone(),
             key.epoch.to_string(),
-            key.generation.to_string(),
+            match key.offset {
+                Some(offset) => format!("{} (G + {offset})", key.generation),
+                None => key.generation.to_string(),
+            },
             renews(key),
             key.lease
                 .map_or_else(|| "-".to_owned(), |lease| format!("{} h", lease / 3600)),

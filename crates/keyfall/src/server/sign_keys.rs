@@ -1,0 +1,430 @@
+//! `server sign-keys`: the next online keys. The root signs them here, or on a machine that has
+//! never seen the server.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keyfall_api::admin as api;
+use keyfall_protocol::command::{Body, Command, KeySet, SigningKey, Unverified};
+use keyfall_server::{Stopped, StoppedError, key_file};
+use serde::Serialize;
+
+use crate::admin::client::{code_of, get, post};
+use crate::explain::Code;
+use crate::output::{Failure, Output, utc};
+use crate::server::{Dir, run_failure, signer_life};
+
+/// Make the next online keys and have the root sign them, whether the server runs or not.
+///
+/// Where the root key is on another machine: --draft FILE here, --sign FILE --root FILE there,
+/// --install FILE here. The root key never comes to the server.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  keyfall server sign-keys fleet --root /media/usb/root.key\n  \
+                  keyfall server sign-keys fleet --root /media/usb/root.key --stolen 0123456789abcdef\n\n\
+                  With a root that stays elsewhere:\n  keyfall server sign-keys fleet --draft next.keyset\n  \
+                  keyfall server sign-keys --sign next.keyset --root root.key\n  \
+                  keyfall server sign-keys fleet --install next.keyset"
+)]
+pub(super) struct SignKeysArgs {
+    #[command(flatten)]
+    dir: Dir,
+    /// The root key.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["draft", "install"])]
+    root: Option<PathBuf>,
+    /// A listed key that somebody else may hold, by its name in `keyfall admin keys`: it is listed
+    /// no more, what it did is undone, and every group gets a fresh key; may be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["sign", "install"])]
+    stolen: Vec<String>,
+    /// How long the online keys live: 1h to 30d.
+    #[arg(
+        long,
+        value_name = "SPAN",
+        default_value = "30d",
+        value_parser = signer_life,
+        conflicts_with_all = ["sign", "install"]
+    )]
+    life: u32,
+    /// Only write to this file what the root is to sign.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "sign", "install"])]
+    draft: Option<PathBuf>,
+    /// Only sign this file; no server is needed.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "root",
+        conflicts_with = "install"
+    )]
+    sign: Option<PathBuf>,
+    /// Only put in force what the root has signed in this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "root")]
+    install: Option<PathBuf>,
+    /// Why, in words for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The ticket that asks for it, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    ticket: Option<String>,
+}
+
+pub(super) fn run(args: &SignKeysArgs, output: &Output) -> Result<(), Failure> {
+    if let Some(file) = &args.draft {
+        let dir = args.dir.resolve()?;
+        return write_draft(args, &dir, file, output);
+    }
+    let root = args.root.as_deref().map(read_root).transpose()?;
+    if let (Some(file), Some(root)) = (&args.sign, &root) {
+        return sign_file(file, root, output);
+    }
+    let dir = args.dir.resolve()?;
+    let mut server = Place::reach(&dir)?;
+    let frame = match (&args.install, &root) {
+        (Some(file), _) => read_signed(file)?,
+        (None, Some(root)) => {
+            is_root(root, &server.root())?;
+            let draft = server.draft(&args.wanted())?;
+            root.sign(&command_of(&draft.command)?)
+        }
+        (None, None) => return Err(no_root()),
+    };
+    let order = api::InstallKeySet {
+        frame: hex(&frame),
+        why: args.why(),
+    };
+    let installed = server.install(&order)?;
+    let sent = server.is_running();
+    output.result(&installed, |installed| installed_text(installed, sent))
+}
+
+impl SignKeysArgs {
+    fn wanted(&self) -> api::DraftKeySet {
+        api::DraftKeySet {
+            stolen: self.stolen.clone(),
+            life: Some(self.life),
+            why: self.why(),
+        }
+    }
+
+    fn why(&self) -> api::Why {
+        api::Why {
+            reason: self.reason.clone(),
+            ticket: self.ticket.clone(),
+        }
+    }
+}
+
+/// A server that runs, or one that is opened here because nobody runs it.
+enum Place {
+    Running { dir: PathBuf, root: String },
+    Stopped(Box<Stopped>),
+}
+
+impl Place {
+    fn reach(dir: &Path) -> Result<Self, Failure> {
+        match get::<api::Status>(dir, "/v1/status") {
+            Ok(status) => Ok(Self::Running {
+                dir: dir.to_owned(),
+                root: status.root,
+            }),
+            Err(failure) if failure.code() == Code::ServerNotRunning => {
+                let actor = format!("uid {}", rustix::process::getuid().as_raw());
+                let stopped = Stopped::open(dir, actor).map_err(|error| run_failure(&error))?;
+                Ok(Self::Stopped(Box::new(stopped)))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn draft(&mut self, wanted: &api::DraftKeySet) -> Result<api::KeySetDraft, Failure> {
+        match self {
+            Self::Running { dir, .. } => post(dir, "/v1/key-set/draft", wanted),
+            Self::Stopped(stopped) => stopped.draft_key_set(wanted).map_err(stopped_failure),
+        }
+    }
+
+    fn install(&mut self, order: &api::InstallKeySet) -> Result<api::KeySetInstalled, Failure> {
+        match self {
+            Self::Running { dir, .. } => post(dir, "/v1/key-set/install", order),
+            Self::Stopped(stopped) => stopped.install_key_set(order).map_err(stopped_failure),
+        }
+    }
+
+    /// Name of the root that it obeys.
+    fn root(&self) -> String {
+        match self {
+            Self::Running { root, .. } => root.clone(),
+            Self::Stopped(stopped) => stopped.root().to_string(),
+        }
+    }
+
+    const fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
+fn stopped_failure(error: StoppedError) -> Failure {
+    match error {
+        StoppedError::Refused(problem) => Failure::new(code_of(problem.code), problem.sentence),
+        StoppedError::Misuse(_) => Failure::new(Code::ServerFault, error.to_string()),
+    }
+}
+
+#[derive(Serialize)]
+struct DraftDocument {
+    schema: u32,
+    ok: bool,
+    /// What the root is to sign.
+    file: String,
+    version: u32,
+    /// Name of the root key.
+    root: String,
+    expires: u32,
+    next: String,
+}
+
+fn write_draft(
+    args: &SignKeysArgs,
+    dir: &Path,
+    file: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    if file.exists() {
+        let file = file.display();
+        let sentence = format!("{file} is there already: name a new file, or remove that one");
+        return Err(Failure::new(Code::BadInput, sentence));
+    }
+    let draft = Place::reach(dir)?.draft(&args.wanted())?;
+    let command = command_of(&draft.command)?;
+    write_whole(file, &command.encode())?;
+    let document = DraftDocument {
+        schema: api::SCHEMA,
+        ok: true,
+        file: file.display().to_string(),
+        version: draft.version,
+        root: draft.root,
+        expires: draft.expires,
+        next: format!(
+            "keyfall server sign-keys --sign {} --root root.key",
+            file.display()
+        ),
+    };
+    output.result(&document, |made| {
+        format!(
+            "KEYSET {} waits in {} for root {}; its online keys end at {}\n\
+             Next, where the root key is: {}",
+            made.version,
+            made.file,
+            made.root,
+            utc(made.expires),
+            made.next
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct SignedDocument {
+    schema: u32,
+    ok: bool,
+    file: String,
+    version: u32,
+    /// Class, name and end of each key that is listed.
+    keys: Vec<ListedKey>,
+    stolen: Vec<String>,
+    /// So many erase keys must sign what deletes.
+    erase_signatures: u8,
+    next: String,
+}
+
+#[derive(Serialize)]
+struct ListedKey {
+    class: &'static str,
+    name: String,
+    expires: u32,
+}
+
+fn sign_file(file: &Path, root: &SigningKey, output: &Output) -> Result<(), Failure> {
+    let octets = read_file(file)?;
+    if Unverified::decode(&octets).is_ok() {
+        let sentence = format!(
+            "{} is signed already: bring it back with `keyfall server sign-keys DIR --install {}`",
+            file.display(),
+            file.display()
+        );
+        return Err(Failure::new(Code::BadDraft, sentence));
+    }
+    let not_one = || not_a_draft(file);
+    let command = Command::decode(&octets).map_err(|_| not_one())?;
+    let key_set = key_set_of(&command).ok_or_else(not_one)?;
+    write_whole(file, &root.sign(&command))?;
+    let document = SignedDocument {
+        schema: api::SCHEMA,
+        ok: true,
+        file: file.display().to_string(),
+        version: key_set.version,
+        keys: key_set
+            .keys
+            .iter()
+            .map(|key| ListedKey {
+                class: key.class.name(),
+                name: key.public.name().to_string(),
+                expires: key.expires.get(),
+            })
+            .collect(),
+        stolen: key_set.stolen.iter().map(ToString::to_string).collect(),
+        erase_signatures: key_set.limits.erase_signatures,
+        next: format!("keyfall server sign-keys DIR --install {}", file.display()),
+    };
+    output.result(&document, signed_text)
+}
+
+fn signed_text(signed: &SignedDocument) -> String {
+    let mut text = format!("KEYSET {} is signed; it lists:", signed.version);
+    for key in &signed.keys {
+        text.push_str(&format!(
+            "\n  {:5} {} until {}",
+            key.class,
+            key.name,
+            utc(key.expires)
+        ));
+    }
+    for name in &signed.stolen {
+        text.push_str(&format!("\n  stolen {name}: what it signed is void"));
+    }
+    format!(
+        "{text}\n  {} of the erase keys must sign what deletes\nNext, where the server is: {}",
+        signed.erase_signatures, signed.next
+    )
+}
+
+fn installed_text(installed: &api::KeySetInstalled, running: bool) -> String {
+    let sent = if running {
+        "is being sent; who heard it is not known"
+    } else {
+        "will be sent when the server runs"
+    };
+    let mut text = format!(
+        "KEYSET {}: the new online keys are in force here, and their list of {} octets {sent}\n\
+         The online keys end at {}.",
+        installed.version,
+        installed.octets,
+        utc(installed.expires)
+    );
+    if installed.fresh_epochs > 0 {
+        text.push_str(&format!(
+            "\nA key was stolen: G is {}, {} groups have fresh keys, and what it signed is void where \
+             this KEYSET is heard.",
+            installed.fleet_generation, installed.fresh_epochs
+        ));
+    }
+    for order in &installed.order_again {
+        text.push_str(&format!(
+            "\nToo few listed keys have signed {order}: order it again."
+        ));
+    }
+    text
+}
+
+fn read_root(file: &Path) -> Result<SigningKey, Failure> {
+    key_file::read(file).map_err(|error| Failure::new(Code::KeyFile, error.to_string()))
+}
+
+/// Nothing is drafted for a key that is not the root.
+fn is_root(key: &SigningKey, root: &str) -> Result<(), Failure> {
+    let name = key.public().name().to_string();
+    if name == root {
+        return Ok(());
+    }
+    let sentence = format!(
+        "that is the key {name} and not this fleet's root {root}: take the root.key that `keyfall \
+         server init` wrote for this fleet"
+    );
+    Err(Failure::new(Code::NotTheRoot, sentence))
+}
+
+/// What the server drafted, as long as it is a KEYSET: the root signs nothing else.
+fn command_of(text: &str) -> Result<Command, Failure> {
+    let unread = || {
+        let sentence = "the server drafted something else than a KEYSET; nothing was signed";
+        Failure::new(Code::AdminSocket, sentence)
+    };
+    let octets = unhex(text).ok_or_else(unread)?;
+    let command = Command::decode(&octets).map_err(|_| unread())?;
+    key_set_of(&command).ok_or_else(unread)?;
+    Ok(command)
+}
+
+fn key_set_of(command: &Command) -> Option<&KeySet> {
+    match &command.body {
+        Body::KeySet(key_set) => Some(key_set),
+        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) => {
+            None
+        }
+    }
+}
+
+fn read_signed(file: &Path) -> Result<Vec<u8>, Failure> {
+    let octets = read_file(file)?;
+    if Unverified::decode(&octets).is_ok() {
+        return Ok(octets);
+    }
+    if Command::decode(&octets).is_ok() {
+        let sentence = format!(
+            "{} is not signed yet: `keyfall server sign-keys --sign {} --root FILE` where the root \
+             key is",
+            file.display(),
+            file.display()
+        );
+        return Err(Failure::new(Code::BadDraft, sentence));
+    }
+    Err(not_a_draft(file))
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(file).map_err(|error| {
+        let sentence = format!("cannot read {}: {error}", file.display());
+        Failure::new(Code::BadInput, sentence)
+    })
+}
+
+/// Replaces the file in one step, so that no half of it is ever carried away.
+fn write_whole(file: &Path, octets: &[u8]) -> Result<(), Failure> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let written = fs::File::create(&beside)
+        .and_then(|mut made| {
+            made.write_all(octets)?;
+            made.sync_all()
+        })
+        .and_then(|()| fs::rename(&beside, file));
+    written.map_err(|error| {
+        let sentence = format!("cannot write {}: {error}", file.display());
+        Failure::new(Code::Output, sentence)
+    })
+}
+
+fn not_a_draft(file: &Path) -> Failure {
+    let sentence = format!(
+        "{} holds no KEYSET: make it with `keyfall server sign-keys DIR --draft FILE`",
+        file.display()
+    );
+    Failure::new(Code::BadDraft, sentence)
+}
+
+fn no_root() -> Failure {
+    let sentence = "which root key signs? Give its file with --root";
+    Failure::new(Code::BadArguments, sentence)
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let octet = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    };
+    text.as_bytes().chunks(2).map(octet).collect()
+}
