@@ -28,6 +28,8 @@ pub struct DraftKeySet {
     /// Seconds that the online keys live; absent: as long as they may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<u32>,
+    #[serde(default)]
+    pub why: Why,
 }
 
 /// What the root is to sign.
