@@ -163,6 +163,7 @@ pub async fn serve(
         machine_due: None,
         next_second: Instant::now() + SECOND,
         frames: 0,
+        storing: None,
         store_failure: None,
         tamper_file,
         memory_locked: options.memory_locked,
@@ -193,6 +194,8 @@ struct Driver {
     machine_due: Option<Instant>,
     next_second: Instant,
     frames: u64,
+    /// The store that is open.
+    storing: Option<StoreId>,
     store_failure: Option<String>,
     tamper_file: Option<TamperFile>,
     memory_locked: bool,
@@ -238,6 +241,7 @@ impl Driver {
             }
         }
         tracing::info!("the terminal stops");
+        self.store_the_rest(&mut inbox).await?;
         // The committer's thread must not wait for room in an inbox that nobody empties.
         drop(inbox);
         self.committer.finish().map_err(RunError::LastSnapshot)?;
@@ -245,6 +249,27 @@ impl Driver {
             Some(deleted) if self.initialized => Ending::Initialized(deleted),
             Some(_) | None => Ending::Stopped,
         })
+    }
+
+    /// What changed while a store was open goes into the next: a LOCK that was obeyed last holds after
+    /// the restart. Where the disk does not take it, finishing says so.
+    async fn store_the_rest(&mut self, inbox: &mut mpsc::Receiver<Waking>) -> Result<(), RunError> {
+        while self.storing.is_some() {
+            match inbox.recv().await {
+                Some(Waking::Stored(id)) => self.on_waking(Waking::Stored(id))?,
+                Some(Waking::StoreFailed(_)) | None => break,
+                // Nobody is listened to any more.
+                Some(
+                    Waking::Frame(_)
+                    | Waking::Asked { .. }
+                    | Waking::HungUp(_)
+                    | Waking::Unlocked { .. }
+                    | Waking::Protected { .. }
+                    | Waking::Erased(_),
+                ) => {}
+            }
+        }
+        Ok(())
     }
 
     fn on_waking(&mut self, waking: Waking) -> Result<(), RunError> {
@@ -257,6 +282,7 @@ impl Driver {
                 if self.store_failure.take().is_some() {
                     tracing::info!("the key store takes snapshots again");
                 }
+                self.storing.take_if(|storing| *storing <= id);
                 self.feed(Input::Stored(id))
             }
             Waking::StoreFailed(sentence) => {
@@ -364,7 +390,10 @@ impl Driver {
         let mut feeds = Vec::new();
         loop {
             match self.terminal.poll_output() {
-                Output::Store(id, snapshot) => self.committer.commit(id, snapshot),
+                Output::Store(id, snapshot) => {
+                    self.storing = Some(id);
+                    self.committer.commit(id, snapshot);
+                }
                 Output::Erase(erase) => self.on_erase(&erase),
                 Output::Event(event) => feeds.extend(self.on_event(&event)),
                 Output::Timeout { at, .. } => {
@@ -457,6 +486,7 @@ impl Driver {
         let (cause, receipt) = (erase.cause.name(), deleted.receipt.as_deref());
         tracing::warn!(cause, receipt, "every key is erased");
         self.deleted = Some(deleted.clone());
+        self.storing = None;
         self.committer.erase(Erasure {
             everything: erase.everything,
             deleted,

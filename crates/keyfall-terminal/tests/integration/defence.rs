@@ -5,8 +5,9 @@ use std::path::Path;
 use keyfall_api::control::{
     Answer, DeletionCause, NewPassphrase, Passphrase, Protect, Refusal, Request, TerminalStatus,
 };
-use keyfall_protocol::command::OrderKind;
-use keyfall_terminal::key_store::KeyStoreError;
+use keyfall_protocol::command::{Body, Exclude, FreshEpoch, OrderKind};
+use keyfall_protocol::ids::{GroupNumber, KeyEpoch, TerminalNumber};
+use keyfall_terminal::key_store::{KeyStoreError, Protection};
 use keyfall_terminal::{Ending, RunOptions, StoredError, restore, stored_status};
 
 use crate::fleet::{Carrier, Fleet, GROUP, enrol, multicast};
@@ -37,13 +38,32 @@ fn refusal(dir: &Path, request: &Request) -> (Refusal, String) {
 
 /// Behind a passphrase, unlocked, with the group's key.
 fn unlocked(fleet: &Fleet, carrier: &Carrier, dir: &Path) -> Running {
-    fleet.enrol_behind(RIGHT, dir, &carrier.address);
+    let protection = Protection::new(RIGHT.to_owned().into(), None, 3).unwrap();
+    let package = fleet.package(1, &carrier.address);
+    enrol(dir, &package, Some(&protection));
     let alice = Running::start(dir);
     assert_eq!(status(ask(dir, &passphrase(RIGHT))).state, "enrolled");
     carrier.tell(&fleet.time());
     carrier.tell(&fleet.key_dist(GROUP, 0, &[1]));
-    alice.until("it sends", |status| status.state == "ready");
+    // What is sent with is stored.
+    alice.until("it sends", |status| {
+        status.groups.iter().any(|group| group.sending.is_some())
+    });
     alice
+}
+
+/// Cuts `number` off; the group goes on to another epoch.
+fn exclude(fleet: &Fleet, number: u32) -> Vec<u8> {
+    let old = KeyEpoch::fresh(None, fleet.now);
+    let exclude = Exclude {
+        terminals: vec![TerminalNumber::new(number).unwrap()],
+        groups: vec![FreshEpoch {
+            group: GroupNumber::new(GROUP).unwrap(),
+            old,
+            new: KeyEpoch::fresh(Some(old), fleet.now),
+        }],
+    };
+    fleet.keys.sign(&fleet.command(Body::Exclude(exclude)))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -298,45 +318,54 @@ fn an_opened_device_erases_its_keys_at_once() {
     let (fleet, carrier) = (Fleet::new(), Carrier::new());
     let dirs = tempfile::tempdir().unwrap();
     let line = dirs.path().join("gpio");
-    std::fs::write(&line, "0\n").unwrap();
     let watching = || RunOptions {
         tamper_file: Some(line.clone()),
         ..RunOptions::default()
     };
-    for name in ["by-file", "by-signal", "while-off"] {
+    let running = |name: &str| {
+        std::fs::write(&line, "0\n").unwrap();
         let dir = dirs.path().join(name);
         fleet.enrol(&dir, 1, &carrier.address);
-        let mut alice = Running::start_with(&dir, watching());
+        let alice = Running::start_with(&dir, watching());
         alice.until("nothing happens", |status| status.state == "enrolled");
-        match name {
-            "by-file" => std::fs::write(&line, "1\n").unwrap(),
-            "by-signal" => alice.tamper(),
-            _ => {
-                alice.stop();
-                std::fs::write(&line, "1\n").unwrap();
-                let refused = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap()
-                    .block_on(keyfall_terminal::serve(
-                        dir.clone(),
-                        watching(),
-                        |_| panic!("it does not start"),
-                        std::future::pending(),
-                        std::future::pending(),
-                    ));
-                let sentence = refused.unwrap_err().to_string();
-                assert!(sentence.contains("the device was opened"), "{sentence}");
-                assert_eq!(names(&dir), ["deleted"]);
-                return;
-            }
-        }
+        (dir, alice)
+    };
+    let is_erased = |dir: &Path, alice: Running| {
         alice.until("it is deleted", |status| status.state == "deleted");
-        assert_eq!(alice.status().deleted.unwrap().cause, DeletionCause::Tamper);
+        let deleted = alice.status().deleted.unwrap();
+        assert_eq!(deleted.cause, DeletionCause::Tamper);
         alice.stop();
-        assert_eq!(names(&dir), ["deleted"]);
-        std::fs::write(&line, "0\n").unwrap();
-    }
+        assert_eq!(names(dir), ["deleted"]);
+    };
+
+    let (dir, alice) = running("by-file");
+    std::fs::write(&line, "1\n").unwrap();
+    is_erased(&dir, alice);
+
+    let (dir, mut alice) = running("by-signal");
+    alice.tamper();
+    is_erased(&dir, alice);
+
+    let (dir, alice) = running("while-off");
+    alice.stop();
+    std::fs::write(&line, "1\n").unwrap();
+    let refused = refused_start(&dir, watching());
+    assert!(refused.contains("the device was opened"), "{refused}");
+    assert_eq!(names(&dir), ["deleted"]);
+}
+
+fn refused_start(dir: &Path, options: RunOptions) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime.unwrap().block_on(keyfall_terminal::serve(
+        dir.to_owned(),
+        options,
+        |_| panic!("it does not start"),
+        std::future::pending(),
+        std::future::pending(),
+    ));
+    served.unwrap_err().to_string()
 }
 
 /// whoever holds the order drops the excluded terminal's own packets at once.
@@ -362,14 +391,14 @@ fn an_excluded_sender_is_cut_off_in_the_middle_of_a_call() {
     };
     say(1);
     assert_eq!(application.take(), rtp(1, 5));
-    to_bob.tell(&fleet.exclude(1));
+    to_bob.tell(&exclude(&fleet, 1));
     bob.until("bob knows", |status| status.excluded == [1]);
     say(2);
     bob.until("it is dropped", |_| bob.drops("excluded_sender") == 1);
     assert!(application.is_silent());
     assert_eq!(bob.status().groups[0].state, "waits-for-key");
     // And the excluded one, should it hear that, is silent itself.
-    to_alice.tell(&fleet.exclude(1));
+    to_alice.tell(&exclude(&fleet, 1));
     alice.until("alice knows", |status| status.state == "excluded");
     say(3);
     alice.until("it is dropped", |_| alice.drops("excluded") > 0);

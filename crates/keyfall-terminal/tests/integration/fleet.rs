@@ -8,9 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyfall_carrier::{CarrierAddress, MulticastSender};
 use keyfall_protocol::command::{
-    Body, Command, Exclude, FreshEpoch, KeyDist, KeyDistContents, KeySet, Limits, ListedKey,
-    OrderContents, OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target,
-    Time,
+    Body, Command, KeyDist, KeyDistContents, KeySet, Limits, ListedKey, OrderContents, OrderKind,
+    Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target, Time,
 };
 use keyfall_protocol::enrolment::{EnrolmentCode, EnrolmentPackage, Identity};
 use keyfall_protocol::ids::{
@@ -26,7 +25,7 @@ pub(crate) const GROUP: u32 = 7;
 pub(crate) struct Fleet {
     root: SigningKey,
     beat: SigningKey,
-    keys: SigningKey,
+    pub(crate) keys: SigningKey,
     erase: SigningKey,
     pub(crate) now: UnixSeconds,
     sequence: Cell<u64>,
@@ -79,13 +78,6 @@ impl Fleet {
     /// Enrols in `dir`, opened by the machine.
     pub(crate) fn enrol(&self, dir: &Path, number: u32, carrier: &CarrierAddress) {
         enrol(dir, &self.package(number, carrier), None);
-    }
-
-    /// Enrols in `dir`, behind a passphrase.
-    pub(crate) fn enrol_behind(&self, passphrase: &str, dir: &Path, carrier: &CarrierAddress) {
-        let passphrase = passphrase.to_owned().into();
-        let protection = Protection::new(passphrase, None, 3).unwrap();
-        enrol(dir, &self.package(1, carrier), Some(&protection));
     }
 
     pub(crate) fn time(&self) -> Vec<u8> {
@@ -150,20 +142,7 @@ impl Fleet {
         self.erase.sign(&command)
     }
 
-    /// Cuts `number` off; the group goes on to another epoch.
-    pub(crate) fn exclude(&self, number: u32) -> Vec<u8> {
-        let old = epoch(self.now);
-        self.keys.sign(&self.command(Body::Exclude(Exclude {
-            terminals: vec![TerminalNumber::new(number).unwrap()],
-            groups: vec![FreshEpoch {
-                group: GroupNumber::new(GROUP).unwrap(),
-                old,
-                new: KeyEpoch::fresh(Some(old), self.now),
-            }],
-        })))
-    }
-
-    fn command(&self, body: Body) -> Command {
+    pub(crate) fn command(&self, body: Body) -> Command {
         let sequence = self.sequence.replace(self.sequence.get() + 1);
         Command {
             stream: STREAM,
