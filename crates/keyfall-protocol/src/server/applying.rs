@@ -1,6 +1,6 @@
 //! A stored change becomes what the server is, and what it says from now on.
 
-use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, UnixSeconds};
+use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::WrapKey;
 use crate::server::{
     Change, Class, Exclusion, GroupRecord, IssuedOrder, Item, Membership, NewKeys, Server,
@@ -61,7 +61,7 @@ impl Server {
                     }
                 }
                 let (number, parts) = (exclusion.number, exclusion.parts());
-                self.list_exclusion(exclusion);
+                self.list_exclusion(exclusion, now.plus(Class::Exclude.pace()));
                 for part in 0..parts {
                     self.carousel.announce(Item::Exclude(number, part), now);
                 }
@@ -104,10 +104,11 @@ impl Server {
         }
     }
 
-    pub(super) fn list_exclusion(&mut self, exclusion: Exclusion) {
+    /// It stands on the carousel from `first` on.
+    pub(super) fn list_exclusion(&mut self, exclusion: Exclusion, first: Tick) {
         for part in 0..exclusion.parts() {
             let item = Item::Exclude(exclusion.number, part);
-            self.carousel.stand(item, self.at.now);
+            self.carousel.stand(item, first);
         }
         self.exclusions.insert(exclusion.number, exclusion);
     }

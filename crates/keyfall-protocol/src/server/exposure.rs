@@ -17,8 +17,8 @@ pub struct Exposure {
     /// From then on nothing is for it any more; `None`: it goes on.
     pub excluded_at: Option<UnixSeconds>,
     pub deletion: Deletion,
-    /// The groups that it belonged to at some time until it was taken or later, by number. Those of
-    /// which nothing can be read are left out.
+    /// One for each stretch for which it belonged to a group, in the order in which they began.
+    /// Those of which nothing can be read are left out.
     pub groups: Vec<GroupExposure>,
 }
 
@@ -64,17 +64,17 @@ impl Server {
     pub fn exposure(&self, number: TerminalNumber, at: UnixSeconds) -> Result<Exposure, Refusal> {
         let terminal = self.terminal(number)?;
         let opens_from = self.wrap_held_since(at).max(terminal.added_at);
-        let mut groups: Vec<GroupExposure> = Vec::new();
-        for membership in &terminal.memberships {
-            let Some(next) = self.group_exposure(membership, opens_from, at) else {
-                continue;
-            };
-            match groups.iter_mut().find(|group| group.group == next.group) {
-                Some(known) => known.join(&next),
-                None => groups.push(next),
-            }
-        }
-        groups.sort_by_key(|group| group.group);
+        let memberships = || terminal.memberships.iter();
+        let groups = memberships()
+            .enumerate()
+            .filter_map(|(place, membership)| {
+                let again = memberships()
+                    .skip(place + 1)
+                    .find(|next| next.group == membership.group)
+                    .map(|next| next.from);
+                self.group_exposure(membership, again, opens_from, at)
+            })
+            .collect();
         Ok(Exposure {
             terminal: number,
             at,
@@ -98,9 +98,11 @@ impl Server {
         }
     }
 
+    /// `again`: when it joined the same group again, with whose key it gave up the old one.
     fn group_exposure(
         &self,
         membership: &Membership,
+        again: Option<UnixSeconds>,
         opens_from: UnixSeconds,
         at: UnixSeconds,
     ) -> Option<GroupExposure> {
@@ -110,34 +112,30 @@ impl Server {
         let distributions_from = opens_from.max(membership.from);
         let distributions_from = heard(distributions_from).then_some(distributions_from);
         // The generation that it still receives, and the oldest that a distribution carries.
-        let graced = before(at, self.fleet.key_set.limits.grace).max(membership.from);
-        let held = (at >= membership.from).then_some(graced);
+        let graced = before(at, self.fleet.key_set.limits.grace);
+        let holds = at >= membership.from && again.is_none_or(|again| graced <= again);
+        let held = holds.then_some(graced.max(membership.from));
         let from = held
             .into_iter()
             .chain(distributions_from)
             .map(|t| began(group, membership, t))
-            .min()?;
-        heard(from).then(|| GroupExposure {
-            group: group.number,
-            from,
-            until: membership.until,
-            distributions_from,
-            lease_end: membership
-                .until
-                .unwrap_or(self.at.wall)
-                .plus(self.lease(group)),
-            per_session: group.schedule.cadence.is_some_and(Cadence::per_session),
-        })
-    }
-}
-
-impl GroupExposure {
-    /// With another stretch of belonging to the same group, later than this one.
-    fn join(&mut self, later: &Self) {
-        self.from = self.from.min(later.from);
-        self.until = later.until;
-        self.distributions_from = self.distributions_from.or(later.distributions_from);
-        self.lease_end = self.lease_end.max(later.lease_end);
+            .min()?
+            // It joined with a generation of which nobody had sent anything.
+            .max(membership.from);
+        let until = membership.until.map(|until| left(group, until));
+        until
+            .is_none_or(|until| from < until)
+            .then(|| GroupExposure {
+                group: group.number,
+                from,
+                until,
+                distributions_from,
+                lease_end: membership
+                    .until
+                    .unwrap_or(self.at.wall)
+                    .plus(self.lease(group)),
+                per_session: group.schedule.cadence.is_some_and(Cadence::per_session),
+            })
     }
 }
 
@@ -155,12 +153,18 @@ fn began(group: &GroupRecord, membership: &Membership, t: UnixSeconds) -> UnixSe
         return t;
     };
     let schedule = statement.schedule;
+    let first = schedule.activate_at.max(statement.stated_at);
     let elapsed = t.since(schedule.activate_at);
-    schedule.cadence.map_or(schedule.activate_at, |cadence| {
-        schedule
-            .activate_at
-            .plus(elapsed - elapsed % cadence.period())
+    schedule.cadence.map_or(first, |cadence| {
+        let tick = elapsed - elapsed % cadence.period();
+        schedule.activate_at.plus(tick).max(first)
     })
+}
+
+/// When the fresh epoch became active that was stated at `until` without the one who left.
+fn left(group: &GroupRecord, until: UnixSeconds) -> UnixSeconds {
+    let fresh = group.statements.iter().find(|it| it.stated_at >= until);
+    fresh.map_or(until, |it| it.schedule.activate_at.max(until))
 }
 
 fn deletion(terminal: &TerminalRecord) -> Deletion {

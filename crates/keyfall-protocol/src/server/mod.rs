@@ -186,7 +186,7 @@ impl Server {
             server.list_group(group);
         }
         for exclusion in exclusions {
-            server.list_exclusion(exclusion);
+            server.list_exclusion(exclusion, at.now);
         }
         server.fleet.sequence_reserved = server.sequence;
         server.reserve_sequence();

@@ -94,6 +94,8 @@ pub struct GroupRecord {
 /// A place in the life of a group's key from which it went on by its schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Statement {
+    /// From when on it holds, where `activate_at` is not later; the ticks by which it is counted
+    /// may be earlier.
     pub stated_at: UnixSeconds,
     pub epoch: KeyEpoch,
     pub schedule: Schedule,

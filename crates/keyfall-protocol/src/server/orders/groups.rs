@@ -84,10 +84,10 @@ impl Server {
         if group.members.contains(&terminal) {
             return Err(Refusal::AlreadyMember(terminal));
         }
-        let (renewal, schedule) = self.renewed(group, group.master.generation().next())?;
-        let (epoch, generation) = (renewal.epoch(), renewal.generation());
+        let renewed = self.renewed(group, group.master.generation().next())?;
+        let (epoch, generation) = (renewed.key.epoch(), renewed.key.generation());
         let outcome = format!("terminal {terminal}, from generation {generation} on");
-        let mut changes = self.restated(group, renewal, schedule);
+        let mut changes = renewed.restate(group);
         changes.push(Change::Member {
             group: number,
             terminal,
@@ -187,11 +187,12 @@ impl Server {
         action: &'static str,
         by: By,
     ) -> Prepared {
-        let (key, schedule) = self.renewed(group, target)?;
-        let (number, epoch, generation) = (group.number, key.epoch(), key.generation());
+        let renewed = self.renewed(group, target)?;
+        let (number, at) = (group.number, renewed.schedule.activate_at);
+        let (epoch, generation) = (renewed.key.epoch(), renewed.key.generation());
         let outcome = format!("generation {generation}");
         let batch = Batch {
-            changes: self.restated(group, key, schedule),
+            changes: renewed.restate(group),
             audit: Some(self.audit(by, action, &group.name, outcome)),
             journal: Some(JournalEntry::Renewal {
                 group: number,
@@ -199,7 +200,6 @@ impl Server {
                 generation,
             }),
         };
-        let at = schedule.activate_at;
         Ok((
             batch,
             Done::Renewed {
@@ -217,7 +217,7 @@ impl Server {
         &self,
         group: &GroupRecord,
         target: Generation,
-    ) -> Result<(MasterKey, Schedule), Refusal> {
+    ) -> Result<Renewed, Refusal> {
         let held = &group.master;
         let expires = self.signers_expire();
         if target <= held.generation() || target > generation_bound(held.epoch(), expires) {
@@ -225,7 +225,7 @@ impl Server {
         }
         let wall = self.at.wall;
         let scheduled = group.schedule.generation_at(wall) == target;
-        let activate_at = match group.schedule.cadence {
+        let (from, activate_at) = match group.schedule.cadence {
             // The instant at which the schedule reached this generation, or the tick of G before
             // it: what a command in between moved away from the ticks comes back to them.
             Some(cadence) if scheduled => {
@@ -234,35 +234,19 @@ impl Server {
                     .schedule
                     .activate_at
                     .plus(elapsed - elapsed % cadence.period());
-                self.tick_before(Some(cadence), reached)
+                (reached, self.tick_before(Some(cadence), reached))
             }
-            Some(_) | None => wall.plus(ACTIVATION_LEAD),
+            Some(_) | None => (wall, wall.plus(ACTIVATION_LEAD)),
         };
-        let key = held.duplicate().renew_to(target);
-        let schedule = Schedule {
-            generation: target,
-            activate_at,
-            cadence: group.schedule.cadence,
-        };
-        Ok((key, schedule))
-    }
-
-    /// The changes that make it so: the statement is noted where it is no continuation.
-    pub(super) fn restated(
-        &self,
-        group: &GroupRecord,
-        key: MasterKey,
-        schedule: Schedule,
-    ) -> Vec<Change> {
-        let statement = self.statement_of(key.epoch(), schedule);
-        let mut changes = vec![Change::Master { key, schedule }];
-        if !continues(&group.schedule, &schedule) {
-            changes.push(Change::Stated {
-                group: group.number,
-                statement,
-            });
-        }
-        changes
+        Ok(Renewed {
+            key: held.duplicate().renew_to(target),
+            schedule: Schedule {
+                generation: target,
+                activate_at,
+                cadence: group.schedule.cadence,
+            },
+            from,
+        })
     }
 
     /// A key that shares nothing with the one before.
@@ -317,6 +301,35 @@ impl Server {
             epoch,
             schedule,
         }
+    }
+}
+
+/// A group's key after a renewal.
+pub(super) struct Renewed {
+    key: MasterKey,
+    schedule: Schedule,
+    from: UnixSeconds,
+}
+
+impl Renewed {
+    /// The changes that make it so: the statement is noted where it is no continuation.
+    pub(super) fn restate(self, group: &GroupRecord) -> Vec<Change> {
+        let statement = Statement {
+            stated_at: self.from,
+            epoch: self.key.epoch(),
+            schedule: self.schedule,
+        };
+        let mut changes = vec![Change::Master {
+            key: self.key,
+            schedule: self.schedule,
+        }];
+        if !continues(&group.schedule, &self.schedule) {
+            changes.push(Change::Stated {
+                group: group.number,
+                statement,
+            });
+        }
+        changes
     }
 }
 

@@ -26,9 +26,9 @@ impl Server {
         let mut refusal = None;
         for group in self.groups.values().filter(|group| group.is_due(wall)) {
             match self.renewed(group, group.schedule.generation_at(wall)) {
-                Ok((key, schedule)) => {
+                Ok(renewed) => {
                     groups += 1;
-                    changes.extend(self.restated(group, key, schedule));
+                    changes.extend(renewed.restate(group));
                 }
                 Err(refused) => refusal = Some(refused),
             }

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use crate::command::{Command, FRAME_MAX, OrderKind, SigningKey, Unverified, sign_together};
+use crate::command::{
+    Command, FRAME_MAX, KeyDist, OrderKind, SigningKey, Unverified, sign_together,
+};
 use crate::ids::{GroupNumber, TerminalNumber, Tick, UnixSeconds};
-use crate::keys::Secret;
+use crate::keys::{Secret, WrapKey};
+use crate::receipt::{Receipt, frame_hash};
 use crate::rng::Random;
 use crate::server::{
-    By, Done, Exposure, FleetRecord, Founding, Input, Item, KeySetDraft, Moment, Order, OrderId,
-    Output, PackageSealing, Refusal, Server, StoreId,
+    By, Done, FleetRecord, Founding, Input, Item, KeySetDraft, Moment, Order, OrderId, Output,
+    PackageSealing, Refusal, Server, StoreId,
 };
 
 /// Octets that are as good as random and always the same.
@@ -46,16 +49,14 @@ pub(super) const FOUNDED: UnixSeconds = UnixSeconds::new(1_800_000_000);
 impl Desk {
     /// A founded fleet whose first sequence numbers are reserved.
     pub(super) fn new() -> Self {
+        Self::founded(Founding::default())
+    }
+
+    pub(super) fn founded(founding: Founding) -> Self {
         let mut rng = Counting(0);
         let [root, erase] =
             [0, 1].map(|_| SigningKey::from_seed(Secret::init_with(|into| rng.fill(into))));
-        let fleet = FleetRecord::found(
-            Founding::default(),
-            &root,
-            &erase.public(),
-            FOUNDED,
-            &mut rng,
-        );
+        let fleet = FleetRecord::found(founding, &root, &erase.public(), FOUNDED, &mut rng);
         let at = Moment {
             now: Tick::default(),
             wall: FOUNDED,
@@ -152,8 +153,17 @@ impl Desk {
         Some(self.done.remove(place).1)
     }
 
-    /// Time goes on; whenever the server asks for it, it is woken.
+    /// Time goes on; whenever the server asks for it, it is woken. Nothing is stored.
     pub(super) fn wait(&mut self, seconds: u32) {
+        self.pass(seconds, false);
+    }
+
+    /// The same with a store that takes no time.
+    pub(super) fn live(&mut self, seconds: u32) {
+        self.pass(seconds, true);
+    }
+
+    fn pass(&mut self, seconds: u32, stores: bool) {
         let (from, until) = (
             self.at,
             self.at.now.plus(Duration::from_secs(seconds.into())),
@@ -168,6 +178,9 @@ impl Desk {
                 wall: from.wall.plus(passed),
             };
             self.feed(Input::Timeout);
+            if stores {
+                self.store();
+            }
             if next == until {
                 return;
             }
@@ -268,11 +281,15 @@ impl Desk {
         Ok(self.root.sign(&command))
     }
 
-    /// What a terminal gives away that is taken now.
-    pub(super) fn exposure(&self, number: u32) -> Exposure {
-        self.server
-            .exposure(terminal(number), self.at.wall)
-            .expect("it is")
+    /// The terminal's wrap key.
+    pub(super) fn wrap(&self, number: u32) -> WrapKey {
+        self.server.terminals[&terminal(number)].wrap.duplicate()
+    }
+
+    /// The order that a terminal obeyed last, as its receipt says.
+    pub(super) fn receipt(&self, number: u32, frame: &[u8]) -> Receipt {
+        let obey = &self.server.terminals[&terminal(number)].obey;
+        Receipt::make(terminal(number), frame_hash(frame), obey)
     }
 }
 
@@ -304,6 +321,28 @@ pub(super) fn terminal(number: u32) -> TerminalNumber {
 
 pub(super) fn group(number: u32) -> GroupNumber {
     GroupNumber::new(number).expect("not 0")
+}
+
+pub(super) fn remove(of: u32, who: u32) -> Order {
+    Order::RemoveMember {
+        group: group(of),
+        terminal: terminal(who),
+    }
+}
+
+pub(super) fn add(of: u32, who: u32) -> Order {
+    Order::AddMember {
+        group: group(of),
+        terminal: terminal(who),
+    }
+}
+
+/// Whether a wrap key, or what it is renewed to, opens a distribution in any of its wraps.
+pub(super) fn opens(wrap: &WrapKey, command: &Command, dist: &KeyDist) -> bool {
+    let stepped = wrap.duplicate().renew_to(command.fleet_generation);
+    [wrap, &stepped, &stepped.duplicate().renew()]
+        .into_iter()
+        .any(|key| dist.open_any(key).is_some())
 }
 
 /// Randomness for an input that must not use it.

@@ -1,25 +1,18 @@
 //! Stored before applied, applied before sent (DESIGN section 11, invariants 1 and 2).
 
-use super::desk::{Desk, add_terminal, create_group, exclude, group, terminal};
+use super::desk::{Desk, add, add_terminal, create_group, exclude, group, remove, terminal};
 use crate::command::{OrderKind, Unverified};
 use crate::error::ApiMisuse;
 use crate::ids::{SequenceNumber, UnixSeconds};
-use crate::receipt::{Receipt, frame_hash};
-use crate::server::{Done, Input, KeySetDraft, Moment, Order, Refusal, StoreId};
+use crate::server::{Done, Input, KeySetDraft, Moment, Order, PackageSealing, Refusal, StoreId};
 
 /// One of each order that changes something, made for the desk that it is given to.
 fn orders() -> Vec<fn(&mut Desk) -> Order> {
     vec![
         |_| add_terminal("new"),
         |_| create_group("other", &[1, 3]),
-        |_| Order::AddMember {
-            group: group(1),
-            terminal: terminal(3),
-        },
-        |_| Order::RemoveMember {
-            group: group(1),
-            terminal: terminal(2),
-        },
+        |_| add(1, 3),
+        |_| remove(1, 2),
         |_| Order::RenewGroup { group: group(1) },
         |_| Order::RekeyGroup { group: group(1) },
         |_| Order::RenewDevices,
@@ -35,8 +28,7 @@ fn orders() -> Vec<fn(&mut Desk) -> Order> {
         },
         |desk| {
             let frame = desk.signed(3, OrderKind::Delete, true);
-            let obey = &desk.server.terminals[&terminal(3)].obey;
-            let receipt = Receipt::make(terminal(3), frame_hash(&frame), obey);
+            let receipt = desk.receipt(3, &frame);
             desk.carry_out(Order::Issue { frame }).expect("signed");
             Order::Receipt { receipt }
         },
@@ -162,10 +154,6 @@ fn orders_wait_in_line_and_are_judged_by_what_is_stored() {
 fn a_refused_order_changes_nothing_and_asks_for_no_store() {
     let mut desk = Desk::with_group(3);
     let before = desk.state();
-    let member = |of, who| Order::AddMember {
-        group: group(of),
-        terminal: terminal(who),
-    };
     for order in [
         add_terminal("t1"),
         add_terminal(""),
@@ -173,19 +161,41 @@ fn a_refused_order_changes_nothing_and_asks_for_no_store() {
         add_terminal("-x"),
         add_terminal("123"),
         add_terminal(&"x".repeat(65)),
+        wiping("new", &["/"]),
+        wiping("new", &["relative"]),
+        wiping("new", &["/a/../b"]),
+        wiping("new", &["/a"; 9]),
         create_group("crew", &[1]),
         create_group("no one", &[1]),
         create_group("empty", &[]),
         create_group("strangers", &[1, 99]),
-        member(1, 1),
-        member(1, 99),
-        member(9, 1),
+        add(1, 1),
+        add(1, 99),
+        add(9, 1),
+        remove(1, 3),
+        remove(1, 99),
+        remove(9, 1),
         Order::RenewGroup { group: group(9) },
+        Order::RekeyGroup { group: group(9) },
+        Order::RenewDevice {
+            terminal: terminal(99),
+        },
+        exclude(&[]),
+        exclude(&[1, 99]),
+        exclude(&(1..=65).collect::<Vec<_>>()),
     ] {
         let id = desk.give(order.clone());
         assert!(desk.asked.is_none(), "{order:?}");
         assert!(matches!(desk.outcome(id), Some(Err(_))), "{order:?}");
         assert_eq!(desk.state(), before);
+    }
+}
+
+fn wiping(name: &str, roots: &[&str]) -> Order {
+    Order::AddTerminal {
+        name: name.to_owned(),
+        sealing: PackageSealing::UnderCode,
+        wipe_roots: roots.iter().map(|&root| root.to_owned()).collect(),
     }
 }
 
