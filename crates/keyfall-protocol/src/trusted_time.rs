@@ -171,6 +171,12 @@ impl PoweredOn {
         self.charged
     }
 
+    /// Seconds that have passed for certain: all but the step that has begun.
+    #[must_use]
+    pub(crate) fn passed(&self) -> u64 {
+        self.charged.saturating_sub(CHARGE)
+    }
+
     /// Charges what has begun by `now`; true where that has to be stored.
     pub(crate) fn charge(&mut self, now: Tick) -> bool {
         let steps = now.since(self.step_began).as_secs() / CHARGE;

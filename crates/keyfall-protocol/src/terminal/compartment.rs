@@ -93,13 +93,17 @@ pub(super) struct NotedRenewal {
 }
 
 impl Notes {
-    /// Keeps the newer of two statements about one group; true where it is this one.
-    pub(super) fn renewal(&mut self, group: GroupNumber, noted: NotedRenewal) -> bool {
+    /// Keeps the newer of two statements about one group; true where it is this one. `supersedes`:
+    /// whether it wins whatever its number is over one of that signer.
+    pub(super) fn renewal(
+        &mut self,
+        group: GroupNumber,
+        noted: NotedRenewal,
+        supersedes: impl Fn(KeyName) -> bool,
+    ) -> bool {
         let number = |it: &NotedRenewal| (it.issued_at, it.entry.schedule.generation);
-        let newer = self
-            .renewals
-            .get(&group)
-            .is_none_or(|held| number(&noted) > number(held));
+        let held = self.renewals.get(&group);
+        let newer = held.is_none_or(|held| supersedes(held.by) || number(&noted) > number(held));
         if newer {
             self.renewals.insert(group, noted);
         }

@@ -185,14 +185,14 @@ impl Group {
 
     /// A terminal was excluded, the new epoch has not come in time, and this one sends on under the
     /// old: to be shown to people. `wait`: powered-on seconds, `None` where it fails closed.
-    pub(super) fn is_exposed(&self, powered: u64, wait: Option<u32>) -> bool {
+    pub(super) fn is_exposed(&self, passed: u64, wait: Option<u32>) -> bool {
         let since = self.announced.and_then(|announced| announced.excluded_at);
-        matches!((since, wait), (Some(at), Some(wait)) if powered >= at.saturating_add(u64::from(wait)))
+        matches!((since, wait), (Some(at), Some(wait)) if passed >= at.saturating_add(u64::from(wait)))
     }
 
     /// The key to send with, where there is one.
-    pub(super) fn sending_key(&self, powered: u64, wait: Option<u32>) -> Option<&MasterKey> {
-        let waits = self.announced.is_some() && !self.is_exposed(powered, wait);
+    pub(super) fn sending_key(&self, passed: u64, wait: Option<u32>) -> Option<&MasterKey> {
+        let waits = self.announced.is_some() && !self.is_exposed(passed, wait);
         if waits || self.distrusted {
             return None;
         }

@@ -1,7 +1,8 @@
 //! LOCK, UNLOCK, and the user's own lock (FORMATS section 9; REQUIREMENTS R-038, T-04).
 
 use crate::error::ApiMisuse;
-use crate::ids::KeyName;
+use crate::ids::{KeyEpoch, KeyName, UnixSeconds};
+use crate::stats::DropReason;
 use crate::terminal::{Event, Output, Terminal};
 
 /// What the server said last of locking.
@@ -26,14 +27,21 @@ impl Terminal {
         self.user.is_none()
     }
 
-    /// A verified LOCK or UNLOCK. True where it is newer than what was said before.
-    pub(super) fn on_lock(&mut self, locked: bool, version: u32, by: KeyName) -> bool {
-        let superseded = self
-            .lock
-            .by
-            .is_some_and(|held| self.key_set.key(held).is_none());
+    /// A verified LOCK or UNLOCK of `issued_at`; versions are bounded like epochs.
+    pub(super) fn on_lock(
+        &mut self,
+        locked: bool,
+        version: u32,
+        issued_at: UnixSeconds,
+        (by, expires): (KeyName, UnixSeconds),
+    ) -> Result<(), DropReason> {
+        if KeyEpoch::new(version).birth() > expires {
+            return Err(DropReason::AboveBound);
+        }
+        let held_by = self.lock.by;
+        let superseded = held_by.is_some_and(|held| self.supersedes(held, issued_at));
         if version <= self.lock.version && !superseded {
-            return false;
+            return Err(DropReason::NotNewer);
         }
         self.lock = Lock {
             version,
@@ -46,7 +54,7 @@ impl Terminal {
         } else {
             self.events.push(Event::UnlockAllowed);
         }
-        true
+        Ok(())
     }
 
     /// Drops the user compartment: what was not stored is as after a power cut, which loses no key

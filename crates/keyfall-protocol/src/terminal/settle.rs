@@ -3,6 +3,7 @@
 
 use crate::command::{ListedKey, SignerClass};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, UnixSeconds};
+use crate::schedule::generation_bound;
 use crate::terminal::group::Group;
 use crate::terminal::{Cause, EraseCause, Event, Output, Terminal};
 
@@ -36,12 +37,15 @@ impl Terminal {
     }
 
     fn renew_by_validity(&mut self) {
-        let until = self.grace_end();
+        let (until, expires) = (self.grace_end(), self.signers_expire());
         let (Some(now), Some(user)) = (self.time(), self.user.as_mut()) else {
             return;
         };
         for (&number, group) in &mut user.groups {
-            let due = group.schedule.generation_at(now);
+            // SECURITY: no schedule, however far back it begins, runs a terminal through a longer
+            // chain than its signer could have named (FORMATS section 2.1).
+            let bound = generation_bound(group.epoch(), expires);
+            let due = group.schedule.generation_at(now).min(bound);
             if due <= group.newest() {
                 continue;
             }

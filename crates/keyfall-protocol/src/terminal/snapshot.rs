@@ -44,13 +44,16 @@ pub enum SnapshotError {
 }
 
 impl Terminal {
-    /// The terminal that wrote the compartments, switched on at `now`; locked without the second.
+    /// The terminal that wrote the compartments, switched on at `now`; locked without the second,
+    /// and after the server's LOCK also with it.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing is guessed.
     pub fn restore(device: &[u8], user: Option<&[u8]>, now: Tick) -> Result<Self, SnapshotError> {
         let mut terminal = Self::assemble(read_device(device, now)?, None, now);
-        if let Some(user) = user {
+        if let Some(user) = user
+            && terminal.may_unlock()
+        {
             terminal.read_user(user)?;
             terminal.carry_out_notes();
         }

@@ -173,12 +173,12 @@ impl Terminal {
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
         let time = self.time();
-        let (powered, wait) = (self.powered.charged(), self.key_set.limits.exclude_wait);
+        let (passed, wait) = (self.powered.passed(), self.key_set.limits.exclude_wait);
         let status = |(&number, group): (&GroupNumber, &Group)| GroupStatus {
             group: number,
             epoch: group.epoch(),
             generation: group.newest(),
-            sending: group.sending_key(powered, wait).map(MasterKey::generation),
+            sending: group.sending_key(passed, wait).map(MasterKey::generation),
             state: self.state_of(group),
             valid_until: time.and_then(|now| group.schedule.next_change(now)),
             lease_end: group.lease.map(|lease| lease.end),
@@ -190,12 +190,12 @@ impl Terminal {
     }
 
     fn state_of(&self, group: &Group) -> GroupState {
-        let (powered, wait) = (self.powered.charged(), self.key_set.limits.exclude_wait);
-        if group.lease_is_over(self.time(), powered) {
+        let (passed, wait) = (self.powered.passed(), self.key_set.limits.exclude_wait);
+        if group.lease_is_over(self.time(), self.powered.charged()) {
             GroupState::LeaseOver
         } else if group.distrusted {
             GroupState::Distrusted
-        } else if group.is_exposed(powered, wait) {
+        } else if group.is_exposed(passed, wait) {
             GroupState::Exposed
         } else if group.announced.is_some() {
             GroupState::WaitsForKey

@@ -56,7 +56,7 @@ impl Terminal {
         if stopped || group.lease_is_over(Some(now), powered) {
             None
         } else {
-            group.sending_key(powered, self.key_set.limits.exclude_wait)
+            group.sending_key(self.powered.passed(), self.key_set.limits.exclude_wait)
         }
     }
 

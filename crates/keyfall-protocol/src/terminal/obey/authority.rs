@@ -78,7 +78,7 @@ impl Terminal {
     }
 
     /// What a key said that is listed no more loses to what is said now, even by a lower number.
-    pub(super) fn supersedes(&self, held_by: KeyName, issued_at: UnixSeconds) -> bool {
+    pub(in crate::terminal) fn supersedes(&self, held_by: KeyName, issued_at: UnixSeconds) -> bool {
         self.key_set.key(held_by).is_none() && issued_at >= self.key_set.issued_at
     }
 }

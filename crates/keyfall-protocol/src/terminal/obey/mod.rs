@@ -90,7 +90,7 @@ impl Terminal {
                 return Err(DropReason::SignerExpired);
             }
         }
-        if self.time().is_some_and(|now| now > command.not_after) {
+        if self.not_earlier_than() > command.not_after {
             return Err(DropReason::PastNotAfter);
         }
         let of_class = signers.into_iter().find(|(_, key)| key.class == class);
@@ -128,7 +128,13 @@ impl Terminal {
     fn is_past(&self, expires: UnixSeconds) -> bool {
         let left = u64::from(expires.since(self.key_set.issued_at));
         let passed = self.powered.charged().saturating_sub(self.key_set_at);
-        self.time().is_some_and(|now| now > expires) || passed > left
+        self.not_earlier_than() > expires || passed > left
+    }
+
+    /// The time, or before the first beacon since power-on what is stored of it.
+    fn not_earlier_than(&self) -> UnixSeconds {
+        let mark = self.time.mark();
+        self.time().map_or(mark, |now| now.max(mark))
     }
 
     /// G is the server's statement in every verified command, and the root's schedule says
@@ -163,24 +169,15 @@ impl Terminal {
         let receipt = contents
             .receipt_wanted
             .then(|| Receipt::make(self.identity.number, verified.frame_hash(), obey));
-        let version = contents.version.unwrap_or(0);
-        let done = match contents.kind {
-            OrderKind::Delete => {
-                self.erase(false, EraseCause::Delete, receipt);
-                true
-            }
-            OrderKind::Init => {
-                self.erase(true, EraseCause::Init, receipt);
-                true
-            }
-            OrderKind::Lock => self.on_lock(true, version, authority.name),
-            OrderKind::Unlock => self.on_lock(false, version, authority.name),
-        };
-        if done {
-            Ok(())
-        } else {
-            Err(DropReason::NotNewer)
+        let (version, issued_at) = (contents.version.unwrap_or(0), verified.command().issued_at);
+        let by = (authority.name, authority.signer.expires);
+        match contents.kind {
+            OrderKind::Delete => self.erase(false, EraseCause::Delete, receipt),
+            OrderKind::Init => self.erase(true, EraseCause::Init, receipt),
+            OrderKind::Lock => self.on_lock(true, version, issued_at, by)?,
+            OrderKind::Unlock => self.on_lock(false, version, issued_at, by)?,
         }
+        Ok(())
     }
 }
 

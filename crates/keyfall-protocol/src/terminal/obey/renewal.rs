@@ -174,7 +174,9 @@ impl Terminal {
                 issued_at,
                 by,
             };
-            entry.epoch == held && self.notes.renewal(number, noted)
+            let key_set = &self.key_set;
+            let supersedes = |held| key_set.key(held).is_none() && issued_at >= key_set.issued_at;
+            entry.epoch == held && self.notes.renewal(number, noted, supersedes)
         };
         if !new {
             return Err(DropReason::NotNewer);

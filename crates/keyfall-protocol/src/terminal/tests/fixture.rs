@@ -61,6 +61,8 @@ pub(super) struct Stated {
     pub(super) issued_at: UnixSeconds,
     pub(super) activate_at: UnixSeconds,
     pub(super) cadence: Option<Cadence>,
+    /// Seconds from issued-at to the end of the lease.
+    pub(super) lease: u32,
     /// G.
     pub(super) fleet: u32,
 }
@@ -73,6 +75,7 @@ impl Stated {
             issued_at: FOUNDED.plus(seconds),
             activate_at: FOUNDED.plus(seconds),
             cadence: None,
+            lease: 72 * 3600,
             fleet: 0,
         }
     }
@@ -209,6 +212,22 @@ impl Fleet {
         self.record.beat.sign(&command)
     }
 
+    /// TIME that says any second, with or without floors, and whatever else is stated.
+    pub(super) fn beacon(
+        &self,
+        seconds: UnixSeconds,
+        floors: Vec<Floor>,
+        stated: Stated,
+    ) -> Vec<u8> {
+        let body = Body::Time(Time {
+            seconds,
+            max_error_ms: 0,
+            floors,
+        });
+        let command = self.command(Target::All, body, stated);
+        self.record.beat.sign(&command)
+    }
+
     /// RENEW of key id 0.
     pub(super) fn renew_fleet(&self, stated: Stated) -> Vec<u8> {
         let body = Body::Renew(Renew {
@@ -224,7 +243,7 @@ impl Fleet {
             key: master(epoch, stated.generation),
             activate_at: stated.activate_at,
             cadence: stated.cadence,
-            lease_end: Some(stated.issued_at.plus(72 * 3600)),
+            lease_end: Some(stated.issued_at.plus(stated.lease)),
         };
         Body::KeyDist(KeyDist::seal(&contents, to.iter().copied(), &mut self.rng))
     }
@@ -353,7 +372,7 @@ pub(super) fn renew_entry(kid: KeyId, epoch: u32, stated: Stated) -> RenewEntry 
             activate_at: stated.activate_at,
             cadence: stated.cadence,
         },
-        lease_end: Some(stated.issued_at.plus(72 * 3600)),
+        lease_end: Some(stated.issued_at.plus(stated.lease)),
     }
 }
 
