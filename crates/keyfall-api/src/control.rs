@@ -218,7 +218,8 @@ pub struct TerminalStatus {
     pub fleet: String,
     /// Whether a process runs it; otherwise this was read from its store.
     pub running: bool,
-    /// enrolled: no group key yet; ready; locked; locked-by-server; excluded; deleted.
+    /// enrolled: no group key yet; ready; locked; locked-by-server; excluded; erasing: the keys are
+    /// gone from memory and not from the disk yet; deleted.
     pub state: String,
     /// Name of the root's public key: 16 hexadecimal digits.
     pub root: String,

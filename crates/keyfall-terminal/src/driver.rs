@@ -168,7 +168,7 @@ pub async fn serve(
         tamper_file,
         memory_locked: options.memory_locked,
         deleted: None,
-        initialized: false,
+        erased: false,
         told: Told::default(),
         log_due: Instant::now() + LOG_EVERY,
     };
@@ -201,8 +201,8 @@ struct Driver {
     memory_locked: bool,
     /// What happened, from the moment at which the keys went out of this process.
     deleted: Option<Deleted>,
-    /// Everything is gone from the disk, too, and the process with it.
-    initialized: bool,
+    /// They are gone from the disk, too.
+    erased: bool,
     told: Told,
     log_due: Instant,
 }
@@ -236,7 +236,7 @@ impl Driver {
             }
             // SECURITY: at the end of each input (docs/THREATS.md).
             scrub_stack();
-            if self.initialized {
+            if self.is_initialized() {
                 break;
             }
         }
@@ -245,10 +245,17 @@ impl Driver {
         // The committer's thread must not wait for room in an inbox that nobody empties.
         drop(inbox);
         self.committer.finish().map_err(RunError::LastSnapshot)?;
+        let initialized = self.is_initialized();
         Ok(match self.deleted {
-            Some(deleted) if self.initialized => Ending::Initialized(deleted),
+            Some(deleted) if initialized => Ending::Initialized(deleted),
             Some(_) | None => Ending::Stopped,
         })
+    }
+
+    /// Nothing is left to run.
+    fn is_initialized(&self) -> bool {
+        let cause = self.deleted.as_ref().map(|deleted| deleted.cause);
+        self.erased && cause == Some(DeletionCause::Initialize)
     }
 
     /// What changed while a store was open goes into the next: a LOCK that was obeyed last holds after
@@ -323,7 +330,7 @@ impl Driver {
                 for left in &deleted.not_removed {
                     tracing::error!(error = left, "something could not be removed");
                 }
-                self.initialized = deleted.cause == DeletionCause::Initialize;
+                self.erased = true;
                 self.deleted = Some(deleted);
                 Ok(())
             }

@@ -114,6 +114,12 @@ fn refused(error: ControlError) -> Failure {
         Refusal::NoSuchRelay => Code::NoSuchRelay,
         Refusal::TooMany => Code::TooMany,
         Refusal::Taken => Code::Taken,
+        Refusal::Locked => Code::TerminalLocked,
+        Refusal::LockedByServer => Code::LockedByServer,
+        Refusal::WrongPassphrase => Code::WrongPassphrase,
+        Refusal::BadPassphrase => Code::BadPassphrase,
+        Refusal::NotProtected => Code::NotProtected,
+        Refusal::Deleted => Code::Deleted,
     };
     Failure::new(code, error.sentence)
 }

@@ -182,6 +182,24 @@ codes! {
     ControlSocket, "KF-3115", Unreachable,
         "The terminal's control socket cannot be opened or reached, or the connection broke.",
         "Look at the terminal's log; the path of a socket has at most 107 octets, and its directory belongs to one user.";
+    TerminalLocked, "KF-3116", Locked,
+        "The terminal is locked: what its PIN or passphrase opens is closed, or the bound secret beside it is missing.",
+        "Unlock it with `keyfall terminal unlock DIR`; the sentence says what is missing.";
+    LockedByServer, "KF-3117", Locked,
+        "The server locked the terminal, and no passphrase ends that.",
+        "Ask the operator for `keyfall admin unlock`.";
+    WrongPassphrase, "KF-3118", Locked,
+        "The PIN or passphrase is not the one that was set, or the bound secret is another; it cost a try.",
+        "Try again with care: after the last try every key is erased.";
+    BadPassphrase, "KF-3119", Usage,
+        "The new passphrase, its bound secret or the number of tries cannot be used.",
+        "A passphrase has 4 to 1024 octets, a bound secret 16 to 4096; 3 to 100 tries can be allowed.";
+    NotProtected, "KF-3120", Refused,
+        "The terminal has no PIN or passphrase, so a lock would keep nobody out.",
+        "Set one with `keyfall terminal protect DIR`.";
+    Deleted, "KF-3121", Failed,
+        "The keys of the terminal were erased: by an order, the tamper input, too many wrong passphrases, or because nothing was heard for too long.",
+        "Nothing brings them back: enrol the terminal anew in another directory.";
     NoServer, "KF-3201", Failed,
         "The directory holds no server.",
         "Make one with `keyfall server init DIR`, or give the directory where it is.";
@@ -382,6 +400,24 @@ const fn remedy(reason: DropReason) -> &'static str {
             "Nothing: it is a moment, or the activation time that RENEW or KEYDIST names."
         }
         DropReason::NotSent => "Look at the interface and its load.",
+        DropReason::Locked => {
+            "Unlock it with `keyfall terminal unlock`; what the carousel repeats is heard then."
+        }
+        DropReason::ExcludeBudget => {
+            "If the order was yours, give it again with the erase key; else suspect a stolen signing key."
+        }
+        DropReason::TooFewSignatures => {
+            "Give the order with as many --erase-key files as the fleet asks for."
+        }
+        DropReason::ExcludedSender => {
+            "Nothing, if that terminal is lost; else enrol it anew: its number does not come back."
+        }
+        DropReason::Excluded => {
+            "If it was found again, have it enrolled anew in another directory."
+        }
+        DropReason::Distrusted => {
+            "Wait for the KEYDIST of the group's next epoch; the server makes one after a theft."
+        }
     }
 }
 

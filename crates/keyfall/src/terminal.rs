@@ -6,20 +6,28 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use keyfall_api::control::{Answer, GroupStatus, Request, TerminalStatus, Why};
+use keyfall_api::control::{Answer, Deleted, Request};
 use keyfall_carrier::CarrierAddress;
 use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, request_text};
 use keyfall_protocol::terminal::Terminal;
 use keyfall_terminal::key_store::KeyStoreError;
-use keyfall_terminal::{EnrolmentError, RunError, RunOptions, StoredError, hardening};
+use keyfall_terminal::{Ending, EnrolmentError, RunError, RunOptions, StoredError, hardening};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use self::guarding::{LockArgs, ProtectArgs, UnlockArgs, unlock_failure};
+use self::passphrase::NewArgs;
+use self::shown::{deleted_lines, status_for_people, why_for_people};
 use crate::control_client;
 use crate::explain::Code;
-use crate::output::{Failure, Output, utc};
+use crate::output::{Failure, Output};
 
-/// Enrol, run and look at a terminal.
+mod guarding;
+mod passphrase;
+mod shown;
+
+/// Enrol, run, lock and look at a terminal.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  keyfall terminal enrol alice alice.package\n  \
@@ -35,6 +43,9 @@ enum Verb {
     Enrol(EnrolArgs),
     Run(RunArgs),
     Status(StatusArgs),
+    Lock(LockArgs),
+    Unlock(UnlockArgs),
+    Protect(ProtectArgs),
     Why(WhyArgs),
 }
 
@@ -55,11 +66,13 @@ pub(crate) struct Dir {
 
 /// Make a terminal of an enrolment package.
 ///
-/// With --request: make the key to which the server seals the package, and print it.
+/// With --request: make the key to which the server seals the package, and print it. With --pin or
+/// --passphrase-file: what is worth stealing opens only by it, and the terminal starts locked.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  keyfall terminal enrol alice --request\n  \
                         keyfall terminal enrol alice alice.package\n  \
-                        keyfall terminal enrol alice alice.package --code 7Q2M-…")]
+                        keyfall terminal enrol alice alice.package --code 7Q2M-…\n  \
+                        keyfall terminal enrol alice alice.package --pin --bound-secret /run/credentials/tpm")]
 struct EnrolArgs {
     /// The terminal's directory, which is made; instead of it: --dir or KEYFALL_DIR. Then the
     /// package that the server made, - for stdin.
@@ -73,12 +86,18 @@ struct EnrolArgs {
     /// The code that was shown when the package was made; asked for where it is needed.
     #[arg(long)]
     code: Option<String>,
+    /// Ask for a PIN or passphrase to be set.
+    #[arg(long, conflicts_with_all = ["passphrase_file", "request"])]
+    pin: bool,
+    #[command(flatten)]
+    new: NewArgs,
 }
 
 /// Run the terminal in front, until Ctrl-C or SIGTERM.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  keyfall terminal run alice\n  \
-                        keyfall terminal run alice --carrier 'udp://239.255.70.77:47700?if=127.0.0.1'")]
+                        keyfall terminal run alice --carrier 'udp://239.255.70.77:47700?if=127.0.0.1'\n  \
+                        keyfall terminal run alice --tamper-file /sys/class/gpio/gpio17/value")]
 struct RunArgs {
     #[command(flatten)]
     dir: Dir,
@@ -88,6 +107,10 @@ struct RunArgs {
     /// The address of the interface by which carriers are heard on this machine.
     #[arg(long = "if", value_name = "ADDRESS")]
     interface: Option<std::net::Ipv4Addr>,
+    /// Erase every key as soon as this file is there and says anything but 0: a file that a tamper
+    /// switch makes, or the value of a GPIO line. SIGUSR1 does the same.
+    #[arg(long, value_name = "PATH")]
+    tamper_file: Option<PathBuf>,
 }
 
 /// Show keys, generations and relays; never a key itself.
@@ -112,6 +135,9 @@ pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
         Verb::Enrol(args) => enrol(args, output),
         Verb::Run(args) => run_in_front(args, output),
         Verb::Status(args) => status(&args.dir.resolve()?, output),
+        Verb::Lock(args) => guarding::lock(&args, output),
+        Verb::Unlock(args) => guarding::unlock(&args, output),
+        Verb::Protect(args) => guarding::protect(&args, output),
         Verb::Why(args) => why(&args.dir.resolve()?, output),
     }
 }
@@ -137,7 +163,7 @@ pub(crate) fn no_directory() -> Failure {
 }
 
 /// A store that does not open, in the words of this program.
-fn stored_failure(error: &StoredError) -> Failure {
+pub(crate) fn stored_failure(error: &StoredError) -> Failure {
     let code = match error {
         StoredError::Store(error) => store_code(error),
         StoredError::Snapshot(_) => Code::StoreDamaged,
@@ -145,12 +171,14 @@ fn stored_failure(error: &StoredError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-fn store_code(error: &KeyStoreError) -> Code {
+pub(crate) fn store_code(error: &KeyStoreError) -> Code {
     match error {
         KeyStoreError::NotEnrolled { .. } => Code::NotEnrolled,
         KeyStoreError::AlreadyExists { .. } => Code::AlreadyEnrolled,
         KeyStoreError::Corrupt { .. } => Code::StoreDamaged,
-        KeyStoreError::Locked { .. } => Code::TerminalRuns,
+        KeyStoreError::Deleted { .. } => Code::Deleted,
+        KeyStoreError::InUse { .. } => Code::TerminalRuns,
+        KeyStoreError::UserLocked { .. } => Code::TerminalLocked,
         KeyStoreError::Io { .. } => Code::BadInput,
     }
 }
@@ -178,8 +206,15 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
         .map(Zeroizing::new)
         .map(|code| parse_code(&code))
         .transpose()?;
+    let protected = args.pin || args.new.passphrase_file.is_some();
+    if !protected && args.new.bound_secret.is_some() {
+        let sentence = "a bound secret stands beside a PIN or passphrase: give --pin or \
+                        --passphrase-file, too";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
+    let protection = protected.then(|| args.new.protection()).transpose()?;
     let enrolled = loop {
-        match keyfall_terminal::enrol(&dir, &package, code.as_ref()) {
+        match keyfall_terminal::enrol(&dir, &package, code.as_ref(), protection.as_ref()) {
             Err(EnrolmentError::Package(PackageError::CodeNeeded)) if code.is_none() => {
                 code = Some(ask_code()?);
             }
@@ -194,10 +229,16 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
         root: identity.root.name().to_string(),
         carriers: identity.carriers.clone(),
         next: format!("keyfall terminal run {}", dir.display()),
+        protected,
     };
     output.versioned(&done, |done| {
+        let then = if protected {
+            format!("\nThen: keyfall terminal unlock {}", dir.display())
+        } else {
+            String::new()
+        };
         format!(
-            "terminal {} ({}) of fleet {}, root key {}\nNow: {}",
+            "terminal {} ({}) of fleet {}, root key {}\nNow: {}{then}",
             done.terminal, done.name, done.fleet, done.root, done.next
         )
     })
@@ -212,6 +253,8 @@ struct EnrolDone {
     root: String,
     carriers: Vec<String>,
     next: String,
+    /// Whether it starts locked.
+    protected: bool,
 }
 
 fn enrol_request(dir: &Path, output: &Output) -> Result<(), Failure> {
@@ -285,6 +328,7 @@ fn ask_code() -> Result<EnrolmentCode, Failure> {
 
 fn enrolment_failure(error: &EnrolmentError) -> Failure {
     let (code, hint) = match error {
+        EnrolmentError::Protection(error) => return unlock_failure(error),
         EnrolmentError::Package(package) => match package {
             PackageError::Malformed(_) => (
                 Code::BadPackage,
@@ -318,6 +362,8 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
     let options = RunOptions {
         carriers: args.carriers,
         interface: args.interface,
+        tamper_file: args.tamper_file,
+        memory_locked: lock_memory(),
     };
     let control = keyfall_terminal::socket_path(&dir).display().to_string();
     let runtime = small_runtime()?;
@@ -334,10 +380,44 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
     };
     let outcome = runtime.block_on(async {
         let shutdown = crate::control_client::interrupted()?;
-        Ok(keyfall_terminal::serve(dir, options, on_ready, shutdown).await)
+        let tamper = tamper_signal()?;
+        Ok(keyfall_terminal::serve(dir, options, on_ready, tamper, shutdown).await)
     });
-    outcome?.map_err(|error| run_failure(&error))?;
-    shown
+    match outcome?.map_err(|error| run_failure(&error))? {
+        Ending::Stopped => shown,
+        Ending::Initialized(deleted) => everything_deleted(&deleted),
+    }
+}
+
+/// Completes at SIGUSR1: the device was opened.
+fn tamper_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let mut opened = signal(SignalKind::user_defined1()).map_err(|error| {
+        let sentence = format!("cannot listen for signals: {error}");
+        Failure::new(Code::Unexpected, sentence)
+    })?;
+    Ok(async move {
+        opened.recv().await;
+    })
+}
+
+fn lock_memory() -> bool {
+    let locked = hardening::lock_memory();
+    if let Err(error) = &locked {
+        tracing::info!(%error, "the memory of this process may be written to swap");
+    }
+    locked.is_ok()
+}
+
+/// The end of a terminal that obeyed INIT. What is left, if anything, is for people to remove.
+fn everything_deleted(deleted: &Deleted) -> Result<(), Failure> {
+    for line in deleted_lines(deleted) {
+        eprintln!("{line}");
+    }
+    if deleted.not_removed.is_empty() {
+        return Ok(());
+    }
+    let sentence = "every key is erased, but not everything could be removed: see above";
+    Err(Failure::new(Code::Unexpected, sentence))
 }
 
 #[derive(Serialize)]
@@ -374,16 +454,39 @@ fn run_failure(error: &RunError) -> Failure {
 }
 
 fn status(dir: &Path, output: &Output) -> Result<(), Failure> {
-    let status = match Found::in_directory(dir)? {
-        Found::Stored(terminal) => keyfall_terminal::status(&terminal),
-        Found::Running => {
+    let status = match find(dir) {
+        Ok(Found::Stored(_)) => {
+            keyfall_terminal::stored_status(dir).map_err(|error| stored_failure(&error))?
+        }
+        Ok(Found::Running) => {
             let Answer::Status(status) = control_client::ask(dir, &Request::Status {})? else {
                 return Err(control_client::unexpected());
             };
             *status
         }
+        Err(StoredError::Store(KeyStoreError::Deleted { deleted, .. })) => {
+            let left = Left {
+                state: "deleted",
+                running: false,
+                deleted: *deleted,
+            };
+            return output.versioned(&left, |left| {
+                let mut lines = vec!["every key of this terminal was erased".to_owned()];
+                lines.extend(deleted_lines(&left.deleted));
+                lines.join("\n")
+            });
+        }
+        Err(error) => return Err(stored_failure(&error)),
     };
     output.versioned(&status, status_for_people)
+}
+
+/// All that can be said of a terminal whose keys were erased.
+#[derive(Serialize)]
+struct Left {
+    state: &'static str,
+    running: bool,
+    deleted: Deleted,
 }
 
 /// What a terminal's directory holds.
@@ -396,93 +499,25 @@ pub(crate) enum Found {
 
 impl Found {
     pub(crate) fn in_directory(dir: &Path) -> Result<Self, Failure> {
-        let end = Instant::now() + LOCKED_MAX;
-        loop {
-            match keyfall_terminal::restore(dir) {
-                Ok(terminal) => return Ok(Self::Stored(Box::new(terminal))),
-                // Held by one that runs, or for a moment by one that starts or only looks.
-                Err(StoredError::Store(KeyStoreError::Locked { .. })) if Instant::now() < end => {
-                    if UnixStream::connect(keyfall_terminal::socket_path(dir)).is_ok() {
-                        return Ok(Self::Running);
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
+        find(dir).map_err(|error| stored_failure(&error))
+    }
+}
+
+fn find(dir: &Path) -> Result<Found, StoredError> {
+    let end = Instant::now() + LOCKED_MAX;
+    loop {
+        match keyfall_terminal::restore(dir) {
+            Ok(terminal) => return Ok(Found::Stored(Box::new(terminal))),
+            // Held by one that runs, or for a moment by one that starts or only looks.
+            Err(StoredError::Store(KeyStoreError::InUse { .. })) if Instant::now() < end => {
+                if UnixStream::connect(keyfall_terminal::socket_path(dir)).is_ok() {
+                    return Ok(Found::Running);
                 }
-                Err(error) => return Err(stored_failure(&error)),
+                std::thread::sleep(Duration::from_millis(20));
             }
+            Err(error) => return Err(error),
         }
     }
-}
-
-fn status_for_people(status: &TerminalStatus) -> String {
-    let mut lines = vec![format!(
-        "terminal {} ({}) of fleet {}: {}, {}",
-        status.terminal,
-        status.name,
-        status.fleet,
-        if status.running {
-            "running"
-        } else {
-            "not running"
-        },
-        match (status.state.as_str(), status.groups.len()) {
-            ("ready", 1) => "holds the key of 1 group".to_owned(),
-            ("ready", groups) => format!("holds the keys of {groups} groups"),
-            _ => "holds no group key yet".to_owned(),
-        }
-    )];
-    lines.push(format!(
-        "root key {}, KEYSET {} until {}",
-        status.root,
-        status.key_set_version,
-        utc(status.key_set_expires)
-    ));
-    lines.push(format!(
-        "rank-1 generation G {}, wrap key {}",
-        status.fleet_generation, status.wrap_fingerprint
-    ));
-    lines.push(match status.time {
-        Some(time) => format!("time {}, as signed beacons say", utc(time)),
-        None if status.running => {
-            "no signed beacon heard since the start: receives, does not send yet".to_owned()
-        }
-        None => "time unknown while it does not run".to_owned(),
-    });
-    if status.running {
-        lines.push(format!(
-            "{} frames heard on {}",
-            status.frames,
-            status.carriers.join(", ")
-        ));
-    }
-    lines.extend(status.groups.iter().map(group_for_people));
-    for relay in &status.relays {
-        lines.push(crate::media::relay_for_people(relay));
-    }
-    if let Some(failure) = &status.store_failure {
-        lines.push(format!(
-            "NOT STORED: {failure}; until then nothing new is used"
-        ));
-    }
-    lines.push(status.protection.clone());
-    lines.join("\n")
-}
-
-fn group_for_people(group: &GroupStatus) -> String {
-    let sending = match group.sending {
-        Some(sending) if sending == group.generation => String::new(),
-        Some(sending) => format!(", sends with {sending}"),
-        None => ", does not send: waits for a newer epoch".to_owned(),
-    };
-    let until = group
-        .valid_until
-        .map_or_else(String::new, |t| format!(", next at {}", utc(t)));
-    let lease = group
-        .lease_end
-        .map_or_else(String::new, |t| format!(", lease until {}", utc(t)));
-    format!(
-        "group {}: epoch {} generation {}{sending}{until}{lease}, key {}",
-        group.group, group.epoch, group.generation, group.fingerprint
-    )
 }
 
 fn why(dir: &Path, output: &Output) -> Result<(), Failure> {
@@ -490,19 +525,6 @@ fn why(dir: &Path, output: &Output) -> Result<(), Failure> {
         return Err(control_client::unexpected());
     };
     output.versioned(&why, why_for_people)
-}
-
-fn why_for_people(why: &Why) -> String {
-    if why.reasons.is_empty() {
-        return "nothing came to nothing since the start".to_owned();
-    }
-    let line = |reason: &keyfall_api::control::WhyReason| {
-        format!(
-            "{}  {:>8} times, last {} s ago  {}: {}",
-            reason.code, reason.count, reason.seconds_ago, reason.reason, reason.sentence
-        )
-    };
-    why.reasons.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// For every command, before any key is read: codes, packages and keys pass through many of them.

@@ -207,6 +207,9 @@ impl Driver {
         status.store_failure.clone_from(&self.store_failure);
         status.memory_locked = Some(self.memory_locked);
         if let Some(deleted) = &self.deleted {
+            if !self.erased {
+                "erasing".clone_into(&mut status.state);
+            }
             status.protection = "There is no key left.".to_owned();
             (status.tries_left, status.try_limit) = (None, None);
             status.deleted = Some(deleted.clone());

@@ -140,15 +140,17 @@ fn terminals_keys_say_whether_it_opens() {
 
 /// The terminal in `dir` obeys a frame while nobody runs it.
 fn hears(dir: &std::path::Path, frame: &[u8]) {
-    let (mut store, snapshot) = KeyStore::open(dir).unwrap();
-    let mut terminal = Terminal::restore(&snapshot, Default::default()).unwrap();
+    let (mut store, opened) = KeyStore::open(dir).unwrap();
+    let user = opened.user.unwrap();
+    let mut terminal = Terminal::restore(&opened.device, Some(&user), Default::default()).unwrap();
     terminal
         .handle_input(Default::default(), &mut OsRandom, Input::Datagram(frame))
         .unwrap();
     let Output::Store(_, snapshot) = terminal.poll_output() else {
         panic!("not obeyed");
     };
-    store.commit(&mut OsRandom, &snapshot).unwrap();
+    let user = snapshot.user.as_ref().map(|user| &user[..]);
+    store.commit(&mut OsRandom, &snapshot.device, user).unwrap();
 }
 
 fn master(fleet: &Fleet, generation: u32) -> MasterKey {

@@ -5,6 +5,7 @@
 /// The fleet of the terminal's own tests: the server's keys in the test's hands.
 #[path = "../../../keyfall-terminal/tests/integration/fleet.rs"]
 mod fleet;
+mod guarding;
 mod inspect;
 mod killed;
 mod ran;

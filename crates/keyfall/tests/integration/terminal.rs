@@ -11,17 +11,17 @@ use crate::fleet::{Carrier, Fleet, GROUP};
 use crate::ran::{Background, command, keyfall, keyfall_with, until};
 
 /// A package under a code, in a directory that goes with it.
-struct Bench {
-    fleet: Fleet,
-    carrier: Carrier,
-    code: String,
+pub(crate) struct Bench {
+    pub(crate) fleet: Fleet,
+    pub(crate) carrier: Carrier,
+    pub(crate) code: String,
     package: PathBuf,
-    dir: PathBuf,
-    top: tempfile::TempDir,
+    pub(crate) dir: PathBuf,
+    pub(crate) top: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (fleet, carrier) = (Fleet::new(), Carrier::new());
         let top = tempfile::tempdir().unwrap();
         let code = EnrolmentCode::random(&mut OsRandom);
@@ -40,15 +40,15 @@ impl Bench {
         }
     }
 
-    fn dir(&self) -> &str {
+    pub(crate) fn dir(&self) -> &str {
         self.dir.to_str().unwrap()
     }
 
-    fn package(&self) -> &str {
+    pub(crate) fn package(&self) -> &str {
         self.package.to_str().unwrap()
     }
 
-    fn enrol(&self) {
+    pub(crate) fn enrol(&self) {
         let ran = keyfall([
             "terminal",
             "enrol",
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     /// Runs it until it answers.
-    fn run(&self) -> Background {
+    pub(crate) fn run(&self) -> Background {
         let child = command(["terminal", "run", self.dir()])
             .stdin(Stdio::null())
             .spawn();
@@ -73,7 +73,7 @@ impl Bench {
         running
     }
 
-    fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> serde_json::Value {
         keyfall(["terminal", "status", self.dir(), "--json"]).document()
     }
 }
