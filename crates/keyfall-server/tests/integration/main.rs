@@ -2,8 +2,10 @@
 
 mod audit;
 mod crash;
+mod loss;
 mod orders;
 mod peers;
 mod refusals;
 mod secrets;
 mod served;
+mod signing;

@@ -126,7 +126,7 @@ fn a_replaced_key_leaves_the_database_sealed_form_and_all() {
 }
 
 /// Every file of the directory but the seal key and the two that are to be moved away.
-fn files(home: &Home) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files(home: &Home) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(&home.dir).expect("a directory");
     entries
         .map(|entry| entry.expect("an entry"))

@@ -37,6 +37,10 @@ impl Home {
     }
 
     pub(crate) fn with(founding: Founding) -> Self {
+        Self::with_erase_keys(founding, 1)
+    }
+
+    pub(crate) fn with_erase_keys(founding: Founding, erase_keys: u8) -> Self {
         let temporary = tempfile::tempdir().expect("a directory");
         let dir = temporary.path().join("fleet");
         let carrier = own_carrier();
@@ -44,7 +48,7 @@ impl Home {
             carriers: vec![carrier.to_string()],
             ..founding
         };
-        keyfall_server::init(&dir, founding, "test".to_owned()).expect("founded");
+        keyfall_server::init_with(&dir, founding, erase_keys, "test".to_owned()).expect("founded");
         Self {
             _temporary: temporary,
             dir,
