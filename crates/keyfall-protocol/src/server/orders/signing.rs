@@ -151,7 +151,8 @@ impl Server {
         else {
             return Err(Refusal::NotTheDraft);
         };
-        if drafted.command != *verified.command() {
+        let newer = key_set.version > self.fleet.key_set.version;
+        if drafted.command != *verified.command() || !newer {
             return Err(Refusal::NotTheDraft);
         }
         let wall = self.at.wall;

@@ -5,7 +5,7 @@ use super::desk::{Desk, exclude, group, opens, terminal};
 use crate::command::{Body, FRAME_MAX, OrderKind, SignerClass, SigningKey, Unverified};
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
-use crate::server::{Class, Done, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
+use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
 
 const DAY: u32 = 86_400;
 
@@ -138,12 +138,26 @@ fn only_what_was_drafted_last_and_the_root_signed_is_installed() {
     let last = desk.key_set(KeySetDraft::default()).expect("always");
     let first = desk.root.sign(&command);
     expect(&mut desk, first, Refusal::NotTheDraft);
-    // Drafts do not outlive the process: their keys were never stored.
+    // A draft that was stored by the driver outlives the process, one that was not does not.
     let wall = desk.at.wall;
+    let kept = desk.server.drafted.take();
     let mut desk = desk.restarted(wall);
     desk.store();
-    let forgotten = desk.carry_out(Order::InstallKeys { frame: last });
+    let install = |frame: &Vec<u8>| Order::InstallKeys {
+        frame: frame.clone(),
+    };
+    let forgotten = desk.carry_out(install(&last));
     assert!(matches!(forgotten, Err(Refusal::NotTheDraft)));
+    let again = kept.as_ref().map(|it| DraftedKeys {
+        command: it.command.clone(),
+        beat: SigningKey::from_seed(it.beat.seed().duplicate()),
+        keys: SigningKey::from_seed(it.keys.seed().duplicate()),
+    });
+    desk.server.resume_draft(kept.expect("drafted"));
+    assert!(desk.carry_out(install(&last)).is_ok());
+    desk.server.resume_draft(again.expect("drafted"));
+    let twice = desk.carry_out(install(&last));
+    assert!(matches!(twice, Err(Refusal::NotTheDraft)), "never back");
     let frame = desk.key_set(KeySetDraft {
         life: 60,
         ..KeySetDraft::default()
