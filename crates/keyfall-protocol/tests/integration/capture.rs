@@ -112,7 +112,7 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 fn beacon(seconds: u32, reached: u32) -> Body {
-    let Body::Time(mut time) = crate::commands::time(&[crate::commands::floor(7, EPOCH, reached)])
+    let Body::Time(mut time) = crate::messages::time(&[crate::messages::floor(7, EPOCH, reached)])
     else {
         panic!("a TIME");
     };

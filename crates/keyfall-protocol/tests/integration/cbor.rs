@@ -58,6 +58,7 @@ impl Item {
                 d.null().unwrap();
                 Self::Null
             }
+            Type::Bool => Self::Raw(vec![if d.bool().unwrap() { 0xf5 } else { 0xf4 }]),
             other => panic!("no message of ours holds {other}"),
         }
     }

@@ -17,9 +17,9 @@ const CARRIER: &str = "udp://239.255.70.77:47700?if=127.0.0.1&ttl=1";
 fn packages_are_the_published_ones() {
     let request = RequestKey::from_seed(secret("request key of terminal 3"));
     let mut rng = Stream::new("package to a request key");
-    let to_request = package(3, "carol", &[CARRIER])
-        .seal_to(&request.public(), &mut rng)
-        .unwrap();
+    let mut carol = package(3, "carol", &[CARRIER]);
+    carol.identity.wipe_roots = vec!["/home/crew".to_owned(), "/var/log/radio".to_owned()];
+    let to_request = carol.seal_to(&request.public(), &mut rng).unwrap();
     let code = code();
     let mut code_rng = Stream::new("package under a code");
     let under_code = package(2, "bob", &[CARRIER]).seal_under(&code, &mut code_rng);
@@ -35,7 +35,7 @@ fn packages_are_the_published_ones() {
                 "request_text": request_text(&request.public()),
                 "drawn": drawn(&rng),
                 "package": hex(&to_request),
-                "contents": contents_shown(&package(3, "carol", &[CARRIER])),
+                "contents": contents_shown(&carol),
             },
             "under_code": {
                 "code_drawn": drawn(&code_stream().1),
@@ -232,6 +232,7 @@ fn contents_shown(package: &EnrolmentPackage) -> Value {
         "streams": identity.streams.iter().map(|s| hex(s.as_bytes())).collect::<Vec<_>>(),
         "carriers": identity.carriers,
         "keep_time": identity.keep_time,
+        "wipe_roots": identity.wipe_roots,
         "obey_key": hex(&package.obey.secret().expose()[..]),
         "wrap_key": hex(&package.wrap.secret().expose()[..]),
         "wrap_generation": package.wrap.generation().get(),

@@ -8,15 +8,19 @@ use keyfall_protocol::error::DecodeError;
 use serde_json::{Value, json};
 
 use crate::cbor::Item;
-use crate::commands::{all, largest};
 use crate::enrolment::package_under_code;
+use crate::fleet::signing_key;
+use crate::largest::largest;
+use crate::messages::{all, made_named};
+use crate::refused_orders;
 use crate::stream::octets32;
 use crate::vectors::{check, hex};
 
 #[test]
 fn malformed_messages_are_refused_under_the_published_names() {
     let mut refused = Vec::new();
-    for (name, octets) in envelopes().into_iter().chain(payloads()) {
+    let frames = envelopes().into_iter().chain(payloads());
+    for (name, octets) in frames.chain(refused_orders::frames()) {
         let fault = Unverified::decode(&octets).err();
         let fault = fault.unwrap_or_else(|| panic!("{name} was taken"));
         refused.push(shown("frame", &name, &octets, fault));
@@ -27,15 +31,18 @@ fn malformed_messages_are_refused_under_the_published_names() {
         };
         refused.push(shown("package", &name, &octets, fault));
     }
+    for (name, octets, fault) in crate::receipts::malformed() {
+        refused.push(shown("receipt", name, &octets, fault));
+    }
     refused.extend(crate::sealed_contents::refused());
     check(
         "malformed.json",
         &json!({
             "about": "docs/PROTOCOL.md, \"What a decoder refuses\". Every frame here carries a \
                       good signature of the beat key over its payload, where it has one. Of \
-                      `keydist-contents` and `package-contents` the plain text is shown; sealed \
-                      rightly, it does not open.",
-            "signer_public": hex(crate::fleet::signing_key("beat key").public().as_bytes()),
+                      `keydist-contents`, `order-contents` and `package-contents` the plain text \
+                      is shown; sealed rightly, it does not open.",
+            "signer_public": hex(signing_key("beat key").public().as_bytes()),
             "refused": refused,
         }),
     );
@@ -79,7 +86,9 @@ fn every_field_too_many_too_few_or_doubled_is_refused() {
             let octets = sealed(&other);
             let taken = Unverified::decode(&octets).is_ok();
             // Leaving out what is optional makes another good message.
-            let optional = made.name.starts_with("TIME") && payload_keys(&other, 7) == [1, 2];
+            let left = payload_keys(&other, 7);
+            let optional = (made.name.starts_with("TIME") && left == [1, 2])
+                || (made.name.starts_with("KEYSET") && left == [1, 2, 3, 4, 8]);
             assert!(!taken || optional, "{}: {}", made.name, hex(&octets));
         }
     }
@@ -103,15 +112,17 @@ fn no_cut_and_no_addition_is_taken() {
 /// Every octet of every frame, changed in every bit: refused by the decoder or by the signature.
 #[test]
 fn no_changed_octet_survives() {
-    for made in all().iter().filter(|made| made.frame.len() < 420) {
-        let key = crate::fleet::signing_key(made.signer).public();
+    for made in all().iter().filter(|made| made.frame.len() < 440) {
+        let signers = made.signers.iter().map(|name| signing_key(name).public());
+        let keys: Vec<_> = signers.collect();
         for place in 0..made.frame.len() {
             for bit in 0..8 {
                 let mut changed = made.frame.clone();
                 changed[place] ^= 1 << bit;
+                let key = |name| keys.iter().copied().find(|key| key.name() == name);
                 let survived = Unverified::decode(&changed)
                     .ok()
-                    .and_then(|f| f.verify(&key));
+                    .and_then(|frame| frame.verify_with(key));
                 assert!(
                     survived.is_none(),
                     "{}: octet {place}, bit {bit}",
@@ -131,13 +142,7 @@ fn envelopes() -> Vec<(String, Vec<u8>)> {
     };
     let raw = |name: &str, octets: Vec<u8>| (name.to_owned(), octets);
     let header = |pairs: Vec<(Item, Item)>| Item::Bytes(Item::Map(pairs).encode());
-    let name = Item::Bytes(
-        crate::fleet::signing_key("beat key")
-            .public()
-            .name()
-            .as_bytes()
-            .to_vec(),
-    );
+    let name = Item::Bytes(signing_key("beat key").public().name().as_bytes().to_vec());
     let (alg, kid) = ((Item::Uint(1), Item::Nint(18)), (Item::Uint(4), name));
     let eddsa = (Item::Uint(1), Item::Nint(7));
     let Item::Tag(_, inside) = Item::decode(frame) else {
@@ -150,7 +155,10 @@ fn envelopes() -> Vec<(String, Vec<u8>)> {
         raw("text", b"\x65hello".to_vec()),
         raw("longer than a frame", long),
         raw("without tag", inside.encode()),
-        raw("tag 98", Item::Tag(98, inside.clone()).encode()),
+        raw(
+            "tag 98 around one signature",
+            Item::Tag(98, inside.clone()).encode(),
+        ),
         raw("an octet after the end", [&frame[..], &[0xf6]].concat()),
         raw("two frames", [&frame[..], frame].concat()),
         raw("cut by one octet", frame[..frame.len() - 1].to_vec()),
@@ -241,7 +249,8 @@ fn payloads() -> Vec<(String, Vec<u8>)> {
             &[4],
             Item::Text("never".to_owned()),
         ),
-        set(time, "type 4", &[5], uint(4)),
+        set(time, "type 9", &[5], uint(9)),
+        set(time, "type 4 with the body of a TIME", &[5], uint(4)),
         set(time, "type 2 with the body of a TIME", &[5], uint(2)),
         set(time, "target 4", &[6], Item::Array(vec![uint(4)])),
         set(time, "target all with a number", &[6], pair(0, 1)),
@@ -423,7 +432,7 @@ fn payloads() -> Vec<(String, Vec<u8>)> {
             payload.at(&[7]).pairs().pop();
         }),
         edit(keys, "a limit of a later version", &|payload| {
-            payload.at(&[7, 8]).pairs().push((uint(5), uint(0)));
+            payload.at(&[7, 8]).pairs().push((uint(9), uint(0)));
         }),
     ]
 }
@@ -466,7 +475,7 @@ fn packages() -> Vec<(String, Vec<u8>)> {
 }
 
 /// A frame around any payload, signed by the beat key: only the payload is at fault.
-fn sealed(payload: &Item) -> Vec<u8> {
+pub(crate) fn sealed(payload: &Item) -> Vec<u8> {
     let mut whole = Item::decode(&frame_named("RENEW of group 7"));
     let Item::Bytes(protected) = whole.at(&[0]).clone() else {
         panic!("a header")
@@ -484,15 +493,11 @@ fn sealed(payload: &Item) -> Vec<u8> {
     whole.encode()
 }
 
-fn frame_named(name: &str) -> Vec<u8> {
-    all()
-        .into_iter()
-        .find(|made| made.name == name)
-        .map(|made| made.frame)
-        .unwrap()
+pub(crate) fn frame_named(name: &str) -> Vec<u8> {
+    made_named(name).frame
 }
 
-fn payload_of(frame: &[u8]) -> Item {
+pub(crate) fn payload_of(frame: &[u8]) -> Item {
     let mut whole = Item::decode(frame);
     let Item::Bytes(payload) = whole.at(&[2]) else {
         panic!("a payload")

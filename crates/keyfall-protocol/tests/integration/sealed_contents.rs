@@ -8,10 +8,11 @@ use keyfall_protocol::enrolment::{PackageError, SealedPackage};
 use serde_json::{Value, json};
 
 use crate::cbor::Item;
-use crate::commands::{Made, all, plaintext};
+use crate::commands::{order_aad, plaintext, sealing_key};
 use crate::enrolment::{code, package_under_code};
 use crate::fleet::wrap_key;
 use crate::malformed::shown;
+use crate::messages::{Made, all, made_named};
 use crate::vectors::hex;
 
 /// Each of them, refused; for `malformed.json`.
@@ -21,6 +22,13 @@ pub(crate) fn refused() -> Vec<Value> {
         assert!(!opens(&plain), "KEYDIST: {name} was taken");
         found.push(json!({
             "kind": "keydist-contents", "name": name, "octets": hex(&plain), "error": null,
+            "what": null,
+        }));
+    }
+    for (name, plain) in order_contents() {
+        assert!(!opens_as_order(&plain), "order: {name} was taken");
+        found.push(json!({
+            "kind": "order-contents", "name": name, "octets": hex(&plain), "error": null,
             "what": null,
         }));
     }
@@ -40,6 +48,7 @@ pub(crate) fn refused() -> Vec<Value> {
 #[test]
 fn unharmed_contents_open() {
     assert!(opens(&dist_plain().0));
+    assert!(opens_as_order(&order_plain().0));
     assert!(open_package(&package_plain()).is_ok());
 }
 
@@ -53,6 +62,50 @@ fn every_other_encoding_of_contents_is_refused() {
     for len in 0..plain.len() {
         assert!(!opens(&plain[..len]), "cut to {len}");
     }
+    let (plain, _) = order_plain();
+    for other in Item::decode(&plain).other_encodings() {
+        assert!(!opens_as_order(&other.encode()), "{}", hex(&other.encode()));
+    }
+    for len in 0..plain.len() {
+        assert!(!opens_as_order(&plain[..len]), "cut to {len}");
+    }
+}
+
+/// Of a LOCK to terminal 2 that wants a receipt.
+fn order_contents() -> Vec<(&'static str, Vec<u8>)> {
+    let (plain, _) = order_plain();
+    let set = |name, field: u64, to: Item| {
+        let mut contents = Item::decode(&plain);
+        *contents.at(&[field]) = to;
+        (name, contents.encode())
+    };
+    let edit = |name, change: &dyn Fn(&mut Item)| {
+        let mut contents = Item::decode(&plain);
+        change(&mut contents);
+        (name, contents.encode())
+    };
+    vec![
+        ("nothing", Vec::new()),
+        ("an octet after the end", [&plain[..], &[0]].concat()),
+        set("terminal 0", 1, Item::Uint(0)),
+        set("terminal of 25 bits", 1, Item::Uint(1 << 24)),
+        set("type of an EXCLUDE", 2, Item::Uint(6)),
+        set("type of a DELETE, which has no version", 2, Item::Uint(4)),
+        set("version of 33 bits", 3, Item::Uint(1 << 32)),
+        set("version null", 3, Item::Null),
+        set("no receipt wanted, said aloud", 4, Item::Raw(vec![0xf4])),
+        set("receipt wanted as a number", 4, Item::Uint(1)),
+        edit("no version", &|c| {
+            c.pairs().remove(2);
+        }),
+        edit("no type", &|c| {
+            c.pairs().remove(1);
+        }),
+        edit("a path to wipe", &|c| {
+            c.pairs().push((Item::Uint(5), Item::Text("/".to_owned())));
+        }),
+        edit("fields out of order", &|c| c.pairs().swap(0, 1)),
+    ]
 }
 
 fn keydist_contents() -> Vec<(&'static str, Vec<u8>)> {
@@ -121,6 +174,7 @@ fn package_contents() -> Vec<(&'static str, Vec<u8>)> {
     };
     let last = key_set.len() - 1;
     key_set[last] ^= 1;
+    let wipe = |name, path: &str| set(name, &[0, 8], Item::Array(vec![text(path)]));
     let streams = |count: usize| Item::Array(vec![Item::Bytes(vec![0; 4]); count]);
     vec![
         ("nothing", Vec::new()),
@@ -157,6 +211,13 @@ fn package_contents() -> Vec<(&'static str, Vec<u8>)> {
             Item::Array(vec![text("udp://"); 17]),
         ),
         set("keep time of 33 bits", &[0, 7], Item::Uint(1 << 32)),
+        set("nine wipe roots", &[0, 8], Item::Array(vec![text("/a"); 9])),
+        wipe("empty wipe root", ""),
+        wipe("wipe root that is not absolute", "var/lib"),
+        wipe("everything as wipe root", "/"),
+        wipe("everything in other words", "/.//"),
+        wipe("wipe root that goes up", "/a/../etc"),
+        wipe("wipe root of two lines", "/a\nb"),
         set("obey key of 31 octets", &[1], Item::Bytes(vec![0; 31])),
         set("wrap key of 33 octets", &[2], Item::Bytes(vec![0; 33])),
         set("generation above 2^31", &[3], Item::Uint((1 << 31) + 1)),
@@ -172,7 +233,7 @@ fn package_contents() -> Vec<(&'static str, Vec<u8>)> {
 /// Whether a KEYDIST with these contents opens for terminal 1.
 fn opens(plain: &[u8]) -> bool {
     let (_, made) = dist_plain();
-    let (_, _, rng) = made.distribution.as_ref().unwrap();
+    let rng = &made.distribution.as_ref().unwrap().rng;
     let aad = b"\x83\x67Encrypt\x43\xa1\x01\x03\x40";
     let mut payload = Item::decode(&made.command.encode());
     *payload.at(&[7, 2]) = Item::Bytes(sealed(&rng.drawn[0], &rng.drawn[1], aad, plain));
@@ -188,6 +249,34 @@ fn opens(plain: &[u8]) -> bool {
     key_dist.open(&wrap).is_some()
 }
 
+/// Whether a LOCK with these contents opens for terminal 2.
+fn opens_as_order(plain: &[u8]) -> bool {
+    let (_, made) = order_plain();
+    let sealed_for = made.order.as_ref().unwrap();
+    let (obey, iv) = (&sealed_for.obey, &sealed_for.rng.drawn[0]);
+    let ciphertext = sealed(&sealing_key(obey, iv), iv, &order_aad(obey), plain);
+    let mut payload = Item::decode(&made.command.encode());
+    *payload.at(&[7, 2]) = Item::Bytes(ciphertext);
+    let command = Command::decode(&payload.encode()).unwrap();
+    let Body::Order(order) = &command.body else {
+        panic!("an order")
+    };
+    order.open(obey).is_some()
+}
+
+/// Contents of a LOCK that wants a receipt, which none published does, and the published LOCK.
+fn order_plain() -> (Vec<u8>, Made) {
+    let made = made_named("LOCK");
+    let version = made.order.as_ref().unwrap().contents.version.unwrap();
+    let contents = Item::Map(vec![
+        (Item::Uint(1), Item::Uint(2)),
+        (Item::Uint(2), Item::Uint(15)),
+        (Item::Uint(3), Item::Uint(version.into())),
+        (Item::Uint(4), Item::Raw(vec![0xf5])),
+    ]);
+    (contents.encode(), made)
+}
+
 /// The contents of a published KEYDIST.
 fn dist_plain() -> (Vec<u8>, Made) {
     let made = all()
@@ -197,7 +286,7 @@ fn dist_plain() -> (Vec<u8>, Made) {
     let Body::KeyDist(key_dist) = &made.command.body else {
         panic!("a KEYDIST")
     };
-    let (_, _, rng) = made.distribution.as_ref().unwrap();
+    let rng = &made.distribution.as_ref().unwrap().rng;
     let aad = b"\x83\x67Encrypt\x43\xa1\x01\x03\x40";
     (plaintext(key_dist, &rng.drawn[0], &rng.drawn[1], aad), made)
 }

@@ -4,19 +4,17 @@
 use std::fmt::Write;
 
 use keyfall_protocol::command::{
-    Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRAME_MAX, FRESH_EPOCHS_MAX, FreshEpoch,
-    OrderContents, OrderKind, RECIPIENTS_MAX, RENEW_ENTRIES_MAX, SIGNERS_MAX, SealedOrder, Target,
-    sign_together,
+    EXCLUDED_MAX, FLOORS_MAX, FRAME_MAX, FRESH_EPOCHS_MAX, OrderKind, RECIPIENTS_MAX,
+    RENEW_ENTRIES_MAX, SIGNERS_MAX, Target, sign_together,
 };
-use keyfall_protocol::ids::{GroupNumber, KeyEpoch, TerminalNumber};
-use keyfall_protocol::keys::ObeyKey;
 
-use crate::commands::{
-    LARGEST_DIST, LARGEST_RENEW, LARGEST_SET, LARGEST_TIME, all, largest, largest_command,
-};
 use crate::enrolment;
-use crate::fleet::{secret, signing_key, terminal};
-use crate::stream::Stream;
+use crate::fleet::signing_key;
+use crate::largest::{
+    LARGEST_DELETE, LARGEST_DIST, LARGEST_EXCLUDE, LARGEST_LOCK, LARGEST_RENEW, LARGEST_SET,
+    LARGEST_TIME, largest, largest_command, largest_exclude, largest_order,
+};
+use crate::messages::made_named;
 use crate::vectors::{check_text, from_top};
 
 #[test]
@@ -50,7 +48,7 @@ fn messages_stay_within_their_limits_at_the_largest_numbers() {
 fn orders_stay_within_their_limits_at_the_largest_numbers() {
     for kind in OrderKind::ALL {
         let sizes: Vec<_> = (1..=SIGNERS_MAX)
-            .map(|m| largest_order(kind, m).len())
+            .map(|m| largest_order(kind.name(), kind, m).frame.len())
             .collect();
         assert!(sizes[0] <= 200, "{}: {}", kind.name(), sizes[0]);
         assert!(sizes[1] - sizes[0] <= 87, "{}: {sizes:?}", kind.name());
@@ -63,51 +61,22 @@ fn orders_stay_within_their_limits_at_the_largest_numbers() {
 /// frame that one of the erase class signs, too; where three must, seven groups fewer.
 #[test]
 fn the_largest_exclude_fits_a_frame() {
-    let most = |groups, signatures| largest_exclude(EXCLUDED_MAX, groups, signatures).len();
+    let most = |groups, signatures: usize| {
+        let command = largest_command(Target::All, largest_exclude(EXCLUDED_MAX, groups));
+        let names = [
+            "keys key",
+            "erase key",
+            "second erase key",
+            "third erase key",
+        ];
+        let keys = names.map(signing_key);
+        sign_together(&command, &Vec::from_iter(&keys[..signatures])).len()
+    };
     assert!(most(FRESH_EPOCHS_MAX, 2) <= FRAME_MAX);
     assert!(most(FRESH_EPOCHS_MAX, SIGNERS_MAX) > FRAME_MAX);
     assert!(most(FRESH_EPOCHS_MAX - 7, SIGNERS_MAX) <= FRAME_MAX);
     assert!(most(0, 1) <= 460, "64 terminals: {}", most(0, 1));
     assert_eq!(most(1, 1) - most(0, 1), 17, "each group");
-}
-
-fn largest_order(kind: OrderKind, signatures: usize) -> Vec<u8> {
-    let versioned = matches!(kind, OrderKind::Lock | OrderKind::Unlock);
-    let contents = OrderContents {
-        terminal: TerminalNumber::MAX,
-        kind,
-        version: versioned.then_some(u32::MAX),
-        receipt_wanted: true,
-    };
-    let obey = ObeyKey::new(TerminalNumber::MAX, secret("obey key of the last terminal"));
-    let order = SealedOrder::seal(&contents, &obey, &mut Stream::new("largest order"));
-    let target = Target::Terminal(TerminalNumber::MAX);
-    signed_by(&largest_command(target, Body::Order(order)), signatures)
-}
-
-fn largest_exclude(terminals: usize, groups: usize, signatures: usize) -> Vec<u8> {
-    let first = TerminalNumber::MAX.get() + 1 - u32::try_from(terminals).unwrap();
-    let fresh = FreshEpoch {
-        group: GroupNumber::MAX,
-        old: KeyEpoch::new(u32::MAX - 1),
-        new: KeyEpoch::new(u32::MAX),
-    };
-    let body = Body::Exclude(Exclude {
-        terminals: (first..=TerminalNumber::MAX.get()).map(terminal).collect(),
-        groups: vec![fresh; groups],
-    });
-    signed_by(&largest_command(Target::All, body), signatures)
-}
-
-fn signed_by(command: &Command, signatures: usize) -> Vec<u8> {
-    let names = [
-        "erase key",
-        "second erase key",
-        "third erase key",
-        "keys key",
-    ];
-    let keys = names.map(signing_key);
-    sign_together(command, &keys.iter().take(signatures).collect::<Vec<_>>())
 }
 
 /// What one frame may hold is what fits, no less and no more.
@@ -140,35 +109,56 @@ fn table_of_sizes_is_the_measured_one() {
 fn table() -> String {
     let (time, renew) = (sizes_of(LARGEST_TIME), sizes_of(LARGEST_RENEW));
     let (dist, set) = (sizes_of(LARGEST_DIST), sizes_of(LARGEST_SET));
-    let ordinary = |name: &str| {
-        all()
-            .iter()
-            .find(|made| made.name == name)
-            .map(|made| made.frame.len())
-            .unwrap()
-    };
+    let (delete, lock) = (sizes_of(LARGEST_DELETE), sizes_of(LARGEST_LOCK));
+    let exclude = sizes_of(LARGEST_EXCLUDE);
+    let ordinary = |name: &str| Some(made_named(name).frame.len());
     let mut rows = vec![
-        ("TIME", Some(ordinary("TIME")), time[0]),
+        ("TIME", ordinary("TIME"), time[0]),
         ("TIME with one floor", None, time[1]),
         ("each further floor", None, time[2] - time[1]),
         (
             "RENEW of one key, for any number of terminals",
-            Some(ordinary("RENEW of group 7")),
+            ordinary("RENEW of group 7"),
             renew[0],
         ),
         ("each further key in a RENEW", None, renew[1] - renew[0]),
         ("KEYDIST to one", None, dist[0]),
-        ("KEYDIST to two", Some(ordinary("KEYDIST to two")), dist[1]),
+        ("KEYDIST to two", ordinary("KEYDIST to two"), dist[1]),
         ("each further recipient", None, dist[2] - dist[1]),
         (
             "KEYDIST to seventeen",
-            Some(ordinary("KEYDIST to seventeen")),
+            ordinary("KEYDIST to seventeen"),
             dist[3],
+        ),
+        (
+            "DELETE, INIT",
+            ordinary("DELETE that wants a receipt"),
+            delete[0],
+        ),
+        ("LOCK, UNLOCK", ordinary("LOCK"), lock[0]),
+        (
+            "the second signature of a frame",
+            None,
+            delete[1] - delete[0],
+        ),
+        ("each further signature", None, delete[2] - delete[1]),
+        (
+            "EXCLUDE of one, in no group",
+            ordinary("EXCLUDE of one who was in no group"),
+            exclude[0],
+        ),
+        ("each further terminal", None, exclude[1] - exclude[0]),
+        ("each group", None, exclude[2] - exclude[1]),
+        ("EXCLUDE of 64, 36 groups, two signatures", None, exclude[3]),
+        (
+            "EXCLUDE of 64, 29 groups, four signatures",
+            None,
+            exclude[4],
         ),
         ("KEYSET with three keys", None, set[0]),
         (
             "KEYSET with four keys",
-            Some(ordinary("KEYSET with four keys")),
+            ordinary("KEYSET with four keys"),
             set[1],
         ),
         (
@@ -176,6 +166,8 @@ fn table() -> String {
             None,
             (set[2] - set[1]).div_ceil(4),
         ),
+        ("one stolen key", None, set[3] - set[1]),
+        ("each further stolen key", None, set[4] - set[3]),
     ];
     let (to_request, under_code) = enrolment::package_sizes();
     rows.push((
@@ -199,7 +191,9 @@ fn table() -> String {
     writeln!(
         table,
         "\nA frame of {FRAME_MAX} octets holds at most {FLOORS_MAX} floors, {RENEW_ENTRIES_MAX} keys \
-         of a RENEW, or {RECIPIENTS_MAX} recipients at the largest numbers, and a decoder refuses more."
+         of a RENEW, {RECIPIENTS_MAX} recipients, or {EXCLUDED_MAX} terminals with \
+         {FRESH_EPOCHS_MAX} groups and two signatures at the largest numbers, and a decoder refuses \
+         more."
     )
     .unwrap();
     table

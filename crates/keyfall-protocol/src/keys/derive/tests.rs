@@ -98,6 +98,8 @@ fn cases() -> Vec<Case> {
         len,
     };
     let iv = *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b";
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, b"a frame").as_ref());
     let mut cases = vec![
         null(Label::Renew, 32),
         Case {
@@ -109,6 +111,12 @@ fn cases() -> Vec<Case> {
         null(Label::Handle, 5),
         null(Label::Wrap, 32),
         null(Label::Fingerprint, 8),
+        Case {
+            label: Label::Receipt,
+            context: Context::Command(hash),
+            shown: json!([hex(&hash)]),
+            len: 32,
+        },
     ];
     for suite in SrtpSuite::ALL {
         let session = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5];
