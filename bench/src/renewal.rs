@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keyfall_protocol::command::{
-    Body, Command, KeyDist, KeyDistContents, Renew, RenewEntry, SigningKey, Target, Unverified,
+    Body, Command, KeyDist, KeyDistContents, Renew, RenewEntry, SigningKey, Target, Time,
+    Unverified,
 };
 use keyfall_protocol::enrolment::{EnrolmentPackage, Identity};
 use keyfall_protocol::ids::{
@@ -32,6 +33,8 @@ pub fn run() -> anyhow::Result<Report> {
     let beat = fleet.record.beat.public();
     let mut stranger = fleet.terminal()?;
     let for_others = fleet.for_others()?;
+    let absurd = fleet.absurd();
+    let mut attacked = fleet.terminal()?;
 
     let steps = interleave(
         &mut [Contender::new("one-way step", |n| {
@@ -77,6 +80,11 @@ pub fn run() -> anyhow::Result<Report> {
                     stranger.feed(Input::Datagram(&for_others));
                 }
             }),
+            Contender::new("forged, with an absurd G", |n| {
+                for _ in 0..n {
+                    attacked.feed(Input::Datagram(&absurd));
+                }
+            }),
         ],
         50,
     );
@@ -88,6 +96,8 @@ pub fn run() -> anyhow::Result<Report> {
             .all(|held| held.generation.get() == applied)
     );
 
+    assert_eq!(attacked.terminal.fleet_generation(), Generation::ZERO);
+
     let best = |timings: &[crate::rounds::Timing], at: usize| timings[at].best;
     let limits = vec![
         Limit::at_most("one-way step, ns", 500.0, best(&steps, 0)),
@@ -97,6 +107,7 @@ pub fn run() -> anyhow::Result<Report> {
             50.0,
             best(&renewals, 1) / 1e3,
         ),
+        Limit::at_most("forged, with an absurd G, us", 10.0, best(&renewals, 3) / 1e3),
     ];
     let table = |title: &str, timings, reference| Table {
         title: title.to_owned(),
@@ -147,6 +158,7 @@ impl Fleet {
                 streams: vec![self.record.stream],
                 carriers: Vec::new(),
                 keep_time: 60,
+                wipe_roots: Vec::new(),
             },
             obey: ObeyKey::new(number, seed(3)),
             wrap: wrap(),
@@ -186,6 +198,25 @@ impl Fleet {
             .record
             .keys
             .sign(&self.command(Target::Handles, Body::KeyDist(key_dist), 0)))
+    }
+
+    /// What somebody without a key sends in the beat key's name to make terminals step.
+    fn absurd(&self) -> Vec<u8> {
+        let mut command = self.command(Target::Handles, Body::Time(self.time()), 0);
+        command.fleet_generation = Generation::MAX;
+        let mut frame = self.record.beat.sign(&command);
+        if let Some(last) = frame.last_mut() {
+            *last ^= 1;
+        }
+        frame
+    }
+
+    fn time(&self) -> Time {
+        Time {
+            seconds: WALL,
+            max_error_ms: 0,
+            floors: Vec::new(),
+        }
     }
 
     fn renew(&self, generation: u32) -> Vec<u8> {
@@ -236,7 +267,7 @@ impl Receiver {
                         .handle_input(now, &mut rng, Input::Stored(id))
                         .expect("it was handed out");
                 }
-                Output::Event(_) => {}
+                Output::Event(_) | Output::Erase(_) => {}
                 Output::Timeout { .. } => return,
             }
         }
@@ -279,6 +310,8 @@ pub fn only(work: &str, n: u32) -> anyhow::Result<()> {
         .map(|generation| fleet.renew(generation))
         .collect();
     let for_others = fleet.for_others()?;
+    let absurd = fleet.absurd();
+    let mut attacked = fleet.terminal()?;
     for frame in frames.iter().take(n as usize) {
         match work {
             "verify" => receiver.feed(Input::Datagram(frame)),

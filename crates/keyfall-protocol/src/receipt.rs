@@ -59,7 +59,7 @@ impl Receipt {
     pub fn decode(octets: &[u8]) -> Result<Self, DecodeError> {
         match std::str::from_utf8(octets).ok().map(str::trim) {
             Some(text) if text.starts_with(TEXT_PREFIX) => {
-                let digits = text[TEXT_PREFIX.len()..].as_bytes();
+                let digits = &text.as_bytes()[TEXT_PREFIX.len()..];
                 Self::read(&from_hex(digits).ok_or(DecodeError::Unexpected { what: "receipt" })?)
             }
             Some(_) | None => Self::read(octets),

@@ -120,8 +120,8 @@ impl TrustedTime {
         }
         // A clock that runs already bounds what comes after a KEYSET, too.
         let known = self.at(now);
-        let (first_heard, first_seconds) =
-            *self.first.get_or_insert((now, known.unwrap_or(seconds)));
+        let begins = (now, known.unwrap_or(seconds));
+        let &mut (first_heard, first_seconds) = self.first.get_or_insert(begins);
         let elapsed = whole_seconds(now, first_heard);
         let furthest = first_seconds
             .plus(elapsed)

@@ -5,6 +5,7 @@ mod ears;
 pub(crate) mod lossy;
 mod speech;
 mod story;
+mod theft;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,7 +21,8 @@ use crate::explain::Code;
 use crate::output::{Failure, Output};
 use story::{Stage, Told};
 
-/// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late.
+/// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late, lose two
+/// terminals, and what their thief can read.
 ///
 /// Needs no root and no network but loopback; ends within a minute; leaves nothing behind.
 ///
@@ -133,6 +135,11 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
             .and_then(|mut file| file.write_all(capture.as_bytes()))
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
+    teller.step("validity", || stage.renew_by_validity())?;
+    let mut loss = theft::Loss::default();
+    teller.step("delete", || stage.delete_dave(&mut loss))?;
+    teller.step("exclude", || stage.exclude_bob(&mut loss))?;
+    teller.step("thief", || stage.thief(&loss))?;
     Ok(())
 }
 

@@ -27,23 +27,22 @@ pub(super) struct Told {
 
 /// Everything that runs while the story is told.
 pub(super) struct Stage {
-    keyfall: Keyfall,
-    dir: PathBuf,
-    speech: Speech,
+    pub(super) keyfall: Keyfall,
+    pub(super) dir: PathBuf,
+    pub(super) speech: Speech,
     air: Air,
     /// Frames as the server sent them.
-    frames: Heard,
-    radio: Option<Radio>,
+    pub(super) frames: Heard,
+    pub(super) radio: Option<Radio>,
     /// Terminals and their relays by name; the server, too.
-    running: BTreeMap<String, Running>,
+    pub(super) running: BTreeMap<String, Running>,
     codes: BTreeMap<String, String>,
-    /// What Bob's application hears, and where.
-    bob_hears: Heard,
-    bob_listens: SocketAddr,
-    dave_hears: Heard,
-    dave_listens: SocketAddr,
-    alice_takes: SocketAddr,
-    eavesdropper: Heard,
+    /// What the applications of those who listen hear, and where.
+    ears: BTreeMap<&'static str, (Heard, SocketAddr)>,
+    pub(super) alice_takes: SocketAddr,
+    pub(super) eavesdropper: Heard,
+    /// What the eavesdropper has on tape of the calls that are over.
+    pub(super) tape: Vec<Vec<u8>>,
 }
 
 /// Addresses on the loopback interface that no other demo uses.
@@ -54,15 +53,18 @@ struct Air {
 }
 
 const CAST: [&str; 4] = ["alice", "bob", "carol", "dave"];
-const GROUP: &str = "1";
+pub(super) const GROUP: &str = "1";
 /// Packets that one session key serves in the demo: a short call crosses it.
 const REDERIVE: &str = "1024";
 /// The sequence number with which the second call begins, so that it crosses 1024.
 const LATE_SEQUENCE: u16 = 900;
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How often the device keys renew in the demo, and how long an old one is kept.
+const FLEET_PERIOD: &str = "10s";
+const KEEP_TIME: &str = "2s";
 
 impl Told {
-    fn new(sentence: impl Into<String>, figures: Value) -> Self {
+    pub(super) fn new(sentence: impl Into<String>, figures: Value) -> Self {
         let figures = match figures {
             Value::Object(figures) => figures,
             Value::Null
@@ -79,7 +81,7 @@ impl Told {
     }
 
     /// Notes what is wrong unless `holds`.
-    fn must(mut self, holds: bool, otherwise: &str) -> Self {
+    pub(super) fn must(mut self, holds: bool, otherwise: &str) -> Self {
         if !holds {
             self.wrong.push(otherwise.to_owned());
         }
@@ -98,8 +100,10 @@ impl Stage {
         let frames = Heard::on_air(air.server)?;
         let media = CarrierAddress::new(v4(air.media)?, LOOPBACK, 0)?;
         let eavesdropper = Heard::on_air(media)?;
-        let (bob_hears, bob_listens) = Heard::on_port(local(free_pair()?))?;
-        let (dave_hears, dave_listens) = Heard::on_port(local(free_pair()?))?;
+        let mut ears = BTreeMap::new();
+        for name in ["bob", "carol", "dave"] {
+            ears.insert(name, Heard::on_port(local(free_pair()?))?);
+        }
         let alice_takes = local(free_pair()?);
         Ok(Self {
             keyfall,
@@ -110,12 +114,10 @@ impl Stage {
             radio: None,
             running: BTreeMap::new(),
             codes: BTreeMap::new(),
-            bob_hears,
-            bob_listens,
-            dave_hears,
-            dave_listens,
+            ears,
             alice_takes,
             eavesdropper,
+            tape: Vec::new(),
         })
     }
 
@@ -132,6 +134,11 @@ impl Stage {
             "demo",
             "--carrier",
             &carrier,
+            // Short, so that a thief's past is short enough to be seen here.
+            "--fleet-period",
+            FLEET_PERIOD,
+            "--keep-time",
+            KEEP_TIME,
         ])?;
         self.start("server", &["server", "run", &server])?;
         let admin = |words: &[&str]| {
@@ -261,14 +268,14 @@ impl Stage {
             status["groups"][0]["sending"].as_u64() == Some(before + 1)
         })?;
         settle();
-        let call = Call::of(&self.bob_hears.take());
+        let call = Call::of(&self.hears("bob")?.take());
         let heard = Speech::from_payloads(call.payloads());
         std::fs::write(self.dir.join("bob-heard.wav"), heard.to_wav())?;
         let differing = self.speech.differing(&heard);
         let sent = self.relay_packets("alice", "send")?;
         let lost = sent.saturating_sub(call.count() as u64);
 
-        let air = self.eavesdropper.take();
+        let air = self.overheard();
         std::fs::write(
             self.dir.join("air.wav"),
             Speech::from_payloads(air.iter().map(|packet| packet.get(12..).unwrap_or(&[])))
@@ -381,7 +388,7 @@ impl Stage {
         self.restart_sender()?;
         let sender = self.speak(LATE_SEQUENCE)?;
         wait_for("bob hears the call", PATIENCE, || {
-            Ok((self.bob_hears.count() > 0).then_some(()))
+            Ok((self.hears("bob")?.count() > 0).then_some(()))
         })?;
         let caught = self.wait_status("bob", "follows", |status| {
             status["groups"][0]["generation"].as_u64() > Some(before)
@@ -407,12 +414,12 @@ impl Stage {
         })?;
         self.start_receiver("dave")?;
         wait_for("dave hears the call", PATIENCE, || {
-            Ok((self.dave_hears.count() > 0).then_some(()))
+            Ok((self.hears("dave")?.count() > 0).then_some(()))
         })?;
         sender.finish()?;
         settle();
 
-        let bob = Call::of(&self.bob_hears.take());
+        let bob = Call::of(&self.hears("bob")?.take());
         let bob_heard = Speech::from_payloads(bob.payloads());
         let differing = self.speech.differing(&bob_heard);
         let sent = self.relay_packets("alice", "send")?;
@@ -435,7 +442,7 @@ impl Stage {
         .must(gap_first, "bob's first packet was not delivered")
         .must(lost == 0 && differing == 0, "bob lost speech");
 
-        let air = self.eavesdropper.take();
+        let air = self.overheard();
         let stretches: Vec<u16> = air.iter().filter_map(|packet| stretch(packet)).collect();
         let rederived = stretches.windows(2).filter(|two| two[0] != two[1]).count();
         let rederive = Told::new(
@@ -449,7 +456,7 @@ impl Stage {
         )
         .must(rederived == 1, "the call did not cross a re-derivation");
 
-        let dave = Call::of(&self.dave_hears.take());
+        let dave = Call::of(&self.hears("dave")?.take());
         let dave_heard = Speech::from_payloads(dave.payloads());
         std::fs::write(self.dir.join("dave-heard.wav"), dave_heard.to_wav())?;
         let tail = self.speech.tail_heard(&dave_heard);
@@ -501,6 +508,18 @@ impl Stage {
         Ok(json!({"root": root, "packages": packages, "frames": frames, "status": status}))
     }
 
+    pub(super) fn hears(&self, name: &str) -> anyhow::Result<&Heard> {
+        let (heard, _) = self.ears.get(name).context("nobody listens there")?;
+        Ok(heard)
+    }
+
+    /// What the eavesdropper heard since it was asked last; it stays on tape.
+    pub(super) fn overheard(&mut self) -> Vec<Vec<u8>> {
+        let air = self.eavesdropper.take();
+        self.tape.extend(air.iter().cloned());
+        air
+    }
+
     fn start(&mut self, name: &str, words: &[&str]) -> anyhow::Result<()> {
         let running = self.keyfall.start(name, words)?;
         self.running.insert(name.to_owned(), running);
@@ -520,12 +539,8 @@ impl Stage {
         )
     }
 
-    fn start_receiver(&mut self, name: &str) -> anyhow::Result<()> {
-        let listens = if name == "dave" {
-            self.dave_listens
-        } else {
-            self.bob_listens
-        };
+    pub(super) fn start_receiver(&mut self, name: &str) -> anyhow::Result<()> {
+        let (_, listens) = self.ears.get(name).context("nobody listens there")?;
         let words = [
             "media",
             "receive",
@@ -568,7 +583,7 @@ impl Stage {
     }
 
     /// A new call is a new session.
-    fn restart_sender(&mut self) -> anyhow::Result<()> {
+    pub(super) fn restart_sender(&mut self) -> anyhow::Result<()> {
         if let Some(running) = self.running.remove("alice-sends") {
             running.interrupt();
         }
@@ -578,7 +593,7 @@ impl Stage {
         self.start_sender()
     }
 
-    fn speak(&self, first: u16) -> anyhow::Result<Sender> {
+    pub(super) fn speak(&self, first: u16) -> anyhow::Result<Sender> {
         Sender::start(
             &self.dir.join("said.wav"),
             &self.speech,
@@ -595,7 +610,7 @@ impl Stage {
         .map(|_| ())
     }
 
-    fn wait_status(
+    pub(super) fn wait_status(
         &mut self,
         name: &str,
         what: &str,
@@ -623,11 +638,11 @@ impl Stage {
         }
     }
 
-    fn status(&self, name: &str) -> anyhow::Result<Value> {
+    pub(super) fn status(&self, name: &str) -> anyhow::Result<Value> {
         self.keyfall.ask(&["terminal", "status", &self.path(name)])
     }
 
-    fn generation(&self, name: &str) -> anyhow::Result<u64> {
+    pub(super) fn generation(&self, name: &str) -> anyhow::Result<u64> {
         self.status(name)?["groups"][0]["generation"]
             .as_u64()
             .context("no key is held")
@@ -644,7 +659,7 @@ impl Stage {
 
     /// RTP packets that a relay took from its application: those that it let through, and those
     /// that it dropped.
-    fn relay_packets(&self, name: &str, direction: &str) -> anyhow::Result<u64> {
+    pub(super) fn relay_packets(&self, name: &str, direction: &str) -> anyhow::Result<u64> {
         let status = self.status(name)?;
         let relay = relay(&status, direction).context("no relay")?;
         let dropped = relay["drops"].as_array().map_or(0, |drops| {
@@ -683,7 +698,7 @@ impl Stage {
             .context("no such frame was sent")
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.dir.join(name).to_string_lossy().into_owned()
     }
 }
@@ -766,7 +781,7 @@ fn stretch(packet: &[u8]) -> Option<u16> {
 }
 
 /// Lets the last packets arrive.
-fn settle() {
+pub(super) fn settle() {
     std::thread::sleep(Duration::from_millis(300));
 }
 
