@@ -76,6 +76,13 @@ pub(crate) fn installed(machine: &Server, octets: usize, done: Done) -> api::Key
         version,
         expires: expires.get(),
         fleet_generation: generation.get(),
+        stolen: machine
+            .fleet()
+            .key_set
+            .stolen
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         fresh_epochs: groups.len() as u64,
         octets: octets as u64,
         order_again: order_again.collect(),

@@ -9,7 +9,7 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use keyfall_api::admin as api;
 use serde::Serialize;
 
@@ -189,19 +189,15 @@ struct RemoveArgs {
 #[command(
     after_help = "Example:\n  keyfall admin renew --group ops --reason weekly --dir fleet\n  \
                   keyfall admin renew --device truck1 --dir fleet\n  \
-                  keyfall admin renew --all-devices --dry-run --dir fleet"
+                  keyfall admin renew --all-devices --dry-run --dir fleet",
+    group(ArgGroup::new("which").required(true).args(["group", "device", "all_devices"]))
 )]
 struct RenewArgs {
     /// The master key of this group, by name or number.
-    #[arg(
-        long,
-        value_name = "GROUP",
-        required_unless_present_any = ["all_devices", "device"],
-        conflicts_with_all = ["all_devices", "device"]
-    )]
+    #[arg(long, value_name = "GROUP")]
     group: Option<String>,
     /// The wrap key of this terminal alone, by name or number, beyond the others'.
-    #[arg(long, value_name = "TERMINAL", conflicts_with = "all_devices")]
+    #[arg(long, value_name = "TERMINAL")]
     device: Option<String>,
     /// The wrap keys of all terminals.
     #[arg(long)]

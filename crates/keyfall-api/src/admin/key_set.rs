@@ -64,6 +64,9 @@ pub struct KeySetInstalled {
     pub expires: u32,
     /// G, which rises far where a key was stolen.
     pub fleet_generation: u32,
+    /// Names of stolen keys that it makes known.
+    #[serde(default)]
+    pub stolen: Vec<String>,
     /// Groups that got a fresh epoch, because a key was stolen.
     pub fresh_epochs: u64,
     /// Octets of the KEYSET.

@@ -311,11 +311,13 @@ fn installed_text(installed: &api::KeySetInstalled, running: bool) -> String {
         installed.octets,
         utc(installed.expires)
     );
-    if installed.fresh_epochs > 0 {
+    if !installed.stolen.is_empty() {
         text.push_str(&format!(
-            "\nA key was stolen: G is {}, {} groups have fresh keys, and what it signed is void where \
-             this KEYSET is heard.",
-            installed.fleet_generation, installed.fresh_epochs
+            "\nStolen: {}. What they signed is void where this KEYSET is heard; G is {}, and {} groups \
+             got fresh keys.",
+            installed.stolen.join(", "),
+            installed.fleet_generation,
+            installed.fresh_epochs
         ));
     }
     for order in &installed.order_again {

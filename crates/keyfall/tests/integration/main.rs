@@ -8,6 +8,8 @@ mod fleet;
 mod guarding;
 mod inspect;
 mod killed;
+mod loss;
 mod ran;
 mod server;
+mod sign_keys;
 mod terminal;

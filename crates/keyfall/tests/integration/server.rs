@@ -11,39 +11,44 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::ran::{Background, Ran, command, keyfall, until};
 
 /// A place for a server and its packages.
-struct Place {
-    top: tempfile::TempDir,
-    dir: PathBuf,
+pub(crate) struct Place {
+    pub(crate) top: tempfile::TempDir,
+    pub(crate) dir: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("fleet");
         Self { top, dir }
     }
 
-    fn dir(&self) -> &str {
+    pub(crate) fn dir(&self) -> &str {
         self.dir.to_str().unwrap()
     }
 
-    fn init(&self) -> Ran {
+    pub(crate) fn init(&self) -> Ran {
+        self.init_with(&[])
+    }
+
+    pub(crate) fn init_with(&self, options: &[&str]) -> Ran {
         // Loopback only, and heard by nobody else's test.
         let carrier = format!(
             "udp://239.255.72.1:{}?if=127.0.0.1&ttl=0",
             40_000 + std::process::id() % 20_000
         );
-        keyfall([
+        let words = [
             "server",
             "init",
             self.dir(),
             "--carrier",
             &carrier,
             "--json",
-        ])
+        ];
+        keyfall(words.into_iter().chain(options.iter().copied()))
     }
 
-    fn serve(&self) -> Background {
+    pub(crate) fn serve(&self) -> Background {
         let server = command(["server", "run", self.dir()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -54,7 +59,7 @@ impl Place {
         server
     }
 
-    fn admin(&self, words: &[&str]) -> Ran {
+    pub(crate) fn admin(&self, words: &[&str]) -> Ran {
         let mut all = vec!["admin"];
         all.extend_from_slice(words);
         all.extend_from_slice(&["--dir", self.dir()]);
@@ -63,7 +68,7 @@ impl Place {
 
     /// With --json, and done.
     #[track_caller]
-    fn told(&self, words: &[&str]) -> serde_json::Value {
+    pub(crate) fn told(&self, words: &[&str]) -> serde_json::Value {
         let mut all = words.to_vec();
         all.push("--json");
         self.admin(&all).document()
@@ -348,14 +353,24 @@ fn every_command_has_an_example() {
     for words in [
         "server init",
         "server run",
+        "server sign-keys",
         "admin terminal add",
         "admin terminal list",
         "admin terminal show",
         "admin group create",
         "admin group add",
+        "admin group remove",
         "admin group list",
         "admin group show",
         "admin renew",
+        "admin rekey",
+        "admin exclude",
+        "admin delete-keys",
+        "admin initialize",
+        "admin lock",
+        "admin unlock",
+        "admin receipt",
+        "admin exposure",
         "admin keys",
         "admin audit",
         "admin audit verify",
