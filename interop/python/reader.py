@@ -4,7 +4,8 @@ Section numbers are those of docs/PROTOCOL.md. Written from that page alone.
 """
 
 import hashlib
-import unicodedata
+import hmac
+import re
 from dataclasses import dataclass
 from typing import Optional
 
@@ -12,17 +13,17 @@ import cbor2
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from cwt import COSE, COSEKey
 from cwt.exceptions import CWTError
 
 YEAR_2026 = 1_767_225_600
-FRAME_MAX, PACKAGE_MAX = 1200, 16_384
+FRAME_MAX = 1200
 BEAT, KEYS, ERASE, KEM = 1, 2, 3, 4
-TIME, RENEW, KEYDIST, KEYSET = 1, 2, 3, 8
-CLASS_OF = {TIME: BEAT, RENEW: BEAT, KEYDIST: KEYS}
+TIME, RENEW, KEYDIST, DELETE, INIT, EXCLUDE, KEYSET, LOCK, UNLOCK = 1, 2, 3, 4, 5, 6, 8, 15, 16
+ORDERS = (DELETE, INIT, LOCK, UNLOCK)
+CLASS_OF = {TIME: BEAT, RENEW: BEAT, KEYDIST: KEYS, EXCLUDE: KEYS} | dict.fromkeys(ORDERS, ERASE)
 
 
 class Refused(Exception):
@@ -73,9 +74,9 @@ def fields(value, wanted: set, optional: set, what: str) -> dict:
     return value
 
 
-def tagged(value, tag: int, what: str) -> list:
+def tagged(value, tag: int, length: int, what: str) -> list:
     demand(isinstance(value, cbor2.CBORTag) and value.tag == tag, what)
-    return items(value.value, 4, 4, what)
+    return items(value.value, length, length, what)
 
 
 # -- Section 2: numbers
@@ -164,7 +165,8 @@ def tag_hash(kid_: int, epoch_: int) -> bytes:
 
 @dataclass
 class Command:
-    signer: bytes
+    # Key names of all who signed, rising.
+    signers: list
     stream: bytes
     sequence: int
     issued_at: int
@@ -179,17 +181,20 @@ class Command:
 def read_frame(frame: bytes) -> Command:
     """Decodes; nothing is verified yet."""
     demand(len(frame) <= FRAME_MAX, "longer than a frame")
-    protected, unprotected, payload, signature = tagged(strict(frame), 18, "COSE_Sign1")
-    demand(type(protected) is bytes and type(payload) is bytes, "COSE_Sign1")
-    demand(unprotected == {} and type(unprotected) is dict, "unprotected header")
-    octets(signature, 64, "signature")
-    header = fields(strict(protected), {1, 4}, set(), "protected header")
-    demand(header[1] == -19, "algorithm")
+    whole = strict(frame)
+    demand(isinstance(whole, cbor2.CBORTag), "a tag")
+    if whole.tag == 98:
+        signers, payload = read_together(tagged(whole, 98, 4, "COSE_Sign"))
+    else:
+        protected, unprotected, payload, signature = tagged(whole, 18, 4, "COSE_Sign1")
+        signers = [read_signature(protected, unprotected, signature)]
+    demand(type(payload) is bytes, "payload")
     c = fields(strict(payload), {1, 2, 3, 4, 5, 6, 7, 8}, set(), "command")
-    bodies = {TIME: read_time, RENEW: read_renew, KEYDIST: read_keydist, KEYSET: read_keyset}
+    bodies = {TIME: read_time, RENEW: read_renew, KEYDIST: read_keydist, EXCLUDE: read_exclude,
+              KEYSET: read_keyset} | dict.fromkeys(ORDERS, read_order)
     demand(type(c[5]) is int and c[5] in bodies, "type")
     return Command(
-        signer=octets(header[4], 8, "key name"),
+        signers=signers,
         stream=octets(c[1], 4, "stream"),
         sequence=uint(c[2], 2**64 - 1, "sequence"),
         issued_at=seconds(c[3]),
@@ -200,6 +205,26 @@ def read_frame(frame: bytes) -> Command:
         g=generation(c[8]),
         frame=frame,
     )
+
+
+def read_together(parts: list) -> tuple:
+    protected, unprotected, payload, signatures = parts
+    demand(protected == b"" and type(protected) is bytes, "protected header of the body")
+    demand(unprotected == {} and type(unprotected) is dict, "unprotected header")
+    names = [read_signature(*items(signature, 3, 3, "signature"))
+             for signature in items(signatures, 2, 4, "signatures")]
+    demand(all(one < next_ for one, next_ in zip(names, names[1:])), "signatures by rising name")
+    return names, payload
+
+
+def read_signature(protected, unprotected, signature) -> bytes:
+    """The name of the key that is said to have signed."""
+    demand(type(protected) is bytes, "protected header")
+    demand(unprotected == {} and type(unprotected) is dict, "unprotected header")
+    octets(signature, 64, "signature")
+    header = fields(strict(protected), {1, 4}, set(), "protected header")
+    demand(header[1] == -19, "algorithm")
+    return octets(header[4], 8, "key name")
 
 
 def read_target(value) -> list:
@@ -235,7 +260,7 @@ def read_renew(value) -> dict:
 
 
 def read_keydist(value) -> dict:
-    protected, unprotected, ciphertext, recipients = tagged(value, 96, "COSE_Encrypt")
+    protected, unprotected, ciphertext, recipients = tagged(value, 96, 4, "COSE_Encrypt")
     demand(protected == bytes.fromhex("a10103"), "content header")
     iv = octets(fields(unprotected, {5}, set(), "content header")[5], 12, "IV")
     demand(type(ciphertext) is bytes and len(ciphertext) <= 144, "ciphertext")
@@ -249,23 +274,55 @@ def read_keydist(value) -> dict:
     return {"cose": det(value), "iv": iv, "ciphertext": ciphertext, "recipients": read}
 
 
+def read_order(value) -> dict:
+    """DELETE, INIT, LOCK, UNLOCK: what stands outside of the seal."""
+    protected, unprotected, ciphertext = tagged(value, 16, 3, "COSE_Encrypt0")
+    demand(type(protected) is bytes, "content header")
+    header = fields(strict(protected), {1, 4}, set(), "content header")
+    demand(header[1] == 3 and type(header[1]) is int, "algorithm")
+    iv = octets(fields(unprotected, {5}, set(), "content header")[5], 12, "IV")
+    demand(type(ciphertext) is bytes and len(ciphertext) <= 64, "ciphertext")
+    return {"cose": det(value), "protected": protected, "iv": iv, "ciphertext": ciphertext,
+            "handle": octets(header[4], 5, "handle")}
+
+
+def read_exclude(value) -> dict:
+    body = fields(value, {1, 2}, set(), "EXCLUDE")
+    terminals = [terminal_number(number) for number in items(body[1], 1, 64, "terminals")]
+    demand(all(one < next_ for one, next_ in zip(terminals, terminals[1:])), "terminals rise")
+    for entry in items(body[2], 0, 36, "groups"):
+        group, old, new, heal = items(entry, 4, 4, "group")
+        group_number(group)
+        demand(epoch(old) < epoch(new) and heal is None, "epochs")
+    return {"terminals": terminals, "groups": body[2]}
+
+
 def read_keyset(value) -> dict:
-    body = fields(value, {1, 2, 3, 4, 8}, set(), "KEYSET")
+    body = fields(value, {1, 2, 3, 4, 8}, {6}, "KEYSET")
     uint(body[1], 2**32 - 1, "version"), seconds(body[2])
     keys = [read_listed_key(key) for key in items(body[3], 1, 12, "keys")]
     demand(len({key["public"] for key in keys}) == len(keys), "a key has one class")
     g0, t0, p0 = items(body[4], 3, 3, "fleet schedule")
     generation(g0), seconds(t0)
     demand(uint(p0, 2**32 - 1, "P0") >= 1, "P0")
-    limits = fields(body[8], {1, 4}, set(), "limits")
-    uint(limits[1], 2**32 - 1, "longest lease"), uint(limits[4], 2**32 - 1, "grace")
+    stolen = []
+    if 6 in body:
+        stolen = [octets(name, 8, "stolen key") for name in items(body[6], 1, 8, "stolen keys")]
+    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, set(), "limits")
+    for limit in (1, 4, 5, 7):
+        uint(limits[limit], 2**32 - 1, "limit")
+    demand(limits[6] is None or uint(limits[6], 2**32 - 1, "exclude-wait") >= 0, "exclude-wait")
+    demand(uint(limits[8], 4, "erase signatures") >= 1, "erase signatures")
     return {
         "version": body[1],
         "issued_at": body[2],
         "keys": keys,
         "fleet_schedule": (g0, t0, p0),
-        "longest_lease": limits[1],
-        "grace": limits[4],
+        "stolen": stolen,
+        "limits": {
+            "longest_lease": limits[1], "grace": limits[4], "exclude_grace": limits[5],
+            "exclude_wait": limits[6], "dead_man": limits[7], "erase_signatures": limits[8],
+        },
     }
 
 
@@ -288,9 +345,15 @@ def read_listed_key(value) -> dict:
     }
 
 
-def verifies(command: Command, public: bytes) -> bool:
-    """Whether the frame is signed by this key, as python-cwt judges."""
-    key = COSEKey.new({1: 1, 2: command.signer, 3: -19, 4: [2], -1: 6, -2: public})
+def verifies(command: Command, publics: dict) -> bool:
+    """Whether every signature of the frame is good, as python-cwt judges; `publics` by key name."""
+    if not all(name in publics for name in command.signers):
+        return False
+    return all(signed_by(command, name, publics[name]) for name in command.signers)
+
+
+def signed_by(command: Command, name: bytes, public: bytes) -> bool:
+    key = COSEKey.new({1: 1, 2: name, 3: -19, 4: [2], -1: 6, -2: public})
     try:
         COSE.new().decode(command.frame, key, external_aad=b"KF1/cmd")
     except CWTError:
@@ -301,18 +364,32 @@ def verifies(command: Command, public: bytes) -> bool:
 def obeyed(command: Command, keyset: dict, root: bytes) -> bool:
     """Section 6.1, as far as it can be judged without a clock and a state."""
     if command.type == KEYSET:
-        return command.signer == key_name(root) and verifies(command, root)
-    signer = next((key for key in keyset["keys"] if key["name"] == command.signer), None)
-    if signer is None or signer["class"] != CLASS_OF[command.type]:
+        return command.signers == [key_name(root)] and verifies(command, {key_name(root): root})
+    listed = {key["name"]: key for key in keyset["keys"]}
+    if not all(name in listed for name in command.signers):
         return False
+    signers = [listed[name] for name in command.signers]
+    if not enough(command.type, [key["class"] for key in signers], keyset):
+        return False
+    signer = next(key for key in signers if key["class"] == CLASS_OF[command.type])
     g0, t0, p0 = keyset["fleet_schedule"]
     g_max = g0 + -(-max(signer["expires"] - t0, 0) // p0) + 64
     return (
-        signer["not_before"] <= command.issued_at <= signer["expires"]
+        all(key["not_before"] <= command.issued_at <= key["expires"] for key in signers)
         and command.g <= g_max
         and (command.target[0] != 1 or command.target[1] in (signer["groups"] or command.target))
-        and verifies(command, signer["public"])
+        and verifies(command, {key["name"]: key["public"] for key in signers})
     )
+
+
+def enough(type_: int, classes: list, keyset: dict) -> bool:
+    """Section 2, "Signed by": as many of the classes that the type asks for."""
+    wanted = keyset["limits"]["erase_signatures"]
+    if type_ in ORDERS:
+        return set(classes) == {ERASE} and len(classes) >= wanted
+    if type_ == EXCLUDE and len(classes) > 1:
+        return sorted(classes) == [KEYS] + [ERASE] * (len(classes) - 1) and len(classes) > wanted
+    return classes == [CLASS_OF[type_]]
 
 
 @dataclass(frozen=True)
@@ -376,105 +453,68 @@ def open_content(body: dict, kek: bytes) -> Optional[Contents]:
         return None
 
 
-# -- Section 8: enrolment package
+@dataclass(frozen=True)
+class OrderContents:
+    terminal: int
+    type: int
+    version: Optional[int]
+    receipt_wanted: bool
 
-LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+def read_order_contents(plain: bytes) -> OrderContents:
+    c = fields(strict(plain), {1, 2}, {3, 4}, "contents")
+    demand(c[2] in ORDERS and type(c[2]) is int, "type")
+    demand((3 in c) == (c[2] in (LOCK, UNLOCK)), "version")
+    demand(c.get(4, True) is True, "receipt wanted")
+    version = uint(c[3], 2**32 - 1, "version") if 3 in c else None
+    return OrderContents(terminal_number(c[1]), c[2], version, 4 in c)
+
+
+def open_order(command: Command, obey: Key) -> Optional[OrderContents]:
+    """Section 4.4 by hand; `None` where it is for another, or says something else inside."""
+    body = command.body
+    if body["handle"] != obey.handle():
+        return None
+    aad = det(["Encrypt0", body["protected"], b""])
+    try:
+        key = AESGCM(obey.xl("to-terminal", [body["iv"]], 32))
+        contents = read_order_contents(key.decrypt(body["iv"], body["ciphertext"], aad))
+    except (InvalidTag, Refused):
+        return None
+    fits = contents.type == command.type and 4 * contents.terminal == obey.kid
+    return contents if fits else None
+
+
+def open_order_by_cose(command: Command, obey: Key) -> OrderContents:
+    """The same by python-cwt alone."""
+    body = command.body
+    sealed_under = obey.xl("to-terminal", [body["iv"]], 32)
+    key = COSEKey.new({1: 4, 2: obey.handle(), 3: 3, -1: sealed_under})
+    try:
+        return read_order_contents(COSE.new().decode(body["cose"], key))
+    except (CWTError, ValueError) as fault:
+        raise Refused(str(fault)) from fault
 
 
 @dataclass(frozen=True)
-class Package:
-    number: int
-    name: str
-    fleet: str
-    root: bytes
-    keyset_frame: bytes
-    keyset: dict
-    streams: list
-    carriers: list
-    keep_time: int
-    obey: Key
-    wrap: Key
-    issued_at: int
-    expires: int
+class Receipt:
+    terminal: int
+    command: bytes
+    mac: bytes
+
+    def is_from(self, obey: Key) -> bool:
+        return 4 * self.terminal == obey.kid and hmac.compare_digest(
+            self.mac, receipt_mac(self.command, obey))
 
 
-def read_sealed(package: bytes) -> list:
-    demand(len(package) <= PACKAGE_MAX, "longer than a package")
-    value = items(strict(package), 4, 5, "package")
-    demand(value[0] == "KF1/enrol" and type(value[1]) is int, "package")
-    if (value[1], len(value)) == (1, 4):
-        demand(type(value[2]) is bytes and type(value[3]) is bytes, "package")
-    else:
-        demand((value[1], len(value)) == (2, 5), "form")
-        octets(value[2], 16, "salt"), octets(value[3], 12, "IV")
-        demand(type(value[4]) is bytes, "package")
-    return value
+def receipt_mac(command: bytes, obey: Key) -> bytes:
+    return hmac.digest(obey.xl("receipt", [command], 32), command, "sha256")
 
 
-def read_package(plain: bytes) -> Package:
-    identity, obey, wrap, g, issued_at, expires = items(strict(plain), 6, 6, "package")
-    number, name, fleet, root, frame, streams, carriers, keep = items(identity, 8, 8, "identity")
-    terminal_number(number)
-    for text in [name, fleet, *items(carriers, 0, 16, "carriers")]:
-        demand(type(text) is str and 1 <= len(text.encode()) <= 200, "text")
-        demand(not any(unicodedata.category(c) == "Cc" for c in text), "text")
-    octets(root, 32, "root")
-    demand(type(frame) is bytes, "KEYSET")
-    command = read_frame(frame)
-    demand(command.type == KEYSET and verifies(command, root), "KEYSET")
-    for stream in items(streams, 1, 16, "streams"):
-        octets(stream, 4, "stream")
-    return Package(
-        number, name, fleet, root, frame, command.body, streams, carriers,
-        uint(keep, 2**32 - 1, "keep time"),
-        Key(octets(obey, 32, "obey key"), 4 * number, 0, 0),
-        Key(octets(wrap, 32, "wrap key"), 4 * number + 1, 0, generation(g)),
-        seconds(issued_at),
-        seconds(expires),
-    )
-
-
-def open_under_code(package: bytes, code: str) -> Package:
-    _, form, salt, iv, ciphertext = read_sealed(package)
-    key = Argon2id(
-        salt=salt, length=32, iterations=2, lanes=1, memory_cost=19_456
-    ).derive(read_code(code).encode())
-    try:
-        return read_package(AESGCM(key).decrypt(iv, ciphertext, b"KF1/enrol"))
-    except InvalidTag as fault:
-        raise Refused("the package does not open with this code") from fault
-
-
-def letters(typed: str) -> list:
-    """Values of the letters that a person typed."""
-    alike = {"O": "0", "I": "1", "L": "1"}
-    kept = [alike.get(c.upper(), c.upper()) for c in typed if c not in " -"]
-    demand(all(len(c) == 1 and c in LETTERS for c in kept), "not a letter")
-    return [LETTERS.index(c) for c in kept]
-
-
-def read_code(typed: str) -> str:
-    values = letters(typed)
-    demand(len(values) == 16, "not a code")
-    return "".join(LETTERS[value] for value in values)
-
-
-def code_of(random: bytes) -> str:
-    text = "".join(LETTERS[octet & 31] for octet in octets(random, 16, "random octets"))
-    return "-".join(text[at:at + 4] for at in range(0, 16, 4))
-
-
-def request_text(public: bytes) -> str:
-    number = int.from_bytes(public + hashlib.sha256(public).digest()[:3], "big")
-    return "KF1-" + "".join(LETTERS[number >> at & 31] for at in range(275, -1, -5))
-
-
-def read_request(typed: str) -> bytes:
-    values = letters(typed)
-    demand(values[:3] == letters("KF1") and len(values) == 59, "not a request key")
-    number = 0
-    for value in values[3:]:
-        number = number << 5 | value
-    held = number.to_bytes(35, "big")
-    demand(hashlib.sha256(held[:32]).digest()[:3] == held[32:], "a slip of the hand")
-    return held[:32]
+def read_receipt(held: bytes) -> Receipt:
+    """Section 4.7: as octets or as text."""
+    text = re.fullmatch(rb"\s*KF1-RECEIPT-((?:[0-9a-fA-F]{2})*)\s*", held)
+    if text:
+        held = bytes.fromhex(text[1].decode())
+    terminal, command, mac = items(strict(held), 3, 3, "receipt")
+    return Receipt(terminal_number(terminal), octets(command, 32, "hash"), octets(mac, 32, "mac"))

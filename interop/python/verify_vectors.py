@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 import media
+import packages
 import reader
 import verify_capture
 from reader import Key, Refused, det
@@ -127,24 +128,27 @@ def srtp():
 
 def commands():
     held = load("commands.json")
-    signers = {}
+    signers, publics = {}, {}
     for name, entry in held["signers"].items():
         same(stream(name, 32).hex(), entry["seed"], name)
         signers[name] = Ed25519PrivateKey.from_private_bytes(un(entry["seed"]))
         same(signers[name].public_key().public_bytes_raw().hex(), entry["public"], name)
         same(reader.key_name(un(entry["public"])).hex(), entry["name"], name)
+        publics[un(entry["name"])] = un(entry["public"])
     for entry in held["messages"]:
-        command_vector(entry, signers[entry["signer"]], held["signers"][entry["signer"]])
+        command_vector(entry, signers, publics)
+    obeyed(held)
 
 
-def command_vector(entry: dict, private: Ed25519PrivateKey, signer: dict):
+def command_vector(entry: dict, signers: dict, publics: dict):
     what, frame = entry["name"], un(entry["frame"])
     form("signed-command", frame, what)
     same(len(frame), entry["size"], what)
     command = reader.read_frame(frame)
-    same(command.signer.hex(), signer["name"], what)
-    same(reader.verifies(command, un(signer["public"])), True, what)
-    same(reader.verifies(command, stream("another key", 32)), False, what)
+    same(reader.verifies(command, publics), True, what)
+    for name in command.signers:
+        # Every signature counts.
+        same(reader.verifies(command, publics | {name: stream("another key", 32)}), False, what)
     expected = entry["command"]
     found = {
         "stream": command.stream.hex(), "sequence": command.sequence,
@@ -153,25 +157,61 @@ def command_vector(entry: dict, private: Ed25519PrivateKey, signer: dict):
     }
     same(found, expected, what)
     # And the same made by hand.
-    protected = det({1: -19, 4: command.signer})
-    same(protected.hex(), entry["protected"], what)
-    signed = det(["Signature1", protected, b"KF1/cmd", un(entry["payload"])])
-    same(signed.hex(), entry["to_be_signed"], what)
-    same(private.sign(signed).hex(), entry["signature"], what)
-    whole = cbor2.CBORTag(18, [protected, {}, un(entry["payload"]), un(entry["signature"])])
+    payload, parts = un(entry["payload"]), []
+    alone = len(entry["signatures"]) == 1
+    for name, one in zip(command.signers, entry["signatures"], strict=True):
+        private = signers[one["signer"]]
+        same(reader.key_name(private.public_key().public_bytes_raw()), name, what)
+        protected = det({1: -19, 4: name})
+        same(protected.hex(), one["protected"], what)
+        body = ["Signature1"] if alone else ["Signature", b""]
+        signed = det([*body, protected, b"KF1/cmd", payload])
+        same(signed.hex(), one["to_be_signed"], what)
+        same(private.sign(signed).hex(), one["signature"], what)
+        parts.append([protected, {}, un(one["signature"])])
+    if alone:
+        protected, unprotected, signature = parts[0]
+        whole = cbor2.CBORTag(18, [protected, unprotected, payload, signature])
+    else:
+        whole = cbor2.CBORTag(98, [b"", {}, payload, parts])
     same(det(whole), frame, what)
     if "distribution" in entry:
         distribution_vector(what, command, entry["distribution"])
+    if "order" in entry:
+        order_vector(what, command, entry["order"])
+
+
+def obeyed(held: dict):
+    """Section 6.1: which frames count under which KEYSET, and which do not."""
+    root = un(held["signers"]["root"]["public"])
+    frames = {entry["name"]: reader.read_frame(un(entry["frame"])) for entry in held["messages"]}
+    four, strict = (frames[name].body for name in
+                    ("KEYSET with four keys", "KEYSET that asks for two signatures"))
+    for name, command in frames.items():
+        if "largest" in name:
+            continue
+        by_two = len(command.signers) > 1 and command.type in reader.ORDERS
+        under = strict if by_two else four
+        same(reader.obeyed(command, under, root), True, f"{name} is obeyed")
+        if command.type in reader.ORDERS:
+            same(reader.obeyed(command, four if by_two else strict, root), False, name)
+    for entry in held["not_obeyed"]:
+        command = reader.read_frame(un(entry["frame"]))
+        keyset = frames[entry["key_set"]].body
+        same(reader.obeyed(command, keyset, root), False, entry["name"])
 
 
 def shown(command: reader.Command) -> dict:
     body = command.body
     if command.type == reader.KEYDIST:
         return {"handles": [handle.hex() for handle, _ in body["recipients"]]}
+    if command.type in reader.ORDERS:
+        return {"handle": body["handle"].hex()}
     if command.type == reader.KEYSET:
         keys = [dict(key, name=key["name"].hex(), public=key["public"].hex())
                 for key in body["keys"]]
-        return dict(body, keys=keys, fleet_schedule=list(body["fleet_schedule"]))
+        return dict(body, keys=keys, fleet_schedule=list(body["fleet_schedule"]),
+                    stolen=[name.hex() for name in body["stolen"]])
     return body
 
 
@@ -199,11 +239,56 @@ def distribution_vector(what: str, command: reader.Command, entry: dict):
         same(aes_key_wrap(wrap.xl("wrap", None, 32), kek), wrapped, what)
         same(reader.open_keydist(body, wrap), contents, what)
         same(reader.open_by_cose(body, wrap), contents, what)
-    number = len(entry["recipients"]) + 1
-    stranger = Key(stream(f"wrap key of terminal {number}", 32), 4 * number + 1, 0, 0).renewed(g)
+    stranger = Key(stream("wrap key of terminal 99", 32), 4 * 99 + 1, 0, 0).renewed(g)
     for wrap in (stranger, wrap.renewed(g + 1)):
         same(reader.open_keydist(body, wrap), None, what)
         same(reader.opens_any(body, wrap), False, what)
+
+
+def order_vector(what: str, command: reader.Command, entry: dict):
+    expected, plain = entry["contents"], un(entry["plaintext"])
+    number = expected["terminal"]
+    same(stream(f"obey key of terminal {number}", 32).hex(), entry["obey_key"], what)
+    obey = Key(un(entry["obey_key"]), 4 * number, 0, 0)
+    (iv,) = map(un, entry["drawn"])
+    same(iv, command.body["iv"], what)
+    form("order-contents", plain, what)
+    contents = reader.OrderContents(number, *(expected[field] for field in (
+        "type", "version", "receipt_wanted")))
+    same(contents.type, command.type, what)
+    same(reader.read_order_contents(plain), contents, what)
+    same(obey.xl("to-terminal", [iv], 32).hex(), entry["sealed_under"], what)
+    aad = det(["Encrypt0", det({1: 3, 4: obey.handle()}), b""])
+    same(aad.hex(), entry["enc_structure"], what)
+    same(AESGCM(un(entry["sealed_under"])).encrypt(iv, plain, aad), command.body["ciphertext"], what)
+    same(reader.open_order(command, obey), contents, what)
+    same(reader.open_order_by_cose(command, obey), contents, what)
+    for stranger in (Key(stream("obey key of terminal 99", 32), 4 * 99, 0, 0),
+                     Key(obey.octets, 4 * 99, 0, 0)):
+        same(reader.open_order(command, stranger), None, what)
+        refused(lambda: reader.open_order_by_cose(command, stranger), what)
+
+
+def receipts():
+    held = load("receipts.json")
+    frames = {entry["name"]: un(entry["frame"]) for entry in load("commands.json")["messages"]}
+    obey = Key(un(held["obey_key"]), 4 * 2, 0, 0)
+    for entry in held["receipts"]:
+        what = f"receipt of {entry['command']}"
+        form("receipt", un(entry["octets"]), what)
+        receipt = reader.read_receipt(un(entry["octets"]))
+        same(reader.read_receipt(f"  {entry['text']}\n".encode()), receipt, what)
+        same(hashlib.sha256(frames[entry["command"]]).digest(), receipt.command, what)
+        same((receipt.terminal, receipt.command.hex()), (entry["terminal"], entry["hash"]), what)
+        same(obey.xl("receipt", [receipt.command], 32).hex(), entry["key"], what)
+        same(receipt.is_from(obey), True, what)
+        made = [4, receipt.command, reader.receipt_mac(receipt.command, obey)]
+        same(det([2, *made[1:]]).hex(), entry["octets"], what)
+        same(reader.Receipt(*made).is_from(obey), False, what)
+    for entry in held["not_from_it"]:
+        receipt = reader.read_receipt(entry["text"].encode())
+        same(reader.read_receipt(un(entry["octets"])), receipt, entry["name"])
+        same(receipt.is_from(obey), False, entry["name"])
 
 
 def enrolment():
@@ -212,38 +297,38 @@ def enrolment():
     private = derive_key_pair(un(entry["request_seed"]))
     public = private.public_key().public_bytes_raw()
     same(public.hex(), entry["request_public"], "request key")
-    same(reader.request_text(public), entry["request_text"], "request key as text")
-    same(reader.read_request(entry["request_text"].lower().replace("0", "o")), public, "typed")
+    same(packages.request_text(public), entry["request_text"], "request key as text")
+    same(packages.read_request(entry["request_text"].lower().replace("0", "o")), public, "typed")
     wrong = entry["request_text"][:-1] + ("0" if entry["request_text"][-1] != "0" else "1")
-    refused(lambda: reader.read_request(wrong), "a slip of the hand")
+    refused(lambda: packages.read_request(wrong), "a slip of the hand")
     package = un(entry["package"])
     form("enrolment-package", package, "package to a request key")
-    _, _, enc, ciphertext = reader.read_sealed(package)
+    _, _, enc, ciphertext = packages.read_sealed(package)
     ephemeral = derive_key_pair(un(entry["drawn"][0]))
     same(ephemeral.public_key().public_bytes_raw(), enc, "ephemeral key")
     suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
     plain = suite.decrypt(enc + ciphertext, private, info=b"KF1/enrol")
     form("package-contents", plain, "contents to a request key")
-    package_vector(reader.read_package(plain), entry["contents"])
+    package_vector(packages.read_package(plain), entry["contents"])
 
     entry = held["under_code"]
-    same(reader.code_of(un(entry["code_drawn"][0])), entry["code"], "code")
+    same(packages.code_of(un(entry["code_drawn"][0])), entry["code"], "code")
     package = un(entry["package"])
     form("enrolment-package", package, "package under a code")
     for typed in entry["typed"]:
-        package_vector(reader.open_under_code(package, typed), entry["contents"])
-    same([value.hex() for value in reader.read_sealed(package)[2:4]], entry["drawn"], "salt, IV")
-    refused(lambda: reader.open_under_code(package, "0000-0000-0000-0000"), "another code")
+        package_vector(packages.open_under_code(package, typed), entry["contents"])
+    same([value.hex() for value in packages.read_sealed(package)[2:4]], entry["drawn"], "salt, IV")
+    refused(lambda: packages.open_under_code(package, "0000-0000-0000-0000"), "another code")
     for typed in entry["not_a_code"]:
-        refused(lambda: reader.read_code(typed), f"code {typed!r}")
+        refused(lambda: packages.read_code(typed), f"code {typed!r}")
 
 
-def package_vector(found: reader.Package, expected: dict):
+def package_vector(found: packages.Package, expected: dict):
     shown_ = {
         "number": found.number, "name": found.name, "fleet": found.fleet,
         "root": found.root.hex(), "key_set_frame": found.keyset_frame.hex(),
         "streams": [s.hex() for s in found.streams], "carriers": found.carriers,
-        "keep_time": found.keep_time, "obey_key": found.obey.octets.hex(),
+        "keep_time": found.keep_time, "wipe_roots": found.wipe_roots, "obey_key": found.obey.octets.hex(),
         "wrap_key": found.wrap.octets.hex(), "wrap_generation": found.wrap.generation,
         "issued_at": found.issued_at, "expires": found.expires,
         "obey_fingerprint": found.obey.fingerprint(),
@@ -262,9 +347,11 @@ def derive_key_pair(ikm: bytes) -> X25519PrivateKey:
 
 READERS = {
     "frame": (reader.read_frame, "signed-command"),
-    "package": (reader.read_sealed, "enrolment-package"),
+    "package": (packages.read_sealed, "enrolment-package"),
+    "receipt": (reader.read_receipt, "receipt"),
     "keydist-contents": (reader.read_contents, "keydist-contents"),
-    "package-contents": (reader.read_package, "package-contents"),
+    "order-contents": (reader.read_order_contents, "order-contents"),
+    "package-contents": (packages.read_package, "package-contents"),
 }
 
 
@@ -300,6 +387,8 @@ def capture():
         "carol says she has the key": dict(held, status=carol_as_bob(held["status"])),
         "bob says he has nothing": dict(held, status={}),
         "another fingerprint": dict(held, status=other_fingerprint(held["status"])),
+        "carol's receipt without her DELETE": dict(held, frames=frames[:-1]),
+        "a receipt of bob's that is carol's": dict(held, status=bobs_receipt(held["status"])),
     }.items():
         same(verify_capture.judge(damaged).findings != [], True, what)
 
@@ -321,8 +410,12 @@ def other_fingerprint(status: dict) -> dict:
     return dict(status, bob=dict(status["bob"], groups=[group]))
 
 
+def bobs_receipt(status: dict) -> dict:
+    return dict(status, bob=dict(status["bob"], deleted=status["carol"]["deleted"]))
+
+
 def main() -> int:
-    for part in (derivations, srtp, commands, enrolment, malformed, capture):
+    for part in (derivations, srtp, commands, receipts, enrolment, malformed, capture):
         before = checks
         part()
         print(f"vectors: {part.__name__}: {checks - before} checks")

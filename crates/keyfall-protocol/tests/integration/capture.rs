@@ -1,17 +1,22 @@
 //! `interop/vectors/capture.json`: what was heard on a carrier in one short run, in the format of
 //! `keyfall demo --capture FILE`, and what the terminals say of their keys afterwards.
 
-use keyfall_protocol::command::{Body, Renew, RenewEntry, Target};
+use keyfall_protocol::command::{
+    Body, KeyDist, OrderContents, OrderKind, Renew, RenewEntry, SealedOrder, Target,
+};
 use keyfall_protocol::enrolment::{EnrolmentCode, SealedPackage};
 use keyfall_protocol::ids::{KeyEpoch, KeyId, Tick};
+use keyfall_protocol::keys::MasterKey;
+use keyfall_protocol::receipt::Receipt;
 use keyfall_protocol::schedule::{Cadence, Schedule};
-use keyfall_protocol::terminal::{Input, Output, Terminal};
+use keyfall_protocol::terminal::{Input, Output, Terminal, TerminalState};
 use serde_json::{Value, json};
 
 use crate::fleet::{
     EPOCH, FOUNDED, P0, at, command, contents, generation, group, key_dist, key_set_frame,
-    master_key, obey_key, package, signing_key, terminal, wrap_key,
+    master_key, obey_key, package, secret, signing_key, terminal, wrap_key,
 };
+use crate::messages::{delete, exclude, floor, time};
 use crate::stream::Stream;
 use crate::vectors::{check, hex};
 
@@ -22,30 +27,33 @@ fn captured_run_is_the_published_one() {
     let frames = frames();
     let fleet = [(1, "alice"), (2, "bob"), (3, "carol")];
     let packages = fleet.map(|(number, name)| (number, name, package_of(number, name)));
-    // Bob misses the renewal to 13 and all that names it; Carol hears everything.
-    let heard = |number: u32| {
-        let missed = move |place: usize| number == 2 && (3..=5).contains(&place);
-        frames
-            .iter()
-            .enumerate()
-            .filter(move |&(place, _)| !missed(place))
-            .map(|(_, frame)| frame)
-    };
-    let status = packages.each_ref().map(|(number, name, (package, code))| {
-        let opened = SealedPackage::decode(package)
-            .unwrap()
-            .open_under(code)
-            .unwrap();
-        let mut machine = Terminal::enrol(opened, Tick::from_secs(1)).unwrap();
-        heard(*number).for_each(|frame| hear(&mut machine, frame));
-        (*name, status_of(&machine))
+    let mut machines = packages.each_ref().map(|(_, _, (package, code))| {
+        let sealed = SealedPackage::decode(package).unwrap();
+        let opened = sealed.open_under(code).unwrap();
+        Terminal::enrol(opened, Tick::from_secs(1)).unwrap()
     });
-    for (name, status) in &status {
-        let groups = status["groups"].as_array().unwrap();
-        assert_eq!(groups.len(), usize::from(*name != "carol"), "{name}");
+    let mut receipt = None;
+    for (place, frame) in frames.iter().enumerate() {
+        if place == LOSS {
+            let [alice, bob, carol] = machines.each_ref().map(status_of);
+            assert_eq!(alice["groups"][0], bob["groups"][0]);
+            assert_eq!(carol["groups"], json!([]));
+        }
+        for machine in &mut machines {
+            // Bob misses the renewal to 13 and all that names it; Carol hears everything.
+            let bob = machine.identity().number == terminal(2);
+            if !(bob && (3..=5).contains(&place)) {
+                receipt = receipt.or(hear(machine, frame));
+            }
+        }
     }
-    let of_group = |place: usize| &status[place].1["groups"][0];
-    assert_eq!(of_group(0), of_group(1));
+    let mut status = machines.each_ref().map(status_of);
+    assert_eq!(status[0]["groups"][0]["epoch"], EPOCH + 5 * P0);
+    assert_eq!(status[1]["groups"][0]["epoch"], EPOCH);
+    let states = status.each_ref().map(|status| status["state"].clone());
+    assert_eq!(states, ["ready", "excluded", "deleted"]);
+    status[2]["deleted"] = json!({"cause": "delete", "receipt": receipt.unwrap().to_string()});
+    let names = fleet.map(|(_, name)| name.to_owned());
     check(
         "capture.json",
         &json!({
@@ -55,14 +63,14 @@ fn captured_run_is_the_published_one() {
                 "name": name, "package_hex": hex(package), "code": code.shown().as_str(),
             })),
             "frames": frames.iter().map(|frame| hex(frame)).collect::<Vec<_>>(),
-            "status": status.into_iter().map(|(name, status)| (name.to_owned(), status))
-                .collect::<serde_json::Map<_, _>>(),
+            "status": names.into_iter().zip(status).collect::<serde_json::Map<_, _>>(),
         }),
     );
 }
 
 /// KEYSET, TIME, KEYDIST at generation 12 under G 5; renewals of the group to 13, of G to 6, the
-/// KEYDIST made anew; the group at 16.
+/// KEYDIST made anew; the group at 16. Then alice's wrap key goes one ahead, bob is excluded, and
+/// carol, who was in no group, is told to delete her keys.
 fn frames() -> Vec<Vec<u8>> {
     let began = FOUNDED + 5 * P0 + 10;
     let mut rng = Stream::new("capture");
@@ -74,6 +82,23 @@ fn frames() -> Vec<Vec<u8>> {
         Body::KeyDist(key_dist(&contents, 2, g, &mut rng))
     };
     let (first, second) = (dist(12, 5), dist(13, 6));
+    let mut fresh = contents();
+    let secret = secret("master key of group 7 without bob");
+    fresh.key = MasterKey::new(
+        group(7),
+        KeyEpoch::new(EPOCH + 5 * P0),
+        generation(0),
+        secret,
+    );
+    fresh.activate_at = at(began + 90);
+    let alice = wrap_key(1, 7);
+    let without_bob = Body::KeyDist(KeyDist::seal(&fresh, [&alice].into_iter(), &mut rng));
+    let order = OrderContents {
+        terminal: terminal(3),
+        receipt_wanted: true,
+        ..delete(OrderKind::Delete)
+    };
+    let order = SealedOrder::seal(&order, &obey_key(3), &mut rng);
     let sign = |signer: &str, sequence, seconds, g, target, body| {
         signing_key(signer).sign(&command(sequence, began + seconds, g, target, body))
     };
@@ -108,12 +133,25 @@ fn frames() -> Vec<Vec<u8>> {
             renew(group(7).master_key_id(), EPOCH, 16, began + 62),
         ),
         sign("beat key", 7, 70, 6, Target::All, beacon(began + 70, 16)),
+        sign(
+            "beat key",
+            8,
+            80,
+            6,
+            Target::Terminal(terminal(1)),
+            renew(terminal(1).wrap_key_id(), 0, 7, began + 80),
+        ),
+        sign("keys key", 9, 90, 6, Target::All, exclude(&[2], 1)),
+        sign("keys key", 10, 91, 6, Target::Handles, without_bob),
+        sign("erase key", 11, 100, 6, Target::Handles, Body::Order(order)),
     ]
 }
 
+/// The frame from which on terminals are lost.
+const LOSS: usize = 8;
+
 fn beacon(seconds: u32, reached: u32) -> Body {
-    let Body::Time(mut time) = crate::messages::time(&[crate::messages::floor(7, EPOCH, reached)])
-    else {
+    let Body::Time(mut time) = time(&[floor(7, EPOCH, reached)]) else {
         panic!("a TIME");
     };
     time.seconds = at(seconds);
@@ -146,7 +184,7 @@ fn package_of(number: u32, name: &str) -> (Vec<u8>, EnrolmentCode) {
     )
 }
 
-fn hear(machine: &mut Terminal, frame: &[u8]) {
+fn hear(machine: &mut Terminal, frame: &[u8]) -> Option<Receipt> {
     let mut rng = Stream::new("machine");
     let now = Tick::from_secs(2);
     machine
@@ -160,8 +198,8 @@ fn hear(machine: &mut Terminal, frame: &[u8]) {
                     .unwrap();
             }
             Output::Event(_) => {}
-            Output::Erase(erase) => panic!("{erase:?}"),
-            Output::Timeout { .. } => return,
+            Output::Erase(erase) => return erase.receipt,
+            Output::Timeout { .. } => return None,
         }
     }
 }
@@ -169,7 +207,12 @@ fn hear(machine: &mut Terminal, frame: &[u8]) {
 /// As `keyfall terminal status --json` shows it, as far as a reader needs it.
 fn status_of(machine: &Terminal) -> Value {
     let number = machine.identity().number;
-    let (_, wrap) = machine.wrap_key().unwrap();
+    let wrap = machine.wrap_key().map(|(_, wrap)| wrap.to_string());
+    let obey = machine.obey_fingerprint().map(|obey| obey.to_string());
+    let state = match machine.state() {
+        TerminalState::Erased => "deleted",
+        state => state.name(),
+    };
     let groups = machine.groups();
     let groups = groups.iter().map(|status| {
         json!({
@@ -184,11 +227,12 @@ fn status_of(machine: &Terminal) -> Value {
     json!({
         "terminal": number.get(),
         "name": machine.identity().name,
+        "state": state,
         "fleet_generation": machine.fleet_generation().get(),
         "wrap_kid": number.wrap_key_id().get(),
-        "wrap_fingerprint": wrap.to_string(),
+        "wrap_fingerprint": wrap,
         "obey_kid": number.obey_key_id().get(),
-        "obey_fingerprint": machine.obey_fingerprint().unwrap().to_string(),
+        "obey_fingerprint": obey,
         "groups": groups.collect::<Vec<_>>(),
     })
 }
@@ -203,7 +247,9 @@ fn fingerprints_of_the_capture_are_those_of_the_named_keys() {
         .open_under(&code)
         .unwrap();
     let mut machine = Terminal::enrol(opened, Tick::from_secs(1)).unwrap();
-    frames.iter().for_each(|frame| hear(&mut machine, frame));
+    for frame in &frames[..LOSS] {
+        assert_eq!(hear(&mut machine, frame), None);
+    }
     let obey = obey_key(2).fingerprint();
     assert_eq!(machine.obey_fingerprint(), Some(obey));
     let wrap = wrap_key(2, 6).fingerprint();
