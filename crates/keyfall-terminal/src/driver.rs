@@ -173,6 +173,9 @@ pub async fn serve(
         log_due: Instant::now() + LOG_EVERY,
     };
     tracing::info!(terminal = %driver.terminal.identity().number, "the terminal runs");
+    if driver.terminal.is_locked() {
+        tracing::info!("the terminal is locked: `keyfall terminal unlock` opens it");
+    }
     on_ready(&driver.terminal);
     driver.run(inbox, tamper, shutdown).await
 }

@@ -78,16 +78,11 @@ pub(crate) struct Stored {
     pub(crate) guard: Guard,
 }
 
-/// The terminal, switched on at `now`. It stays locked after the server's LOCK, also where the
-/// machine could open it.
+/// The terminal, switched on at `now`.
 pub(crate) fn restore_at(dir: &Path, now: Tick) -> Result<Stored, StoredError> {
     let (store, opened) = KeyStore::open(dir)?;
-    let mut terminal = Terminal::restore(&opened.device, None, now)?;
-    if let Some(user) = &opened.user
-        && terminal.may_unlock()
-    {
-        terminal = Terminal::restore(&opened.device, Some(user), now)?;
-    }
+    let user = opened.user.as_ref().map(|user| &user[..]);
+    let terminal = Terminal::restore(&opened.device, user, now)?;
     let guard = store.guard()?;
     Ok(Stored {
         store,
