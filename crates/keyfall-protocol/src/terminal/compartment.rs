@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::RenewEntry;
 use crate::ids::{Generation, GroupNumber, Handle, KeyEpoch, KeyName, UnixSeconds};
 use crate::keys::{Ring, Wrap, WrapKey};
-use crate::terminal::group::{Announced, Group};
+use crate::schedule::Schedule;
+use crate::terminal::group::{Announced, Group, Lease};
 
 /// Wrap key and groups: opened by PIN or passphrase where there is one.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl User {
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// Of groups that are held: by group, the newest statement about its key.
-    pub(super) renewals: BTreeMap<GroupNumber, NotedRenewal>,
+    pub(super) renewals: BTreeMap<GroupNumber, RenewStatement>,
     /// Epochs that groups have gone on to.
     pub(super) epochs: BTreeMap<GroupNumber, Announced>,
     /// The own offset, as it was ordered.
@@ -85,9 +85,13 @@ pub(super) struct Notes {
     pub(super) folded: u32,
 }
 
+/// A statement about a group's key, when it was heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct NotedRenewal {
-    pub(super) entry: RenewEntry,
+pub(super) struct RenewStatement {
+    pub(super) epoch: KeyEpoch,
+    pub(super) schedule: Schedule,
+    /// What was left of it then: a note takes no powered-on time back.
+    pub(super) lease: Option<Lease>,
     pub(super) issued_at: UnixSeconds,
     pub(super) by: KeyName,
 }
@@ -98,10 +102,10 @@ impl Notes {
     pub(super) fn renewal(
         &mut self,
         group: GroupNumber,
-        noted: NotedRenewal,
+        noted: RenewStatement,
         supersedes: impl Fn(KeyName) -> bool,
     ) -> bool {
-        let number = |it: &NotedRenewal| (it.issued_at, it.entry.schedule.generation);
+        let number = |it: &RenewStatement| (it.issued_at, it.schedule.generation);
         let held = self.renewals.get(&group);
         let newer = held.is_none_or(|held| supersedes(held.by) || number(&noted) > number(held));
         if newer {

@@ -100,8 +100,8 @@ impl Terminal {
         for (group, announced) in notes.epochs {
             self.leave_epoch(group, announced);
         }
-        for noted in notes.renewals.values() {
-            if let Err(reason) = self.renew_one(&noted.entry, noted.issued_at, noted.by) {
+        for (&group, noted) in &notes.renewals {
+            if let Err(reason) = self.renew_one(group, noted) {
                 self.drops.count(self.now, reason);
             }
         }

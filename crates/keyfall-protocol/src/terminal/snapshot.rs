@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::command::RenewEntry;
 use crate::command::codec::{self, Reader, Writer, Written};
 use crate::enrolment::{Identity, PackageError, secret};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, SessionId, Tick, UnixSeconds};
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::{Cadence, Schedule};
-use crate::terminal::compartment::{Held, NotedRenewal, Notes, User};
+use crate::terminal::compartment::{Held, Notes, RenewStatement, User};
 use crate::terminal::exclusions::Exclusions;
 use crate::terminal::group::{Announced, Group, Lease, Mark};
 use crate::terminal::locking::Lock;
@@ -212,13 +211,14 @@ fn write_notes(e: &mut Writer<'_>, notes: &Notes) -> Written {
     }
     e.array(notes.renewals.len() as u64)?;
     for (group, noted) in &notes.renewals {
-        let entry = &noted.entry;
-        e.array(6)?.u32(group.get())?.u32(entry.epoch.get())?;
-        write_schedule(e, &entry.schedule)?;
-        match entry.lease_end {
-            Some(end) => e.u32(end.get())?,
-            None => e.null()?,
-        };
+        e.array(6)?.u32(group.get())?.u32(noted.epoch.get())?;
+        write_schedule(e, &noted.schedule)?;
+        match noted.lease {
+            Some(lease) => write_lease(e, lease)?,
+            None => {
+                e.null()?;
+            }
+        }
         e.u32(noted.issued_at.get())?.bytes(noted.by.as_bytes())?;
     }
     Ok(())
@@ -241,18 +241,12 @@ fn read_notes(r: &mut Reader<'_>) -> Result<Notes, DecodeError> {
     for _ in 0..r.array_between("noted renewals", 0, GROUPS_MAX)? {
         r.array("noted renewal", 6)?;
         let group = r.group()?;
-        let entry = RenewEntry {
-            kid: group.master_key_id(),
+        let noted = RenewStatement {
             epoch: r.epoch()?,
             schedule: read_schedule(r)?,
-            lease_end: r.nullable("lease end", |r| r.time("lease end"))?,
-        };
-        let issued_at = r.time("issued-at")?;
-        let by = r.key_name()?;
-        let noted = NotedRenewal {
-            entry,
-            issued_at,
-            by,
+            lease: r.nullable("lease", read_lease)?,
+            issued_at: r.time("issued-at")?,
+            by: r.key_name()?,
         };
         notes.renewals.insert(group, noted);
     }

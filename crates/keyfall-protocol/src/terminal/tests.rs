@@ -4,9 +4,13 @@
 mod clock;
 mod datagrams;
 mod driven;
+mod exclusion;
 mod fixture;
 mod holding;
 mod insiders;
+mod locked;
+mod orders;
 mod renewing;
 mod stored;
+mod theft;
 mod trials;

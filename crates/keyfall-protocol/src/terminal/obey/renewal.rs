@@ -3,9 +3,10 @@
 use super::time::announce;
 use super::{Authority, allowed, within_bound};
 use crate::command::{Command, Renew, RenewEntry};
-use crate::ids::{GroupNumber, KeyIdKind, KeyName, UnixSeconds};
+use crate::ids::{GroupNumber, KeyEpoch, KeyIdKind, UnixSeconds};
+use crate::schedule::Schedule;
 use crate::stats::DropReason;
-use crate::terminal::compartment::{NotedRenewal, OFFSET_MAX};
+use crate::terminal::compartment::{OFFSET_MAX, RenewStatement};
 use crate::terminal::group::{Announced, Lease, Statement};
 use crate::terminal::{Cause, Event, Terminal};
 
@@ -20,7 +21,10 @@ impl Terminal {
         for entry in &renew.entries {
             let outcome = match self.offset_in(entry, command) {
                 Some(offset) => self.look_at_offset(offset),
-                None => self.renew_target(entry, command.issued_at).map(drop),
+                None => renewed_group(entry).and_then(|number| {
+                    let schedule = &entry.schedule;
+                    self.judge_renewal(number, entry.epoch, schedule, command.issued_at)
+                }),
             };
             match outcome {
                 // A newer epoch is worth a verification: it stops sending.
@@ -42,9 +46,7 @@ impl Terminal {
         for entry in &renew.entries {
             let one = match self.offset_in(entry, command) {
                 Some(offset) => self.on_offset(offset),
-                None => self
-                    .within_authority(entry, authority)
-                    .and_then(|()| self.renew_one(entry, command.issued_at, authority.name)),
+                None => self.on_entry(entry, command.issued_at, authority),
             };
             match one {
                 Ok(()) => outcome = Ok(()),
@@ -53,6 +55,28 @@ impl Terminal {
             }
         }
         outcome
+    }
+
+    fn on_entry(
+        &mut self,
+        entry: &RenewEntry,
+        issued_at: UnixSeconds,
+        authority: &Authority,
+    ) -> Result<(), DropReason> {
+        self.within_authority(entry, authority)?;
+        let group = renewed_group(entry)?;
+        let statement = RenewStatement {
+            epoch: entry.epoch,
+            schedule: entry.schedule,
+            lease: self.lease(entry.lease_end, issued_at),
+            issued_at,
+            by: authority.name,
+        };
+        if self.user.is_some() {
+            self.renew_one(group, &statement)
+        } else {
+            self.note_renewal(group, statement)
+        }
     }
 
     fn within_authority(
@@ -77,53 +101,43 @@ impl Terminal {
         Ok(())
     }
 
-    /// Which group an entry would change; why none.
-    fn renew_target(
+    /// Whether a statement about a group's key would change anything; why not.
+    fn judge_renewal(
         &self,
-        entry: &RenewEntry,
+        number: GroupNumber,
+        epoch: KeyEpoch,
+        schedule: &Schedule,
         issued_at: UnixSeconds,
-    ) -> Result<GroupNumber, DropReason> {
-        let number = match entry.kid.kind() {
-            Some(KeyIdKind::Master(number)) => number,
-            // Key id 0 says what G in the same command says.
-            Some(KeyIdKind::AllRankOne) => return Err(DropReason::NotNewer),
-            Some(KeyIdKind::Obey(_) | KeyIdKind::Wrap(_) | KeyIdKind::Cover(_)) | None => {
-                return Err(DropReason::NotHeld);
-            }
-        };
+    ) -> Result<(), DropReason> {
         let group = self.group(number).ok_or(DropReason::NotHeld)?;
-        if entry.epoch > group.epoch() {
+        if epoch > group.epoch() {
             return Err(DropReason::NewerEpoch);
         }
         let supersedes = self.supersedes(group.stated_by, issued_at);
-        let newer = entry.epoch == group.epoch()
-            && (entry.schedule.generation > group.newest()
-                || group.is_newer(&entry.schedule, issued_at, supersedes));
+        let newer = epoch == group.epoch()
+            && (schedule.generation > group.newest()
+                || group.is_newer(schedule, issued_at, supersedes));
         if newer {
-            Ok(number)
+            Ok(())
         } else {
             Err(DropReason::NotNewer)
         }
     }
 
-    /// `by` was seen to be allowed to say so, now or when it was noted.
+    /// Its signer was seen to be allowed to say so, now or when it was noted.
     pub(in crate::terminal) fn renew_one(
         &mut self,
-        entry: &RenewEntry,
-        issued_at: UnixSeconds,
-        by: KeyName,
+        number: GroupNumber,
+        stated: &RenewStatement,
     ) -> Result<(), DropReason> {
-        if self.user.is_none() {
-            return self.note_renewal(entry, issued_at, by);
-        }
-        let number = self.renew_target(entry, issued_at)?;
-        let lease = self.lease(entry.lease_end, issued_at);
-        let activation = self.activation(entry.schedule.activate_at, issued_at);
+        let (schedule, issued_at) = (stated.schedule, stated.issued_at);
+        self.judge_renewal(number, stated.epoch, &schedule, issued_at)?;
+        let activation = self.activation(schedule.activate_at, issued_at);
         let until = self.grace_end();
         let stated_by = self.group(number).ok_or(DropReason::NotHeld)?.stated_by;
         let supersedes = self.supersedes(stated_by, issued_at);
         let group = self.group_mut(number).ok_or(DropReason::NotHeld)?;
-        let to = entry.schedule.generation;
+        let to = schedule.generation;
         let mut renewed = None;
         if to > group.newest() {
             let from = group.newest();
@@ -137,52 +151,42 @@ impl Terminal {
             });
         }
         let changed = group.take_statement(Statement {
-            schedule: entry.schedule,
-            lease,
+            schedule,
+            lease: stated.lease,
             issued_at,
-            by,
+            by: stated.by,
             supersedes,
         });
         self.dirty |= changed || renewed.is_some();
         self.events.extend(renewed);
-        self.extend_last_lease(lease);
+        self.extend_last_lease(stated.lease);
         Ok(())
     }
 
     /// A locked terminal notes what is said of the groups it holds, to carry it out at unlock.
     fn note_renewal(
         &mut self,
-        entry: &RenewEntry,
-        issued_at: UnixSeconds,
-        by: KeyName,
+        number: GroupNumber,
+        stated: RenewStatement,
     ) -> Result<(), DropReason> {
-        let Some(KeyIdKind::Master(number)) = entry.kid.kind() else {
-            return Err(DropReason::NotNewer);
-        };
         let &held = self.held.get(&number).ok_or(DropReason::NotHeld)?;
-        let entry = *entry;
-        let new = if entry.epoch > held {
+        let new = if stated.epoch > held {
             let announced = Announced {
-                epoch: entry.epoch,
-                by,
+                epoch: stated.epoch,
+                by: stated.by,
                 excluded_at: None,
             };
             self.notes.epoch(number, announced)
         } else {
-            let noted = NotedRenewal {
-                entry,
-                issued_at,
-                by,
-            };
-            let key_set = &self.key_set;
+            let (key_set, issued_at) = (&self.key_set, stated.issued_at);
             let supersedes = |held| key_set.key(held).is_none() && issued_at >= key_set.issued_at;
-            entry.epoch == held && self.notes.renewal(number, noted, supersedes)
+            stated.epoch == held && self.notes.renewal(number, stated, supersedes)
         };
         if !new {
             return Err(DropReason::NotNewer);
         }
-        if entry.epoch == held {
-            self.extend_last_lease(self.lease(entry.lease_end, issued_at));
+        if stated.epoch == held {
+            self.extend_last_lease(stated.lease);
         }
         self.dirty = true;
         Ok(())
@@ -240,5 +244,17 @@ impl Terminal {
         self.events.push(Event::OffsetRenewed { from, to: offset });
         self.dirty = true;
         self.step_fleet(self.g);
+    }
+}
+
+/// Whose key an entry is about; why none's that is renewed one by one.
+fn renewed_group(entry: &RenewEntry) -> Result<GroupNumber, DropReason> {
+    match entry.kid.kind() {
+        Some(KeyIdKind::Master(number)) => Ok(number),
+        // Key id 0 says what G in the same command says.
+        Some(KeyIdKind::AllRankOne) => Err(DropReason::NotNewer),
+        Some(KeyIdKind::Obey(_) | KeyIdKind::Wrap(_) | KeyIdKind::Cover(_)) | None => {
+            Err(DropReason::NotHeld)
+        }
     }
 }
