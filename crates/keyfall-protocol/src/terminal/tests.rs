@@ -11,6 +11,7 @@ mod insiders;
 mod locked;
 mod orders;
 mod renewing;
+mod replay;
 mod stored;
 mod theft;
 mod trials;

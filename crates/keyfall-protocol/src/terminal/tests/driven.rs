@@ -132,6 +132,11 @@ impl Driven {
         self.try_feed(Input::Unlock(&user))
     }
 
+    /// Its driver draws other octets than any before.
+    pub(super) fn reseed(&mut self, seed: u64) {
+        self.rng = Counting::from(seed << 48);
+    }
+
     /// The open user compartment.
     pub(super) fn user(&self) -> &User {
         self.machine.user.as_ref().expect("unlocked")
