@@ -36,7 +36,7 @@ impl Server {
                 self.frames.remove(&Item::Group(number));
                 self.carousel.announce(Item::Group(number), now);
                 if fresh {
-                    self.announce_distributions(number);
+                    self.begin_epoch(number);
                 }
             }
             Change::Stated { group, statement } => {
@@ -151,6 +151,7 @@ impl Server {
         }
     }
 
+    /// The fresh epoch comes next.
     fn leave(&mut self, number: GroupNumber, terminal: TerminalNumber, until: UnixSeconds) {
         if let Some(group) = self.groups.get_mut(&number) {
             group.members.remove(&terminal);
@@ -164,11 +165,15 @@ impl Server {
                 membership.until = Some(until);
             }
         }
-        self.forget_distributions(number);
+    }
+
+    /// Its distributions go to those who are left.
+    fn begin_epoch(&mut self, number: GroupNumber) {
         let left = self.shards(number);
         self.carousel.retire(
             |item| matches!(item, Item::Dist(group, shard) if group == number && shard >= left),
         );
+        self.announce_distributions(number);
     }
 
     fn remember_membership(

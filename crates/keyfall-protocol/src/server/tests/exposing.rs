@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::desk::{Desk, add, add_terminal, exclude, group, remove, terminal};
-use crate::command::{Body, KeyDist, OrderKind};
+use crate::command::{Body, KeyDist, Limits, OrderKind};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use crate::keys::{MasterKey, WrapKey};
 use crate::rng::Random;
@@ -35,10 +35,18 @@ impl Tape {
     /// The fleet's ticks every [`PERIOD`]; groups that renew by that, by twice that, by 400 s, and
     /// never. The victim is in all of them.
     fn new() -> Self {
+        Self::with_grace(Limits::default().grace)
+    }
+
+    fn with_grace(grace: u32) -> Self {
         let founding = Founding {
             fleet_period: PERIOD,
             keep_time: KEEP,
             bits_per_second: 10_000_000,
+            limits: Limits {
+                grace,
+                ..Limits::default()
+            },
             ..Founding::default()
         };
         let mut desk = Desk::founded(founding);
@@ -198,6 +206,21 @@ fn exposure_is_what_a_thief_opens_while_keys_renew_by_schedule() {
     assert_eq!(exposure.groups[0].until, None);
 }
 
+/// The larger of the two terms counts: here old generations receive for longer than old
+/// distributions open.
+#[test]
+fn a_long_grace_exposes_more_than_the_distributions_do() {
+    let mut tape = Tape::with_grace(2 * PERIOD);
+    tape.live(4000);
+    let now = tape.desk.at.wall;
+    for before in [0, 10, 130, 300, 590, 1200] {
+        tape.check(UnixSeconds::new(now.get() - before), 1);
+    }
+    let exposure = tape.exposure(now);
+    assert!(exposure.groups[0].from < exposure.distributions_from);
+    assert!(now.since(exposure.groups[0].from) >= 2 * PERIOD);
+}
+
 /// With joins, leaves, commands and exclusion at any time.
 #[test]
 fn exposure_is_what_a_thief_opens_whatever_was_ordered() {
@@ -223,7 +246,7 @@ fn exposure_is_what_a_thief_opens_whatever_was_ordered() {
             };
             // What does not fit is refused. Not in the second of a sample.
             tape.desk.live(1);
-            let _ = tape.desk.carry_out(order);
+            drop(tape.desk.carry_out(order));
             tape.live(STEP);
         }
         tape.desk.live(1);

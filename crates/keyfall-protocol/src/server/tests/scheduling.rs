@@ -1,6 +1,6 @@
 //! Renewal by validity on the server's side (REQUIREMENTS ).
 
-use super::desk::{Desk, FOUNDED, add_terminal, create_group};
+use super::desk::{Desk, FOUNDED, add_terminal, create_group, exclude, group, remove, terminal};
 use crate::schedule::Cadence;
 use crate::server::{Input, Moment, Order};
 
@@ -96,4 +96,37 @@ fn a_wall_clock_that_jumps_is_not_followed_until_a_restart() {
     assert_eq!(desk.server.clock_jumped(), 0, "set right again");
     let restarted = desk.restarted(FOUNDED.plus(week));
     assert_eq!(restarted.server.clock_jumped(), 0);
+}
+
+/// FORMATS section 3.1: the ticks of a group fall on ticks of G where its period allows, and come
+/// back to them after commands, fresh epochs and exclusions.
+#[test]
+fn a_group_whose_period_allows_it_ticks_with_g() {
+    let mut desk = Desk::new();
+    for name in ["a", "b", "c"] {
+        desk.carry_out(add_terminal(name)).expect("free");
+    }
+    desk.live(1234);
+    let order = Order::CreateGroup {
+        name: "hourly".to_owned(),
+        members: [1, 2, 3].map(terminal).into(),
+        cadence: Cadence::new(1, 7200),
+    };
+    desk.carry_out(order).expect("free");
+    let phase = |desk: &Desk| {
+        let group = desk.server.group_named("hourly").expect("it is");
+        group.schedule.activate_at.since(FOUNDED) % 3600
+    };
+    assert_eq!(phase(&desk), 0);
+    let renew = Order::RenewGroup { group: group(1) };
+    let rekey = Order::RekeyGroup { group: group(1) };
+    for order in [renew, rekey, remove(1, 3)] {
+        desk.carry_out(order).expect("known");
+        assert_ne!(phase(&desk), 0, "by command it has its lead");
+        desk.live(7203);
+        assert_eq!(phase(&desk), 0);
+        desk.live(1234);
+    }
+    desk.carry_out(exclude(&[2])).expect("known");
+    assert_eq!(phase(&desk), 0, "without a lead");
 }

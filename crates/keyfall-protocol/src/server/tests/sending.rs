@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::desk::{Desk, add_terminal, create_group, group};
+use super::desk::{Desk, add, add_terminal, create_group, exclude, group};
 use crate::command::{Body, FRAME_MAX, OrderKind, Target, Unverified};
-use crate::server::{Class, Item, Order};
+use crate::server::{Class, Item, KeySetDraft, Order};
 
 /// the issue: more than 17 recipients go as self-contained signed messages, each
 /// member named once, no frame too long.
@@ -142,4 +142,51 @@ fn only_what_others_signed_is_sent_when_the_online_keys_have_ended() {
     let items: BTreeSet<_> = desk.sent.iter().map(|(item, _)| *item).collect();
     let signed_elsewhere = [Item::KeySet, Item::Erase(super::desk::terminal(1))];
     assert_eq!(items, signed_elsewhere.into());
+}
+
+/// Whatever stands is said again after a restart, and the same.
+#[test]
+fn a_restarted_server_says_everything_that_stood() {
+    let mut desk = Desk::with_group(40);
+    for who in 3..=40 {
+        desk.carry_out(add(1, who)).expect("known");
+    }
+    desk.carry_out(exclude(&[5, 6])).expect("known");
+    desk.carry_out(exclude(&[7])).expect("known");
+    for (who, kind) in [
+        (5, OrderKind::Delete),
+        (6, OrderKind::Init),
+        (1, OrderKind::Lock),
+        (2, OrderKind::Unlock),
+    ] {
+        let frame = desk.signed(who, kind, false);
+        desk.carry_out(Order::Issue { frame }).expect("signed");
+    }
+    let order = Order::RenewDevice {
+        terminal: super::desk::terminal(8),
+    };
+    desk.carry_out(order).expect("known");
+    let frame = desk.key_set(KeySetDraft::default()).expect("always");
+    desk.carry_out(Order::InstallKeys { frame })
+        .expect("signed");
+    desk.live(61);
+    let said = |desk: &mut Desk| {
+        desk.sent.clear();
+        desk.live(61);
+        let items: BTreeSet<_> = desk.sent.iter().map(|(item, _)| *item).collect();
+        let frames: BTreeSet<_> = desk
+            .sent
+            .iter()
+            .filter(|(item, _)| matches!(item.class(), Class::KeySet | Class::Erase))
+            .cloned()
+            .collect();
+        (items, frames)
+    };
+    let before = said(&mut desk);
+    // KEYSET, TIME, two exclusions, four orders, G, a device, a group, three of its distributions.
+    assert_eq!(before.0.len(), 14, "{:?}", before.0);
+    let wall = desk.at.wall;
+    let mut desk = desk.restarted(wall);
+    desk.store();
+    assert_eq!(said(&mut desk), before);
 }

@@ -321,6 +321,12 @@ fn a_theft_moves_everything_beyond_what_the_stolen_key_could_claim() {
 #[test]
 fn stolen_keys_are_named_as_long_as_there_is_room() {
     let mut desk = Desk::with_group(2);
+    // With as many keys as there may be; `install` looks whether it fits in a frame.
+    let draft = KeySetDraft {
+        erase: (0..9).map(|n| other_key(n).public()).collect(),
+        ..KeySetDraft::default()
+    };
+    install(&mut desk, draft);
     let mut named = Vec::new();
     for _ in 0..6 {
         let both = online(&desk);
@@ -328,6 +334,7 @@ fn stolen_keys_are_named_as_long_as_there_is_room() {
         named.splice(0..0, both);
         named.truncate(8);
         assert_eq!(desk.server.fleet.key_set.stolen, named);
+        assert_eq!(desk.server.fleet.key_set.keys.len(), 12);
     }
     assert!(desk.server.fleet.fleet_generation > Generation::new(4000).expect("small"));
 }
