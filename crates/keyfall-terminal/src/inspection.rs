@@ -2,7 +2,7 @@
 
 use keyfall_api::control::Inspected;
 use keyfall_plane::{Arrival, SrtpReceiver, Stretch};
-use keyfall_protocol::command::Unverified;
+use keyfall_protocol::command::{OrderContents, Unverified};
 use keyfall_protocol::keys::SrtpSuite;
 use keyfall_protocol::terminal::{SealedVerdict, SignatureVerdict, Terminal};
 
@@ -50,10 +50,7 @@ fn inspect_frame(terminal: &Terminal, frame: Unverified<'_>) -> Inspected {
                  {fingerprint}"
             ),
         ),
-        SealedVerdict::Order(contents) => (
-            Some(true),
-            format!("opens: an order to terminal {}", contents.terminal),
-        ),
+        SealedVerdict::Order(contents) => (Some(true), opened_order(&contents)),
         SealedVerdict::Locked => (
             None,
             "this terminal is locked and cannot tell: unlock it first".to_owned(),
@@ -69,6 +66,18 @@ fn inspect_frame(terminal: &Terminal, frame: Unverified<'_>) -> Inspected {
         opens,
         sentence,
     }
+}
+
+fn opened_order(contents: &OrderContents) -> String {
+    let version = contents.version;
+    let version = version.map_or_else(String::new, |version| format!(" version {version}"));
+    let receipt = if contents.receipt_wanted {
+        ", a receipt is wanted"
+    } else {
+        ""
+    };
+    let (kind, terminal) = (contents.kind.name(), contents.terminal);
+    format!("opens: {kind}{version} for terminal {terminal}{receipt}")
 }
 
 /// `None` where it is no media packet in any suite.

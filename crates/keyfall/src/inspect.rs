@@ -10,6 +10,7 @@ use keyfall_protocol::command::{Body, Command, KeySet, Target, Unverified};
 use keyfall_protocol::enrolment::SealedPackage;
 use keyfall_protocol::ids::{KeyId, KeyIdKind, UnixSeconds};
 use keyfall_protocol::keys::SrtpSuite;
+use keyfall_protocol::receipt::{Receipt, frame_hash};
 use keyfall_protocol::schedule::Cadence;
 use keyfall_protocol::terminal::Terminal;
 use serde::Serialize;
@@ -19,10 +20,10 @@ use crate::explain::Code;
 use crate::output::{Failure, Output, utc};
 use crate::terminal::Found;
 
-/// Show what is in a message: a command, an enrolment package, an SRTP or SRTCP packet.
+/// Show what is in a message: a command, an enrolment package, a receipt, an SRTP or SRTCP packet.
 ///
-/// The file is raw octets, or hexadecimal: one message, or a capture with one on each line. No key
-/// is shown, also not with --dir.
+/// The file is raw octets, or hexadecimal: one message, or a capture with one on each line; or the
+/// text of a receipt. No key is shown, also not with --dir.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  keyfall inspect alice.package\n  \
                         keyfall inspect capture.hex --dir bob")]
@@ -49,7 +50,8 @@ struct Capture {
 /// One message as it is shown.
 #[derive(Serialize, Debug)]
 struct Shown {
-    /// TIME, RENEW, KEYDIST, KEYSET, enrolment package, SRTP, SRTCP; or unknown.
+    /// The type of a command, as TIME or DELETE; enrolment package, receipt, SRTP, SRTCP; or
+    /// unknown.
     kind: String,
     octets: usize,
     /// Name and value, in the order of the message.
@@ -90,7 +92,7 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
             Ok(one) => one,
             Err(sentence) if alone => return Err(Failure::new(Code::BadInput, sentence)),
             Err(sentence) => Shown {
-                kind: "unknown".to_owned(),
+                kind: UNKNOWN.to_owned(),
                 octets: message.len(),
                 fields: vec![Field {
                     name: "why",
@@ -100,7 +102,7 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
             },
         };
         if let Some(keys) = &keys
-            && ["TIME", "RENEW", "KEYDIST", "KEYSET", "SRTP", "SRTCP"].contains(&&*one.kind)
+            && ![PACKAGE, RECEIPT, UNKNOWN].contains(&&*one.kind)
         {
             one.terminal = Some(keys.inspect(message, stretch)?);
         }
@@ -215,10 +217,13 @@ fn show(message: &[u8], suite: SrtpSuite) -> Result<Shown, String> {
     if let Ok(package) = SealedPackage::decode(message) {
         return Ok(show_package(&package, message.len()));
     }
+    if let Ok(receipt) = Receipt::decode(message) {
+        return Ok(show_receipt(&receipt, message.len()));
+    }
     show_media(message, suite).ok_or_else(|| {
         format!(
-            "this is no command ({not_a_frame}), no enrolment package, and no SRTP or SRTCP packet \
-             with an MKI in {}",
+            "this is no command ({not_a_frame}), no enrolment package, no receipt, and no SRTP or \
+             SRTCP packet with an MKI in {}",
             suite.name()
         )
     })
@@ -245,6 +250,10 @@ fn show_frame(frame: &Unverified<'_>, octets: usize) -> Shown {
         },
     );
     show_body(command, &mut fields);
+    if let Body::Order(_) = command.body {
+        // What a receipt names it by.
+        fields.add("SHA-256", hex(&frame_hash(frame.octets())));
+    }
     Shown {
         kind: command.body.name().to_owned(),
         octets,
@@ -289,13 +298,22 @@ fn show_body(command: &Command, fields: &mut Fields) {
                 fields.add("handle", recipient.handle);
             }
         }
-        Body::Order(order) => fields.add("handle", order.handle()),
+        Body::Order(order) => {
+            fields.add("handle", order.handle());
+            fields.add(
+                "sealed",
+                "under the obey key of the terminal with that handle",
+            );
+        }
         Body::Exclude(exclude) => {
             for terminal in &exclude.terminals {
                 fields.add("terminal", terminal);
             }
             for fresh in &exclude.groups {
-                let value = format!("{} from epoch {} to {}", fresh.group, fresh.old, fresh.new);
+                let value = format!(
+                    "{} goes on from epoch {} to {}",
+                    fresh.group, fresh.old, fresh.new
+                );
                 fields.add("group", value);
             }
         }
@@ -370,7 +388,22 @@ fn show_package(package: &SealedPackage, octets: usize) -> Shown {
     };
     fields.add("ciphertext", format!("{} octets", ciphertext.len()));
     Shown {
-        kind: "enrolment package".to_owned(),
+        kind: PACKAGE.to_owned(),
+        octets,
+        fields: fields.0,
+        terminal: None,
+    }
+}
+
+/// Who made it only the server can tell, which holds the terminal's obey key.
+fn show_receipt(receipt: &Receipt, octets: usize) -> Shown {
+    let mut fields = Fields::default();
+    fields.add("terminal", receipt.terminal);
+    fields.add("command", format!("SHA-256 {}", hex(&receipt.command)));
+    let genuine = "not seen here: `keyfall admin receipt FILE` asks the server";
+    fields.add("genuine", genuine);
+    Shown {
+        kind: RECEIPT.to_owned(),
         octets,
         fields: fields.0,
         terminal: None,
@@ -482,5 +515,9 @@ fn from_hex(line: &str) -> Option<Vec<u8>> {
         .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
+/// Kinds that a terminal's keys say nothing about.
+const PACKAGE: &str = "enrolment package";
+const RECEIPT: &str = "receipt";
+const UNKNOWN: &str = "unknown";
 /// Octets that are read at the most.
 const INPUT_MAX: u64 = 64 << 20;

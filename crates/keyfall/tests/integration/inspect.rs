@@ -1,12 +1,14 @@
 //! `keyfall inspect`: every message of the wire, with and without a terminal's keys.
 
 use keyfall_plane::{SrtpSender, SrtpStream, Stretch};
+use keyfall_protocol::command::OrderKind;
 use keyfall_protocol::enrolment::EnrolmentCode;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber};
 use keyfall_protocol::keys::{MasterKey, Secret, SrtpSuite};
 use keyfall_protocol::terminal::{Input, Output, Terminal};
 use keyfall_terminal::OsRandom;
 use keyfall_terminal::key_store::KeyStore;
+use serde_json::Value;
 
 use crate::fleet::{Carrier, Fleet, GROUP};
 use crate::ran::{keyfall, keyfall_with};
@@ -73,6 +75,67 @@ fn every_frame_is_readable() {
     assert_eq!(shown["messages"][0]["kind"], "KEYDIST");
 }
 
+/// Every command of `interop/vectors`, each under its own name and without a key in it.
+#[test]
+fn every_published_command_is_readable() {
+    let published = vectors("commands.json");
+    let mut capture = String::new();
+    let messages = published["messages"].as_array().unwrap();
+    for message in messages {
+        capture += message["frame"].as_str().unwrap();
+        capture.push('\n');
+    }
+    let shown = keyfall_with(["--json", "inspect"], capture.as_bytes()).document();
+    let shown = shown["messages"].as_array().unwrap();
+    assert_eq!(shown.len(), messages.len());
+    for (shown, message) in shown.iter().zip(messages) {
+        let name = message["name"].as_str().unwrap();
+        let kind = name.split([' ', ',']).next().unwrap();
+        assert_eq!(shown["kind"], kind, "{name}");
+        let fields = shown["fields"].as_array().unwrap();
+        let signers = fields.iter().filter(|field| field["name"] == "signer");
+        let signatures = message["signatures"].as_array().unwrap();
+        assert_eq!(signers.count(), signatures.len(), "{name}");
+    }
+    let fields = |wanted: &str| {
+        let place = |message: &Value| message["name"] == wanted;
+        let frame = messages.iter().find(|it| place(it)).unwrap();
+        let hex = frame["frame"].as_str().unwrap();
+        keyfall_with(["inspect"], hex.as_bytes()).stdout
+    };
+    let excluded = fields("EXCLUDE");
+    assert!(
+        excluded.contains("7 goes on from epoch 22774400 to"),
+        "{excluded}"
+    );
+    let stolen = fields("KEYSET with stolen keys");
+    assert!(stolen.contains("stolen key"), "{stolen}");
+    assert!(fields("DELETE").contains("SHA-256"));
+}
+
+/// a receipt as text and as octets; that it is genuine only the server can say.
+#[test]
+fn a_receipt_is_readable() {
+    let published = vectors("receipts.json");
+    let receipt = &published["receipts"][0];
+    for form in ["text", "octets"] {
+        let text = receipt[form].as_str().unwrap().to_owned() + "\n";
+        let shown = keyfall_with(["inspect"], text.as_bytes()).stdout;
+        assert!(
+            shown.starts_with("receipt") && shown.contains("terminal         2"),
+            "{shown}"
+        );
+        assert!(shown.contains(receipt["hash"].as_str().unwrap()), "{shown}");
+        assert!(shown.contains("keyfall admin receipt"), "{shown}");
+    }
+}
+
+fn vectors(name: &str) -> Value {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = dir.join("../../interop/vectors").join(name);
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
 #[test]
 fn what_is_none_of_ours_is_refused_in_one_sentence() {
     let fleet = Fleet::new();
@@ -120,6 +183,13 @@ fn terminals_keys_say_whether_it_opens() {
         "not addressed to this terminal".to_owned(),
     );
     assert_eq!(inspect(&carol, &key_dist), refused);
+    let lock = fleet.order(OrderKind::Lock, 1, Some(9));
+    let opened = (
+        "valid".to_owned(),
+        "opens: LOCK version 9 for terminal 1".to_owned(),
+    );
+    assert_eq!(inspect(&alice, &lock), opened);
+    assert_eq!(inspect(&carol, &lock), refused);
     let stranger = Fleet::other().time();
     assert_eq!(inspect(&alice, &stranger).0, "unknown signer");
     let mut forged = fleet.time();
