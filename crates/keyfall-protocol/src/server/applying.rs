@@ -245,7 +245,6 @@ impl Server {
         self.fleet.beat = keys.beat;
         self.fleet.keys = keys.keys;
         self.drafted = None;
-        self.follow_schedule();
         // All is signed by the new keys from now on, and the exclusions that a theft made doubtful
         // stand again.
         self.frames.clear();

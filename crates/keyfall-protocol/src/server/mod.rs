@@ -322,6 +322,10 @@ impl Server {
             self.ticked = self.ticked.plus(ticks);
             self.schedule_refused = None;
         }
+        if let Done::KeysInstalled { .. } = storing.done {
+            // Only now G stands where the new list's schedule has it.
+            self.follow_schedule();
+        }
         if let Some(order) = storing.order {
             self.outputs.push_back(Output::Done {
                 id: order,

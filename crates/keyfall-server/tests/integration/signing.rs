@@ -194,6 +194,8 @@ fn a_stolen_key_is_listed_no_more_and_every_group_gets_a_fresh_epoch() {
         json!({"frame": signed(&root, &draft)}),
     );
     assert_eq!(installed["fresh_epochs"], 1);
+    // G goes on by the new schedule, and nothing is made good that never was.
+    assert_eq!(server.report("/v1/status")["warnings"], json!([]));
     let after = server.report("/v1/keys");
     assert_eq!(after["fleet_generation"], installed["fleet_generation"]);
     assert!(installed["fleet_generation"].as_u64() > keys["fleet_generation"].as_u64());

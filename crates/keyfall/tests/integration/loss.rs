@@ -112,7 +112,7 @@ fn a_lost_terminal_is_shut_out_and_told_to_delete() {
         "all (2) would get a fresh key",
         "for nobody",
         "octets",
-        "s on the link",
+        "ms on the link",
         "DELETE for alice (1)",
     ] {
         assert!(shown.contains(words), "{shown} lacks {words}");

@@ -240,13 +240,25 @@ fn sent(what: &str, reach: &api::Reach, dry_run: bool) -> String {
         n => format!("{n} frames"),
     };
     if dry_run {
-        return format!("{what}: {frames}, {octets} octets, {link_seconds:.2} s on the link");
+        return format!(
+            "{what}: {frames}, {octets} octets, {} on the link",
+            span(*link_seconds)
+        );
     }
     format!(
-        "Sent: {what}, {frames}, {octets} octets, {link_seconds:.2} s on the link, and repeated.\n\
+        "Sent: {what}, {frames}, {octets} octets, {} on the link, and repeated.\n\
          Probably received by everyone who hears the carrier in {probably_received_seconds:.0} s: \
-         calculated for 30 % of the frames lost, each by itself. Nobody has confirmed anything."
+         calculated for 30 % of the frames lost, each by itself. Nobody has confirmed anything.",
+        span(*link_seconds)
     )
+}
+
+fn span(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.0} ms", (seconds * 1_000.0).max(1.0))
+    } else {
+        format!("{seconds:.1} s")
+    }
 }
 
 fn command_name(kind: api::EraseKind) -> &'static str {
