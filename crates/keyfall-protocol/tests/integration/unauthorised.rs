@@ -8,7 +8,7 @@ use keyfall_protocol::terminal::{Input, Terminal};
 use serde_json::{Value, json};
 
 use crate::fleet::{
-    FOUNDED, P0, at, command, contents, key_dist, key_set, obey_key, package, signing_key,
+    FOUNDED, P0, at, command, contents, group, key_dist, key_set, obey_key, package, signing_key,
 };
 use crate::messages::{delete, exclude, made_named, time};
 use crate::stream::Stream;
@@ -51,6 +51,20 @@ fn the_same_by_the_right_signers_is_obeyed() {
     assert_eq!(reason(STRICT, &excluded(&three)), None);
     assert_eq!(reason(FOUR, &sign(&["beat key"], beacon())), None);
     assert_eq!(reason(FOUR, &sign(&["keys key"], distribution())), None);
+}
+
+/// PROTOCOL 6.11: a KEYSET past its end, at any G and for any target, is obeyed once, and no older
+/// one.
+#[test]
+fn a_keyset_is_judged_by_the_root_and_the_version_alone() {
+    let mut newer = made_named(STRICT).command;
+    newer.not_after = newer.issued_at;
+    newer.fleet_generation = Generation::MAX;
+    newer.target = Target::Group(group(99));
+    assert_eq!(reason(FOUR, &sign(&["root"], newer.clone())), None);
+    let held = Some(DropReason::KeySetNotNewer);
+    assert_eq!(reason(STRICT, &sign(&["root"], newer)), held);
+    assert_eq!(reason(STRICT, &made_named(FOUR).frame), held);
 }
 
 fn cases() -> Vec<Case> {
