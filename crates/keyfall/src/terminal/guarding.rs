@@ -85,14 +85,15 @@ pub(super) fn unlock(args: &UnlockArgs, output: &Output) -> Result<(), Failure> 
     }
     let status = ask(&dir, &Request::Status {})?;
     let status = match status.state.as_str() {
-        "locked" => {
-            let passphrase = present(args.passphrase_file.as_deref())?;
-            let passphrase = Passphrase::new(&passphrase);
-            ask(&dir, &Request::Unlock { passphrase })?
-        }
         // Asks nobody for a passphrase that helps nothing: the terminal says why.
         "locked-by-server" | "erasing" | "deleted" => {
             let passphrase = Passphrase::new("");
+            ask(&dir, &Request::Unlock { passphrase })?
+        }
+        // Also one that the server excluded.
+        _ if status.wrap_fingerprint.is_none() => {
+            let passphrase = present(args.passphrase_file.as_deref())?;
+            let passphrase = Passphrase::new(&passphrase);
             ask(&dir, &Request::Unlock { passphrase })?
         }
         _ => status,
