@@ -18,7 +18,7 @@ fn packages_are_the_published_ones() {
     let request = RequestKey::from_seed(secret("request key of terminal 3"));
     let mut rng = Stream::new("package to a request key");
     let mut carol = package(3, "carol", &[CARRIER]);
-    carol.identity.wipe_roots = vec!["/home/crew".to_owned(), "/var/log/radio".to_owned()];
+    carol.identity.wipe_roots = vec!["/srv/crew".to_owned(), "/var/log/radio".to_owned()];
     let to_request = carol.seal_to(&request.public(), &mut rng).unwrap();
     let code = code();
     let mut code_rng = Stream::new("package under a code");
