@@ -1,24 +1,30 @@
 //! The server's store and machine alone, in one thread, for the crash sweep: `e2e/server-crash`
 //! kills this at every writing system call.
 //!
-//! `init DIR` founds a server; `order DIR` enrols a terminal, makes a group, renews both keys, and
-//! says each when it is stored; `show DIR` prints what is in force as JSON, after it has verified
-//! the audit log.
+//! `init DIR` founds a server; `order DIR` enrols a terminal, makes a group, renews both keys,
+//! excludes an older terminal, has it delete and proves that, replaces the online keys of which one
+//! was stolen, and says each when it is stored; `show DIR` prints what is in force as JSON, after it
+//! has verified the audit log.
 #![expect(clippy::print_stdout, reason = "the script reads it")]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use keyfall_protocol::command::{OrderKind, SigningKey};
 use keyfall_protocol::enrolment::RequestKey;
-use keyfall_protocol::ids::{Tick, UnixSeconds};
+use keyfall_protocol::ids::{TerminalNumber, Tick, UnixSeconds};
 use keyfall_protocol::keys::Secret;
+use keyfall_protocol::receipt::{Receipt, frame_hash};
 use keyfall_protocol::server::{
-    By, Done, Founding, Input, Moment, Order, OrderId, Output, PackageSealing, Server,
+    AuditEntry, By, Done, Founding, Input, KeySetDraft, Moment, Order, OrderId, Output,
+    PackageSealing, Server,
 };
+use keyfall_server::journal::Journal;
 use keyfall_server::store::{AuditReader, Store, Verdict};
-use keyfall_server::{Directory, OsRandom};
+use keyfall_server::{Directory, OsRandom, key_file};
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -64,16 +70,24 @@ fn order(dir: &Path) -> Result<(), Box<dyn Error>> {
         sealing: PackageSealing::ToRequest(request.public()),
         wipe_roots: Vec::new(),
     })?;
-    let members = sweep.machine.terminals().map(|terminal| terminal.number);
+    let trusted: Vec<_> = sweep
+        .machine
+        .terminals()
+        .filter(|terminal| terminal.excluded_at.is_none())
+        .map(|terminal| terminal.number)
+        .collect();
     sweep.order(Order::CreateGroup {
         name: format!("g{terminals}"),
-        members: members.collect(),
+        members: trusted.clone(),
         cadence: None,
     })?;
     let newest = sweep.machine.groups().last().ok_or("it was made")?.number;
     sweep.order(Order::RenewGroup { group: newest })?;
     sweep.order(Order::RenewDevices)?;
-    Ok(())
+    if let [oldest, _, ..] = trusted[..] {
+        sweep.lose(&directory, oldest)?;
+    }
+    sweep.replace_keys(&directory)
 }
 
 struct Sweep {
@@ -83,6 +97,55 @@ struct Sweep {
 }
 
 impl Sweep {
+    /// Excludes a terminal, has it delete, and brings its receipt.
+    fn lose(
+        &mut self,
+        directory: &Directory,
+        terminal: TerminalNumber,
+    ) -> Result<(), Box<dyn Error>> {
+        self.order(Order::Exclude {
+            terminals: vec![terminal],
+        })?;
+        println!("excluded {terminal}");
+        let erase = key_file::read(&directory.erase_key(1))?;
+        let draft = self
+            .machine
+            .draft_order(terminal, OrderKind::Delete, true, &mut OsRandom)?;
+        let frame = erase.sign(&draft);
+        let hash = frame_hash(&frame);
+        self.order(Order::Issue { frame })?;
+        println!("issued {terminal}");
+        let record = self.machine.terminal_named(&terminal.to_string());
+        let obey = &record.ok_or("it is there")?.obey;
+        let receipt = Receipt::make(terminal, hash, obey);
+        self.order(Order::Receipt { receipt })?;
+        println!("proved {terminal}");
+        Ok(())
+    }
+
+    /// Drafts, keeps the draft, has the root sign it, and installs what it lists.
+    fn replace_keys(&mut self, directory: &Directory) -> Result<(), Box<dyn Error>> {
+        let wanted = KeySetDraft {
+            stolen: vec![self.machine.fleet().keys.public().name()],
+            ..KeySetDraft::default()
+        };
+        let command = self.machine.draft_key_set(wanted, &mut OsRandom)?;
+        let noted = AuditEntry {
+            at: moment(0)?.wall,
+            actor: "sweep".to_owned(),
+            action: "sign-keys",
+            subject: "online keys".to_owned(),
+            outcome: "drafted".to_owned(),
+            reason: None,
+            ticket: None,
+        };
+        let drafted = self.machine.drafted().ok_or("it was drafted")?;
+        self.store.keep_draft(drafted, &noted, &mut OsRandom)?;
+        let root = key_file::read(&directory.root_key())?;
+        let frame = root.sign(&command);
+        self.order(Order::InstallKeys { frame })
+    }
+
     fn order(&mut self, order: Order) -> Result<(), Box<dyn Error>> {
         self.orders += 1;
         let by = By {
@@ -124,9 +187,8 @@ impl Sweep {
                 group, generation, ..
             } => println!("renewed {group} {generation}"),
             Done::FleetRenewed { generation } => println!("fleet {generation}"),
-            Done::Excluded { number, groups, .. } => println!("excluded {number} {}", groups.len()),
-            Done::Issued { terminal, .. } => println!("issued {terminal}"),
-            Done::Proved { terminal, .. } => println!("proved {terminal}"),
+            // Whom they are about, the caller says.
+            Done::Excluded { .. } | Done::Issued { .. } | Done::Proved { .. } => {}
             Done::KeysInstalled { version, .. } => println!("keys {version}"),
             Done::Nothing
             | Done::Scheduled { .. }
@@ -161,16 +223,40 @@ fn show(dir: &Path) -> Result<(), Box<dyn Error>> {
             group.members.len(),
         )
     });
+    let listed = |key: &SigningKey| {
+        let key = state.fleet.key_set.key(key.public().name());
+        key.is_some_and(|key| key.expires > state.fleet.key_set.issued_at)
+    };
+    let excluded = state.terminals.iter().filter(|t| t.excluded_at.is_some());
+    let orders = state.terminals.iter().filter(|t| t.erasure().is_some());
+    let proved = orders
+        .clone()
+        .filter(|t| t.orders.iter().any(|order| order.proved_at.is_some()));
+    let members = state.groups.iter().flat_map(|group| &group.members);
+    let of_exclusions = state.exclusions.iter().flat_map(|it| &it.terminals);
+    let journalled = store.journalled().entries;
+    drop(store);
+    let (journal, _) = Journal::open(&directory.journal())?;
+    let known = &journal.maxima().excluded;
     println!(
         "{}",
         json!({
             "terminals": state.terminals.iter().map(|t| t.number.get()).collect::<Vec<_>>(),
             "wraps": wraps.collect::<Vec<_>>(),
             "groups": groups.collect::<Vec<_>>(),
+            "members": members.map(|t| t.get()).collect::<BTreeSet<_>>(),
             "fleet": state.fleet.fleet_generation.get(),
             "sequence": state.fleet.sequence_reserved.get(),
+            "excluded": excluded.map(|t| t.number.get()).collect::<Vec<_>>(),
+            "exclusions": of_exclusions.map(|t| t.get()).collect::<Vec<_>>(),
+            "excluded_in_journal": known.iter().map(|t| t.get()).collect::<Vec<_>>(),
+            "issued": orders.map(|t| t.number.get()).collect::<Vec<_>>(),
+            "proved": proved.map(|t| t.number.get()).collect::<Vec<_>>(),
+            "key_set": state.fleet.key_set.version,
+            "key_set_in_journal": journal.maxima().key_set,
+            "signs": listed(&state.fleet.beat) && listed(&state.fleet.keys),
             "audit": entries,
-            "journal": store.journalled().entries,
+            "journal": journalled,
             "void": recovered.void,
             "torn": recovered.torn.map(|torn| torn.number),
         })
