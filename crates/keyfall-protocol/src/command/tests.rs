@@ -161,7 +161,7 @@ fn an_order_opens_for_its_terminal_alone_and_says_inside_what_it_says_outside() 
 #[test]
 fn frames_that_several_sign_hold_every_signer_once() {
     let command = a_command(Body::Order(an_order(OrderKind::Delete)));
-    let mut keys: Vec<_> = (1..=4).map(|n| signing_key(n)).collect();
+    let mut keys: Vec<_> = (1..=4).map(signing_key).collect();
     keys.sort_by_key(|key| key.public().name());
     let public = |name| {
         keys.iter()

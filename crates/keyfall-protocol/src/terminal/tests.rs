@@ -10,6 +10,7 @@ mod holding;
 mod insiders;
 mod locked;
 mod orders;
+mod per_session;
 mod renewing;
 mod replay;
 mod stored;

@@ -6,10 +6,9 @@ use super::driven::Driven;
 use super::fixture::{
     FOUNDED, Fleet, Stated, generation, group, master, renew_entry, terminal_number,
 };
-use crate::command::{Body, Floor, OrderKind, Renew, SignerClass, Target, Unverified};
+use crate::command::{Body, OrderKind, Renew, SignerClass, Target, Unverified};
 use crate::error::ApiMisuse;
 use crate::ids::{GroupNumber, KeyEpoch, Tick};
-use crate::keys::Secret;
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
 use crate::terminal::{

@@ -2,7 +2,7 @@
 //! W-17, W-18; FORMATS sections 2 and 2.2).
 
 use super::driven::Driven;
-use super::fixture::{FOUNDED, Fleet, Stated, group, terminal_number};
+use super::fixture::{Fleet, Stated, group, terminal_number};
 use crate::command::{
     Body, Command, ListedKey, OrderContents, OrderKind, SealedOrder, SignerClass, SigningKey,
     Target, sign_together,
@@ -364,7 +364,6 @@ fn a_lock_of_a_stolen_erase_key_is_outlived() {
     assert_eq!(bob.hear(&newer), None);
     assert!(bob.machine.may_unlock());
     assert_eq!(bob.hear(&recorded), Some(DropReason::NotNewer));
-    let _ = FOUNDED;
 }
 
 /// an order is looked up whatever G is, also by a terminal that slept for long (FORMATS

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::driven::Driven;
 use super::fixture::{
-    FLEET_PERIOD, FOUNDED, Fleet, Stated, counting, generation, group, master, terminal_number,
+    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, master, terminal_number,
 };
 use crate::command::{Body, Command, Floor, OrderKind, SignerClass, SigningKey, Target};
 use crate::ids::{Generation, KeyEpoch, SessionId, Tick};
@@ -177,9 +177,12 @@ fn a_state_put_back_steps_or_stops_and_repeats_no_session() {
         bob.events.clear();
         bob.feed(Input::Order(Order::OpenSession { group: group() }));
         bob.store_all();
-        let session = bob.events.iter().find_map(|event| match *event {
-            Event::SessionReady { session, .. } => Some(session),
-            _ => None,
+        let session = bob.events.iter().find_map(|event| {
+            if let Event::SessionReady { session, .. } = *event {
+                Some(session)
+            } else {
+                None
+            }
         });
         let key = bob
             .machine
@@ -301,8 +304,6 @@ fn an_absurd_g_that_nobody_signed_costs_no_step() {
             };
             let fresh = fleet.key_dist_body(9, Stated::at(1, 0), &[&fleet.wrap_key(1)]);
             let order = fleet.order_body(OrderKind::Lock, 1, 9);
-            let time = fleet.time(1);
-            drop(time);
             for (target, body) in [
                 (Target::All, Fleet::renew_body(7, stated)),
                 (Target::Handles, fresh),
@@ -341,7 +342,6 @@ fn an_absurd_g_that_nobody_signed_costs_no_step() {
         }
         assert_eq!((bob.snapshot(), &bob.asked[..]), (before, &[][..]));
     }
-    let _ = counting();
 }
 
 /// who joins gets the key as it stands and reads nothing of before; nor does the key that was

@@ -3,17 +3,13 @@
 //! REQUIREMENTS W-10, W-17).
 
 use super::driven::Driven;
-use super::fixture::{
-    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, renew_entry, terminal_number,
-};
-use crate::command::{
-    Body, Floor, KeyDist, KeyDistContents, Renew, SignerClass, SigningKey, Target,
-};
+use super::fixture::{FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, terminal_number};
+use crate::command::{Body, Floor, KeyDist, KeyDistContents, SignerClass, SigningKey, Target};
 use crate::ids::{GroupNumber, KeyEpoch, UnixSeconds};
 use crate::keys::{MasterKey, Secret, WrapKey};
 use crate::schedule::{Cadence, generation_bound};
 use crate::stats::DropReason;
-use crate::terminal::{Event, GroupState, Input, TerminalState};
+use crate::terminal::{Event, GroupState, TerminalState};
 
 const DAY: u32 = 86_400;
 const MONTH: u32 = 30 * DAY;
