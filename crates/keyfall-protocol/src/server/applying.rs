@@ -55,10 +55,11 @@ impl Server {
             }
             Change::Wrap(wrap) => self.renew_wrap(wrap),
             Change::Excluded(exclusion) => {
-                for number in &exclusion.terminals {
-                    if let Some(terminal) = self.terminals.get_mut(number) {
+                for &number in &exclusion.terminals {
+                    if let Some(terminal) = self.terminals.get_mut(&number) {
                         terminal.excluded_at = Some(exclusion.at);
                     }
+                    self.frames.remove(&Item::Device(number));
                 }
                 let (number, parts) = (exclusion.number, exclusion.parts());
                 self.list_exclusion(exclusion, now.plus(Class::Exclude.pace()));

@@ -113,7 +113,7 @@ impl Server {
         let distributions_from = heard(distributions_from).then_some(distributions_from);
         // The generation that it still receives, and the oldest that a distribution carries.
         let graced = before(at, self.fleet.key_set.limits.grace);
-        let holds = at >= membership.from && again.is_none_or(|again| graced <= again);
+        let holds = again.is_none_or(|again| graced <= again);
         let held = holds.then_some(graced.max(membership.from));
         let from = held
             .into_iter()

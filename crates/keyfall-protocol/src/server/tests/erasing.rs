@@ -280,6 +280,7 @@ fn as_many_must_sign_as_the_limits_say() {
         matches!(refused, Err(Refusal::TooFewEraseKeys { .. })),
         "{refused:?}"
     );
+    desk.live(100);
     let frame = desk.key_set(wanted(vec![second.public()])).expect("two");
     let Ok(Done::KeysInstalled { sign_again, .. }) = desk.carry_out(Order::InstallKeys { frame })
     else {
@@ -287,6 +288,9 @@ fn as_many_must_sign_as_the_limits_say() {
     };
     assert_eq!(sign_again, [(terminal(1), OrderKind::Delete)]);
     let command = draft(&mut desk, 1, OrderKind::Delete);
+    let ends = desk.server.fleet.key_set.key(desk.erase.public().name());
+    let first = ends.expect("listed").expires;
+    assert_eq!(command.not_after, first, "whoever of them signs");
     let alone = desk.erase.sign(&command);
     let refused = issue(&mut desk, alone);
     let too_few = Refusal::TooFewSignatures {

@@ -1,7 +1,7 @@
 //! Leaving and fresh epochs, and one device's own renewal (REQUIREMENTS; FORMATS
 //! sections 3.1 and 5.4).
 
-use super::desk::{Desk, add, add_terminal, create_group, group, opens, remove, terminal};
+use super::desk::{Desk, add, add_terminal, create_group, exclude, group, opens, remove, terminal};
 use crate::command::{Body, Command, Target};
 use crate::ids::{Generation, KeyEpoch};
 use crate::server::{ACTIVATION_LEAD, Class, Done, Item, OFFSET_MAX, Order, Refusal};
@@ -167,8 +167,13 @@ fn a_device_that_is_renewed_alone_keeps_its_lead() {
     desk.store();
     desk.live(61);
     let heard = desk.heard();
-    let stated = stated(&heard, 1);
-    assert!(stated.len() > 1 && stated.iter().all(|&offset| offset == 2));
+    let said = stated(&heard, 1);
+    assert!(said.len() > 1 && said.iter().all(|&offset| offset == 2));
+    // Nothing is for one that is excluded.
+    desk.carry_out(exclude(&[1])).expect("known");
+    desk.live(61);
+    let heard = desk.heard();
+    assert!(stated(&heard, 1).is_empty());
 }
 
 /// FORMATS section 2.1: no more than terminals accept.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::desk::{Desk, add, add_terminal, create_group, exclude, group};
 use crate::command::{Body, FRAME_MAX, OrderKind, Target, Unverified};
-use crate::server::{Class, Item, KeySetDraft, Order};
+use crate::ids::UnixSeconds;
+use crate::server::{Class, Founding, Item, KeySetDraft, Order};
 
 /// the issue: more than 17 recipients go as self-contained signed messages, each
 /// member named once, no frame too long.
@@ -189,4 +190,31 @@ fn a_restarted_server_says_everything_that_stood() {
     let mut desk = desk.restarted(wall);
     desk.store();
     assert_eq!(said(&mut desk), before);
+}
+
+/// What stands for days is made anew before it expires.
+#[test]
+fn nothing_is_sent_past_its_end() {
+    let mut desk = Desk::founded(Founding {
+        fleet_period: 30 * 86_400,
+        bits_per_second: 2_000,
+        ..Founding::default()
+    });
+    for name in ["a", "b", "c"] {
+        desk.carry_out(add_terminal(name)).expect("free");
+    }
+    desk.carry_out(create_group("crew", &[1, 2])).expect("free");
+    desk.carry_out(exclude(&[3])).expect("known");
+    let mut issued = BTreeSet::new();
+    for _ in 0..50 {
+        desk.live(4_000);
+        for (item, command) in desk.heard() {
+            let sent_after = UnixSeconds::new(desk.at.wall.get() - 4_000);
+            assert!(sent_after <= command.not_after, "{item:?}");
+            if item.class() == Class::Exclude {
+                issued.insert(command.issued_at.get());
+            }
+        }
+    }
+    assert!(issued.len() >= 4, "{issued:?}");
 }

@@ -2,7 +2,7 @@
 //! by the next KEYSET).
 
 use super::desk::{Desk, exclude, group, opens, terminal};
-use crate::command::{Body, FRAME_MAX, OrderKind, SignerClass, SigningKey, Unverified};
+use crate::command::{Body, FRAME_MAX, Limits, OrderKind, SignerClass, SigningKey, Unverified};
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
@@ -78,9 +78,10 @@ fn new_keys_sign_everything_and_the_old_ones_are_listed_until_they_end() {
         assert_eq!(key_set.first_of(class).expect("one").public.name(), name);
     }
     desk.sent.clear();
-    desk.live(61);
+    desk.live(9);
     let key_sets = desk.sent.iter().filter(|(item, _)| *item == Item::KeySet);
     assert!(key_sets.count() >= 5, "announced");
+    desk.live(61);
     for (item, frame) in &desk.sent {
         let read = Unverified::decode(frame).expect("ours");
         match item.class() {
@@ -373,4 +374,30 @@ fn the_end_of_the_keys_is_announced_and_new_keys_undo_it() {
         scheduled.generation_at(wall),
         "what was missed is made good"
     );
+}
+
+/// Limits that the root tightens hold for the leases of groups that were made before.
+#[test]
+fn a_shorter_longest_lease_shortens_every_lease() {
+    let mut desk = Desk::with_group(2);
+    let limits = Limits {
+        longest_lease: 1000,
+        ..desk.server.fleet.key_set.limits
+    };
+    let draft = KeySetDraft {
+        limits: Some(limits),
+        ..KeySetDraft::default()
+    };
+    install(&mut desk, draft);
+    desk.sent.clear();
+    desk.live(61);
+    let mut leases = 0;
+    for (item, command) in desk.heard() {
+        if let (Item::Group(_), Body::Renew(renew)) = (item, &command.body) {
+            let end = renew.entries[0].lease_end.expect("it has one");
+            assert_eq!(end, command.issued_at.plus(1000));
+            leases += 1;
+        }
+    }
+    assert!(leases > 0);
 }
