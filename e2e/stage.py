@@ -104,14 +104,16 @@ class Stage:
         return json.loads(run.stdout) if run.returncode == 0 else None
 
     def run(self, *words) -> subprocess.CompletedProcess:
-        return subprocess.run([self.keyfall, "--json", *map(str, words)], cwd=self.top,
+        return subprocess.run(self.command("--json", *words), cwd=self.top,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE)
 
+    def command(self, *words) -> list:
+        return [self.keyfall, *map(str, words)]
+
     def start(self, *words) -> subprocess.Popen:
         log = open(self.top / f"{len(self.running)}.log", "w", encoding="utf-8")
-        process = subprocess.Popen([self.keyfall, *map(str, words)], cwd=self.top, stdout=log,
-                                   stderr=log)
+        process = subprocess.Popen(self.command(*words), cwd=self.top, stdout=log, stderr=log)
         self.running.append(process)
         return process
 
