@@ -14,7 +14,7 @@ use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
     Batch, By, Change, Done, Founding, GroupRecord, Input, Item, Moment, Order, OrderId, Output,
-    Server, TerminalRecord,
+    Server, Statement, TerminalRecord,
 };
 use keyfall_server::store::Store;
 use keyfall_server::{Directory, OsRandom};
@@ -154,7 +154,7 @@ impl Operated {
         let at = moment(0)?;
         store.commit(&filling(terminals, at.wall)?, at.wall, &mut OsRandom)?;
         let state = store.load()?;
-        let machine = Server::new(state.fleet, state.terminals, state.groups, at);
+        let machine = state.start(at);
         let mut operated = Self {
             machine,
             store,
@@ -236,21 +236,31 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
             wrap: WrapKey::new(number, Generation::ZERO, secret()),
             added_at: wall,
             package_expires: wall,
+            wipe_roots: Vec::new(),
+            excluded_at: None,
+            memberships: Vec::new(),
+            orders: Vec::new(),
         }));
     }
     let group = GroupNumber::new(1).context("not 0")?;
     let epoch = KeyEpoch::fresh(None, wall);
+    let schedule = Schedule {
+        generation: Generation::ZERO,
+        activate_at: wall,
+        cadence: Cadence::new(1, 3600),
+    };
     changes.push(Change::Group(GroupRecord {
         number: group,
         name: "all".to_owned(),
         members,
         master: MasterKey::new(group, epoch, Generation::ZERO, secret()),
-        schedule: Schedule {
-            generation: Generation::ZERO,
-            activate_at: wall,
-            cadence: Cadence::new(1, 3600),
-        },
+        schedule,
         lease: 72 * 3600,
+        statements: vec![Statement {
+            stated_at: wall,
+            epoch,
+            schedule,
+        }],
     }));
     Ok(Batch {
         changes,

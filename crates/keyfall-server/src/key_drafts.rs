@@ -19,20 +19,30 @@ pub(crate) fn draw_and_keep(
     at: UnixSeconds,
 ) -> Result<api::KeySetDraft, Denied> {
     let stolen = wanted.stolen.len();
-    let command = machine.draft_key_set(wanted, &mut OsRandom)?;
-    let (version, expires) = what_it_lists(&command);
-    let noted = AuditEntry {
+    let drafted = machine.draft_key_set(wanted, &mut OsRandom);
+    let noted = |outcome| AuditEntry {
         at,
         actor: by.actor,
         action: "sign-keys",
         subject: "online keys".to_owned(),
-        outcome: match stolen {
-            0 => format!("KEYSET {version} drafted"),
-            some => format!("KEYSET {version} drafted, {some} stolen"),
-        },
+        outcome,
         reason: by.reason,
         ticket: by.ticket,
     };
+    let command = match drafted {
+        Ok(command) => command,
+        Err(refusal) => {
+            if let Err(error) = store.note(&noted(format!("refused: {refusal}"))) {
+                tracing::error!(%error, "a refusal could not be audited");
+            }
+            return Err(refusal.into());
+        }
+    };
+    let (version, expires) = what_it_lists(&command);
+    let noted = noted(match stolen {
+        0 => format!("KEYSET {version} drafted"),
+        some => format!("KEYSET {version} drafted, {some} stolen"),
+    });
     let drafted = machine.drafted().ok_or(Refusal::NotStored)?;
     if let Err(error) = store.keep_draft(drafted, &noted, &mut OsRandom) {
         tracing::error!(%error, "the store could not be written");

@@ -188,6 +188,12 @@ fn a_stolen_key_is_listed_no_more_and_every_group_gets_a_fresh_epoch() {
         server.post("/v1/key-set/draft", "{\"life\":2592001}").0,
         400
     );
+    let log = server.report("/v1/audit?last=1");
+    let refused = log["entries"][0]["outcome"].as_str().expect("text");
+    assert!(
+        refused.starts_with("refused: online keys live"),
+        "{refused}"
+    );
     let draft = server.order("/v1/key-set/draft", json!({"stolen": [stolen]}));
     let installed = server.order(
         "/v1/key-set/install",
