@@ -302,6 +302,8 @@ fn a_theft_moves_everything_beyond_what_the_stolen_key_could_claim() {
     assert!(opened);
     // It goes on by the new schedule, and through a restart.
     desk.live(3600);
+    assert_eq!(desk.server.schedule_refused(), None);
+    assert_eq!(desk.server.fleet.fleet_generation, generation.plus(1));
     let wall = desk.at.wall;
     let mut desk = desk.restarted(wall);
     desk.store();
