@@ -43,7 +43,8 @@ fn captured_run_is_the_published_one() {
             // Bob misses the renewal to 13 and all that names it; Carol hears everything.
             let bob = machine.identity().number == terminal(2);
             if !(bob && (3..=5).contains(&place)) {
-                receipt = receipt.or(hear(machine, frame));
+                let left = hear(machine, frame);
+                receipt = receipt.or(left);
             }
         }
     }
@@ -209,9 +210,11 @@ fn status_of(machine: &Terminal) -> Value {
     let number = machine.identity().number;
     let wrap = machine.wrap_key().map(|(_, wrap)| wrap.to_string());
     let obey = machine.obey_fingerprint().map(|obey| obey.to_string());
-    let state = match machine.state() {
-        TerminalState::Erased => "deleted",
-        state => state.name(),
+    let state = machine.state();
+    let state = if state == TerminalState::Erased {
+        "deleted"
+    } else {
+        state.name()
     };
     let groups = machine.groups();
     let groups = groups.iter().map(|status| {
