@@ -9,7 +9,7 @@ use std::time::Duration;
 use keyfall_protocol::command::OrderKind;
 use keyfall_protocol::ids::{GroupNumber, Tick};
 use keyfall_protocol::schedule::Cadence;
-use keyfall_protocol::server::{Class, Exposure, Founding};
+use keyfall_protocol::server::{Exposure, Founding, Item};
 
 use crate::capture::{Captured, CapturedPacket};
 use crate::link::LinkQuality;
@@ -72,6 +72,15 @@ pub enum Answer {
 }
 
 impl Answer {
+    pub const ALL: [Self; 6] = [
+        Self::NoRenewal,
+        Self::RenewOnly,
+        Self::DeleteHeard,
+        Self::DeleteJammed,
+        Self::ExcludeHeard,
+        Self::ExcludeJammed,
+    ];
+
     /// The rows of the theft matrix.
     pub const MATRIX: [Self; 5] = [
         Self::RenewOnly,
@@ -120,9 +129,11 @@ pub struct TheftRun {
     /// From the theft to the order.
     pub media_before_the_order: Cell,
     pub media_after_the_order: Cell,
+    /// From the theft to the order.
+    pub distributions_before_the_order: Cell,
     pub distributions_after_the_order: Cell,
-    /// Of a group that the stolen terminal never belonged to.
-    pub media_of_others: Cell,
+    /// Media and distributions of a group that the stolen terminal never belonged to.
+    pub of_others: Cell,
     /// Seconds since the theft of each packet of the group, and whether the thief read it, with
     /// keys or with the terminal as it was.
     pub traffic: Vec<(i64, bool)>,
@@ -334,7 +345,7 @@ impl<'p> Story<'p> {
         for (place, packet) in packets.iter().enumerate() {
             let age = theft.since(packet.at);
             let (cell, allowed) = if packet.group != self.crew {
-                (&mut run.media_of_others, false)
+                (&mut run.of_others, false)
             } else if packet.at < theft {
                 (&mut run.recorded_media, self.allows_past(age))
             } else if packet.at < order {
@@ -363,12 +374,20 @@ impl<'p> Story<'p> {
     ) {
         let mut seen: HashSet<&[u8]> = HashSet::new();
         for (place, frame) in frames.iter().enumerate() {
-            if frame.item.class() != Class::KeyDist || !seen.insert(&frame.octets) {
+            let Item::Dist(group, _) = frame.item else {
+                continue;
+            };
+            if !seen.insert(&frame.octets) {
                 continue;
             }
             let age = theft.since(frame.at);
-            let (cell, allowed) = if frame.at < order {
+            let (cell, allowed) = if group != self.crew {
+                (&mut run.of_others, false)
+            } else if frame.at < theft {
                 (&mut run.recorded_distributions, self.allows_past(age))
+            } else if frame.at < order {
+                let allowed = self.answer.is_opened_at_once();
+                (&mut run.distributions_before_the_order, allowed)
             } else {
                 let allowed = self.allows_future(false);
                 (&mut run.distributions_after_the_order, allowed)
@@ -405,8 +424,9 @@ impl TheftRun {
             recorded_distributions: Cell::default(),
             media_before_the_order: Cell::default(),
             media_after_the_order: Cell::default(),
+            distributions_before_the_order: Cell::default(),
             distributions_after_the_order: Cell::default(),
-            media_of_others: Cell::default(),
+            of_others: Cell::default(),
             traffic: Vec::new(),
             exposure: None,
             stored: story.stored,
@@ -433,8 +453,9 @@ impl TheftRun {
             &self.recorded_distributions,
             &self.media_before_the_order,
             &self.media_after_the_order,
+            &self.distributions_before_the_order,
             &self.distributions_after_the_order,
-            &self.media_of_others,
+            &self.of_others,
         ]
         .into_iter()
     }

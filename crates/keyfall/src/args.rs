@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::explain::{self, Code};
 use crate::output::{Failure, Output};
-use crate::{admin, demo, inspect, media, server, terminal};
+use crate::{admin, attack, demo, inspect, media, server, terminal};
 
 /// Keeps a fleet of terminals able to talk in secret, and keeps a lost terminal out.
 #[derive(Parser, Debug)]
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Terminal(terminal::TerminalArgs),
     Media(media::MediaArgs),
     Inspect(inspect::InspectArgs),
+    Attack(attack::AttackArgs),
     Explain(explain::ExplainArgs),
 }
 

@@ -4,6 +4,7 @@
 
 mod admin;
 mod args;
+mod attack;
 mod control_client;
 mod demo;
 mod explain;
@@ -46,6 +47,7 @@ fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Command::Terminal(args) => terminal::run(args, output),
         Command::Media(args) => media::run(args, output),
         Command::Inspect(args) => inspect::run(&args, output),
+        Command::Attack(args) => attack::run(&args, output),
         Command::Explain(args) => explain::run(&args, output),
     }
 }

@@ -141,7 +141,11 @@ impl World {
 
     fn broadcast(&mut self, octets: &Rc<[u8]>) {
         for (place, station) in self.stations.iter_mut().enumerate() {
-            for delay in station.link.pass() {
+            let arrivals = station.link.pass();
+            if station.machine.is_none() {
+                continue;
+            }
+            for delay in arrivals {
                 let arrival = Happening::FrameArrives(StationId(place), octets.clone());
                 self.clock.plan_after(delay, arrival);
             }

@@ -26,8 +26,8 @@ fn play(plan: &TheftPlan, answer: Answer) -> TheftRun {
     assert_eq!(run.opened_beyond(), 0, "{answer:?}: thief_opened");
     assert_eq!(run.lost, 0, "the others talk on");
     assert!(run.violations.is_empty(), "{:#?}", run.violations);
-    assert_eq!(run.media_of_others.opened(), 0);
-    assert!(run.media_of_others.recorded > 0);
+    assert_eq!(run.of_others.opened(), 0);
+    assert!(run.of_others.recorded > 0);
     run
 }
 
@@ -54,7 +54,7 @@ fn without_an_answer_the_future_is_open_and_the_past_is_bounded() {
     let run = play(&plan(), Answer::RenewOnly);
     is_bounded_past(&plan(), &run);
     assert!(all(&run.media_after_the_order), "one epoch: all of it");
-    assert!(all(&run.media_after_the_order) && run.opened_allowed() > 0);
+    assert!(run.opened_allowed() > 0);
     let exposure = run.exposure.expect("the server knows the terminal");
     assert_eq!(exposure.excluded_at, None);
     assert!(exposure.groups.iter().all(|group| group.until.is_none()));
