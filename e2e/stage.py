@@ -277,7 +277,7 @@ class Watch:
 
 
 def read_memory(pid: int) -> list:
-    """Every readable region of a process, but what it only maps from files that anybody can read."""
+    """Every readable region of a process, but for files that are mapped and not written."""
     regions = []
     maps = pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
     with open(f"/proc/{pid}/mem", "rb") as memory:

@@ -4,7 +4,8 @@
 //! in both compartments; `insist DIR LEN TAG` commits again where that fails; `show DIR
 //! [PASSPHRASE]` prints LEN and TAG of what is in force in the device and the user compartment, and
 //! the tries that are left before PASSPHRASE; `try DIR PASSPHRASE` unlocks; `protect DIR OLD NEW`
-//! changes the passphrase (an empty one is none); `erase DIR` erases the keys.
+//! changes the passphrase (an empty one is none); `erase DIR` erases the keys; `initialize DIR ROOT`
+//! erases everything, ROOT too, and prints what could not be removed.
 #![expect(clippy::print_stdout, reason = "the script reads it")]
 
 use std::error::Error;
@@ -69,7 +70,18 @@ fn run() -> Result<(), Box<dyn Error>> {
             let (mut store, _) = KeyStore::open(Path::new(dir))?;
             store.erase(&Erasure::of_keys(DeletionCause::Delete))?;
         }
-        _ => return Err("create|commit|insist|show|try|protect|erase DIR ...".into()),
+        ["initialize", dir, root] => {
+            let (mut store, _) = KeyStore::open(Path::new(dir))?;
+            let deleted = store.erase(&Erasure {
+                everything: true,
+                wipe_roots: vec![root.to_owned()],
+                ..Erasure::of_keys(DeletionCause::Initialize)
+            })?;
+            for left in deleted.not_removed {
+                println!("{left}");
+            }
+        }
+        _ => return Err("create|commit|insist|show|try|protect|erase|initialize DIR ...".into()),
     }
     Ok(())
 }
