@@ -310,8 +310,6 @@ pub fn only(work: &str, n: u32) -> anyhow::Result<()> {
         .map(|generation| fleet.renew(generation))
         .collect();
     let for_others = fleet.for_others()?;
-    let absurd = fleet.absurd();
-    let mut attacked = fleet.terminal()?;
     for frame in frames.iter().take(n as usize) {
         match work {
             "verify" => receiver.feed(Input::Datagram(frame)),

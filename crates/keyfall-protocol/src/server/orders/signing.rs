@@ -161,7 +161,8 @@ impl Server {
             .stolen
             .iter()
             .any(|&name| self.fleet.key_set.key(name).is_some());
-        let generation = if theft {
+        let moved = key_set.fleet_schedule != self.fleet.key_set.fleet_schedule;
+        let generation = if moved {
             key_set.fleet_schedule.generation_at(wall)
         } else {
             self.fleet.fleet_generation
@@ -177,8 +178,10 @@ impl Server {
             keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
         }))];
         let mut groups = Vec::new();
-        if theft {
+        if moved {
             changes.push(self.all_at(generation));
+        }
+        if theft {
             for group in self.groups.values() {
                 let (fresh, rekeyed) = self.fresh_epoch(group, wall, rng);
                 groups.push(fresh);
@@ -230,7 +233,10 @@ impl Server {
     /// schedule terminals forget theirs, and no wrap key goes back.
     fn schedule_after(&self, stolen: &[KeyName]) -> FleetSchedule {
         let held = &self.fleet.key_set;
+        // An erase key moves no G, so that its five years are not to be run through.
+        let moves_g = |key: &&ListedKey| key.class != SignerClass::Erase;
         let ends = stolen.iter().filter_map(|&name| held.key(name));
+        let ends = ends.filter(moves_g);
         let Some(last) = ends.map(|key| key.expires).max() else {
             return held.fleet_schedule;
         };

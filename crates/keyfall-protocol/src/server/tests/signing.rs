@@ -403,3 +403,24 @@ fn a_shorter_longest_lease_shortens_every_lease() {
     }
     assert!(leases > 0);
 }
+
+/// What the erase class signs moves no G, so that nothing has to outrun its five years.
+#[test]
+fn a_stolen_erase_key_moves_no_generation() {
+    let mut desk = Desk::with_group(3);
+    desk.carry_out(Order::RenewDevices).expect("within bounds");
+    let (before, g) = {
+        let fleet = &desk.server.fleet;
+        (fleet.key_set.clone(), fleet.fleet_generation)
+    };
+    let erase = before.first_of(SignerClass::Erase).expect("listed");
+    let draft = KeySetDraft {
+        erase: vec![other_key(0x77).public()],
+        ..stolen(&[erase.public.name()])
+    };
+    install(&mut desk, draft);
+    let fleet = &desk.server.fleet;
+    assert_eq!(fleet.key_set.fleet_schedule, before.fleet_schedule);
+    assert_eq!(fleet.fleet_generation, g);
+    assert!(fleet.key_set.key(erase.public.name()).is_none());
+}

@@ -381,3 +381,21 @@ fn an_order_reaches_a_terminal_at_any_generation() {
     assert_eq!(bob.hear(&fleet.erase.sign(&command)), None);
     assert_eq!(bob.erased.map(|it| it.cause), Some(EraseCause::Delete));
 }
+
+/// What is signed once and repeated for months says nothing of G: a stolen erase key, which lives
+/// for years, runs no chain ahead.
+#[test]
+fn an_order_moves_no_fleet_generation() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member().restarted();
+    let before = bob.machine.fleet_generation();
+    let body = fleet.order_body(OrderKind::Lock, 1, 1);
+    let stated = Stated {
+        fleet: 600,
+        ..Stated::at(600 * 3600, 0)
+    };
+    let command = fleet.command(Target::Terminal(terminal_number(1)), body, stated);
+    assert_eq!(bob.hear(&fleet.erase.sign(&command)), None);
+    assert!(bob.machine.is_locked());
+    assert_eq!(bob.machine.fleet_generation(), before);
+}
