@@ -21,14 +21,11 @@ impl Terminal {
         let Body::KeySet(key_set) = &verified.command().body else {
             return Err(DropReason::WrongClass);
         };
-        let schedule = self.key_set.fleet_schedule;
         self.identity.key_set_frame = octets.to_vec();
         self.key_set = key_set.clone();
         self.key_set_at = self.powered.charged();
         self.time.on_key_set(self.now, key_set);
-        if schedule != key_set.fleet_schedule {
-            self.fold_offset();
-        }
+        self.fold_offset();
         let stolen = key_set.stolen.clone();
         let terminals = self.exclusions.void(&stolen);
         if !terminals.is_empty() {
@@ -42,8 +39,9 @@ impl Terminal {
         Ok(())
     }
 
-    /// A new schedule of the root's: G goes to where it begins, beyond all that an old key may have
-    /// claimed; the offset that brought a wrap key ahead of the fleet is overtaken with it.
+    /// G goes to where the root's schedule begins, after a theft beyond all that an old key may have
+    /// claimed; the offset that brought a wrap key ahead of the fleet is overtaken with it. A
+    /// schedule that is known already overtakes nothing.
     fn fold_offset(&mut self) {
         let first = self.key_set.fleet_schedule.first;
         let overtaken = first.steps_from(self.g);

@@ -238,19 +238,30 @@ fn a_lease_is_extended_by_newer_statements_only_and_by_the_roots_limit() {
     bob.wait(3600);
     bob.hear(&fleet.time(3600));
     assert_eq!(bob.status().lease_end, Some(first));
+    assert_eq!(bob.machine.wipes_itself_at(), first.plus(MONTH));
+    bob.hear(&fleet.key_dist(
+        8,
+        Stated {
+            fleet: 1,
+            ..Stated::at(3500, 0)
+        },
+    ));
+    let first = FOUNDED.plus(3500 + LEASE);
+    assert_eq!(bob.machine.wipes_itself_at(), first.plus(MONTH));
+    assert_eq!(bob.status().lease_end, Some(first));
     let shorter = Stated {
         lease: 60,
         fleet: 1,
         ..Stated::at(3600, 1)
     };
-    bob.hear(&fleet.renew(7, shorter));
+    bob.hear(&fleet.renew(8, shorter));
     assert_eq!(bob.status().lease_end, Some(first), "never back");
     let endless = Stated {
         lease: u32::MAX,
         fleet: 1,
         ..Stated::at(3601, 1)
     };
-    let recorded = fleet.renew(7, endless);
+    let recorded = fleet.renew(8, endless);
     bob.hear(&recorded);
     let longest = FOUNDED.plus(3601 + LEASE);
     assert_eq!(bob.status().lease_end, Some(longest));
@@ -260,7 +271,7 @@ fn a_lease_is_extended_by_newer_statements_only_and_by_the_roots_limit() {
     for _ in 0..100 {
         deaf.wait(3600);
         deaf.hear(&recorded);
-        deaf.hear(&fleet.key_dist(7, Stated::at(0, 0)));
+        deaf.hear(&fleet.key_dist(8, Stated::at(3500, 0)));
         deaf.store_all();
     }
     assert_eq!(may_receive(&deaf), Err(DropReason::LeaseOver));

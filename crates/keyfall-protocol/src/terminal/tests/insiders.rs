@@ -10,7 +10,9 @@ use super::fixture::{
     FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, renew_entry, terminal_number,
 };
 use crate::command::codec;
-use crate::command::{Body, Command, Floor, OrderKind, Renew, SigningKey, Target, Time};
+use crate::command::{
+    Body, Command, Floor, OrderKind, Renew, SigningKey, Target, Time, sign_together,
+};
 use crate::ids::{GroupNumber, KeyEpoch, KeyName, UnixSeconds};
 use crate::keys::Secret;
 use crate::schedule::Cadence;
@@ -344,6 +346,69 @@ fn a_signing_key_that_is_limited_to_groups_is_not_obeyed_in_others() {
     let before = bob.snapshot();
     bob.hear(&fleet.time_with(0, vec![floor]));
     assert_eq!(bob.snapshot(), before);
+}
+
+/// FORMATS section 2.2: a command that is addressed to a group needs a signer who speaks for it,
+/// whatever is in it.
+#[test]
+fn a_signing_key_that_is_limited_to_groups_addresses_no_other() {
+    let mut fleet = Fleet::new();
+    fleet.record.key_set.keys[0].groups = vec![GroupNumber::new(2).expect("not 0")];
+    fleet.sign_key_set();
+    let mut bob = fleet.terminal();
+    let body = Body::Time(Time {
+        seconds: FOUNDED.plus(10),
+        max_error_ms: 0,
+        floors: vec![],
+    });
+    let command = fleet.command(Target::Group(group()), body, Stated::at(10, 0));
+    let frame = fleet.record.beat.sign(&command);
+    refuses(&mut bob, &frame, DropReason::GroupNotAllowed);
+}
+
+/// FORMATS section 2: COSE_Sign is for orders and exclusions; what one key says, one key signs.
+#[test]
+fn what_one_key_says_is_not_signed_by_several() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    for command in commands(&mut fleet) {
+        let own = fleet.signer_of(&command.body).public();
+        let one = matches!(
+            command.body,
+            Body::Time(_) | Body::Renew(_) | Body::KeyDist(_)
+        );
+        for other in [&fleet.record.beat, &fleet.record.keys, &fleet.erase] {
+            if one && other.public() != own {
+                let both = [fleet.signer_of(&command.body), other];
+                let frame = sign_together(&command, &both);
+                refuses(&mut bob, &frame, DropReason::WrongClass);
+            }
+        }
+    }
+}
+
+/// W-04: forged KEYSETs cost a bounded number of signature checks, as all else that strangers send.
+#[test]
+fn a_flood_of_forged_frames_costs_the_budget_of_verifications() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let key_set = fleet.next_key_set(10, |_| ());
+    for genuine in [key_set, fleet.renew(7, Stated::at(10, 1))] {
+        bob.wait(1);
+        let mut forged = genuine.clone();
+        let before = bob.machine.drops().clone();
+        for n in 0..1100u16 {
+            let end = forged.len() - 2;
+            forged[end..].copy_from_slice(&n.to_be_bytes());
+            bob.feed(Input::Datagram(&forged));
+        }
+        let checked = |reason| bob.machine.drops().of(reason) - before.of(reason);
+        assert_eq!(checked(DropReason::BadSignature), 1000);
+        assert_eq!(checked(DropReason::VerifyBudget), 100);
+        bob.wait(1);
+        assert_eq!(bob.hear(&genuine), None);
+        bob.store_all();
+    }
 }
 
 /// FORMATS section 2.1, "newer than what is held for its object": old statements change nothing,

@@ -300,6 +300,10 @@ fn the_roots_next_schedule_overtakes_own_offsets() {
                 key_set.fleet_schedule.first = generation(first);
                 key_set.fleet_schedule.from = key_set.issued_at;
             });
+            // The root's word alone, also before any beacon.
+            let mut cold = bob.restarted();
+            assert_eq!(cold.hear(&key_set), None);
+            wrap_is(&cold, &fleet, at);
             assert_eq!(bob.hear(&key_set), None);
             bob.store_all();
             if locked {

@@ -164,6 +164,23 @@ fn an_announced_epoch_stops_sending_also_after_a_restart() {
     );
 }
 
+/// The same for the epoch after the next: the one between does not end the waiting.
+#[test]
+fn an_epoch_between_does_not_end_the_waiting_for_the_newest() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    alice.hear(&fleet.renew(9, Stated::at(1, 0)));
+    alice.hear(&fleet.key_dist(8, Stated::at(2, 0)));
+    alice.store_all();
+    assert_eq!((alice.epoch(), alice.sending()), (KeyEpoch::new(8), None));
+    alice.hear(&fleet.key_dist(9, Stated::at(3, 0)));
+    alice.store_all();
+    assert_eq!(
+        (alice.epoch(), alice.sending()),
+        (KeyEpoch::new(9), Some(0))
+    );
+}
+
 /// FORMATS section 10: the mark is a stored lower bound, so that after a power cut no recorded
 /// beacon from long before is taken.
 #[test]

@@ -203,6 +203,8 @@ fn what_a_stolen_beat_key_wrote_is_outlived_by_the_next_keyset() {
         bob.store_all();
         let restarted = bob.restarted();
         for mut bob in [bob, restarted] {
+            let waits = bob.status().state == GroupState::WaitsForKey;
+            assert_eq!(waits, !named, "for the epoch of the thief's");
             for frame in carousel(&mut fleet) {
                 assert_eq!(bob.hear(&frame), None);
             }
@@ -277,12 +279,71 @@ fn a_locked_terminal_outlives_both_stolen_keys() {
     bob.store_all();
     let restarted = bob.restarted_locked();
     for mut bob in [bob, restarted] {
+        let notes = &bob.machine.notes;
+        assert!(notes.renewals.is_empty() && notes.epochs.is_empty(), "void");
         assert_eq!(bob.unlock(), Ok(()));
+        assert_eq!(bob.generation(), Some(0), "where it was before the theft");
         for frame in carousel(&mut fleet) {
             assert_eq!(bob.hear(&frame), None);
         }
         is_whole(&mut bob, &mut fleet);
     }
+}
+
+/// FORMATS section 2.1: where the thief guessed the number of the next epoch, his key gives way to
+/// the genuine one of that number; without a theft nothing of a held epoch is replaced.
+#[test]
+fn a_genuine_key_replaces_the_thiefs_of_the_same_epoch() {
+    let mut fleet = Fleet::new();
+    let mut bob = member(&mut fleet);
+    let thief = fleet.replace_key(SignerClass::Keys, FOUND_OUT);
+    let stated = Stated::at(10, 5);
+    let contents = KeyDistContents {
+        key: MasterKey::new(
+            group(),
+            KeyEpoch::new(EPOCH + 60),
+            generation(5),
+            Secret::init_with(|into| into.fill(0x66)),
+        ),
+        activate_at: stated.activate_at,
+        cadence: None,
+        lease_end: None,
+    };
+    let wrap = fleet.wrap_key(1);
+    let body = Body::KeyDist(KeyDist::seal(
+        &contents,
+        [&wrap].into_iter(),
+        &mut fleet.rng,
+    ));
+    let command = fleet.command(Target::Handles, body, stated);
+    assert_eq!(bob.hear(&thief.sign(&command)), None);
+    bob.store_all();
+    assert_eq!(bob.epoch(), KeyEpoch::new(EPOCH + 60));
+    let replaced = answer(&mut fleet, vec![]);
+    assert_eq!(bob.hear(&replaced), None);
+    let [beacon, genuine] = &carousel(&mut fleet)[..] else {
+        panic!("two frames");
+    };
+    assert_eq!(bob.hear(beacon), None);
+    // Its keys key was replaced and not named: the key that it brought stands.
+    let held = bob.status().fingerprint;
+    bob.hear(genuine);
+    assert_eq!(bob.status().fingerprint, held);
+    let named = fleet.next_key_set(FOUND_OUT + 30, |key_set| {
+        key_set.stolen = vec![thief.public().name()];
+    });
+    assert_eq!(bob.hear(&named), None);
+    bob.store_all();
+    assert_eq!(bob.status().state, GroupState::Distrusted);
+    assert_eq!(bob.hear(genuine), None);
+    bob.store_all();
+    assert_ne!(bob.status().fingerprint, held);
+    assert_eq!(
+        bob.status().in_grace,
+        0,
+        "nothing of the thief's is received"
+    );
+    is_whole(&mut bob, &mut fleet);
 }
 
 /// FORMATS section 2.1: an own offset is at most 64, in a statement and found in a distribution.
