@@ -265,6 +265,7 @@ fn a_lease_is_extended_by_newer_statements_only_and_by_the_roots_limit() {
     bob.hear(&recorded);
     let longest = FOUNDED.plus(3601 + LEASE);
     assert_eq!(bob.status().lease_end, Some(longest));
+    assert_eq!(bob.machine.wipes_itself_at(), longest.plus(MONTH));
     bob.store_all();
     // Played again for ever without beacons: it ends in powered-on time.
     let mut deaf = bob.restarted();

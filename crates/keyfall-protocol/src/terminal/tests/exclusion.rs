@@ -178,6 +178,30 @@ fn after_the_new_epoch_the_old_one_is_not_received() {
     assert_eq!(receives(&mut bob, 7, 3), Ok(()));
 }
 
+/// One exclusion comes in several frames: one that names only terminals which are known still tells
+/// of its groups, also where another command told of the epoch, or its key has come.
+#[test]
+fn a_second_frame_of_an_exclusion_tells_of_its_groups() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.hear(&fleet.exclude(&[2], None, Stated::at(1, 0)));
+    bob.store_all();
+    let second = fleet.exclude(&[2], Some(9), Stated::at(1, 0));
+    let mut renewed = bob.restarted();
+    renewed.hear(&fleet.time(1));
+    renewed.hear(&fleet.renew(9, Stated::at(1, 0)));
+    assert_eq!(renewed.hear(&second), None);
+    assert_eq!(renewed.hear(&second), Some(DropReason::NotNewer));
+    renewed.wait(700);
+    assert_eq!(renewed.status().state, GroupState::Exposed);
+    bob.hear(&fleet.key_dist(9, Stated::at(1, 0)));
+    bob.store_all();
+    assert_eq!(receives(&mut bob, 7, 3), Ok(()));
+    assert_eq!(bob.hear(&second), None);
+    assert_eq!(receives(&mut bob, 7, 3), Err(DropReason::UnknownTag));
+    assert_eq!(bob.hear(&second), Some(DropReason::NotNewer));
+}
+
 /// the honest device in a thief's hands stops by itself.
 #[test]
 fn an_excluded_terminal_neither_sends_nor_receives() {

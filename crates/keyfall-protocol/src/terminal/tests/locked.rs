@@ -226,6 +226,29 @@ fn unlocking_carries_out_what_was_noted() {
     }
 }
 
+/// What is noted is absolute: an offset or an epoch below the one held takes nothing back.
+#[test]
+fn a_note_below_what_is_held_changes_nothing() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.hear(&fleet.offset(5, Stated::at(1, 0)));
+    bob.hear(&fleet.renew(7, Stated::at(2, 4)));
+    bob.store_all();
+    let before = bob.synced.user.clone();
+    bob.feed(Input::Lock);
+    assert_eq!(
+        bob.hear(&fleet.renew(6, Stated::at(3, 9))),
+        Some(DropReason::NotNewer)
+    );
+    bob.hear(&fleet.renew(7, Stated::at(1, 3)));
+    bob.hear(&fleet.offset(3, Stated::at(3, 0)));
+    bob.store_all();
+    assert_eq!(bob.unlock(), Ok(()));
+    bob.store_all();
+    assert_eq!(bob.synced.user, before);
+    assert_eq!((bob.user().offset, bob.generation()), (5, Some(4)));
+}
+
 /// an exclusion that was heard while locked holds from the unlocking on; so does an epoch
 /// that a RENEW named.
 #[test]

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master, terminal_number, trial};
-use crate::command::Floor;
+use crate::command::{Floor, OrderKind, SignerClass};
 use crate::error::ApiMisuse;
 use crate::ids::{KeyEpoch, SessionId, Tick, UnixSeconds};
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
-use crate::terminal::{Cause, Event, Input, Order, StoreId, Terminal};
+use crate::terminal::compartment::Notes;
+use crate::terminal::{Cause, Event, GroupState, Input, Mark, Order, StoreId, Terminal};
+use crate::trusted_time::PoweredOn;
 
 /// Invariant 2; REQUIREMENTS R-032.
 #[test]
@@ -277,6 +279,68 @@ fn a_restored_terminal_is_the_one_that_was_stored() {
     assert_eq!(status[0].fingerprint, before[0].fingerprint);
     assert_eq!(status[0].generation, generation(5));
     assert_eq!(status[0].fingerprint, master(7, 5).fingerprint());
+}
+
+/// The same with everything that a terminal may have to remember, in both compartments, and with
+/// the notes of a locked one.
+#[test]
+fn every_field_of_both_compartments_survives() {
+    let mut fleet = Fleet::new();
+    let mut alice = fleet.member();
+    let stated = Stated {
+        cadence: Cadence::new(64, 600),
+        fleet: 2,
+        ..Stated::at(1, 5)
+    };
+    alice.hear(&fleet.renew(7, stated));
+    alice.hear(&fleet.offset(3, stated));
+    alice.feed(Input::Order(Order::OpenSession { group: group() }));
+    let mark = Mark {
+        sender: terminal_number(2),
+        session: SessionId::new([5; 6]),
+        ssrc: 6,
+        rtp_index: 1 << 40,
+        rtcp_index: 7,
+    };
+    let marks = vec![mark];
+    alice.feed(Input::Order(Order::Mark {
+        group: group(),
+        marks,
+    }));
+    alice.hear(&fleet.exclude(&[2, 3], Some(9), Stated::at(2, 0)));
+    let stolen = fleet.replace_key(SignerClass::Keys, 3);
+    alice.wait(200);
+    alice.hear(&fleet.next_key_set(3, |it| it.stolen = vec![stolen.public().name()]));
+    alice.hear(&fleet.exclude(&[4], Some(10), Stated::at(4, 0)));
+    alice.store_all();
+    alice.hear(&fleet.order(OrderKind::Lock, 5, 5));
+    alice.hear(&fleet.order(OrderKind::Unlock, 6, 6));
+    alice.store_all();
+    assert_eq!(alice.unlock(), Ok(()));
+    alice.store_all();
+    let status = alice.status();
+    assert!(status.state == GroupState::Distrusted && alice.machine.marks(group()) == [mark]);
+    alice.feed(Input::Lock);
+    let noted = Stated {
+        fleet: 4,
+        ..Stated::at(300, 9)
+    };
+    alice.hear(&fleet.renew(7, noted));
+    alice.hear(&fleet.renew(11, noted));
+    alice.hear(&fleet.offset(4, noted));
+    alice.store_all();
+    let (device, user) = (alice.synced.device.clone(), alice.synced.user.clone());
+    let paid = alice.machine.powered_on() - 60;
+    let mut closed = alice.restarted_locked();
+    closed.machine.powered = PoweredOn::boot(paid, Tick::default());
+    assert_eq!(closed.snapshot(), (device, None));
+    // What was noted is carried out: without notes the compartment is as it was.
+    closed.machine.notes = Notes::default();
+    closed.machine.g = generation(2);
+    closed.unlock().expect("its own");
+    closed.machine.events.clear();
+    assert_eq!(closed.snapshot().1, Some(user));
+    assert_eq!(closed.status().state, GroupState::Distrusted);
 }
 
 /// REQUIREMENTS R-045: a gap that traffic closed is stored before it is sent with.

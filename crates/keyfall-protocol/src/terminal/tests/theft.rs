@@ -290,6 +290,52 @@ fn a_locked_terminal_outlives_both_stolen_keys() {
     }
 }
 
+/// FORMATS section 2.1: also without a fresh epoch: a schedule and a lease that a dropped key dated
+/// at its very end give way to what is stated from the KEYSET on, by a lower number.
+#[test]
+fn a_statement_of_a_dropped_key_gives_way_to_a_lower_number() {
+    let mut fleet = Fleet::new();
+    let mut bob = member(&mut fleet);
+    let dated = Stated {
+        issued_at: expires(),
+        lease: 0,
+        ..Stated::at(0, 3)
+    };
+    assert_eq!(bob.hear(&fleet.renew(EPOCH, dated)), None);
+    let genuine = Stated {
+        cadence: Cadence::new(1, 3600),
+        ..Stated::at(FOUND_OUT + 1, 2)
+    };
+    let too_early = Stated {
+        issued_at: FOUNDED.plus(FOUND_OUT - 1),
+        ..genuine
+    };
+    let refused = bob.hear(&fleet.renew(EPOCH, genuine));
+    assert_eq!(refused, Some(DropReason::NotNewer));
+    fleet.replace_key(SignerClass::Beat, FOUND_OUT - 10);
+    let key_set = fleet.next_key_set(FOUND_OUT, |_| ());
+    assert_eq!(bob.hear(&key_set), None);
+    bob.store_all();
+    let restarted = bob.restarted();
+    for mut bob in [bob, restarted] {
+        let refused = bob.hear(&fleet.renew(EPOCH, too_early));
+        assert_eq!(refused, Some(DropReason::NotNewer));
+        assert_eq!(bob.hear(&fleet.renew(EPOCH, genuine)), None);
+        bob.hear(&fleet.time(FOUND_OUT + 2));
+        bob.store_all();
+        let status = bob.status();
+        assert_eq!(status.generation, generation(3), "never down");
+        assert_eq!(status.lease_end, Some(expires()), "it moves only forward");
+        assert_eq!(status.valid_until, Some(FOUNDED.plus(FOUND_OUT + 3601)));
+        let newer = Stated {
+            issued_at: FOUNDED.plus(FOUND_OUT),
+            ..genuine
+        };
+        let refused = bob.hear(&fleet.renew(EPOCH, newer));
+        assert_eq!(refused, Some(DropReason::NotNewer), "as ever from then on");
+    }
+}
+
 /// FORMATS section 2.1: where the thief guessed the number of the next epoch, his key gives way to
 /// the genuine one of that number; without a theft nothing of a held epoch is replaced.
 #[test]
