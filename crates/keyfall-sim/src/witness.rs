@@ -139,7 +139,10 @@ impl Witness {
                 .group(group)
                 .map(|group| (group.master.epoch(), group.master.generation())),
             Some(KeyIdKind::AllRankOne) => Some((epoch, disk.fleet().fleet_generation)),
-            Some(KeyIdKind::Obey(_) | KeyIdKind::Wrap(_) | KeyIdKind::Cover(_)) | None => None,
+            Some(KeyIdKind::Wrap(terminal)) => disk
+                .terminal(terminal)
+                .map(|terminal| (epoch, terminal.wrap.generation())),
+            Some(KeyIdKind::Obey(_) | KeyIdKind::Cover(_)) | None => None,
         };
         if stored.is_none_or(|stored| stored < stated) {
             let what = format!("key {kid} generation {generation} is sent and not stored");

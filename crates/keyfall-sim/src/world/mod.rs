@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use keyfall_protocol::command::SigningKey;
+use keyfall_protocol::command::{Body, Command, Limits, SigningKey, Unverified, VerifyingKey};
 use keyfall_protocol::enrolment::{RequestKey, SealedPackage};
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, Tick, UnixSeconds};
 use keyfall_protocol::keys::{MasterKey, Secret};
@@ -37,6 +37,8 @@ use crate::witness::{Violation, Witness};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub founding: Founding,
+    /// What the first KEYSET says beside the keys.
+    pub limits: Limits,
     pub server_disk: StoreDelay,
     pub station_disk: StoreDelay,
     /// Everybody's wall at the beginning.
@@ -49,6 +51,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             founding: Founding::default(),
+            limits: Limits::default(),
             server_disk: StoreDelay::default(),
             station_disk: StoreDelay::default(),
             began: UnixSeconds::new(1_800_000_000),
@@ -109,13 +112,7 @@ impl World {
         let mut rng = Seeded::new(seed);
         let root = signing_key(&mut rng);
         let erase = signing_key(&mut rng);
-        let fleet = FleetRecord::found(
-            config.founding.clone(),
-            &root,
-            &erase.public(),
-            config.began,
-            &mut rng,
-        );
+        let fleet = found(&config, &root, &erase.public(), &mut rng);
         let mut world = Self {
             clock: Clock::new(config.began),
             config,
@@ -285,8 +282,8 @@ impl World {
         if let Ok(loot) = Loot::read(&station.readable_image()) {
             station.memory.sees(&loot, now, station.keep_time());
         }
-        self.drain_station(id);
-        self.witness.sees_station(now, &mut self.stations[id.0]);
+        // As the daemon does: the boot is charged as powered-on time at once.
+        self.feed(id, Input::Timeout);
     }
 
     /// From now on the station's user compartment opens only to a passphrase: by [`Self::unlock`],
@@ -523,6 +520,24 @@ impl World {
             .collect();
         (mine != stated).then(|| format!("{} holds {mine:?}, not {stated:?}", station.name))
     }
+}
+
+/// What `server init` writes, under a KEYSET with the configured limits.
+fn found(
+    config: &Config,
+    root: &SigningKey,
+    erase: &VerifyingKey,
+    rng: &mut Seeded,
+) -> FleetRecord {
+    let founding = config.founding.clone();
+    let mut fleet = FleetRecord::found(founding, root, erase, config.began, rng);
+    fleet.key_set.limits = config.limits;
+    let first = Unverified::decode(&fleet.key_set_frame).expect("the root has just signed it");
+    fleet.key_set_frame = root.sign(&Command {
+        body: Body::KeySet(fleet.key_set.clone()),
+        ..first.command().clone()
+    });
+    fleet
 }
 
 /// What a terminal's driver does at power-on: it opens the user compartment by itself where it can

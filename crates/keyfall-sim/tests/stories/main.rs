@@ -4,6 +4,8 @@
 
 mod calls;
 mod crashes;
+mod days;
+mod exclusions;
 mod losses;
 mod matrix;
 mod nonces;
@@ -11,7 +13,16 @@ mod replays;
 mod sleepers;
 mod thefts;
 
+use keyfall_protocol::server::Founding;
 use keyfall_sim::World;
+
+/// Rank-1 keys that renew every ten minutes.
+fn quickly_renewed() -> Founding {
+    Founding {
+        fleet_period: 600,
+        ..Founding::default()
+    }
+}
 
 /// The seeds of a random story: one, so many as asked for, or a number that suits the build.
 fn seeds(in_debug: u64, in_release: u64) -> std::ops::Range<u64> {

@@ -105,7 +105,6 @@ fn a_days_capture_changes_nothing_for_a_restarted_terminal() {
         world.crash(bob);
         world.start(bob);
         // A boot is charged as powered-on time.
-        world.feed(bob, Input::Timeout);
         world.run_for(Duration::from_secs(1));
         let disk = world.station(bob).synced().clone();
         let mut shuffled = tape.clone();
