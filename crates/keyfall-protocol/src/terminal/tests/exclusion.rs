@@ -283,7 +283,7 @@ fn one_key_excludes_no_more_than_a_day_allows_unless_the_erase_class_signs_too()
         let body = Fleet::exclude_body(&[first, first + 1], Some(9));
         fleet.command(Target::All, body, Stated::at(2, 0))
     };
-    let more = fleet.exclude(&[400], Some(9), Stated::at(2, 0));
+    let more = fleet.exclude(&[400], None, Stated::at(2, 0));
     let before = bob.snapshot();
     assert_eq!(bob.hear(&more), Some(DropReason::ExcludeBudget));
     let (keys, first) = (&fleet.record.keys, &fleet.erase);
@@ -307,6 +307,11 @@ fn one_key_excludes_no_more_than_a_day_allows_unless_the_erase_class_signs_too()
     // The day counts powered-on time, through power cuts.
     let mut bob = bob.restarted();
     assert_eq!(bob.hear(&more), Some(DropReason::ExcludeBudget));
+    // The fresh epoch is true also where so many may not be cut off at a time.
+    let mut told = bob.restarted();
+    told.hear(&fleet.exclude(&[400], Some(9), Stated::at(2, 0)));
+    assert!(!told.machine.is_excluded(terminal_number(400)));
+    assert_eq!(told.status().state, GroupState::WaitsForKey);
     bob.wait(86_400 - 200);
     bob.store_all();
     assert_eq!(bob.hear(&more), Some(DropReason::ExcludeBudget));

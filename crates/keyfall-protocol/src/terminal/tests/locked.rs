@@ -226,6 +226,26 @@ fn unlocking_carries_out_what_was_noted() {
     }
 }
 
+/// G alone is carried out, too, also before any beacon.
+#[test]
+fn unlocking_steps_the_wrap_key_to_the_fleets_generation() {
+    let mut fleet = Fleet::new();
+    let mut bob = locked(&mut fleet);
+    let stated = Stated {
+        fleet: 3,
+        ..Stated::at(5, 0)
+    };
+    bob.hear(&fleet.renew_fleet(stated));
+    assert_eq!(bob.machine.time(), None);
+    assert_eq!(bob.unlock(), Ok(()));
+    let wrap = fleet.wrap_key(1).renew_to(generation(3));
+    let held = (generation(3), wrap.fingerprint());
+    assert_eq!(bob.machine.wrap_key(), Some(held));
+    bob.store_all();
+    assert_eq!(bob.hear(&fleet.key_dist(8, stated)), None);
+    assert_eq!(bob.user().offset, 0);
+}
+
 /// What is noted is absolute: an offset or an epoch below the one held takes nothing back.
 #[test]
 fn a_note_below_what_is_held_changes_nothing() {
@@ -339,13 +359,8 @@ fn locking_drops_every_key_and_loses_none_that_was_told_of() {
     assert!(bob.machine.user.is_none());
     assert_eq!(bob.machine.state(), TerminalState::Locked);
     bob.store_all();
-    let told = |event: &Event| {
-        matches!(
-            event,
-            Event::KeyReceived { .. } | Event::SessionReady { .. } | Event::Sending { .. }
-        )
-    };
-    assert!(!bob.events.iter().any(told), "{:?}", bob.events);
+    let only = [Event::Locked { by_server: false }];
+    assert_eq!(bob.events, only, "what was open is told by nobody's relay");
     // Locking again, or a second time, is nothing.
     bob.events.clear();
     bob.feed(Input::Lock);
@@ -355,6 +370,31 @@ fn locking_drops_every_key_and_loses_none_that_was_told_of() {
     assert_eq!((bob.epoch(), bob.generation()), (KeyEpoch::new(7), Some(1)));
     // The carousel repeats what was lost.
     assert_eq!(bob.hear(&fleet.key_dist(8, Stated::at(2, 0))), None);
+}
+
+/// DESIGN invariant 5: a key that is not active yet is not sent with after an unlocking either.
+#[test]
+fn unlocking_sends_with_no_key_before_its_activation() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let stated = Stated {
+        activate_at: FOUNDED.plus(40),
+        ..Stated::at(1, 1)
+    };
+    bob.hear(&fleet.renew(7, stated));
+    bob.store_all();
+    assert_eq!(bob.sending(), Some(0));
+    bob.feed(Input::Lock);
+    bob.wait(10);
+    assert_eq!(bob.unlock(), Ok(()));
+    bob.store_all();
+    assert_eq!(
+        bob.sending(),
+        None,
+        "the older key is gone, the newer not active"
+    );
+    bob.wait(30);
+    assert_eq!(bob.sending(), Some(1));
 }
 
 /// The driver's contract: an unlocking needs this terminal's own compartment, whole, and a closed
