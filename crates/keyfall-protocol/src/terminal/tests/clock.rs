@@ -6,7 +6,7 @@ use super::fixture::{FOUNDED, Fleet, Stated, group, terminal_number};
 use crate::command::SignerClass;
 use crate::ids::{Tick, UnixSeconds};
 use crate::stats::DropReason;
-use crate::terminal::{EraseCause, Event, GroupState, Input, TerminalState};
+use crate::terminal::{EraseCause, Event, GroupState, Input};
 
 const DAY: u32 = 86_400;
 const LEASE: u32 = 72 * 3600;
@@ -145,18 +145,18 @@ fn what_both_online_keys_say_of_the_time_wipes_nothing() {
 fn a_lease_stated_far_ahead_wipes_no_terminal_that_hears_its_server() {
     let mut fleet = impatient_fleet();
     let mut bob = fleet.member().restarted();
-    let far = Stated {
-        lease: LEASE,
-        ..Stated::at(20 * DAY, 1)
-    };
     bob.hear(&fleet.time(0));
-    bob.hear(&fleet.renew(1, far));
+    bob.hear(&fleet.renew(1, Stated::at(20 * DAY, 0)));
     bob.store_all();
-    for half_day in 0..40 {
+    let thief = fleet.record.beat.public().name();
+    let key_set = fleet.next_key_set(1, |key_set| key_set.stolen = vec![thief]);
+    assert_eq!(bob.hear(&key_set), None);
+    for half_day in 1..20 {
         let seconds = half_day * (DAY / 2);
         bob.wait(u64::from(DAY / 2));
         bob.hear(&fleet.time(seconds));
-        bob.hear(&fleet.key_dist(7 + half_day, Stated::at(20 * DAY + half_day, 0)));
+        let fresh = fleet.key_dist(7 + half_day, Stated::at(seconds, 0));
+        assert_eq!(bob.hear(&fresh), None);
         bob.store_all();
         assert_eq!(bob.erased, None, "after {half_day} half days");
     }

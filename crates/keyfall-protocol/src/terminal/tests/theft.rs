@@ -392,6 +392,34 @@ fn a_genuine_key_replaces_the_thiefs_of_the_same_epoch() {
     is_whole(&mut bob, &mut fleet);
 }
 
+/// KEYSET 6, heard while locked: a group whose key the stolen key had brought before does not send
+/// after the unlocking, until a newer one comes.
+#[test]
+fn a_locked_terminal_distrusts_what_a_stolen_key_brought() {
+    let mut fleet = Fleet::new();
+    let bob = member(&mut fleet).restarted_locked();
+    let thief = fleet.replace_key(SignerClass::Keys, FOUND_OUT);
+    let key_set = answer(&mut fleet, vec![thief.public().name()]);
+    for power_cut in [false, true] {
+        let mut bob = bob.restarted_locked();
+        assert_eq!(bob.hear(&key_set), None);
+        bob.store_all();
+        if power_cut {
+            // The machine that opens both by itself.
+            bob = bob.restarted();
+        } else {
+            assert_eq!(bob.unlock(), Ok(()));
+        }
+        assert_eq!(bob.status().state, GroupState::Distrusted);
+        for frame in carousel(&mut fleet) {
+            assert_eq!(bob.sending(), None);
+            assert_eq!(bob.hear(&frame), None);
+            bob.store_all();
+        }
+        is_whole(&mut bob, &mut fleet);
+    }
+}
+
 /// FORMATS section 2.1: an own offset is at most 64, in a statement and found in a distribution.
 #[test]
 fn an_offset_above_64_is_refused() {
