@@ -71,7 +71,7 @@ impl TrustedTime {
         };
         self.floor = self.floor.max(key_set.issued_at);
         self.marks.retain(|&(name, _)| beats(name));
-        self.corroborated = key_set.issued_at;
+        self.corroborated = self.floor;
         self.first = None;
         self.newest = self.newest.filter(|beacon| beats(beacon.by));
         if let Some(known) = self.at(now)
@@ -88,12 +88,11 @@ impl TrustedTime {
             .map(|beacon| beacon.seconds.plus(whole_seconds(now, beacon.heard)))
     }
 
-    /// It is at least this late, and not by the word of one online key alone: by the root's, or by
-    /// a beacon and a key of another class together. Only this may wipe.
+    /// It is at least this late by the root's word, or the package's. Only this may wipe: online
+    /// keys, one or all of them, end leases at the most.
     #[must_use]
-    pub(crate) fn confirmed(&self, now: Tick) -> UnixSeconds {
-        let both = self.at(now).map(|time| time.min(self.corroborated));
-        both.map_or(self.floor, |both| both.max(self.floor))
+    pub(crate) fn confirmed(&self) -> UnixSeconds {
+        self.floor
     }
 
     /// When `due` will be; `None` until a beacon was heard.
@@ -254,16 +253,13 @@ mod tests {
         assert_eq!(time.at(Tick::from_secs(50)), Some(t(150)));
     }
 
-    /// FORMATS section 9: what one online key says of the time never wipes.
+    /// FORMATS section 9; the issue: with the online keys alone no terminal can be made to delete.
     #[test]
-    fn time_is_confirmed_by_the_root_or_by_two_classes_of_key() {
+    fn online_keys_confirm_no_time() {
         let mut time = new(1_000);
         assert_eq!(time.accept(Tick::from_secs(0), t(90_000), BEAT), Ok(()));
-        assert_eq!(time.confirmed(Tick::from_secs(0)), t(1_000));
-        time.corroborate(t(80_000));
-        assert_eq!(time.confirmed(Tick::from_secs(0)), t(80_000));
         time.corroborate(t(95_000));
-        assert_eq!(time.confirmed(Tick::from_secs(0)), t(90_000));
+        assert_eq!(time.confirmed(), t(1_000));
     }
 
     /// FORMATS section 9: charged in advance in steps of 60 s; a boot costs one.

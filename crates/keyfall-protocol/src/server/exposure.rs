@@ -63,7 +63,12 @@ impl Server {
     /// [`Refusal::NoSuchTerminal`].
     pub fn exposure(&self, number: TerminalNumber, at: UnixSeconds) -> Result<Exposure, Refusal> {
         let terminal = self.terminal(number)?;
-        let opens_from = self.wrap_held_since(at).max(terminal.added_at);
+        // What is locked renews no more: its keys stay as old as the lock.
+        let lock = terminal
+            .lock()
+            .filter(|order| order.kind == OrderKind::Lock && order.at < at);
+        let stood = lock.map_or(at, |order| order.at);
+        let opens_from = self.wrap_held_since(stood).max(terminal.added_at);
         let memberships = || terminal.memberships.iter();
         let groups = memberships()
             .enumerate()
@@ -72,7 +77,7 @@ impl Server {
                     .skip(place + 1)
                     .find(|next| next.group == membership.group)
                     .map(|next| next.from);
-                self.group_exposure(membership, again, opens_from, at)
+                self.group_exposure(membership, again, opens_from, stood)
             })
             .collect();
         Ok(Exposure {

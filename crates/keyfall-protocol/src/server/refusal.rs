@@ -68,6 +68,11 @@ pub enum Refusal {
     )]
     NotAnEraseKey(KeyName),
     #[error(
+        "the order was drafted before the erase key {0} was listed, and terminals would refuse it: give \
+         it anew"
+    )]
+    OlderThanItsKey(KeyName),
+    #[error(
         "{signed} of the {needed} erase keys that this fleet asks for have signed: let the others sign, too"
     )]
     TooFewSignatures { signed: usize, needed: u8 },

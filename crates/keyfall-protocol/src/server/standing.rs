@@ -23,20 +23,14 @@ impl Server {
         terminal: &'s TerminalRecord,
     ) -> impl Iterator<Item = &'s IssuedOrder> {
         let newest = [terminal.erasure(), terminal.lock()].into_iter().flatten();
-        newest.filter(|order| self.order_stands(terminal, order))
+        newest.filter(|order| self.order_stands(order))
     }
 
-    fn order_stands(&self, terminal: &TerminalRecord, order: &IssuedOrder) -> bool {
+    fn order_stands(&self, order: &IssuedOrder) -> bool {
         let until = match order.kind {
-            // As long as it has a lease; what it is a member of extends it.
-            OrderKind::Delete | OrderKind::Init => terminal
-                .memberships
-                .iter()
-                .map(|membership| membership.until)
-                .chain([Some(order.at)])
-                .try_fold(order.at, |latest, end| end.map(|end| latest.max(end)))
-                .map(|end| self.after_dead_man(end)),
-            OrderKind::Lock => None,
+            // One that was switched off counts its own time: it may come on whenever it likes.
+            OrderKind::Delete | OrderKind::Init if order.proved_at.is_some() => Some(order.at),
+            OrderKind::Delete | OrderKind::Init | OrderKind::Lock => None,
             OrderKind::Unlock => Some(self.after_dead_man(order.at)),
         };
         self.at.wall <= until.unwrap_or(order.not_after).min(order.not_after)

@@ -73,7 +73,7 @@ impl User {
 }
 
 /// What was heard while locked: absolute statements, the newest for each object.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
     /// Of groups that are held: by group, the newest statement about its key.
     pub(super) renewals: BTreeMap<GroupNumber, RenewStatement>,
@@ -81,8 +81,6 @@ pub(super) struct Notes {
     pub(super) epochs: BTreeMap<GroupNumber, Announced>,
     /// The own offset, as it was ordered.
     pub(super) offset: Option<u32>,
-    /// By how much a new schedule of the root's has overtaken it.
-    pub(super) folded: u32,
 }
 
 /// A statement about a group's key, when it was heard.

@@ -59,15 +59,13 @@ impl Lease {
         }
     }
 
-    /// The later of two: a lease only moves forward.
+    /// The later end of two by the clock, and by powered-on time: a lease only moves forward. Each
+    /// for itself, or an end that a stolen key put far ahead would keep honest statements from
+    /// extending the other.
     pub(super) fn or_later(self, other: Self) -> Self {
-        if other.end > self.end {
-            Self {
-                end: other.end,
-                powered_end: self.powered_end.max(other.powered_end),
-            }
-        } else {
-            self
+        Self {
+            end: self.end.max(other.end),
+            powered_end: self.powered_end.max(other.powered_end),
         }
     }
 
@@ -88,10 +86,13 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Of two the newer epoch; of one epoch, the one that tells of an exclusion.
+    /// Of two the newer epoch; that somebody was excluded meanwhile is not forgotten.
     pub(super) fn or_newer(self, other: Self) -> Self {
         if (other.epoch, other.excluded_at.is_some()) > (self.epoch, self.excluded_at.is_some()) {
-            other
+            Self {
+                excluded_at: other.excluded_at.or(self.excluded_at),
+                ..other
+            }
         } else {
             self
         }

@@ -3,6 +3,7 @@
 use crate::error::ApiMisuse;
 use crate::ids::{KeyEpoch, KeyName, UnixSeconds};
 use crate::stats::DropReason;
+use crate::terminal::group::Announced;
 use crate::terminal::{Event, Output, Terminal};
 
 /// What the server said last of locking.
@@ -63,6 +64,11 @@ impl Terminal {
         if self.user.take().is_none() {
             return;
         }
+        if let Some((_, notes)) = self.carried_out.take() {
+            // What they did was not durable yet, and went with the compartment.
+            self.notes = notes;
+            self.dirty = true;
+        }
         self.events.clear();
         self.after_store.clear();
         let event = Event::Locked { by_server };
@@ -89,9 +95,7 @@ impl Terminal {
     /// After the user compartment has come back, from the disk at power-on or by unlocking.
     pub(super) fn carry_out_notes(&mut self) {
         let notes = std::mem::take(&mut self.notes);
-        if let Some(user) = self.user.as_mut() {
-            user.offset = user.offset.saturating_sub(notes.folded);
-        }
+        self.carried_out = Some((None, notes.clone()));
         if let Some(offset) = notes.offset {
             self.take_offset(offset);
         }
@@ -101,8 +105,18 @@ impl Terminal {
             self.leave_epoch(group, announced);
         }
         for (&group, noted) in &notes.renewals {
-            if let Err(reason) = self.renew_one(group, noted) {
-                self.drops.count(self.now, reason);
+            match self.renew_one(group, noted) {
+                // The compartment is older than what was known of it when this was noted.
+                Err(DropReason::NewerEpoch) => {
+                    let announced = Announced {
+                        epoch: noted.epoch,
+                        by: noted.by,
+                        excluded_at: None,
+                    };
+                    self.leave_epoch(group, announced);
+                }
+                Err(reason) => self.drops.count(self.now, reason),
+                Ok(()) => {}
             }
         }
         let stolen = self.key_set.stolen.clone();

@@ -62,6 +62,8 @@ pub struct Terminal {
     /// The groups of the user compartment, known while it is closed, too.
     held: Held,
     notes: Notes,
+    /// Notes that were carried out, until what they did is durable: by which store.
+    carried_out: Option<(Option<StoreId>, Notes)>,
     lock: Lock,
     exclusions: Exclusions,
     /// The latest end of a lease that was ever stated: from it the dead man's time counts.
@@ -301,6 +303,7 @@ impl Terminal {
             user,
             held: parts.held,
             notes: parts.notes,
+            carried_out: None,
             lock: parts.lock,
             exclusions: parts.exclusions,
             last_lease: parts.last_lease,
@@ -372,6 +375,10 @@ impl Terminal {
             });
         }
         self.store_done = id;
+        let durable = |(by, _): &(Option<StoreId>, Notes)| by.is_some_and(|by| by <= id);
+        if self.carried_out.take_if(|it| durable(it)).is_some() {
+            self.dirty = true;
+        }
         while self
             .after_store
             .front()
@@ -444,6 +451,7 @@ impl Terminal {
         self.outputs.clear();
         self.obey = None;
         self.notes = Notes::default();
+        self.carried_out = None;
         self.dirty = false;
         self.outputs.push_back(Output::Erase(Erase {
             everything,

@@ -27,10 +27,10 @@ impl Terminal {
         self.move_sending();
     }
 
-    /// The time since the last lease has passed: by what the root or two classes of key say of the
-    /// clock, or by powered-on time (FORMATS section 9).
+    /// The time since the last lease has passed: by what the root says of the clock, or by powered-on
+    /// time (FORMATS section 9).
     fn is_dead_man(&self) -> bool {
-        let time = Some(self.time.confirmed(self.now));
+        let time = Some(self.time.confirmed());
         let dead_man = self.key_set.limits.dead_man;
         self.last_lease
             .is_over(dead_man, time, self.powered.charged())
@@ -65,7 +65,7 @@ impl Terminal {
 
     /// Generations past their grace, and keys whose lease and dead man's time are over.
     fn wipe_what_ended(&mut self) {
-        let confirmed = Some(self.time.confirmed(self.now));
+        let confirmed = Some(self.time.confirmed());
         let (powered, dead_man) = (self.powered.charged(), self.key_set.limits.dead_man);
         let Some(user) = self.user.as_mut() else {
             return;
@@ -129,6 +129,9 @@ impl Terminal {
             self.dirty = false;
             self.store_asked.0 += 1;
             self.stored_mark = self.time.mark();
+            if let Some((by, _)) = &mut self.carried_out {
+                by.get_or_insert(self.store_asked);
+            }
             if let Some(user) = self.user.as_mut() {
                 self.held = user
                     .groups

@@ -69,8 +69,9 @@ impl Terminal {
 
     fn device_snapshot(&self) -> Zeroizing<Vec<u8>> {
         // INVARIANT 10: large enough from the start, so that no copy is left in freed memory.
-        let notes =
-            16 * self.held.len() + 96 * (self.notes.renewals.len() + self.notes.epochs.len());
+        let carried_out = self.carried_out.as_ref().map(|(_, notes)| notes);
+        let noted = carried_out.unwrap_or(&self.notes);
+        let notes = 16 * self.held.len() + 96 * (noted.renewals.len() + noted.epochs.len());
         let len = IDENTITY_MAX + self.exclusions.octets_max() + notes;
         let mut octets = Zeroizing::new(Vec::with_capacity(len));
         codec::encode_into(&mut octets, |e| {
@@ -96,7 +97,8 @@ impl Terminal {
             for (group, epoch) in &self.held {
                 e.array(2)?.u32(group.get())?.u32(epoch.get())?;
             }
-            write_notes(e, &self.notes)
+            // Those that were carried out stay until what they did is durable.
+            write_notes(e, noted)
         });
         octets
     }
@@ -107,7 +109,7 @@ impl Terminal {
         let groups: usize = user.groups.values().map(per_group).sum();
         let mut octets = Zeroizing::new(Vec::with_capacity(USER_MAX + groups));
         codec::encode_into(&mut octets, |e| {
-            e.array(6)?.u64(VERSION)?.u32(self.identity.number.get())?;
+            e.array(7)?.u64(VERSION)?.u32(self.identity.number.get())?;
             let wrap = user.wrap.newest();
             e.bytes(wrap.secret().expose())?;
             e.u32(wrap.generation().get())?.u32(user.offset)?;
@@ -115,6 +117,8 @@ impl Terminal {
             for (&number, group) in &user.groups {
                 write_group(e, number, group)?;
             }
+            // The root's schedule from which the offset counts.
+            e.u32(self.key_set.fleet_schedule.first.get())?;
             Ok(())
         });
         octets
@@ -123,7 +127,7 @@ impl Terminal {
     /// Takes the user compartment in.
     pub(super) fn read_user(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let mut r = Reader::new(snapshot);
-        r.array("user compartment", 6)?;
+        r.array("user compartment", 7)?;
         check_version(&mut r)?;
         if r.terminal()? != self.identity.number {
             return Err(SnapshotError::Mixed);
@@ -136,6 +140,13 @@ impl Terminal {
             let (number, group) = read_group(&mut r)?;
             groups.insert(number, group);
         }
+        let first = self.key_set.fleet_schedule.first;
+        let offset = if first > r.generation()? {
+            // The KEYSET with another schedule came while this was closed, or was not stored here.
+            wrap.generation().steps_from(first)
+        } else {
+            offset
+        };
         r.end()?;
         self.user = Some(User::new(wrap, offset, groups));
         Ok(())
@@ -199,12 +210,12 @@ fn read_device(snapshot: &[u8], now: Tick) -> Result<Parts, SnapshotError> {
 }
 
 fn write_notes(e: &mut Writer<'_>, notes: &Notes) -> Written {
-    e.array(4)?;
+    e.array(3)?;
     match notes.offset {
         Some(offset) => e.u32(offset)?,
         None => e.null()?,
     };
-    e.u32(notes.folded)?.array(notes.epochs.len() as u64)?;
+    e.array(notes.epochs.len() as u64)?;
     for (group, announced) in &notes.epochs {
         e.array(2)?.u32(group.get())?;
         write_announced(e, *announced)?;
@@ -225,12 +236,10 @@ fn write_notes(e: &mut Writer<'_>, notes: &Notes) -> Written {
 }
 
 fn read_notes(r: &mut Reader<'_>) -> Result<Notes, DecodeError> {
-    r.array("notes", 4)?;
+    r.array("notes", 3)?;
     let offset = r.nullable("offset", |r| r.uint32("offset"))?;
-    let folded = r.uint32("offset")?;
     let mut notes = Notes {
         offset,
-        folded,
         ..Notes::default()
     };
     for _ in 0..r.array_between("noted epochs", 0, GROUPS_MAX)? {

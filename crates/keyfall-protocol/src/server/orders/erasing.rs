@@ -146,7 +146,11 @@ impl Server {
         );
         let listed = |name| self.erase_keys().find(|key| key.public.name() == name);
         for name in read.signers() {
-            listed(name).ok_or(Refusal::NotAnEraseKey(name))?;
+            let key = listed(name).ok_or(Refusal::NotAnEraseKey(name))?;
+            // Terminals ask whether it was in its time when the order was drafted.
+            if !(key.not_before..=key.expires).contains(&command.issued_at) {
+                return Err(Refusal::OlderThanItsKey(name));
+            }
         }
         let verified = read
             .verify_with(|name| listed(name).map(|key| key.public))

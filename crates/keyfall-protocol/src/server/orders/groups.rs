@@ -84,7 +84,7 @@ impl Server {
         if group.members.contains(&terminal) {
             return Err(Refusal::AlreadyMember(terminal));
         }
-        let renewed = self.renewed(group, group.master.generation().next())?;
+        let renewed = self.renewed(group, self.next_by_order(group))?;
         let (epoch, generation) = (renewed.key.epoch(), renewed.key.generation());
         let outcome = format!("terminal {terminal}, from generation {generation} on");
         let mut changes = renewed.restate(group);

@@ -181,7 +181,7 @@ impl Server {
             Order::RemoveMember { group, terminal } => self.remove_member(group, terminal, by, rng),
             Order::RenewGroup { group } => {
                 let record = self.group(group)?;
-                let target = record.master.generation().next();
+                let target = self.next_by_order(record);
                 self.renew_group(record, target, "renew", by)
             }
             Order::RekeyGroup { group } => self.rekey_group(self.group(group)?, by, rng),

@@ -20,6 +20,17 @@ impl Server {
         schedule.generation_at(self.at.wall).steps_from(self.ticked)
     }
 
+    /// The generation to which an order renews: the next, or beyond all that sessions of the present
+    /// period may have used, so that whoever joins reads nothing of them.
+    pub(super) fn next_by_order(&self, group: &GroupRecord) -> Generation {
+        let held = group.master.generation();
+        let per_session = group.schedule.cadence.filter(|it| it.per_session());
+        per_session.map_or(held.next(), |cadence| {
+            let scheduled = group.schedule.generation_at(self.at.wall);
+            held.max(scheduled).plus(u32::from(cadence.step()))
+        })
+    }
+
     pub(super) fn scheduled(&self, by: By) -> Prepared {
         let wall = self.at.wall;
         let (mut changes, mut groups) = (Vec::new(), 0);

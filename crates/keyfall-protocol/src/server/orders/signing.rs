@@ -70,7 +70,9 @@ impl Server {
         }
         let (wall, held) = (self.at.wall, &self.fleet.key_set);
         let gone = wanted.stolen.iter().chain(&wanted.dropped);
-        if let Some(&stranger) = gone.clone().find(|&&name| held.key(name).is_none()) {
+        // A theft may be found out when the key is listed no more.
+        let mut dropped = wanted.dropped.iter();
+        if let Some(&stranger) = dropped.find(|&&name| held.key(name).is_none()) {
             return Err(Refusal::NoSuchKey(stranger));
         }
         let [beat, keys] =
@@ -160,7 +162,7 @@ impl Server {
         let theft = key_set
             .stolen
             .iter()
-            .any(|&name| self.fleet.key_set.key(name).is_some());
+            .any(|name| !self.fleet.key_set.stolen.contains(name));
         let moved = key_set.fleet_schedule != self.fleet.key_set.fleet_schedule;
         let generation = if moved {
             key_set.fleet_schedule.generation_at(wall)
@@ -241,6 +243,7 @@ impl Server {
             return held.fleet_schedule;
         };
         let claimed = held.fleet_schedule.bound(last.max(self.signers_expire()));
+        let claimed = claimed.max(self.fleet.fleet_generation);
         FleetSchedule {
             first: claimed.plus(CLAIM_SLACK + OFFSET_MAX),
             from: self.at.wall,

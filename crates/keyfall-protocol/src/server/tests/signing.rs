@@ -181,7 +181,13 @@ fn what_a_key_set_cannot_say_is_refused_before_the_root_is_asked() {
     for (draft, expected) in [
         (life(0), Refusal::BadLife(0)),
         (life(30 * DAY + 1), Refusal::BadLife(30 * DAY + 1)),
-        (stolen(&[stranger]), Refusal::NoSuchKey(stranger)),
+        (
+            KeySetDraft {
+                dropped: vec![stranger],
+                ..KeySetDraft::default()
+            },
+            Refusal::NoSuchKey(stranger),
+        ),
         (
             stolen(&[erase]),
             Refusal::TooFewEraseKeys {
@@ -423,4 +429,20 @@ fn a_stolen_erase_key_moves_no_generation() {
     assert_eq!(fleet.key_set.fleet_schedule, before.fleet_schedule);
     assert_eq!(fleet.fleet_generation, g);
     assert!(fleet.key_set.key(erase.public.name()).is_none());
+}
+
+/// A theft that is found out when the key is listed no more: what it excluded is undone all the
+/// same, and every group gets a fresh epoch.
+#[test]
+fn a_key_that_is_listed_no_more_can_be_named_stolen() {
+    let mut desk = Desk::with_group(3);
+    let schedule = desk.server.fleet.key_set.fleet_schedule;
+    let gone = KeyName::new([9; 8]);
+    let Done::KeysInstalled { groups, .. } = install(&mut desk, stolen(&[gone])) else {
+        panic!("installed");
+    };
+    assert_eq!(groups.len(), 1);
+    let key_set = &desk.server.fleet.key_set;
+    assert_eq!(key_set.stolen, [gone]);
+    assert_eq!(key_set.fleet_schedule, schedule);
 }

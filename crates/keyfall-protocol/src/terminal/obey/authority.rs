@@ -47,11 +47,8 @@ impl Terminal {
         let overtaken = first.steps_from(self.g);
         match self.user.as_mut() {
             Some(user) => user.offset = user.offset.saturating_sub(overtaken),
-            None => {
-                self.notes.folded = self.notes.folded.saturating_add(overtaken);
-                let folded = |offset: u32| offset.saturating_sub(overtaken);
-                self.notes.offset = self.notes.offset.map(folded);
-            }
+            // The compartment that is closed is told when it is read.
+            None => self.notes.offset = None,
         }
         self.step_fleet(first);
     }

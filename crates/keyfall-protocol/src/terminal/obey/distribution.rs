@@ -84,6 +84,10 @@ impl Terminal {
             generation,
         };
         let Some(held) = self.group(number) else {
+            let groups = self.user.as_ref().map_or(0, |user| user.groups.len());
+            if groups >= GROUPS_HELD_MAX {
+                return Err(DropReason::AboveBound);
+            }
             let group = Group::new(key, schedule, lease, (issued_at, by), activation);
             if let Some(user) = self.user.as_mut() {
                 user.groups.insert(number, group);
@@ -143,3 +147,6 @@ impl Terminal {
         }
     }
 }
+
+/// Groups that one terminal holds at the most, as many as its snapshot takes.
+const GROUPS_HELD_MAX: usize = 65_536;

@@ -16,9 +16,15 @@ impl Terminal {
     ) -> Result<(), DropReason> {
         let powered = self.powered.charged();
         let by = authority.name;
-        let cut = self
-            .exclusions
-            .cut(&exclude.terminals, by, powered, authority.co_signed)?;
+        // The fresh epochs are true also where so many may not be cut off at a time.
+        let (cut, refused) =
+            match self
+                .exclusions
+                .cut(&exclude.terminals, by, powered, authority.co_signed)
+            {
+                Ok(cut) => (cut, None),
+                Err(reason) => (Vec::new(), Some(reason)),
+            };
         let mut changed = !cut.is_empty();
         for fresh in &exclude.groups {
             let expires = authority.signer.expires;
@@ -43,10 +49,10 @@ impl Terminal {
             self.outputs.push_back(Output::Event(event));
         }
         self.dirty |= changed;
-        if changed {
-            Ok(())
-        } else {
-            Err(DropReason::NotNewer)
+        match refused {
+            Some(reason) => Err(reason),
+            None if changed => Ok(()),
+            None => Err(DropReason::NotNewer),
         }
     }
 

@@ -146,7 +146,7 @@ fn a_lease_stated_far_ahead_wipes_no_terminal_that_hears_its_server() {
     let mut fleet = impatient_fleet();
     let mut bob = fleet.member().restarted();
     bob.hear(&fleet.time(0));
-    bob.hear(&fleet.renew(1, Stated::at(20 * DAY, 0)));
+    assert_eq!(bob.hear(&fleet.renew(7, Stated::at(20 * DAY, 0))), None);
     bob.store_all();
     let thief = fleet.record.beat.public().name();
     let key_set = fleet.next_key_set(1, |key_set| key_set.stolen = vec![thief]);
@@ -155,7 +155,11 @@ fn a_lease_stated_far_ahead_wipes_no_terminal_that_hears_its_server() {
         let seconds = half_day * (DAY / 2);
         bob.wait(u64::from(DAY / 2));
         bob.hear(&fleet.time(seconds));
-        let fresh = fleet.key_dist(7 + half_day, Stated::at(seconds, 0));
+        let stated = Stated {
+            fleet: seconds / 3600,
+            ..Stated::at(seconds, 0)
+        };
+        let fresh = fleet.key_dist(7 + half_day, stated);
         assert_eq!(bob.hear(&fresh), None);
         bob.store_all();
         assert_eq!(bob.erased, None, "after {half_day} half days");
