@@ -247,7 +247,7 @@ class Thief:
 
 
 class Tape:
-    """SRTP packets of one group in the order in which they were heard; nobody but a thief reads it."""
+    """SRTP packets of one group in the order in which they were heard, with their times."""
 
     def __init__(self, kid: int, epochs, packets: list):
         self.kid, self.packets, self.masters = kid, packets, {}
