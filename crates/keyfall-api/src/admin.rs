@@ -21,6 +21,7 @@
 //! | POST `/v1/receipts` | [`TakeReceipt`] | [`ReceiptTaken`] |
 //! | GET `/v1/terminals/{name}/exposure?at=SECONDS` | | [`Exposure`] |
 //! | POST `/v1/key-set/draft`, `/v1/key-set/install` | [`DraftKeySet`], [`InstallKeySet`] | [`KeySetDraft`], [`KeySetInstalled`] |
+//! | GET, POST `/v1/confirm` | [`Confirm`] | [`Confirmation`], [`Confirmed`] |
 //! | GET `/v1/keys` | | [`Keys`] |
 //! | GET `/v1/audit?last=N`, `/v1/audit/verify` | | [`Audit`], [`AuditVerified`] |
 //! | GET `/v1/carousel?loss=0.3` | | [`Carousel`] |
@@ -29,6 +30,7 @@
 
 mod key_set;
 mod loss;
+mod restored;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,7 @@ pub use loss::{
     Exposure, FreshEpoch, GroupRekeyed, HourlyLimit, IssueErase, KeyExposure, MemberRemoved, Reach,
     ReceiptTaken, RemoveMember, TakeReceipt,
 };
+pub use restored::{Confirm, Confirmation, Confirmed, ExcludedTerminal};
 
 /// The schema of every answer.
 pub const SCHEMA: u32 = 1;
@@ -119,6 +122,9 @@ pub struct Terminal {
     pub name: String,
     pub added_at: u32,
     pub package_expires: u32,
+    /// It was enrolled after the backup that the server was restored from: its keys are lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keys_lost: bool,
     /// From then on it is in no group, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded_at: Option<u32>,
@@ -429,6 +435,9 @@ pub struct Status {
     pub terminals: u64,
     pub groups: u64,
     pub carriers: Vec<Carrier>,
+    /// When it was restored, as long as nobody has confirmed that and it sends nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<u32>,
     /// What needs an operator, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -520,4 +529,10 @@ pub enum ProblemCode {
     /// The server's own limit, which is no security boundary.
     #[serde(rename = "KF-3328")]
     HourlyLimit,
+    /// Enrolled after the backup that the server was restored from.
+    #[serde(rename = "KF-3329")]
+    KeysLost,
+    /// There is nothing to confirm.
+    #[serde(rename = "KF-3330")]
+    NotHeld,
 }

@@ -19,6 +19,7 @@
 //! [`ids::UnixSeconds`] (wall time: the server's own, and for terminals what signed beacons say).
 //! Randomness comes as [`rng::Random`]. A panic is a bug; bytes from the network never cause one.
 
+pub mod calendar;
 pub mod command;
 pub mod enrolment;
 pub mod error;

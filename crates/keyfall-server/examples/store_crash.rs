@@ -22,7 +22,7 @@ use keyfall_protocol::server::{
     AuditEntry, By, Done, Founding, Input, KeySetDraft, Moment, Order, OrderId, Output,
     PackageSealing, Server,
 };
-use keyfall_server::journal::Journal;
+use keyfall_server::journal::{Entry, replay};
 use keyfall_server::store::{AuditReader, Store, Verdict};
 use keyfall_server::{Directory, OsRandom, key_file};
 use serde_json::json;
@@ -195,7 +195,8 @@ impl Sweep {
             | Done::Member { .. }
             | Done::Removed { .. }
             | Done::Rekeyed { .. }
-            | Done::DeviceRenewed { .. } => return Err("nobody ordered that".into()),
+            | Done::DeviceRenewed { .. }
+            | Done::Confirmed { .. } => return Err("nobody ordered that".into()),
         }
         self.store.settle()?;
         Ok(())
@@ -236,8 +237,16 @@ fn show(dir: &Path) -> Result<(), Box<dyn Error>> {
     let of_exclusions = state.exclusions.iter().flat_map(|it| &it.terminals);
     let journalled = store.journalled().entries;
     drop(store);
-    let (journal, _) = Journal::open(&directory.journal())?;
-    let known = &journal.maxima().excluded;
+    let journal = replay(&directory.journal())?;
+    let mut known: BTreeSet<TerminalNumber> = BTreeSet::new();
+    let mut key_set_in_journal = None;
+    for line in &journal.lines {
+        if let Entry::Exclusion { terminals, .. } = &line.entry {
+            known.extend(terminals);
+        } else if let Entry::KeySet { version, .. } = &line.entry {
+            key_set_in_journal = Some(*version);
+        }
+    }
     println!(
         "{}",
         json!({
@@ -253,7 +262,7 @@ fn show(dir: &Path) -> Result<(), Box<dyn Error>> {
             "issued": orders.map(|t| t.number.get()).collect::<Vec<_>>(),
             "proved": proved.map(|t| t.number.get()).collect::<Vec<_>>(),
             "key_set": state.fleet.key_set.version,
-            "key_set_in_journal": journal.maxima().key_set,
+            "key_set_in_journal": key_set_in_journal,
             "signs": listed(&state.fleet.beat) && listed(&state.fleet.keys),
             "audit": entries,
             "journal": journalled,

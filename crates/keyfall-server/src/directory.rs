@@ -76,6 +76,23 @@ impl Directory {
     /// [`DirectoryError::NoServer`]; [`DirectoryError::DirectoryTooOpen`] and
     /// [`DirectoryError::FileTooOpen`] where others may look in; [`DirectoryError::Io`].
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let directory = Self::closed(path)?;
+        let database = directory.database();
+        match directory.mode_of(&database)? {
+            None => Err(directory.no_server()),
+            Some(mode) if mode & 0o077 != 0 => Err(DirectoryError::FileTooOpen {
+                path: database,
+                mode,
+            }),
+            Some(_) => Ok(directory),
+        }
+    }
+
+    /// A directory that others may not look into, whatever is in it.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NoServer`], [`DirectoryError::DirectoryTooOpen`], [`DirectoryError::Io`].
+    pub(crate) fn closed(path: &Path) -> Result<Self, DirectoryError> {
         let directory = Self {
             path: path.to_owned(),
         };
@@ -86,15 +103,7 @@ impl Directory {
             let path = path.to_owned();
             return Err(DirectoryError::DirectoryTooOpen { path, mode });
         }
-        let database = directory.database();
-        match directory.mode_of(&database)? {
-            None => Err(directory.no_server()),
-            Some(mode) if mode & 0o077 != 0 => Err(DirectoryError::FileTooOpen {
-                path: database,
-                mode,
-            }),
-            Some(_) => Ok(directory),
-        }
+        Ok(directory)
     }
 
     #[must_use]

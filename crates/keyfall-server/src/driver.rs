@@ -236,6 +236,9 @@ impl Driver {
     }
 
     fn run(mut self) -> Result<(), ApiMisuse> {
+        if self.machine.restored().held.is_some() {
+            tracing::warn!("held: restored, sends nothing until `keyfall admin confirm`");
+        }
         loop {
             let due = self.feed(Input::Timeout)?;
             self.tell_operators();

@@ -13,7 +13,7 @@
 //! `hash` = the [`Link`] of the log `journal` over the octets of the line before `,"hash"`.
 
 mod line;
-mod maxima;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +29,7 @@ use keyfall_protocol::ids::{
 
 use crate::chain::Link;
 use line::Line;
-pub use maxima::Maxima;
+pub use replay::{Replayed, ReplayedLine, replay};
 
 /// What may be sent once it is in the journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,8 +39,12 @@ pub enum Entry {
         terminal: TerminalNumber,
         name: String,
     },
-    /// A group has a fresh epoch.
-    Epoch { group: GroupNumber, epoch: KeyEpoch },
+    /// A group has a fresh epoch, its first one too.
+    Epoch {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        name: String,
+    },
     /// A terminal became a member of a group, whose master key was renewed before.
     Member {
         group: GroupNumber,
@@ -86,6 +90,15 @@ pub enum Entry {
         version: u32,
         g: Generation,
         groups: Vec<FreshEpoch>,
+        /// As the root signed it.
+        frame: Vec<u8>,
+    },
+    /// The server was restored from a copy; G, and what each group whose key changed is at.
+    Restored {
+        g: Generation,
+        keys: Vec<(GroupNumber, KeyEpoch, Generation)>,
+        /// What was before this line is not whole.
+        incomplete: bool,
     },
 }
 
@@ -100,7 +113,6 @@ pub struct Journal {
     seq: u64,
     link: Link,
     link_before: Link,
-    maxima: Maxima,
 }
 
 impl Journal {
@@ -155,7 +167,7 @@ impl Journal {
             let octets = read.map_err(|e| io_error("read", path, e))? as u64;
             match line.split_last() {
                 None => return Ok((journal, None)),
-                Some((b'\n', line)) => journal.take_line(line, octets)?,
+                Some((b'\n', line)) => drop(journal.take_line(line, octets)?),
                 Some(_) => break,
             }
         }
@@ -194,14 +206,7 @@ impl Journal {
         self.len += line.len() as u64;
         self.seq = seq;
         self.link_before = std::mem::replace(&mut self.link, link);
-        self.maxima.note(entry);
         Ok(())
-    }
-
-    /// The highest numbers so far.
-    #[must_use]
-    pub const fn maxima(&self) -> &Maxima {
-        &self.maxima
     }
 
     /// The link of the last line. Kept elsewhere too, it shows a journal that was cut.
@@ -231,12 +236,15 @@ impl Journal {
             seq: 0,
             link,
             link_before: link,
-            maxima: Maxima::default(),
         }
     }
 
     /// Verifies the next `line`; `octets` counts its end too.
-    fn take_line(&mut self, line: &[u8], octets: u64) -> Result<(), JournalError> {
+    fn take_line(
+        &mut self,
+        line: &[u8],
+        octets: u64,
+    ) -> Result<(UnixSeconds, Entry), JournalError> {
         let number = self.seq + 1;
         let broken = || JournalError::Broken {
             path: self.path.clone(),
@@ -251,19 +259,21 @@ impl Journal {
         if hash != format!("{HASH_FIELD}{link}\"}}").as_bytes() {
             return Err(broken());
         }
-        let entry = serde_json::from_slice::<Line>(line)
+        let said = serde_json::from_slice::<Line>(line)
             .ok()
             .filter(|line| line.seq == number)
-            .and_then(|line| Entry::try_from(line.order).ok())
+            .and_then(|line| {
+                let entry = Entry::try_from(line.order).ok()?;
+                Some((UnixSeconds::new(line.time), entry))
+            })
             .ok_or_else(|| JournalError::Unknown {
                 path: self.path.clone(),
                 line: number,
             })?;
-        self.maxima.note(&entry);
         self.len += octets;
         self.seq = number;
         self.link_before = std::mem::replace(&mut self.link, link);
-        Ok(())
+        Ok(said)
     }
 
     fn cut_after_last_line(&self) -> io::Result<()> {

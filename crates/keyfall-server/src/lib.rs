@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod backup;
 mod carriers;
 pub mod chain;
 mod clock;
@@ -18,13 +19,16 @@ pub mod journal;
 mod key_drafts;
 pub mod key_file;
 mod os_random;
+mod restore;
 mod run;
 pub mod seal;
 mod stopped;
 pub mod store;
 
+pub use backup::{BackedUp, BackupError, backup};
 pub use directory::{Directory, DirectoryError};
 pub use init::{Founded, InitError, init, init_with};
 pub use os_random::OsRandom;
+pub use restore::{Restore, RestoreError, RestoredServer, restore};
 pub use run::{RunError, run};
 pub use stopped::{Stopped, StoppedError};

@@ -160,6 +160,8 @@ impl ServerDisk {
                 }
             }
             Change::Keys(keys) => self.install(keys),
+            // No server of the simulation is restored.
+            Change::Restored(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@ mod confirm;
 mod erase;
 mod exclude;
 mod packages;
+mod restored;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ enum Noun {
     Audit(AuditArgs),
     Carousel(CarouselArgs),
     Status(StatusArgs),
+    Confirm(restored::ConfirmArgs),
 }
 
 /// Why an order is given; goes into the audit log.
@@ -387,6 +389,7 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
             let path = format!("/v1/carousel?loss={}", args.loss);
             output.result(&get::<api::Carousel>(dir, &path)?, words::carousel)
         }
+        Noun::Confirm(args) => restored::run(dir, args, output),
         Noun::Status(_) => output.result(&get::<api::Status>(dir, "/v1/status")?, words::status),
     }
 }

@@ -248,6 +248,12 @@ codes! {
     BadDraft, "KF-3216", Failed,
         "The file holds no KEYSET to sign, or none that is signed.",
         "Make it with `keyfall server sign-keys DIR --draft FILE`, sign it with --sign FILE --root FILE, bring it back with --install FILE.";
+    BadBackup, "KF-3217", Failed,
+        "The file is no whole backup of a server.",
+        "Take another one; `keyfall server backup DIR FILE` makes them and reads them again.";
+    JournalNeeded, "KF-3218", Refused,
+        "Without the whole order journal a restored server would use numbers twice and readmit who was excluded.",
+        "Give the journal's place with --journal FILE; if there is none any more, --journal-lost gives every group a fresh key, and you exclude again.";
     BadOrder, "KF-3301", Usage,
         "The server does not read the request.",
         "Look at the sentence; programs of one version understand each other.";
@@ -332,6 +338,12 @@ codes! {
     HourlyLimit, "KF-3328", Refused,
         "More DELETE and INIT within an hour than this server issues unasked. The limit is the server's own and no security boundary.",
         "Look again at what is being deleted; then give --force, or wait.";
+    KeysLost, "KF-3329", Refused,
+        "The terminal was enrolled after the backup that this server was restored from, so nobody has its keys any more.",
+        "Enrol the device anew, which gives it another number; this one can only be excluded.";
+    NotHeld, "KF-3330", Refused,
+        "There is nothing to confirm: the server sends already.",
+        "Nothing; `keyfall admin status` says whether a restored server is held.";
 }
 
 /// What to do about a drop reason.

@@ -4,6 +4,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use keyfall_protocol::calendar::Utc;
+use keyfall_protocol::ids::UnixSeconds;
 use serde::Serialize;
 
 use crate::explain::Code;
@@ -179,23 +181,7 @@ struct FailureDocument<'f> {
 
 /// Unix seconds as people read them: `2026-11-21 22:00:41 UTC`.
 pub(crate) fn utc(seconds: u32) -> String {
-    let (days, second) = (i64::from(seconds / 86_400), seconds % 86_400);
-    // Years from March, so that the leap day is the last of a year of 365.2425 days.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    Utc(UnixSeconds::new(seconds)).to_string()
 }
 
 #[cfg(test)]

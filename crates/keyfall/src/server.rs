@@ -1,5 +1,6 @@
 //! `keyfall server`: make and run the one authority over a fleet's keys.
 
+mod restore;
 mod sign_keys;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ enum Verb {
     Init(InitArgs),
     Run(RunArgs),
     SignKeys(sign_keys::SignKeysArgs),
+    Backup(restore::BackupArgs),
+    Restore(restore::RestoreArgs),
 }
 
 /// Which server is meant.
@@ -111,6 +114,8 @@ pub(crate) fn run(args: ServerArgs, output: &Output) -> Result<(), Failure> {
         Verb::Init(args) => init(args, output),
         Verb::Run(args) => run_in_front(&args.dir.resolve()?, output),
         Verb::SignKeys(args) => sign_keys::run(&args, output),
+        Verb::Backup(args) => restore::backup(&args, output),
+        Verb::Restore(args) => restore::restore(args, output),
     }
 }
 

@@ -77,6 +77,7 @@ impl Server {
                 }
             }
             Change::Keys(keys) => self.install(*keys),
+            Change::Restored(restored) => self.set_restored(*restored),
         }
     }
 

@@ -31,9 +31,11 @@ impl Server {
         }
     }
 
-    /// Sending needs stored sequence numbers.
+    /// Sending needs stored sequence numbers, and after a restore an operator's word.
     pub(super) fn may_send(&self) -> bool {
-        self.storing.is_none() && self.sequence < self.fleet.sequence_reserved
+        self.restored.held.is_none()
+            && self.storing.is_none()
+            && self.sequence < self.fleet.sequence_reserved
     }
 
     /// After it nothing that the online keys would have to sign is sent.

@@ -13,6 +13,7 @@ mod founding;
 mod orders;
 mod records;
 mod refusal;
+mod restoring;
 mod standing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -31,6 +32,7 @@ pub use records::{
     Membership, NewKeys, OFFSET_MAX, Statement, TerminalRecord,
 };
 pub use refusal::Refusal;
+pub use restoring::{CaughtUp, Floors, Hold, Restored, Since};
 
 use crate::error::ApiMisuse;
 use crate::ids::{Generation, GroupNumber, SequenceNumber, TerminalNumber, Tick, UnixSeconds};
@@ -53,6 +55,7 @@ pub struct Server {
     frames: HashMap<Item, Composed>,
     /// A KEYSET that waits for the root's signature.
     drafted: Option<DraftedKeys>,
+    restored: Restored,
     waiting: VecDeque<(Option<OrderId>, Order, By)>,
     storing: Option<Storing>,
     store_asked: StoreId,
@@ -161,6 +164,7 @@ impl Server {
             carousel,
             frames: HashMap::new(),
             drafted: None,
+            restored: Restored::default(),
             waiting: VecDeque::new(),
             storing: None,
             store_asked: StoreId(0),

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{FreshEpoch, KeySet, OrderKind, SignerClass, SigningKey, VerifyingKey};
+use crate::command::{FreshEpoch, KeySet, OrderKind, SigningKey, VerifyingKey};
 use crate::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
 };
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
+use crate::server::Restored;
 
 /// The fleet as a whole.
 #[derive(Debug)]
@@ -162,6 +163,8 @@ pub enum Change {
     },
     /// A new KEYSET and the online keys that it lists.
     Keys(Box<NewKeys>),
+    /// The server was restored from a copy, or that was confirmed.
+    Restored(Box<Restored>),
 }
 
 /// What [`Change::Keys`] brings.
@@ -254,17 +257,29 @@ pub enum JournalEntry {
         version: u32,
         generation: Generation,
         groups: Vec<FreshEpoch>,
+        /// As the root signed it.
+        frame: Vec<u8>,
+    },
+    /// The server was restored: G, and what each group whose key changed is at.
+    Restored {
+        generation: Generation,
+        keys: Vec<(GroupNumber, KeyEpoch, Generation)>,
+        /// The end of the journal was lost.
+        incomplete: bool,
     },
 }
 
 impl FleetRecord {
-    /// When the first of the online keys ends: after it only what others signed is sent.
+    /// When the first of the online keys ends, long ago for one that the KEYSET does not list: after
+    /// it only what others signed is sent.
     #[must_use]
     pub fn signers_expire(&self) -> UnixSeconds {
-        let end = |class| self.key_set.first_of(class).map(|key| key.expires);
-        end(SignerClass::Beat)
+        [&self.beat, &self.keys]
+            .map(|key| {
+                let listed = self.key_set.key(key.public().name());
+                listed.map_or(UnixSeconds::new(0), |listed| listed.expires)
+            })
             .into_iter()
-            .chain(end(SignerClass::Keys))
             .min()
             .unwrap_or(UnixSeconds::new(0))
     }

@@ -47,6 +47,13 @@ pub enum Refusal {
         "terminal {0} is excluded for good: enrol the device anew, which gives it another number"
     )]
     Excluded(TerminalNumber),
+    #[error(
+        "terminal {0} is unknown: it was enrolled after the backup that this server was restored from, and its keys \
+         are lost; enrol the device anew, which gives it another number"
+    )]
+    KeysLost(TerminalNumber),
+    #[error("nothing is held back: the server sends already")]
+    NotHeld,
     #[error("name 1 to {EXCLUDED_MAX} terminals in one exclusion, not {0}")]
     ExclusionSize(usize),
     #[error(

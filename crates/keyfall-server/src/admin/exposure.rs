@@ -14,13 +14,16 @@ use crate::driver::View;
 /// What who took the terminal `name` at `at` can read, and until when.
 ///
 /// # Errors
-/// [`Refusal::NoSuchTerminal`].
+/// [`Refusal::NoSuchTerminal`]; [`Refusal::KeysLost`].
 pub(crate) fn exposure(
     view: &View<'_>,
     name: &str,
     at: Option<UnixSeconds>,
 ) -> Result<api::Exposure, Refusal> {
     let terminal = known(view.machine, name)?;
+    if view.machine.is_lost(terminal.number) {
+        return Err(Refusal::KeysLost(terminal.number));
+    }
     let at = at.unwrap_or(view.now);
     let found = view.machine.exposure(terminal.number, at)?;
     let excluded = terminal.excluded_at.map(UnixSeconds::get);

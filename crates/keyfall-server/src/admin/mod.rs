@@ -10,6 +10,7 @@ mod keys;
 mod leaving;
 mod orders;
 mod reports;
+mod restored;
 
 pub(crate) use erasing::{draft_erase, issue_erase, take_receipt};
 pub(crate) use exposure::exposure;
@@ -22,3 +23,4 @@ pub(crate) use orders::{
     renew_group, would_renew_device, would_renew_devices, would_renew_group,
 };
 pub(crate) use reports::{carousel, group, groups, keys, status, terminal, terminals};
+pub(crate) use restored::{confirm, confirmation};

@@ -7,6 +7,7 @@ use keyfall_protocol::server::{Class, ClassReport, GroupRecord, Item, Refusal, T
 use crate::admin::erasing::erasure_state;
 use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
 use crate::driver::View;
 use crate::os_random::OsRandom;
@@ -15,7 +16,11 @@ use crate::store::Head;
 pub(crate) fn terminals(view: &View<'_>) -> api::Terminals {
     api::Terminals {
         schema: api::SCHEMA,
-        terminals: view.machine.terminals().map(terminal_row).collect(),
+        terminals: view
+            .machine
+            .terminals()
+            .map(|terminal| terminal_row(view, terminal))
+            .collect(),
     }
 }
 
@@ -32,9 +37,13 @@ pub(crate) fn terminal(view: &View<'_>, name: &str) -> Result<api::TerminalShown
         .filter(|group| group.members.contains(&terminal.number));
     Ok(api::TerminalShown {
         schema: api::SCHEMA,
-        terminal: terminal_row(terminal),
+        terminal: terminal_row(view, terminal),
         groups: groups.map(named_group).collect(),
-        keys: of_terminal(view, terminal).into(),
+        keys: if view.machine.is_lost(terminal.number) {
+            Vec::new()
+        } else {
+            of_terminal(view, terminal).into()
+        },
     })
 }
 
@@ -70,6 +79,7 @@ pub(crate) fn keys(view: &View<'_>) -> api::Keys {
     let masters = machine.groups().map(|group| of_group(view, group));
     let devices = machine
         .terminals()
+        .filter(|terminal| !machine.is_lost(terminal.number))
         .flat_map(|terminal| of_terminal(view, terminal));
     api::Keys {
         schema: api::SCHEMA,
@@ -116,6 +126,7 @@ pub(crate) fn status(view: &View<'_>) -> api::Status {
         terminals: view.machine.terminals().count() as u64,
         groups: view.machine.groups().count() as u64,
         carriers: view.carriers.iter().map(carrier_row).collect(),
+        held_since: held(view).map(|held| held.at.get()),
         warnings: warnings(view),
     }
 }
@@ -154,12 +165,13 @@ pub(super) fn named_member(view: &View<'_>, number: TerminalNumber) -> api::Name
     }
 }
 
-fn terminal_row(terminal: &TerminalRecord) -> api::Terminal {
+fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
     api::Terminal {
         number: terminal.number.get(),
         name: terminal.name.clone(),
         added_at: terminal.added_at.get(),
         package_expires: terminal.package_expires.get(),
+        keys_lost: view.machine.is_lost(terminal.number),
         excluded_at: terminal.excluded_at.map(UnixSeconds::get),
         erasure: terminal.erasure().map(erasure_state),
         lock: terminal.lock().map(erasure_state),
@@ -206,7 +218,8 @@ fn log(head: Head) -> api::Log {
 }
 
 fn warnings(view: &View<'_>) -> Vec<String> {
-    let mut warnings: Vec<_> = signers_warning(view).into_iter().collect();
+    let mut warnings: Vec<_> = restored::warning(view).into_iter().collect();
+    warnings.extend(signers_warning(view));
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {
         warnings.push(format!(

@@ -51,7 +51,9 @@ impl Refused {
             | ProblemCode::Excluded
             | ProblemCode::ExcludedTooMany
             | ProblemCode::NotTheDraft
-            | ProblemCode::AlreadyProved => StatusCode::CONFLICT,
+            | ProblemCode::AlreadyProved
+            | ProblemCode::KeysLost
+            | ProblemCode::NotHeld => StatusCode::CONFLICT,
             ProblemCode::NotStored | ProblemCode::StoreFault => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemCode::Ending => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -109,6 +111,8 @@ impl From<Refusal> for Refused {
                 ProblemCode::BadKeySet
             }
             Refusal::NotTheRoot => ProblemCode::NotTheRoot,
+            Refusal::KeysLost(_) => ProblemCode::KeysLost,
+            Refusal::NotHeld => ProblemCode::NotHeld,
             Refusal::NotStored => ProblemCode::NotStored,
         };
         Self::new(code, refusal.to_string())

@@ -53,6 +53,7 @@ pub(super) fn routes(driver: Handle, database: PathBuf, own_uid: u32) -> Router 
         .route("/v1/receipts", post(take_receipt))
         .route("/v1/key-set/draft", post(draft_key_set))
         .route("/v1/key-set/install", post(install_key_set))
+        .route("/v1/confirm", get(confirmation).post(confirm))
         .route("/v1/keys", get(keys))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/verify", get(audit_verify))
@@ -84,6 +85,19 @@ async fn groups(State(api): Served) -> Answer<api::Groups> {
 async fn group(State(api): Served, Name(name): Name) -> Answer<api::GroupShown> {
     let report = move |view: &View<'_>| admin::group(view, &name);
     Ok(Json(api.driver.ask(report).await??))
+}
+
+async fn confirmation(State(api): Served) -> Answer<api::Confirmation> {
+    Ok(Json(api.driver.ask(admin::confirmation).await??))
+}
+
+async fn confirm(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Body(order): Body<api::Confirm>,
+) -> Answer<api::Confirmed> {
+    let by = by(operator, &order.why)?;
+    Ok(Json(admin::confirm(&api.driver, by).await?))
 }
 
 async fn keys(State(api): Served) -> Answer<api::Keys> {

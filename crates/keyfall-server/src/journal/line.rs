@@ -28,6 +28,7 @@ pub(super) enum Order {
     Epoch {
         group: u32,
         epoch: u32,
+        name: String,
     },
     Member {
         group: u32,
@@ -70,8 +71,19 @@ pub(super) enum Order {
         version: u32,
         g: u32,
         groups: Vec<Fresh>,
+        /// Hexadecimal.
+        frame: String,
+    },
+    Restored {
+        g: u32,
+        keys: Vec<At>,
+        incomplete: bool,
     },
 }
+
+/// What a group's key is at: group, epoch, generation.
+#[derive(Serialize, Deserialize)]
+pub(super) struct At(u32, u32, u32);
 
 /// A group that left an epoch behind: group, old epoch, new epoch.
 #[derive(Serialize, Deserialize)]
@@ -87,9 +99,10 @@ impl From<&Entry> for Order {
                 terminal: terminal.get(),
                 name: name.clone(),
             },
-            Entry::Epoch { group, epoch } => Self::Epoch {
+            Entry::Epoch { group, epoch, name } => Self::Epoch {
                 group: group.get(),
                 epoch: epoch.get(),
+                name: name.clone(),
             },
             Entry::Member {
                 group,
@@ -146,10 +159,28 @@ impl From<&Entry> for Order {
                 order: kind.name().to_owned(),
                 version: *version,
             },
-            Entry::KeySet { version, g, groups } => Self::KeySet {
+            Entry::KeySet {
+                version,
+                g,
+                groups,
+                frame,
+            } => Self::KeySet {
                 version: *version,
                 g: g.get(),
                 groups: groups.iter().map(Fresh::from).collect(),
+                frame: frame.iter().map(|octet| format!("{octet:02x}")).collect(),
+            },
+            Entry::Restored {
+                g,
+                keys,
+                incomplete,
+            } => Self::Restored {
+                g: g.get(),
+                keys: keys
+                    .iter()
+                    .map(|(group, epoch, at)| At(group.get(), epoch.get(), at.get()))
+                    .collect(),
+                incomplete: *incomplete,
             },
         }
     }
@@ -164,9 +195,14 @@ impl TryFrom<Order> for Entry {
                 terminal: number(terminal)?,
                 name,
             },
-            Order::Epoch { group: of, epoch } => Self::Epoch {
+            Order::Epoch {
+                group: of,
+                epoch,
+                name,
+            } => Self::Epoch {
                 group: group(of)?,
                 epoch: KeyEpoch::new(epoch),
+                name,
             },
             Order::Member {
                 group: of,
@@ -232,10 +268,30 @@ impl TryFrom<Order> for Entry {
                     .ok_or(OutOfRange)?,
                 version,
             },
-            Order::KeySet { version, g, groups } => Self::KeySet {
+            Order::KeySet {
+                version,
+                g,
+                groups,
+                frame,
+            } => Self::KeySet {
                 version,
                 g: generation(g)?,
                 groups: epochs(groups)?,
+                frame: octets(&frame)?,
+            },
+            Order::Restored {
+                g,
+                keys,
+                incomplete,
+            } => Self::Restored {
+                g: generation(g)?,
+                keys: keys
+                    .into_iter()
+                    .map(|At(of, epoch, at)| {
+                        Ok((group(of)?, KeyEpoch::new(epoch), generation(at)?))
+                    })
+                    .collect::<Result<_, _>>()?,
+                incomplete,
             },
         })
     }
@@ -268,6 +324,14 @@ fn number(terminal: u32) -> Result<TerminalNumber, OutOfRange> {
 
 fn group(number: u32) -> Result<GroupNumber, OutOfRange> {
     GroupNumber::new(number).ok_or(OutOfRange)
+}
+
+fn octets(text: &str) -> Result<Vec<u8>, OutOfRange> {
+    let octet = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).map_err(|_| OutOfRange)?;
+        u8::from_str_radix(pair, 16).map_err(|_| OutOfRange)
+    };
+    text.as_bytes().chunks(2).map(octet).collect()
 }
 
 fn generation(number: u32) -> Result<Generation, OutOfRange> {

@@ -1,4 +1,3 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::*;
@@ -25,14 +24,17 @@ fn entries() -> Vec<Entry> {
         Entry::Epoch {
             group: group(7),
             epoch: KeyEpoch::new(28_000_000),
+            name: "ops".to_owned(),
         },
         Entry::Epoch {
             group: group(8),
             epoch: KeyEpoch::new(5),
+            name: "ops".to_owned(),
         },
         Entry::Epoch {
             group: group(7),
             epoch: KeyEpoch::new(28_000_001),
+            name: "ops".to_owned(),
         },
         Entry::Member {
             group: group(7),
@@ -95,6 +97,12 @@ fn entries() -> Vec<Entry> {
                 old: KeyEpoch::new(28_000_002),
                 new: KeyEpoch::new(28_000_005),
             }],
+            frame: vec![0xd2, 0x84, 0x00],
+        },
+        Entry::Restored {
+            g: Generation::new(901).expect("a generation"),
+            keys: vec![(group(7), KeyEpoch::new(28_000_006), Generation::ZERO)],
+            incomplete: true,
         },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),
@@ -113,42 +121,19 @@ fn written(path: &Path) -> Journal {
 }
 
 #[test]
-fn a_journal_opens_with_the_highest_numbers() {
+fn a_journal_opens_and_is_read_again_line_by_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("orders.journal");
-    let journal = written(&path);
-    let (maxima, link) = (journal.maxima().clone(), journal.link());
-    drop(journal);
+    let link = written(&path).link();
+    let read = replay(&path).expect("reads");
+    let said: Vec<_> = read.lines.iter().map(|line| line.entry.clone()).collect();
+    assert_eq!(said, entries());
+    assert_eq!(read.lines[2].at, UnixSeconds::new(1_795_300_002));
+    assert_eq!(read.lines.last().map(|line| line.link), Some(link));
+    assert_eq!(read.octets, fs::metadata(&path).expect("there").len());
+    assert!(read.torn.is_none() && read.broken.is_none());
     let (mut journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!(torn, None);
-    assert_eq!(*journal.maxima(), maxima);
-    assert_eq!(journal.link(), link);
-    assert_eq!(maxima.terminal.map(TerminalNumber::get), Some(3));
-    assert_eq!(maxima.sequence, Some(SequenceNumber::new(u64::MAX)));
-    assert_eq!(maxima.g.map(Generation::get), Some(900));
-    let masters: Vec<_> = maxima
-        .masters
-        .iter()
-        .map(|(group, (epoch, generation))| (group.get(), epoch.get(), generation.get()))
-        .collect();
-    assert_eq!(masters, [(7, 28_000_005, 0), (8, 28_000_003, 0)]);
-    // Whom a restored server must not readmit, and what it must not say again.
-    let terminals =
-        |set: &BTreeSet<TerminalNumber>| set.iter().map(|t| t.get()).collect::<Vec<_>>();
-    assert_eq!(terminals(&maxima.excluded), [2, 3]);
-    assert_eq!(terminals(&maxima.erased), [2]);
-    let removed: Vec<_> = maxima
-        .removed
-        .iter()
-        .map(|(g, t)| (g.get(), t.get()))
-        .collect();
-    assert_eq!(removed, [(7, 3)], "one was added again");
-    assert_eq!(maxima.key_set, Some(28_000_005));
-    let by_number = |map: &BTreeMap<TerminalNumber, u32>| {
-        map.iter().map(|(t, n)| (t.get(), *n)).collect::<Vec<_>>()
-    };
-    assert_eq!(by_number(&maxima.offsets), [(2, 2)]);
-    assert_eq!(by_number(&maxima.locks), [(1, 28_000_004)]);
+    assert_eq!((journal.link(), torn), (link, None));
     journal
         .append(UnixSeconds::new(0), &entries()[0])
         .expect("appended");
@@ -157,6 +142,22 @@ fn a_journal_opens_with_the_highest_numbers() {
         Journal::open(&path).expect("opens").0.seq,
         entries().len() as u64 + 1
     );
+}
+
+/// What hangs together before a changed line can be used, with the loss of the rest.
+#[test]
+fn a_broken_journal_reads_up_to_the_break() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("orders.journal");
+    drop(written(&path));
+    let text = fs::read_to_string(&path).expect("text");
+    fs::write(&path, text.replacen("carol", "karol", 1)).expect("written");
+    let read = replay(&path).expect("reads");
+    assert_eq!(read.lines.len(), 3);
+    let broken = read.broken.expect("the fourth line was changed");
+    assert!(matches!(broken, JournalError::Broken { line: 4, .. }));
+    let whole: usize = text.lines().take(3).map(|line| line.len() + 1).sum();
+    assert_eq!(read.octets, whole as u64);
 }
 
 #[test]
@@ -208,13 +209,10 @@ fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
         let number = entries().len() as u64;
         assert_eq!(torn, (octets > 0).then_some(TornLine { number, octets }));
         assert_eq!(fs::read(&path).expect("read"), whole[..last_line_at]);
-        assert_eq!(
-            journal.maxima().sequence,
-            Some(SequenceNumber::new(28_000_000_999))
-        );
+        assert_eq!(journal.number(), number - 1);
         let last = entries().pop().expect("entries");
         journal
-            .append(UnixSeconds::new(1_795_300_018), &last)
+            .append(UnixSeconds::new(1_795_300_019), &last)
             .expect("appended");
         assert_eq!(
             fs::read(&path).expect("read"),
@@ -232,14 +230,14 @@ fn an_append_after_one_that_failed_leaves_whole_lines() {
     // What a full disk leaves of a line.
     journal
         .file
-        .write_all_at(br#"{"seq":20,"time":1795300019,"#, journal.len)
+        .write_all_at(br#"{"seq":21,"time":1795300020,"#, journal.len)
         .expect("written");
     journal
         .append(UnixSeconds::new(1), &entries()[1])
         .expect("appended");
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!((journal.seq, torn), (20, None));
+    assert_eq!((journal.seq, torn), (21, None));
 }
 
 #[test]
@@ -329,5 +327,5 @@ fn each_refusal_has_its_sentence() {
     );
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("an empty journal opens");
-    assert_eq!((journal.maxima(), torn), (&Maxima::default(), None));
+    assert_eq!((journal.number(), torn), (0, None));
 }

@@ -17,7 +17,7 @@ use keyfall_protocol::server::{
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
-use crate::store::{State, StoreError};
+use crate::store::{State, StoreError, restored};
 
 /// Reads everything.
 pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreError> {
@@ -27,6 +27,7 @@ pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreErro
         groups: groups(db, sealer)?,
         exclusions: exclusions(db)?,
         draft: draft(db, sealer)?,
+        restored: restored::read(db)?,
     };
     memberships(db, &mut state)?;
     Ok(state)

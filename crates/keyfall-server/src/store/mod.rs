@@ -8,7 +8,9 @@
 //! Secrets reach the database only as blobs that [`Sealer`] made.
 
 mod audit;
+mod copies;
 mod load;
+mod restored;
 mod schema;
 mod write;
 
@@ -22,11 +24,12 @@ use keyfall_protocol::ids::{SequenceNumber, UnixSeconds};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
     AuditEntry, Batch, Change, DraftedKeys, Exclusion, FleetRecord, GroupRecord, JournalEntry,
-    Moment, Server, TerminalRecord,
+    Moment, Restored, Server, TerminalRecord,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 pub use audit::{AuditReader, AuditRow, Verdict};
+pub(crate) use copies::{Copied, copy, examine, journalled_in};
 pub use schema::{OLDEST_SCHEMA, SCHEMA};
 
 use crate::chain::Link;
@@ -63,6 +66,8 @@ pub struct State {
     pub exclusions: Vec<Exclusion>,
     /// A KEYSET that waits for the root's signature.
     pub draft: Option<DraftedKeys>,
+    /// What is to be minded after a restore.
+    pub restored: Restored,
 }
 
 impl State {
@@ -73,6 +78,7 @@ impl State {
         if let Some(draft) = self.draft {
             machine.resume_draft(draft);
         }
+        machine.resume_restored(self.restored);
         machine
     }
 }
@@ -117,8 +123,8 @@ pub enum StoreError {
     Damaged { place: String },
     #[error(
         "the database ends at entry {database} of the order journal and the journal at {journal}: \
-         one of the two was put back from a copy, and numbers could be used twice; put back the \
-         other one of the same time"
+         one of the two was put back from a copy, and numbers could be used twice; `keyfall server \
+         restore` brings the database up to its journal"
     )]
     OutOfStep { database: u64, journal: u64 },
     #[error("cannot make {}: {source}", path.display())]
@@ -169,19 +175,7 @@ impl Store {
         let (journal, torn) = Journal::open(&directory.journal())?;
         let sealer = Sealer::read(&directory.seal_key())?;
         let mut db = connect(&directory.database())?;
-        let held = schema::held(&db)?;
-        if held == 0 {
-            let path = directory.database();
-            return Err(StoreError::NotFounded { path });
-        }
-        if held > SCHEMA {
-            let known = SCHEMA;
-            return Err(StoreError::UnknownSchema { held, known });
-        }
-        if held < OLDEST_SCHEMA {
-            let oldest = OLDEST_SCHEMA;
-            return Err(StoreError::OldSchema { held, oldest });
-        }
+        let held = ready(&db, &directory.database())?;
         if held < SCHEMA {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             schema::migrate(&transaction, held)?;
@@ -382,6 +376,24 @@ impl Head {
     }
 }
 
+/// The layout of a database that this version reads.
+fn ready(db: &Connection, path: &Path) -> Result<u32, StoreError> {
+    let held = schema::held(db)?;
+    if held == 0 {
+        let path = path.to_owned();
+        return Err(StoreError::NotFounded { path });
+    }
+    if held > SCHEMA {
+        let known = SCHEMA;
+        return Err(StoreError::UnknownSchema { held, known });
+    }
+    if held < OLDEST_SCHEMA {
+        let oldest = OLDEST_SCHEMA;
+        return Err(StoreError::OldSchema { held, oldest });
+    }
+    Ok(held)
+}
+
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let db = Connection::open(path)?;
     // Readers of the audit log come and go.
@@ -397,7 +409,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 fn journal_entry(batch: &Batch) -> Option<Entry> {
     let ordered = batch.journal.as_ref().map(|entry| match entry.clone() {
         JournalEntry::Enrolment { terminal, name } => Entry::Enrolment { terminal, name },
-        JournalEntry::Epoch { group, epoch, .. } => Entry::Epoch { group, epoch },
+        JournalEntry::Epoch { group, epoch, name } => Entry::Epoch { group, epoch, name },
         JournalEntry::Member {
             group,
             terminal,
@@ -451,10 +463,21 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             version,
             generation,
             groups,
+            frame,
         } => Entry::KeySet {
             version,
             g: generation,
             groups,
+            frame,
+        },
+        JournalEntry::Restored {
+            generation,
+            keys,
+            incomplete,
+        } => Entry::Restored {
+            g: generation,
+            keys,
+            incomplete,
         },
     });
     ordered.or_else(|| {
@@ -471,7 +494,8 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Excluded(_)
             | Change::Ordered { .. }
             | Change::Proved { .. }
-            | Change::Keys(_) => None,
+            | Change::Keys(_)
+            | Change::Restored(_) => None,
         })
     })
 }
@@ -494,7 +518,8 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Stated { .. }
         | Change::Excluded(_)
         | Change::Ordered { .. }
-        | Change::Proved { .. } => false,
+        | Change::Proved { .. }
+        | Change::Restored(_) => false,
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) fn held(db: &Connection) -> Result<u32, StoreError> {
     Ok(db.query_row(newest, [], |row| row.get(0))?)
 }
 
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE schema_steps (
     step INTEGER PRIMARY KEY,
     applied_at INTEGER NOT NULL
@@ -174,4 +175,23 @@ CREATE TABLE chains (
     entries INTEGER NOT NULL,
     link BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE restored (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    held_at INTEGER,
+    terminal_floor INTEGER NOT NULL,
+    group_floor INTEGER NOT NULL,
+    lock_floor INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE losses (
+    place INTEGER PRIMARY KEY,
+    sentence TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE lost_terminals (
+    terminal INTEGER PRIMARY KEY REFERENCES terminals (number)
+) STRICT;
+",
+];

@@ -11,7 +11,7 @@ use keyfall_protocol::server::{
 use rusqlite::{Transaction, params};
 
 use crate::seal::Sealer;
-use crate::store::StoreError;
+use crate::store::{StoreError, restored};
 
 /// Writes what `server init` decided.
 pub(super) fn fleet(
@@ -86,6 +86,7 @@ pub(super) fn change(
         Change::Ordered { terminal, issued } => ordered(transaction, *terminal, issued),
         Change::Proved { terminal, hash, at } => proved(transaction, *terminal, hash, *at),
         Change::Keys(keys) => new_keys(transaction, sealer, keys, rng),
+        Change::Restored(it) => restored::write(transaction, it),
     }
 }
 

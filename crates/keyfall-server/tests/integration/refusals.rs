@@ -210,9 +210,11 @@ fn no_server_and_a_strange_database_are_told_apart() {
         "the database has layout 1, from before the first release, and this version reads 2 and \
          newer: found the fleet anew with `keyfall server init`"
     );
+    // The layout before restores; it is brought up.
     sql(
         &home,
-        "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (2, 0)",
+        "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (2, 0);
+         DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals",
     );
     home.serve().end();
 

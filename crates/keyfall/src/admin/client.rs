@@ -1,14 +1,15 @@
 //! This program's side of the admin API.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::Once;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use keyfall_api::admin::{Problem, ProblemCode, SOCKET};
+use keyfall_api::admin::{Problem, ProblemCode, SOCKET, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -30,7 +31,25 @@ pub(crate) fn post<T: DeserializeOwned>(
 ) -> Result<T, Failure> {
     let body = serde_json::to_vec(order)
         .map_err(|error| Failure::new(Code::Unexpected, error.to_string()))?;
-    exchange(dir, Method::POST, path, body.into())
+    let answer = exchange(dir, Method::POST, path, body.into())?;
+    note_hold(dir);
+    Ok(answer)
+}
+
+/// What answers call "sent" is not, as long as a restored server waits to be confirmed.
+fn note_hold(dir: &Path) {
+    static NOTED: Once = Once::new();
+    let held = get::<Status>(dir, "/v1/status").is_ok_and(|status| status.held_since.is_some());
+    if held {
+        NOTED.call_once(|| {
+            // Nobody may read it.
+            drop(writeln!(
+                io::stderr(),
+                "Note: the server is held since it was restored: nothing of it is sent before \
+                 `keyfall admin confirm`"
+            ));
+        });
+    }
 }
 
 /// A name as a part of a path (RFC 3986 section 2.1).
@@ -152,6 +171,8 @@ pub(crate) fn code_of(code: ProblemCode) -> Code {
         ProblemCode::BadKeySet => Code::BadKeySet,
         ProblemCode::NotTheRoot => Code::NotTheRoot,
         ProblemCode::HourlyLimit => Code::HourlyLimit,
+        ProblemCode::KeysLost => Code::KeysLost,
+        ProblemCode::NotHeld => Code::NotHeld,
     }
 }
 
@@ -168,11 +189,11 @@ mod tests {
     /// The code that the server sends is the one that `keyfall explain` knows.
     #[test]
     fn a_problem_keeps_its_code() {
-        for number in 3301..=3328 {
+        for number in 3301..=3330 {
             let text = format!("\"KF-{number}\"");
             let code: ProblemCode = serde_json::from_str(&text).expect("a code of the API");
             assert_eq!(format!("\"{}\"", code_of(code).text()), text);
         }
-        assert!(serde_json::from_str::<ProblemCode>("\"KF-3329\"").is_err());
+        assert!(serde_json::from_str::<ProblemCode>("\"KF-3331\"").is_err());
     }
 }

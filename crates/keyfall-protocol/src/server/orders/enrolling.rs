@@ -1,7 +1,6 @@
 //! New terminals and names.
 
 use crate::enrolment::{EnrolmentCode, EnrolmentPackage, Identity, is_wipe_root};
-use crate::ids::TerminalNumber;
 use crate::keys::{ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
 use crate::server::orders::Prepared;
@@ -24,12 +23,7 @@ impl Server {
             return Err(Refusal::NameTaken(name.to_owned()));
         }
         check_wipe_roots(&wipe_roots)?;
-        let last = self
-            .terminals
-            .keys()
-            .next_back()
-            .map_or(0, |number| number.get());
-        let number = TerminalNumber::new(last + 1).ok_or(Refusal::NumbersUsedUp)?;
+        let number = self.next_terminal().ok_or(Refusal::NumbersUsedUp)?;
         let obey = ObeyKey::new(number, Secret::init_with(|into| rng.fill(into)));
         let fresh = Secret::init_with(|into| rng.fill(into));
         let wrap = WrapKey::new(number, self.fleet.fleet_generation, fresh);

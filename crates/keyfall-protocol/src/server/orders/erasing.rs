@@ -28,6 +28,9 @@ impl Server {
         rng: &mut dyn Random,
     ) -> Result<Command, Refusal> {
         let record = self.terminal(terminal)?;
+        if self.is_lost(terminal) {
+            return Err(Refusal::KeysLost(terminal));
+        }
         if receipt_wanted && kind != OrderKind::Delete {
             return Err(Refusal::NoReceipt);
         }
@@ -41,7 +44,7 @@ impl Server {
         let version = match kind {
             OrderKind::Delete | OrderKind::Init => None,
             OrderKind::Lock | OrderKind::Unlock => {
-                let held = record.lock().and_then(|lock| lock.version);
+                let held = self.lock_version(record);
                 Some(KeyEpoch::fresh(held.map(KeyEpoch::new), wall).get())
             }
         };
@@ -81,8 +84,7 @@ impl Server {
     pub(super) fn issue(&self, frame: Vec<u8>, by: By) -> Prepared {
         let (terminal, contents, not_after) = self.judge_signed(&frame)?;
         let (number, kind, version) = (terminal.number, contents.kind, contents.version);
-        let held = terminal.lock().and_then(|lock| lock.version);
-        if version.is_some() && version <= held {
+        if version.is_some() && version <= self.lock_version(terminal) {
             return Err(Refusal::NotNewer(number));
         }
         let hash = frame_hash(&frame);
@@ -115,6 +117,13 @@ impl Server {
             hash,
         };
         Ok((batch, done))
+    }
+
+    /// The highest that a LOCK or UNLOCK to the terminal can have had.
+    fn lock_version(&self, terminal: &TerminalRecord) -> Option<u32> {
+        let held = terminal.lock().and_then(|lock| lock.version);
+        let lost = Some(self.restored.floors.lock).filter(|&floor| floor > 0);
+        held.max(lost)
     }
 
     /// Whom a signed frame is for and what it says, where terminals will obey it.

@@ -106,7 +106,7 @@ impl Server {
             return Err(Refusal::ExclusionSize(excluded.len()));
         }
         for &number in &excluded {
-            self.trusted_terminal(number)?;
+            self.admitted_terminal(number)?;
         }
         let wall = self.at.wall;
         let today = self.excluded_since(wall) + excluded.len();

@@ -32,15 +32,7 @@ impl Server {
         for &member in members {
             self.trusted_terminal(member)?;
         }
-        let last = self
-            .groups
-            .keys()
-            .next_back()
-            .map_or(0, |number| number.get());
-        let number = last
-            .checked_add(1)
-            .and_then(GroupNumber::new)
-            .ok_or(Refusal::NumbersUsedUp)?;
+        let number = self.next_group().ok_or(Refusal::NumbersUsedUp)?;
         let epoch = KeyEpoch::fresh(None, self.at.wall);
         let fresh = Secret::init_with(|into| rng.fill(into));
         let schedule = Schedule {
@@ -285,7 +277,11 @@ impl Server {
     /// From when on a key counts that is active at once: the last tick of G where the group's
     /// period is a whole number of the root's, so that a KEYDIST under one G never carries a
     /// generation from before that G (FORMATS section 3.1).
-    pub(super) fn tick_before(&self, cadence: Option<Cadence>, t: UnixSeconds) -> UnixSeconds {
+    pub(in crate::server) fn tick_before(
+        &self,
+        cadence: Option<Cadence>,
+        t: UnixSeconds,
+    ) -> UnixSeconds {
         let ticks = self.fleet.key_set.fleet_schedule;
         let in_step = |cadence: Cadence| cadence.period().is_multiple_of(ticks.period.max(1));
         if cadence.is_some_and(in_step) && t >= ticks.from {

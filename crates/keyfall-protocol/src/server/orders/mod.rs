@@ -63,6 +63,8 @@ pub enum Order {
     Receipt { receipt: Receipt },
     /// The KEYSET that [`Server::draft_key_set`] made, signed by the root.
     InstallKeys { frame: Vec<u8> },
+    /// A restored server may send again: who is excluded and what was lost was looked at.
+    Confirm,
     /// The schedules say so: every group, and G, to where they should be by now.
     Scheduled,
 }
@@ -151,6 +153,11 @@ pub enum Done {
         /// it again.
         sign_again: Vec<(TerminalNumber, OrderKind)>,
     },
+    /// Sending begins.
+    Confirmed {
+        /// So many terminals are excluded.
+        excluded: usize,
+    },
 }
 
 /// How a finished package is sealed.
@@ -161,7 +168,7 @@ pub enum SealedFor {
     Code(Zeroizing<String>),
 }
 
-type Prepared = Result<(Batch, Done), Refusal>;
+pub(super) type Prepared = Result<(Batch, Done), Refusal>;
 
 impl Server {
     /// Judges an order and says what it would change.
@@ -193,6 +200,7 @@ impl Server {
             Order::Issue { frame } => self.issue(frame, by),
             Order::Receipt { receipt } => self.prove(receipt, by),
             Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
+            Order::Confirm => self.confirm(by),
             Order::Scheduled => self.scheduled(by),
         }
     }
@@ -222,8 +230,16 @@ impl Server {
             .ok_or_else(|| Refusal::NoSuchTerminal(number.to_string()))
     }
 
-    /// The terminal, where it is not excluded.
+    /// The terminal, where it is not excluded and its keys are not lost.
     fn trusted_terminal(&self, number: TerminalNumber) -> Result<&TerminalRecord, Refusal> {
+        if self.is_lost(number) {
+            return Err(Refusal::KeysLost(number));
+        }
+        self.admitted_terminal(number)
+    }
+
+    /// The terminal, where it is not excluded.
+    fn admitted_terminal(&self, number: TerminalNumber) -> Result<&TerminalRecord, Refusal> {
         let terminal = self.terminal(number)?;
         match terminal.excluded_at {
             None => Ok(terminal),
@@ -231,7 +247,13 @@ impl Server {
         }
     }
 
-    fn audit(&self, by: By, action: &'static str, subject: &str, outcome: String) -> AuditEntry {
+    pub(super) fn audit(
+        &self,
+        by: By,
+        action: &'static str,
+        subject: &str,
+        outcome: String,
+    ) -> AuditEntry {
         AuditEntry {
             at: self.at.wall,
             actor: by.actor,

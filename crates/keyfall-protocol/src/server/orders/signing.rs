@@ -174,7 +174,7 @@ impl Server {
         }
         let (version, expires) = (key_set.version, key_set.keys[0].expires);
         let mut changes = vec![Change::Keys(Box::new(NewKeys {
-            key_set_frame: frame,
+            key_set_frame: frame.clone(),
             key_set: key_set.clone(),
             beat: SigningKey::from_seed(drafted.beat.seed().duplicate()),
             keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
@@ -198,6 +198,7 @@ impl Server {
                 version,
                 generation,
                 groups: groups.clone(),
+                frame: frame.clone(),
             }),
         };
         let done = Done::KeysInstalled {

@@ -148,7 +148,7 @@ impl Model {
                 next.groups.iter_mut().for_each(Crew::rekey);
             }
             Order::InstallKeys { .. } => {}
-            Order::Receipt { .. } | Order::Scheduled => return None,
+            Order::Receipt { .. } | Order::Confirm | Order::Scheduled => return None,
         }
         Some(next)
     }

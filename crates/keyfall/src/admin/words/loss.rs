@@ -143,6 +143,9 @@ pub(in crate::admin) fn receipt_taken(taken: &api::ReceiptTaken) -> String {
 /// What the server knows of a terminal. One way, it never learns whether one was enrolled.
 pub(super) fn state(terminal: &api::Terminal) -> String {
     let mut states = Vec::new();
+    if terminal.keys_lost {
+        states.push("unknown: enrolled after the backup, its keys are lost".to_owned());
+    }
     if let Some(at) = terminal.excluded_at {
         states.push(format!("excluded since {}", utc(at)));
     }
