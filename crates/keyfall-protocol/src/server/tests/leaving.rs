@@ -4,6 +4,7 @@
 use super::desk::{Desk, add, add_terminal, create_group, exclude, group, opens, remove, terminal};
 use crate::command::{Body, Command, Target};
 use crate::ids::{Generation, KeyEpoch};
+use crate::schedule::{Cadence, PER_SESSION_STEP};
 use crate::server::{ACTIVATION_LEAD, Class, Done, Item, OFFSET_MAX, Order, Refusal};
 
 fn opened(heard: &[(Item, Command)], desk: &Desk, number: u32) -> usize {
@@ -191,4 +192,33 @@ fn a_device_is_renewed_alone_64_times_and_not_once_more() {
         matches!(refused, Err(Refusal::DeviceRenewedTooOften(_))),
         "{refused:?}"
     );
+}
+
+/// whoever joins a group that renews for each session gets a generation that no session
+/// of the present period can have used.
+#[test]
+fn joining_closes_the_sessions_of_the_period() {
+    let mut desk = Desk::with_group(3);
+    let order = Order::CreateGroup {
+        name: "calls".to_owned(),
+        members: vec![terminal(1), terminal(2)],
+        cadence: Cadence::new(PER_SESSION_STEP, 86_400),
+    };
+    let Ok(Done::Group { number, .. }) = desk.carry_out(order) else {
+        panic!("made");
+    };
+    let stood = |desk: &Desk| desk.server.groups[&number].master.generation();
+    for (order, step) in [
+        (
+            Order::AddMember {
+                group: number,
+                terminal: terminal(3),
+            },
+            64,
+        ),
+        (Order::RenewGroup { group: number }, 128),
+    ] {
+        desk.carry_out(order).expect("within bounds");
+        assert!(stood(&desk).get() >= step, "{}", stood(&desk));
+    }
 }

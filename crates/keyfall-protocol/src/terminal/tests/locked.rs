@@ -469,3 +469,53 @@ fn a_locked_terminal_keeps_the_dead_mans_time() {
     bob.wait(7200);
     assert_eq!(bob.erased.map(|it| it.cause), Some(EraseCause::DeadMan));
 }
+
+/// Locked before what it heard was stored: the committer drops what waits of the user compartment.
+fn lock_before_the_store(bob: &mut Driven) {
+    bob.feed(Input::Lock);
+    for (_, (_, user)) in &mut bob.asked {
+        *user = None;
+    }
+    bob.store_all();
+}
+
+/// A KEYSET with another schedule overtakes the own offset also where the compartment was closed
+/// before that was stored: else its wrap key would be ahead of the server's for good.
+#[test]
+fn a_lock_before_the_store_loses_no_new_schedule() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.hear(&fleet.offset(2, Stated::at(1, 0)));
+    bob.store_all();
+    let key_set = fleet.next_key_set(2, |key_set| {
+        key_set.fleet_schedule.first = generation(500);
+        key_set.fleet_schedule.from = FOUNDED.plus(2);
+    });
+    assert_eq!(bob.hear(&key_set), None);
+    lock_before_the_store(&mut bob);
+    for mut bob in [bob.restarted_locked(), bob] {
+        assert_eq!(bob.unlock(), Ok(()));
+        assert_eq!(bob.user().offset, 0);
+        let wrap = bob.machine.wrap_key().map(|(generation, _)| generation);
+        assert_eq!(wrap, Some(generation(500)));
+    }
+}
+
+/// What was noted stays noted until what it did is durable.
+#[test]
+fn a_lock_before_the_store_loses_no_note() {
+    let mut fleet = Fleet::new();
+    let mut bob = locked(&mut fleet);
+    assert_eq!(bob.hear(&fleet.offset(2, Stated::at(20, 0))), None);
+    assert_eq!(bob.hear(&fleet.renew(7, Stated::at(20, 3))), None);
+    bob.store_all();
+    assert_eq!(bob.unlock(), Ok(()));
+    assert_eq!(bob.generation(), Some(3));
+    lock_before_the_store(&mut bob);
+    for mut bob in [bob.restarted_locked(), bob] {
+        assert_eq!(bob.unlock(), Ok(()));
+        assert_eq!((bob.user().offset, bob.generation()), (2, Some(3)));
+        bob.store_all();
+        assert!(bob.machine.notes.renewals.is_empty() && bob.machine.carried_out.is_none());
+    }
+}
