@@ -96,6 +96,7 @@ impl From<Refusal> for Refused {
             Refusal::ExclusionSize(_) | Refusal::ExcludedTooMany(_) => ProblemCode::ExcludedTooMany,
             Refusal::NoEraseKey
             | Refusal::NotAnEraseKey(_)
+            | Refusal::OlderThanItsKey(_)
             | Refusal::TooFewSignatures { .. }
             | Refusal::BadSignature => ProblemCode::EraseSignatures,
             Refusal::NoReceipt => ProblemCode::BadRequest,
