@@ -17,7 +17,7 @@ use keyfall_protocol::server::{
     self, Done, FleetRecord, Founding, GroupRecord, Order, OrderId, PackageSealing, Refusal, Server,
 };
 use keyfall_protocol::terminal::{
-    Erase, EraseCause, Input, SnapshotError, StoreId, Terminal, Trial,
+    Erase, EraseCause, GroupState, GroupStatus, Input, SnapshotError, StoreId, Terminal, Trial,
 };
 pub use operator::Errand;
 
@@ -481,7 +481,7 @@ impl World {
 
     /// What a station lacks to be current: for each group of its own the epoch, generation and
     /// fingerprint that the server holds, and no group beside but those that have gone on without
-    /// it; `None` where it is.
+    /// it or that a thief told it of and it does not send in; `None` where it is.
     #[must_use]
     pub fn lag(&self, id: StationId) -> Option<String> {
         let station = &self.stations[id.0];
@@ -491,17 +491,17 @@ impl World {
         let Some(server) = &self.server else {
             return Some("the server is down".to_owned());
         };
-        let left = |group, epoch| {
-            let members = |group: &&GroupRecord| !group.members.contains(&station.number);
-            let group = server.groups().find(|it| it.number == group);
-            group
-                .filter(members)
-                .is_some_and(|group| group.master.epoch() > epoch)
+        let left = |status: &GroupStatus| {
+            let apart = |group: &&GroupRecord| !group.members.contains(&station.number);
+            let group = server.groups().find(|it| it.number == status.group);
+            let newer = |group: &GroupRecord| group.master.epoch() > status.epoch;
+            let void = status.state != GroupState::Ready;
+            group.filter(apart).is_some_and(|it| void || newer(it))
         };
         let mine: BTreeMap<_, _> = machine
             .groups()
             .into_iter()
-            .filter(|status| !left(status.group, status.epoch))
+            .filter(|status| !left(status))
             .map(|status| {
                 (
                     status.group,

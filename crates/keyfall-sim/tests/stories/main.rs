@@ -11,6 +11,7 @@ mod matrix;
 mod nonces;
 mod replays;
 mod sleepers;
+mod stolen_keys;
 mod thefts;
 
 use keyfall_protocol::server::Founding;
