@@ -114,6 +114,11 @@ fn notes(view: &View<'_>, found: &Exposure, name: &str) -> Vec<String> {
          + keep time ({period} + {} s), to the beginning of the generation that stood then",
         fleet.keep_time
     )];
+    notes.push(
+        "if it was switched off, locked or out of reach when it was taken, its keys are as old as that: \
+         count from then"
+            .to_owned(),
+    );
     if found.excluded_at.is_some() {
         notes.push("it is excluded: nothing of the new epochs opens".to_owned());
     } else if found.groups.iter().any(|group| group.until.is_none()) {
@@ -130,8 +135,8 @@ fn notes(view: &View<'_>, found: &Exposure, name: &str) -> Vec<String> {
             kind.name()
         ),
         Deletion::Proved { kind, .. } => format!(
-            "{} is proved: the terminal holds no keys any more; what was copied out of it before is \
-             not undone by that",
+            "{} is proved: whoever holds its obey key says that it was obeyed; what was copied out of it \
+             before is not undone by that",
             kind.name()
         ),
     });

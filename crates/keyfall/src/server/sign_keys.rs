@@ -234,6 +234,11 @@ struct SignedDocument {
     stolen: Vec<String>,
     /// So many erase keys must sign what deletes.
     erase_signatures: u8,
+    /// Unix seconds; by it terminals judge how late it is at the least.
+    issued_at: u32,
+    /// Seconds.
+    longest_lease: u32,
+    dead_man: u32,
     next: String,
 }
 
@@ -257,6 +262,7 @@ fn sign_file(file: &Path, root: &SigningKey, output: &Output) -> Result<(), Fail
     let not_one = || not_a_draft(file);
     let command = Command::decode(&octets).map_err(|_| not_one())?;
     let key_set = key_set_of(&command).ok_or_else(not_one)?;
+    refuse_the_future(key_set.issued_at.get())?;
     write_whole(file, &root.sign(&command))?;
     let document = SignedDocument {
         schema: api::SCHEMA,
@@ -274,13 +280,42 @@ fn sign_file(file: &Path, root: &SigningKey, output: &Output) -> Result<(), Fail
             .collect(),
         stolen: key_set.stolen.iter().map(ToString::to_string).collect(),
         erase_signatures: key_set.limits.erase_signatures,
+        issued_at: key_set.issued_at.get(),
+        longest_lease: key_set.limits.longest_lease,
+        dead_man: key_set.limits.dead_man,
         next: format!("keyfall server sign-keys DIR --install {}", file.display()),
     };
     output.result(&document, signed_text)
 }
 
+/// The root's word on the time is the one that wipes: a KEYSET from next year ends every terminal.
+fn refuse_the_future(issued_at: u32) -> Result<(), Failure> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    if u64::from(issued_at) <= now + DAY {
+        return Ok(());
+    }
+    let sentence = format!(
+        "the draft says that it is {}, more than a day ahead of this machine's clock; terminals \
+         wipe themselves by what the root says of the time: set the clock that is wrong, and draft again",
+        utc(issued_at)
+    );
+    Err(Failure::new(Code::BadDraft, sentence))
+}
+
+/// Seconds.
+const DAY: u64 = 86_400;
+
 fn signed_text(signed: &SignedDocument) -> String {
-    let mut text = format!("KEYSET {} is signed; it lists:", signed.version);
+    let mut text = format!(
+        "KEYSET {} of {} is signed; longest lease {} h, a terminal that hears nothing wipes itself {} days \
+         later; it lists:",
+        signed.version,
+        utc(signed.issued_at),
+        signed.longest_lease / 3600,
+        signed.dead_man / 86_400
+    );
     for key in &signed.keys {
         text.push_str(&format!(
             "\n  {:5} {} until {}",

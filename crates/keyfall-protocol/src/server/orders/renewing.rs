@@ -25,10 +25,13 @@ impl Server {
     pub(super) fn next_by_order(&self, group: &GroupRecord) -> Generation {
         let held = group.master.generation();
         let per_session = group.schedule.cadence.filter(|it| it.per_session());
-        per_session.map_or(held.next(), |cadence| {
-            let scheduled = group.schedule.generation_at(self.at.wall);
-            held.max(scheduled).plus(u32::from(cadence.step()))
-        })
+        match per_session {
+            Some(cadence) => {
+                let scheduled = group.schedule.generation_at(self.at.wall);
+                held.max(scheduled).plus(u32::from(cadence.step()))
+            }
+            None => held.next(),
+        }
     }
 
     pub(super) fn scheduled(&self, by: By) -> Prepared {
