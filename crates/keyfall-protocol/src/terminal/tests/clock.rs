@@ -205,6 +205,24 @@ fn powered_on_time_alone_ends_the_lease_and_wipes() {
     assert_eq!(bob.erased.map(|it| it.cause), Some(EraseCause::DeadMan));
 }
 
+/// What is left of a lease counts from its issue, not from the longest that may be.
+#[test]
+fn a_short_lease_is_short_in_powered_on_time_too() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.terminal();
+    let short = Stated {
+        lease: 3600,
+        ..Stated::at(0, 0)
+    };
+    bob.hear(&fleet.key_dist(7, short));
+    bob.store_all();
+    bob.wait(3599);
+    assert_eq!(may_receive(&bob), Ok(()));
+    bob.wait(61);
+    assert_eq!(may_receive(&bob), Err(DropReason::LeaseOver));
+    assert_eq!(bob.machine.time(), None);
+}
+
 /// FORMATS section 9: a boot costs one step, stored before it passes: a thousand quick restarts
 /// cost a thousand, and who restarts all the time ends his lease too.
 #[test]
