@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -60,6 +61,8 @@ class Stage:
         self.air = "239.194.{}.{}".format(os.getpid() >> 8 & 255, os.getpid() & 255)
 
     def __enter__(self):
+        # Asked to end, it still cleans up.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.temporary = tempfile.TemporaryDirectory(prefix=f"keyfall-{self.name}-")
         self.top = pathlib.Path(self.temporary.name)
         return self
