@@ -7,6 +7,7 @@ mod exclusion;
 mod exposing;
 mod leaving;
 mod model;
+mod restoring;
 mod scheduling;
 mod sending;
 mod signing;

@@ -41,7 +41,7 @@ pub(super) fn run(dir: &Path, args: ConfirmArgs, output: &Output) -> Result<(), 
     let confirmed: api::Confirmed = post(dir, "/v1/confirm", &order)?;
     output.result(&confirmed, |confirmed| {
         format!(
-            "Confirmed: {} terminals are excluded, and the server sends from now on.",
+            "Confirmed: the server sends from now on; terminals excluded: {}.",
             confirmed.excluded
         )
     })

@@ -10,6 +10,7 @@ mod inspect;
 mod killed;
 mod loss;
 mod ran;
+mod restore;
 mod server;
 mod sign_keys;
 mod terminal;

@@ -353,6 +353,9 @@ fn every_command_has_an_example() {
     for words in [
         "server init",
         "server run",
+        "server backup",
+        "server restore",
+        "admin confirm",
         "server sign-keys",
         "admin terminal add",
         "admin terminal list",

@@ -82,8 +82,8 @@ impl Gathered {
             if matches!(entry, JournalEntry::KeySet { .. })
                 && let Some(key_set) = key_sets.next()
             {
-                gathered.offsets_ended |= ticking.schedule != key_set.fleet_schedule;
-                if gathered.offsets_ended {
+                if ticking.schedule != key_set.fleet_schedule {
+                    gathered.offsets_ended = true;
                     gathered.offsets.clear();
                 }
                 ticking.schedule = key_set.fleet_schedule;

@@ -318,7 +318,13 @@ impl Server {
             return None;
         }
         let key = if fresh {
-            let epoch = KeyEpoch::fresh(newest, wall);
+            // What is not known may have begun epochs up to this second.
+            let ahead = if gathered.incomplete {
+                UNKNOWN_EPOCHS
+            } else {
+                0
+            };
+            let epoch = KeyEpoch::fresh(newest, wall.plus(ahead));
             let secret = Secret::init_with(|into| rng.fill(into));
             MasterKey::new(group.number, epoch, crate::ids::Generation::ZERO, secret)
         } else {
@@ -447,3 +453,6 @@ fn frame_of(entry: &JournalEntry) -> Option<&[u8]> {
         | JournalEntry::Restored { .. } => None,
     }
 }
+
+/// Seconds, and so epochs, that a server whose journal is lost leaves out.
+const UNKNOWN_EPOCHS: u32 = 60;

@@ -12,8 +12,8 @@ use crate::keys::{Secret, WrapKey};
 use crate::receipt::{Receipt, frame_hash};
 use crate::rng::Random;
 use crate::server::{
-    By, Done, FleetRecord, Founding, Input, Item, KeySetDraft, Moment, Order, OrderId, Output,
-    PackageSealing, Refusal, Server, StoreId,
+    By, Done, FleetRecord, Founding, Input, Item, JournalEntry, KeySetDraft, Moment, Order,
+    OrderId, Output, PackageSealing, Refusal, Server, StoreId,
 };
 
 /// Octets that are as good as random and always the same.
@@ -42,6 +42,10 @@ pub(super) struct Desk {
     pub(super) timeout: Option<Tick>,
     pub(super) root: SigningKey,
     pub(super) erase: SigningKey,
+    /// The order journal.
+    pub(super) journal: Vec<(UnixSeconds, JournalEntry)>,
+    /// Of the newest audit entry.
+    pub(super) audited_at: UnixSeconds,
 }
 
 pub(super) const FOUNDED: UnixSeconds = UnixSeconds::new(1_800_000_000);
@@ -73,6 +77,8 @@ impl Desk {
             timeout: None,
             root,
             erase,
+            journal: Vec::new(),
+            audited_at: FOUNDED,
         };
         desk.drain();
         desk.store();
@@ -130,6 +136,13 @@ impl Desk {
     /// The batch is durable, and whatever is asked for next.
     pub(super) fn store(&mut self) {
         while let Some(id) = self.asked.take() {
+            let batch = self.server.batch(id).expect("it was asked for");
+            if let Some(entry) = &batch.journal {
+                self.journal.push((self.at.wall, entry.clone()));
+            }
+            if let Some(entry) = &batch.audit {
+                self.audited_at = entry.at;
+            }
             self.feed(Input::Stored(id));
         }
     }
@@ -195,15 +208,17 @@ impl Desk {
             terminals,
             groups,
             exclusions,
+            restored,
             ..
         } = self.server;
-        let server = Server::new(
+        let mut server = Server::new(
             fleet,
             terminals.into_values().collect(),
             groups.into_values().collect(),
             exclusions.into_values().collect(),
             at,
         );
+        server.resume_restored(restored);
         let mut desk = Self {
             server,
             at,
