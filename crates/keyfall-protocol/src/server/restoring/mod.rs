@@ -216,7 +216,8 @@ impl Server {
         self.audit(by, "server restore", "server", outcome)
     }
 
-    /// Every KEYSET in the journal, read.
+    /// Every KEYSET in the journal, read. The journal has no key of its own: the root's signature is
+    /// what counts.
     fn read_key_sets(
         &self,
         entries: &[(UnixSeconds, JournalEntry)],
@@ -241,8 +242,8 @@ impl Server {
             .collect()
     }
 
-    /// The newest KEYSET, which terminals hold. Its online keys are lost, unless they waited in the
-    /// copy for the root's signature: then the old ones stay, for as long as it lists them.
+    /// The newest KEYSET, which terminals hold. Its online keys waited in the copy for the root's
+    /// signature, or they are lost: then the old ones stay, and sign as long as it lists them.
     fn newest_keys(
         &self,
         entries: &[(UnixSeconds, JournalEntry)],
