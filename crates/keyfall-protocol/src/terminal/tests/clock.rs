@@ -3,7 +3,7 @@
 
 use super::driven::Driven;
 use super::fixture::{FOUNDED, Fleet, Stated, group, terminal_number};
-use crate::command::SignerClass;
+use crate::command::{ListedKey, SignerClass};
 use crate::ids::{Tick, UnixSeconds};
 use crate::stats::DropReason;
 use crate::terminal::{EraseCause, Event, GroupState, Input};
@@ -391,6 +391,55 @@ fn no_beacon_from_before_the_keyset_is_taken_also_after_a_restart() {
         assert_eq!(refused, Some(DropReason::TimeBackwards));
     }
     assert_eq!(restarted.hear(&fleet.time(5001)), None);
+}
+
+/// FORMATS section 10: the mark is kept for each beat key: when one is dropped, only what it said
+/// is void.
+#[test]
+fn the_mark_of_each_beat_key_is_its_own() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let first = fleet.replace_key(SignerClass::Beat, 0);
+    let both = fleet.next_key_set(1, |key_set| {
+        let listed = key_set.keys[0].clone();
+        key_set.keys.push(ListedKey {
+            public: first.public(),
+            ..listed
+        });
+    });
+    assert_eq!(bob.hear(&both), None);
+    assert_eq!(bob.hear(&fleet.time(200)), None);
+    let second = std::mem::replace(&mut fleet.record.beat, first);
+    assert_eq!(bob.hear(&fleet.time(500)), None);
+    let dropped = fleet.next_key_set(2, |key_set| key_set.keys.truncate(3));
+    assert_eq!(bob.hear(&dropped), None);
+    fleet.record.beat = second;
+    bob.store_all();
+    for mut bob in [bob.restarted(), bob] {
+        let refused = bob.hear(&fleet.time(199));
+        assert_eq!(refused, Some(DropReason::TimeBackwards));
+        assert_eq!(bob.hear(&fleet.time(201)), None);
+    }
+}
+
+/// W-10: what a stolen keys key said of the time lets no beat key run ahead after the KEYSET that
+/// drops it.
+#[test]
+fn a_dropped_keys_key_confirms_no_beacon() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let far = 20 * DAY;
+    let excluded = fleet.exclude(&[9], None, Stated::at(far, 0));
+    assert_eq!(bob.hear(&excluded), None);
+    fleet.replace_key(SignerClass::Keys, 10);
+    let mut whole = bob.restarted();
+    assert_eq!(whole.hear(&fleet.time(5)), None);
+    for bob in [&mut bob, &mut whole] {
+        let next = fleet.next_key_set(10, |_| ());
+        assert_eq!(bob.hear(&next), None);
+        assert_eq!(bob.hear(&fleet.time(far)), Some(DropReason::TimeTooFar));
+        assert_eq!(bob.hear(&fleet.time(20)), None);
+    }
 }
 
 /// FORMATS section 10: forward jumps are bounded anew for each KEYSET, by 10 minutes and not by

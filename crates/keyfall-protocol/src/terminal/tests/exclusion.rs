@@ -74,6 +74,8 @@ fn peers_drop_an_excluded_sender_at_once() {
 fn sending_waits_for_the_new_epoch_and_then_goes_on_exposed() {
     let mut fleet = Fleet::new();
     let mut bob = fleet.member();
+    // At the end of a step of powered-on time: what is charged already has not passed.
+    bob.wait(59);
     bob.hear(&fleet.exclude(&[2], Some(9), Stated::at(1, 0)));
     assert_eq!(bob.sending(), None, "not even before it is stored");
     bob.store_all();

@@ -257,6 +257,28 @@ fn up_to_eight_missed_offsets_are_found_in_a_distribution() {
     }
 }
 
+/// FORMATS section 3.1: the wrap key of an ended G opens nothing that names a later one, though it
+/// is kept for what is on its way.
+#[test]
+fn a_distribution_is_looked_up_under_the_g_that_it_names() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.terminal();
+    bob.hear(&fleet.time(0));
+    let stated = Stated {
+        fleet: 1,
+        ..Stated::at(1, 0)
+    };
+    bob.hear(&fleet.renew_fleet(stated));
+    bob.store_all();
+    let wrap = fleet.wrap_key(1);
+    let body = fleet.key_dist_body(7, stated, &[&wrap]);
+    let command = fleet.command(Target::Handles, body, stated);
+    let frame = fleet.record.keys.sign(&command);
+    assert_eq!(bob.hear(&frame), Some(DropReason::NotAddressed));
+    let on_its_way = fleet.key_dist(7, Stated::at(1, 0));
+    assert_eq!(bob.hear(&on_its_way), None, "the positive control");
+}
+
 /// Only what is sent now tells of an offset: a recording under an older G does not, nor does a
 /// distribution that names the handle and does not open.
 #[test]

@@ -420,6 +420,36 @@ fn a_locked_terminal_distrusts_what_a_stolen_key_brought() {
     }
 }
 
+/// KEYSET 6: a group is distrusted for who brought its epoch, and no longer once another did; what
+/// was distrusted stays so when a later KEYSET names nobody.
+#[test]
+fn distrust_follows_who_brought_the_epoch() {
+    let mut fleet = Fleet::new();
+    let mut bob = member(&mut fleet);
+    let thief = fleet.replace_key(SignerClass::Keys, 10).public().name();
+    let replaced = fleet.next_key_set(10, |_| ());
+    let mut trusting = bob.restarted();
+    assert_eq!(trusting.hear(&replaced), None);
+    let fresh = fleet.key_dist(EPOCH + 5, Stated::at(20, 0));
+    assert_eq!(trusting.hear(&fresh), None);
+    trusting.store_all();
+    let named = fleet.next_key_set(30, |key_set| key_set.stolen = vec![thief]);
+    let later = fleet.next_key_set(40, |key_set| key_set.stolen = vec![]);
+    for bob in [&mut bob, &mut trusting] {
+        assert_eq!(bob.hear(&named), None);
+        bob.store_all();
+        assert_eq!(bob.hear(&later), None);
+        bob.store_all();
+    }
+    assert_eq!(trusting.status().state, GroupState::Ready);
+    for mut bob in [bob.restarted(), bob] {
+        assert_eq!(bob.status().state, GroupState::Distrusted);
+        assert_eq!(bob.hear(&fresh), None);
+        bob.store_all();
+        assert_eq!(bob.status().state, GroupState::Ready);
+    }
+}
+
 /// FORMATS section 2.1: an own offset is at most 64, in a statement and found in a distribution.
 #[test]
 fn an_offset_above_64_is_refused() {
