@@ -129,10 +129,11 @@ class Loot:
 
 def read_snapshot(plain: bytes) -> Loot:
     value = cbor2.loads(plain)
-    if len(value) == 11:
+    if isinstance(value[1], list):
+        # The device compartment begins with the identity.
         number = value[1][0]
         return Loot(number, Key(value[2], 4 * number, 0, 0), None, [])
-    _, number, wrap, generation, _, groups = value
+    number, wrap, generation, _, groups = value[1:6]
     masters = [Key(group[3], 4 * group[0] + 3, group[1], group[2]) for group in groups]
     return Loot(number, None, Key(wrap, 4 * number + 1, 0, generation), masters)
 
