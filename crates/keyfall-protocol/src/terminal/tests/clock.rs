@@ -3,7 +3,7 @@
 
 use super::driven::Driven;
 use super::fixture::{FOUNDED, Fleet, Stated, group, terminal_number};
-use crate::command::{ListedKey, SignerClass};
+use crate::command::{ListedKey, SignerClass, Target};
 use crate::ids::{Tick, UnixSeconds};
 use crate::stats::DropReason;
 use crate::terminal::{EraseCause, Event, GroupState, Input};
@@ -391,6 +391,27 @@ fn no_beacon_from_before_the_keyset_is_taken_also_after_a_restart() {
         assert_eq!(refused, Some(DropReason::TimeBackwards));
     }
     assert_eq!(restarted.hear(&fleet.time(5001)), None);
+}
+
+/// FORMATS section 2.1: past its end a command is refused, also before the first beacon since
+/// power-on, by what is stored of the time.
+#[test]
+fn a_command_past_its_end_is_refused_before_any_beacon() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    bob.wait(1200);
+    assert_eq!(bob.hear(&fleet.time(1200)), None);
+    bob.store_all();
+    let stated = Stated::at(10, 1);
+    let body = Fleet::renew_body(7, stated);
+    let mut command = fleet.command(Target::Group(group()), body, stated);
+    let mut bob = bob.restarted();
+    for (end, refused) in [(1199, Some(DropReason::PastNotAfter)), (1200, None)] {
+        command.not_after = FOUNDED.plus(end);
+        let frame = fleet.record.beat.sign(&command);
+        assert_eq!(bob.hear(&frame), refused);
+    }
+    assert_eq!(bob.machine.time(), None);
 }
 
 /// FORMATS section 10: the mark is kept for each beat key: when one is dropped, only what it said
