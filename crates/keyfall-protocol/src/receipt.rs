@@ -1,8 +1,8 @@
 //! The receipt of a deletion: a terminal's last word, which turns "sent" into "proved"
 //! (REQUIREMENTS ).
 //!
-//! [terminal, SHA-256(command frame), HMAC-SHA-256 over that hash under
-//! XL(obey, "receipt", [hash], 32)] as det-CBOR. It is made before the keys are destroyed and opens
+//! `[terminal, SHA-256(command frame), HMAC-SHA-256 over that hash under
+//! XL(obey, "receipt", [hash], 32)]` as det-CBOR. It is made before the keys are destroyed and opens
 //! nothing. People carry it as text: `KF1-RECEIPT-` and hexadecimal digits.
 
 use std::fmt;

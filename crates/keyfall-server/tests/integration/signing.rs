@@ -175,7 +175,7 @@ fn a_stolen_key_is_listed_no_more_and_every_group_gets_a_fresh_epoch() {
         .find(|signer| signer["class"] == SignerClass::Keys.name())
         .expect("one")["name"]
         .clone();
-    for (bad, status) in [("0123456789abcdef", 404), ("alice", 404), ("", 404)] {
+    for (bad, status) in [("alice", 404), ("", 404)] {
         let order = json!({"stolen": [bad]}).to_string();
         let (got, problem) = server.post("/v1/key-set/draft", &order);
         assert_eq!(
