@@ -210,6 +210,8 @@ impl<'p> Story<'p> {
         let mut world = World::new(seed, config);
         let [alice, bob, carol] =
             ["alice", "bob", "carol"].map(|name| world.enrol(name, LinkQuality::PERFECT));
+        // Not at a tick: whether a group's key steps with G is one of the things to see.
+        world.run_for(seconds(plan.period / 3));
         let cadence = Cadence::new(1, plan.period).filter(|_| renews);
         let crew = world.create_group("crew", &[alice, bob, carol], cadence);
         let others = world.create_group("others", &[alice, carol], cadence);

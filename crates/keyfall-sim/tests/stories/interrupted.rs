@@ -199,7 +199,7 @@ fn cut_at_step(victim: Victim, step: u64) -> bool {
 }
 
 fn at_every_step(victim: Victim) {
-    let stride = if cfg!(debug_assertions) { 23 } else { 2 };
+    let stride = if cfg!(debug_assertions) { 23 } else { 1 };
     let steps = (0..)
         .step_by(stride)
         .take_while(|&step| cut_at_step(victim, step))

@@ -113,7 +113,7 @@ fn the_exposure_of_the_past_is_the_rank_one_period_and_the_keep_time_and_no_more
     let bound = plan().bound();
     assert_eq!(bound, Duration::from_secs(720));
     let mut worst = Duration::ZERO;
-    for phase in [0, 1, 5, 29, 31, 60, 118, 119, 120, 122, 123, 300, 598] {
+    for phase in [0, 1, 5, 29, 31, 60, 118, 119, 120, 122, 123, 170, 300, 598] {
         let plan = TheftPlan {
             phase,
             reported_after: 60,

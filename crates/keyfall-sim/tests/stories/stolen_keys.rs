@@ -14,7 +14,7 @@ use keyfall_protocol::ids::{
 };
 use keyfall_protocol::keys::{MasterKey, Secret};
 use keyfall_protocol::schedule::{Cadence, Schedule, generation_bound};
-use keyfall_protocol::server::{Founding, KeySetDraft};
+use keyfall_protocol::server::{Founding, Item, KeySetDraft};
 use keyfall_sim::{Config, LinkQuality, Loot, StationId, World};
 
 use crate::{nothing_was_wrong, quickly_renewed};
@@ -203,7 +203,7 @@ impl Fleet {
                 key: MasterKey::new(*group, epoch, Generation::ZERO, secret),
                 activate_at: self.world.wall(),
                 cadence: None,
-                lease_end: Some(thief.until),
+                lease_end: Some(thief.until.plus(3600)),
             };
             let mut rng = keyfall_sim::Seeded::new(9);
             KeyDist::seal(&contents, std::iter::once(&wrap), &mut rng)
@@ -303,6 +303,46 @@ fn after_a_theft_of_the_online_keys_the_next_key_set_makes_every_terminal_whole(
         .sign_keys(KeySetDraft::default())
         .expect("the root does");
     fleet.world.run_for(Duration::from_secs(90));
+    fleet.is_whole();
+}
+
+/// A thief with the keys key and one terminal chooses the keys of its groups; from the next KEYSET
+/// on, and before the server's own key has come, nothing is sent with them any more.
+#[test]
+fn keys_that_a_thief_brought_are_sent_with_no_more() {
+    let mut fleet = Fleet::new(4, 2);
+    let (insider, group) = (fleet.stations[0], fleet.groups[0]);
+    let mut thief = fleet.thief();
+    let until = thief.until;
+    thief.until = fleet.world.wall();
+    for frame in fleet.distribution_to(&thief, insider) {
+        fleet.world.feed_frame(insider, &frame);
+    }
+    fleet.world.run_for(Duration::from_secs(1));
+    let sends = |fleet: &Fleet| {
+        let machine = fleet.world.station(insider).terminal().expect("it is on");
+        let key = machine.send_key(group)?;
+        Some(key.secret().expose() == &[9; 32])
+    };
+    assert_eq!(sends(&fleet), Some(true), "the attack bites");
+
+    fleet.world.cut_link(insider, true);
+    thief.until = until;
+    let stolen = KeySetDraft {
+        stolen: vec![thief.keys.public().name()],
+        ..KeySetDraft::default()
+    };
+    fleet.world.sign_keys(stolen).expect("the root does");
+    fleet.world.run_for(Duration::from_secs(20));
+    let frames = fleet.world.frames().iter();
+    let key_set = frames.rev().find(|frame| frame.item == Item::KeySet);
+    let key_set = key_set.expect("it is on the carousel").octets.clone();
+    fleet.world.feed_frame(insider, &key_set);
+    fleet.world.run_for(Duration::from_secs(1));
+    assert_eq!(sends(&fleet), None);
+    fleet.world.cut_link(insider, false);
+    fleet.world.run_for(Duration::from_secs(60));
+    assert_eq!(sends(&fleet), Some(false));
     fleet.is_whole();
 }
 

@@ -223,3 +223,31 @@ fn a_stranger_hears_everything_and_opens_nothing() {
     assert!(machine.drops().of(DropReason::NotAddressed) >= 2 * played);
     nothing_was_wrong(&fleet.world);
 }
+
+/// What cannot be helped, said and shown: who is off cannot wipe, so a terminal that is stolen while
+/// it is off is one stolen at the moment when it was last on. With a passphrase its disk opens
+/// nothing.
+#[test]
+fn a_terminal_stolen_while_it_is_off_is_one_stolen_when_it_was_last_on() {
+    let mut fleet = Fleet::new();
+    fleet.talk_for(3600);
+    let off = fleet.world.now();
+    let image = fleet.world.station(fleet.bob).synced().clone();
+    fleet.world.cut_link(fleet.bob, true);
+    fleet.talk_for(2400);
+    let (frames, packets) = fleet.tapes();
+
+    let mut thief = Thief::default();
+    thief.take_disk(&image).expect("an image");
+    let opened = thief.open(&frames, &packets);
+    let bound = Duration::from_secs((PERIOD + KEEP).max(GRACE) + SLACK);
+    for &place in &opened.packets {
+        assert!(off.since(ended(&packets, &packets[place])) <= bound);
+    }
+    let since = |place: &&usize| packets[**place].at >= off;
+    assert_eq!(opened.packets.iter().filter(since).count(), 2400 / 5);
+
+    let mut thief = Thief::default();
+    thief.take_disk(&image.device_only()).expect("an image");
+    assert!(thief.open(&frames, &packets).is_nothing());
+}
