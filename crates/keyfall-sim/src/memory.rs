@@ -1,62 +1,84 @@
-//! What a terminal's memory holds beside its newest keys, seen from outside: a machine tells nobody
-//! its keys, but each stood in a snapshot once, and it says when it wipes one.
+//! What a terminal's memory holds, asked of the machine itself: which of the keys that it ever
+//! stored does it still have?
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, Tick};
-use keyfall_protocol::keys::{MasterKey, WrapKey};
+use keyfall_protocol::command::{
+    Body, Command, KeyDist, KeyDistContents, SigningKey, Target, Unverified,
+};
+use keyfall_protocol::ids::{
+    Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, UnixSeconds,
+};
+use keyfall_protocol::keys::{MasterKey, Secret, WrapKey};
+use keyfall_protocol::terminal::{SealedVerdict, Terminal};
 
+use crate::seeded::Seeded;
 use crate::snapshot::Loot;
 
-/// Every key in one terminal's memory: what a thief reads who takes it while it is on.
+/// The keys that one terminal stored since it was switched on.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    masters: Vec<MasterKey>,
-    /// Used-up ones, and until when they are kept.
-    wraps: Vec<(WrapKey, Tick)>,
-    newest_wrap: Option<WrapKey>,
+    /// How its master keys are named in traffic.
+    tags: BTreeSet<[u8; 3]>,
+    /// The newest last.
+    wraps: Vec<WrapKey>,
 }
 
 impl Memory {
     /// The machine asked for this to be stored, or was restored from it.
-    pub(crate) fn sees(&mut self, loot: &Loot, now: Tick, keep: Duration) {
-        for key in loot.masters() {
-            let name = name(key);
-            if !self.masters.iter().any(|held| self::name(held) == name) {
-                self.masters.push(key.duplicate());
-            }
-        }
+    pub(crate) fn sees(&mut self, loot: &Loot) {
         let Some(user) = &loot.user else { return };
-        let next = user.wrap.duplicate();
-        let old = self.newest_wrap.replace(next);
-        let used_up = old.filter(|old| old.generation() < user.wrap.generation());
-        self.wraps
-            .extend(used_up.map(|wrap| (wrap, now.plus(keep))));
-        let surplus = self.wraps.len().saturating_sub(OLDER_MAX);
-        self.wraps.drain(..surplus);
+        self.tags.extend(user.masters.iter().map(MasterKey::tag));
+        let newest = self.wraps.last().map(WrapKey::generation);
+        if newest < Some(user.wrap.generation()) {
+            self.wraps.push(user.wrap.duplicate());
+            let surplus = self.wraps.len().saturating_sub(WRAPS_MAX);
+            self.wraps.drain(..surplus);
+        }
     }
 
-    /// It said that it holds that key no more.
-    pub(crate) fn retires(&mut self, group: GroupNumber, epoch: KeyEpoch, generation: Generation) {
-        self.masters
-            .retain(|key| name(key) != (group, epoch, generation));
+    /// Every master key that is there, those in grace too.
+    pub(crate) fn masters(&self, machine: &Terminal) -> Vec<MasterKey> {
+        let fitting = |tag: &[u8; 3]| machine.keys_that_fit(*tag);
+        self.tags.iter().flat_map(fitting).collect()
     }
 
-    /// Every master key, those in grace too.
-    pub(crate) fn masters(&self) -> impl Iterator<Item = &MasterKey> {
-        self.masters.iter()
-    }
-
-    /// Every wrap key at `now`.
-    pub(crate) fn wraps(&self, now: Tick) -> impl Iterator<Item = &WrapKey> {
-        let kept = self.wraps.iter().filter(move |(_, until)| *until > now);
-        kept.map(|(wrap, _)| wrap).chain(&self.newest_wrap)
+    /// Every wrap key that is there, used-up ones too.
+    pub(crate) fn wraps(&self, machine: &Terminal) -> Vec<WrapKey> {
+        let held = self.wraps.iter().filter(|wrap| holds(machine, wrap));
+        held.map(WrapKey::duplicate).collect()
     }
 }
 
-fn name(key: &MasterKey) -> (GroupNumber, KeyEpoch, Generation) {
-    (key.group(), key.epoch(), key.generation())
+/// Whether the machine opens a distribution under that very key.
+fn holds(machine: &Terminal, wrap: &WrapKey) -> bool {
+    let mut rng = Seeded::new(0);
+    let contents = KeyDistContents {
+        key: MasterKey::new(PROBED, KeyEpoch::new(1), Generation::ZERO, zeros()),
+        activate_at: UnixSeconds::new(0),
+        cadence: None,
+        lease_end: None,
+    };
+    let probe = SigningKey::from_seed(zeros()).sign(&Command {
+        stream: StreamId::new([0; 4]),
+        sequence: SequenceNumber::new(0),
+        issued_at: UnixSeconds::new(0),
+        not_after: UnixSeconds::new(0),
+        target: Target::Handles,
+        body: Body::KeyDist(KeyDist::seal(&contents, std::iter::once(wrap), &mut rng)),
+        fleet_generation: wrap.generation(),
+    });
+    let frame = Unverified::decode(&probe).expect("it was just made");
+    matches!(machine.look_at(frame).sealed, SealedVerdict::Opens { .. })
 }
 
-/// As many used-up generations as a terminal's ring keeps.
-const OLDER_MAX: usize = 4;
+fn zeros() -> Secret<32> {
+    Secret::init_with(|_| ())
+}
+
+const PROBED: GroupNumber = match GroupNumber::new(1) {
+    Some(group) => group,
+    None => unreachable!(),
+};
+/// More than any terminal keeps.
+const WRAPS_MAX: usize = 64;

@@ -1,7 +1,6 @@
 //! One terminal with its disk, its link and its ear.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use keyfall_protocol::terminal::{Erase, Event, Terminal};
@@ -114,13 +113,6 @@ impl Station {
     /// The world's time at the machine's `at`.
     pub(crate) fn world_time(&self, at: Tick) -> Tick {
         self.booted.plus(at.since(Tick::default()))
-    }
-
-    /// Seconds that a used-up wrap key is kept.
-    pub(crate) fn keep_time(&self) -> Duration {
-        let machine = self.machine.as_ref();
-        let seconds = machine.map_or(0, |machine| machine.identity().keep_time);
-        Duration::from_secs(u64::from(seconds))
     }
 
     /// What the driver reads at power-on: without the passphrase nothing of the user compartment.

@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use keyfall_plane::{Arrival, SrtpReceiver, Stretch};
 use keyfall_protocol::command::{Body, KeyDist, KeyDistContents, SealedOrder, Unverified};
-use keyfall_protocol::ids::{
-    Generation, GroupNumber, Handle, KeyEpoch, KeyIdKind, TerminalNumber, Tick,
-};
+use keyfall_protocol::ids::{Generation, GroupNumber, Handle, KeyEpoch, KeyIdKind, TerminalNumber};
 use keyfall_protocol::keys::{MasterKey, ObeyKey, SrtpSuite, WrapKey};
-use keyfall_protocol::terminal::{ReceiveKey, Terminal, TrafficQuery};
 
 use crate::capture::{Captured, CapturedPacket};
 use crate::snapshot::{DiskImage, Loot, SnapshotUnreadable};
@@ -74,29 +71,6 @@ impl Thief {
     /// Takes master keys.
     pub fn take_masters<'k>(&mut self, masters: impl Iterator<Item = &'k MasterKey>) {
         masters.for_each(|key| self.add_master(key.duplicate()));
-    }
-
-    /// Asks the running machine for the key of every packet on tape: a second opinion on what its
-    /// memory holds.
-    pub fn take_memory(&mut self, machine: &mut Terminal, now: Tick, packets: &[CapturedPacket]) {
-        let claims: BTreeSet<_> = packets
-            .iter()
-            .filter_map(|packet| {
-                let arrival = Arrival::of_srtp(SUITE, &packet.octets).ok()?;
-                Some((packet.group, arrival.mki.tag(), packet.sender))
-            })
-            .collect();
-        for (source, (group, tag, sender)) in claims.into_iter().enumerate() {
-            let query = TrafficQuery {
-                group,
-                tag,
-                sender,
-                source: source as u64,
-            };
-            if let Ok(ReceiveKey::Held(key)) = machine.receive_key(now, query) {
-                self.add_master(key.duplicate());
-            }
-        }
     }
 
     /// All that another thief has.

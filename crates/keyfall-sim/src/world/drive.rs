@@ -178,11 +178,8 @@ impl World {
                     station.disk.busy_until = at;
                     station.disk.stores += 1;
                     station.disk.asked = image.clone();
-                    let keep = station.keep_time();
                     match Loot::read(&station.disk.asked) {
-                        Ok(loot) if snapshot.user.is_some() => {
-                            station.memory.sees(&loot, now, keep);
-                        }
+                        Ok(loot) if snapshot.user.is_some() => station.memory.sees(&loot),
                         Ok(_) => {}
                         Err(error) => {
                             let what = format!("{}: {error}", station.name);
@@ -209,7 +206,6 @@ impl World {
                     } = event
                     {
                         station.ear.retire(group, epoch, generation);
-                        station.memory.retires(group, epoch, generation);
                     }
                     if let Event::Locked { .. } = event {
                         station.forget();

@@ -280,7 +280,7 @@ impl World {
             }
         }
         if let Ok(loot) = Loot::read(&station.readable_image()) {
-            station.memory.sees(&loot, now, station.keep_time());
+            station.memory.sees(&loot);
         }
         // As the daemon does: the boot is charged as powered-on time at once.
         self.feed(id, Input::Timeout);
@@ -399,9 +399,9 @@ impl World {
 
     /// A thief with everything out of a station: its disk as far as it opens without a passphrase,
     /// and every key in its memory.
-    pub fn steal(&mut self, id: StationId) -> Thief {
-        let now = self.now();
-        let station = &mut self.stations[id.0];
+    #[must_use]
+    pub fn steal(&self, id: StationId) -> Thief {
+        let station = &self.stations[id.0];
         let mut thief = Thief::default();
         for image in [&station.disk.asked, &station.disk.synced] {
             let image = match station.has_passphrase {
@@ -413,11 +413,9 @@ impl World {
                 let _unreadable = thief.take_disk(&image).err();
             }
         }
-        thief.take_wraps(station.memory.wraps(now));
-        thief.take_masters(station.memory.masters());
-        let tick = station.tick(now);
-        if let Some(machine) = &mut station.machine {
-            thief.take_memory(machine, tick, &self.packets);
+        if let Some(machine) = &station.machine {
+            thief.take_wraps(station.memory.wraps(machine).iter());
+            thief.take_masters(station.memory.masters(machine).iter());
         }
         thief
     }
