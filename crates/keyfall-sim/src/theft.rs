@@ -45,7 +45,7 @@ impl Default for TheftPlan {
         Self {
             period: 3600,
             keep_time: 120,
-            before: 6 * 3600,
+            before: 7 * 3600,
             reported_after: 2 * 3600,
             after: 24 * 3600,
             every: 30,
