@@ -107,7 +107,11 @@ pub fn run() -> anyhow::Result<Report> {
             50.0,
             best(&renewals, 1) / 1e3,
         ),
-        Limit::at_most("forged, with an absurd G, us", 10.0, best(&renewals, 3) / 1e3),
+        Limit::at_most(
+            "forged, with an absurd G, us",
+            10.0,
+            best(&renewals, 3) / 1e3,
+        ),
     ];
     let table = |title: &str, timings, reference| Table {
         title: title.to_owned(),
