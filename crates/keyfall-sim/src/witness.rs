@@ -78,7 +78,12 @@ impl Witness {
                     self.sees_epoch(at, fresh, disk);
                 }
             }
-            Body::KeyDist(_) | Body::Order(_) | Body::KeySet(_) => {}
+            Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => {}
         }
     }
 

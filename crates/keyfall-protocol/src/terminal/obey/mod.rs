@@ -47,6 +47,7 @@ impl Terminal {
             Body::Order(order) => self.on_sealed_order(order, &verified, &authority),
             Body::Exclude(exclude) => self.on_exclude(exclude, &authority),
             Body::KeySet(_) => Err(DropReason::KeySetNotNewer),
+            Body::Stop(_) | Body::Start(_) | Body::Notify(_) => Err(DropReason::NotHeld),
         }
     }
 
@@ -73,7 +74,10 @@ impl Terminal {
             | Body::KeyDist(_)
             | Body::Order(_)
             | Body::Exclude(_)
-            | Body::KeySet(_) => Ok(()),
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => Ok(()),
         }
     }
 
@@ -207,7 +211,13 @@ fn enough(
             (1, erase) if signers.len() == 1 + erase && erase >= erase_signatures => Ok(true),
             _ => Err(DropReason::WrongClass),
         },
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::KeySet(_) => {
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::KeySet(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => {
             if signers.len() == 1 {
                 Ok(false)
             } else {

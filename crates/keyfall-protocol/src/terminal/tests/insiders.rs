@@ -209,7 +209,10 @@ fn a_genuine_command_with_one_altered_octet_moves_nobody() {
             | Body::KeyDist(_)
             | Body::Order(_)
             | Body::Exclude(_)
-            | Body::KeySet(_) => None,
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => None,
         };
         assert_eq!(taken, expected, "{}", command.body.name());
         if matches!(command.body, Body::Exclude(_)) {
