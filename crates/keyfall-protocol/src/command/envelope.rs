@@ -35,6 +35,12 @@ impl VerifyingKey {
         &self.0
     }
 
+    fn has_signed(&self, signed: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0)
+            .verify(signed, signature)
+            .is_ok()
+    }
+
     /// The first 8 octets of SHA-256 of the key.
     #[must_use]
     pub fn name(&self) -> KeyName {
@@ -85,9 +91,16 @@ impl SigningKey {
         sign_together(command, &[self])
     }
 
-    fn signature(&self, body: &[u8], form: Form) -> OneSignature<Vec<u8>> {
+    /// COSE_Sign1 over what is no command: `external_aad` says what it is.
+    #[must_use]
+    pub(crate) fn sign_octets(&self, external_aad: &[u8], payload: &[u8]) -> Vec<u8> {
+        let signature = self.signature(external_aad, payload, Form::Alone);
+        frame(payload, &[signature])
+    }
+
+    fn signature(&self, external_aad: &[u8], body: &[u8], form: Form) -> OneSignature<Vec<u8>> {
         let protected = protected_header(self.public().name());
-        let signed = to_be_signed(form, &protected, body);
+        let signed = to_be_signed(form, external_aad, &protected, body);
         OneSignature {
             name: self.public().name(),
             signature: self.pair.sign(&signed).as_ref().to_vec(),
@@ -113,7 +126,7 @@ pub fn sign_together(command: &Command, keys: &[&SigningKey]) -> Vec<u8> {
     keys.sort_by_key(|key| key.public().name());
     let signatures: Vec<_> = keys
         .iter()
-        .map(|key| key.signature(&payload, form))
+        .map(|key| key.signature(EXTERNAL_AAD, &payload, form))
         .collect();
     frame(&payload, &signatures)
 }
@@ -222,12 +235,8 @@ impl<'b> Unverified<'b> {
     pub fn verify_with(self, key: impl Fn(KeyName) -> Option<VerifyingKey>) -> Option<Verified> {
         let form = Form::of(self.signatures.len());
         let holds = |one: &OneSignature<&[u8]>| {
-            let signed = to_be_signed(form, one.protected, self.payload);
-            key(one.name).is_some_and(|key| {
-                UnparsedPublicKey::new(&ED25519, key.as_bytes())
-                    .verify(&signed, one.signature)
-                    .is_ok()
-            })
+            let signed = to_be_signed(form, EXTERNAL_AAD, one.protected, self.payload);
+            key(one.name).is_some_and(|key| key.has_signed(&signed, one.signature))
         };
         let verified = self.signatures.iter().all(holds);
         verified.then(|| Verified {
@@ -262,6 +271,44 @@ impl Verified {
     #[must_use]
     pub fn frame_hash(&self) -> [u8; 32] {
         self.frame_hash
+    }
+}
+
+/// A COSE_Sign1 over what is no command, whose signature nobody has checked.
+#[derive(Debug)]
+pub(crate) struct SignedOctets<'b> {
+    payload: &'b [u8],
+    signature: OneSignature<&'b [u8]>,
+}
+
+impl<'b> SignedOctets<'b> {
+    /// Reads it strictly.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the octets are not exactly one deterministic COSE_Sign1.
+    pub(crate) fn decode(octets: &'b [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(octets);
+        r.tag("COSE_Sign1", TAG_SIGN1)?;
+        let (payload, mut signatures) = read_alone(&mut r)?;
+        r.end()?;
+        codec::deterministic(octets, &frame(payload, &signatures))?;
+        let signature = signatures
+            .pop()
+            .ok_or(DecodeError::Missing { what: "signature" })?;
+        Ok(Self { payload, signature })
+    }
+
+    /// Who claims to have signed.
+    pub(crate) fn signer(&self) -> KeyName {
+        self.signature.name
+    }
+
+    /// The payload, where `key` has signed it as `external_aad` says; the only way to it.
+    pub(crate) fn verify(self, external_aad: &[u8], key: &VerifyingKey) -> Option<&'b [u8]> {
+        let protected = self.signature.protected;
+        let signed = to_be_signed(Form::Alone, external_aad, protected, self.payload);
+        key.has_signed(&signed, self.signature.signature)
+            .then_some(self.payload)
     }
 }
 
@@ -360,14 +407,14 @@ fn frame<B: AsRef<[u8]>>(payload: &[u8], signatures: &[OneSignature<B>]) -> Vec<
 }
 
 /// Sig_structure (RFC 9052 section 4.4).
-fn to_be_signed(form: Form, protected: &[u8], payload: &[u8]) -> Vec<u8> {
+fn to_be_signed(form: Form, external_aad: &[u8], protected: &[u8], payload: &[u8]) -> Vec<u8> {
     codec::encode(|e| {
         match form {
             Form::Alone => e.array(4)?.str("Signature1")?.bytes(protected)?,
             // The body of a COSE_Sign has an empty protected header.
             Form::Together => e.array(5)?.str("Signature")?.bytes(&[])?.bytes(protected)?,
         };
-        e.bytes(EXTERNAL_AAD)?.bytes(payload)?;
+        e.bytes(external_aad)?.bytes(payload)?;
         Ok(())
     })
 }

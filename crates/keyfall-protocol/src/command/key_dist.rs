@@ -52,65 +52,72 @@ impl KeyDistContents {
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         // INVARIANT 10: one allocation, large enough, so that no copy is left in freed memory.
         let mut plain = Zeroizing::new(Vec::with_capacity(PLAIN_MAX));
-        codec::encode_into(&mut plain, |e| {
-            let optional = u64::from(self.cadence.is_some()) + u64::from(self.lease_end.is_some());
-            e.map(5 + optional)?;
-            e.u8(1)?.u64(self.key.kid().get())?;
-            e.u8(2)?.u32(self.key.epoch().get())?;
-            e.u8(3)?.u32(self.key.generation().get())?;
-            e.u8(4)?.bytes(self.key.secret().expose())?;
-            e.u8(6)?.u32(self.activate_at.get())?;
-            if let Some(cadence) = self.cadence {
-                e.u8(7)?
-                    .array(2)?
-                    .u8(cadence.step())?
-                    .u32(cadence.period())?;
-            }
-            if let Some(lease_end) = self.lease_end {
-                e.u8(8)?.u32(lease_end.get())?;
-            }
-            Ok(())
-        });
+        codec::encode_into(&mut plain, |e| self.write(e));
         plain
+    }
+
+    /// As it stands in a KEYDIST and in a KEY-DIS.
+    pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {
+        let optional = u64::from(self.cadence.is_some()) + u64::from(self.lease_end.is_some());
+        e.map(5 + optional)?;
+        e.u8(1)?.u64(self.key.kid().get())?;
+        e.u8(2)?.u32(self.key.epoch().get())?;
+        e.u8(3)?.u32(self.key.generation().get())?;
+        e.u8(4)?.bytes(self.key.secret().expose())?;
+        e.u8(6)?.u32(self.activate_at.get())?;
+        if let Some(cadence) = self.cadence {
+            e.u8(7)?
+                .array(2)?
+                .u8(cadence.step())?
+                .u32(cadence.period())?;
+        }
+        if let Some(lease_end) = self.lease_end {
+            e.u8(8)?.u32(lease_end.get())?;
+        }
+        Ok(())
     }
 
     fn decode(plain: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(plain);
+        let contents = Self::read(&mut r)?;
+        r.end()?;
+        codec::deterministic(plain, &contents.encode())?;
+        Ok(contents)
+    }
+
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut map = r.map("contents")?;
-        map.key(&mut r, 1, "key id")?;
+        map.key(r, 1, "key id")?;
         let Some(KeyIdKind::Master(group)) = r.key_id()?.kind() else {
             return Err(DecodeError::OutOfRange { what: "key id" });
         };
-        map.key(&mut r, 2, "epoch")?;
+        map.key(r, 2, "epoch")?;
         let epoch = r.epoch()?;
-        map.key(&mut r, 3, "generation")?;
+        map.key(r, 3, "generation")?;
         let generation = r.generation()?;
-        map.key(&mut r, 4, "key")?;
+        map.key(r, 4, "key")?;
         let key =
             Secret::from_slice(r.bytes("key")?).ok_or(DecodeError::OutOfRange { what: "key" })?;
-        map.key(&mut r, 6, "activate-at")?;
+        map.key(r, 6, "activate-at")?;
         let activate_at = r.time("activate-at")?;
-        let cadence = if map.key_if(&mut r, 7)? {
+        let cadence = if map.key_if(r, 7)? {
             r.array("schedule", 2)?;
             cadence(Some(r.uint("step")?), Some(r.uint32("period")?))?
         } else {
             None
         };
-        let lease_end = if map.key_if(&mut r, 8)? {
+        let lease_end = if map.key_if(r, 8)? {
             Some(r.time("lease end")?)
         } else {
             None
         };
         map.end()?;
-        r.end()?;
-        let contents = Self {
+        Ok(Self {
             key: MasterKey::new(group, epoch, generation, key),
             activate_at,
             cadence,
             lease_end,
-        };
-        codec::deterministic(plain, &contents.encode())?;
-        Ok(contents)
+        })
     }
 }
 
@@ -238,4 +245,4 @@ const PROTECTED: &[u8] = &[0xa1, 0x01, 0x03];
 const ALG_A256KW: i8 = -5;
 const TAG_LEN: usize = 16;
 /// Contents at the largest integers, with the search key of packet groups.
-const PLAIN_MAX: usize = 128;
+pub(crate) const PLAIN_MAX: usize = 128;

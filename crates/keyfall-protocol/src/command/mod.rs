@@ -14,11 +14,13 @@ mod sealed_order;
 mod time;
 
 use codec::{Reader, Writer, Written};
+pub(crate) use envelope::SignedOctets;
 pub use envelope::{
     FRAME_MAX, SIGNERS_MAX, SigningKey, Unverified, Verified, VerifyingKey, sign_together,
 };
 pub use exclude::{EXCLUDED_MAX, Exclude, FRESH_EPOCHS_MAX, FreshEpoch};
 pub use halt::{Halt, HaltKind};
+pub(crate) use key_dist::PLAIN_MAX as CONTENTS_MAX;
 pub use key_dist::{KeyDist, KeyDistContents, RECIPIENTS_MAX, Recipient};
 pub use key_set::{KeySet, Limits, ListedKey, SignerClass};
 pub use notify::{NOTIFY_ENTRIES_MAX, Notify, NotifyEntry};

@@ -5,5 +5,47 @@
 //! deterministic CBOR array that begins with version, suite and type.
 
 mod control;
+pub mod message;
+pub mod pair;
+mod parts;
 
 pub use control::{BUNDLE_MAX, Bundle, Confirmation};
+pub use parts::{Assembly, datagrams};
+
+/// How the sequence is protected (FORMATS section 8): what the root's KEYSET lists, in its order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum SharingSuite {
+    /// The device key alone: symmetric, quantum-safe.
+    Psk,
+    /// The pair sealed once more by X25519: forward secret.
+    Hpke,
+    /// As `Hpke`, by X25519 and ML-KEM-768.
+    HpkePq,
+    /// RSA and MISTY1 as first published; off unless the root lists it.
+    RsaMisty1,
+}
+
+impl SharingSuite {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Psk => 1,
+            Self::Hpke => 2,
+            Self::HpkePq => 3,
+            Self::RsaMisty1 => 4,
+        }
+    }
+
+    /// `None` for a number that is none.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Psk),
+            2 => Some(Self::Hpke),
+            3 => Some(Self::HpkePq),
+            4 => Some(Self::RsaMisty1),
+            _ => None,
+        }
+    }
+}
