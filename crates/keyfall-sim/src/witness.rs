@@ -181,7 +181,11 @@ impl Witness {
             | Event::Readmitted { .. }
             | Event::Locked { .. }
             | Event::Unlocked
-            | Event::UnlockAllowed => return,
+            | Event::UnlockAllowed
+            | Event::Stopped { .. }
+            | Event::Resumed { .. }
+            | Event::KeyWanted { .. }
+            | Event::Notified { .. } => return,
         };
         let (group, epoch, generation) = told;
         let durable = station.disk.held.get(&group).copied();
