@@ -16,7 +16,7 @@ use crate::command::{Body, KeySet, Unverified, VerifyingKey};
 use crate::error::DecodeError;
 use crate::ids::{Generation, StreamId, TerminalNumber, UnixSeconds};
 use crate::keys::{ObeyKey, Secret, WrapKey};
-use crate::rng::{Random, octets};
+use crate::rng::{FromRandom, Random, octets};
 
 /// Who a terminal is and whom it obeys: the part of a package that the terminal keeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -556,28 +556,6 @@ fn typed_letter(c: char) -> Option<Option<u8>> {
     let place = ALPHABET.iter().position(|&letter| char::from(letter) == c);
     Some(place.and_then(|place| u8::try_from(place).ok()))
 }
-
-/// Lends a [`Random`] to the HPKE library.
-struct FromRandom<'r>(&'r mut dyn Random);
-
-impl hpke::rand_core::TryRng for FromRandom<'_> {
-    type Error = std::convert::Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        Ok(u32::from_le_bytes(octets(self.0)))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        Ok(u64::from_le_bytes(octets(self.0)))
-    }
-
-    fn try_fill_bytes(&mut self, into: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.fill(into);
-        Ok(())
-    }
-}
-
-impl hpke::rand_core::TryCryptoRng for FromRandom<'_> {}
 
 type Kem = X25519HkdfSha256;
 

@@ -6,6 +6,7 @@ use crate::command::envelope::SIGNERS_MAX;
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, UnixSeconds};
 use crate::schedule::FleetSchedule;
+use crate::sharing::SharingSuite;
 
 /// The root's list of online keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,8 +42,12 @@ pub enum SignerClass {
     Keys,
     /// DELETE, INIT, LOCK, UNLOCK.
     Erase,
-    /// Not a signing key: what terminals seal key requests to.
+    /// Not a signing key: the X25519 key to which terminals seal key requests.
     Kem,
+    /// Not a signing key: SHA-256 of the X-Wing key to which terminals seal key requests.
+    KemPq,
+    /// Not a signing key: SHA-256 of the RSA key (SubjectPublicKeyInfo) of the suite `rsa-misty1`.
+    Rsa,
 }
 
 impl SignerClass {
@@ -54,6 +59,8 @@ impl SignerClass {
             Self::Keys => 2,
             Self::Erase => 3,
             Self::Kem => 4,
+            Self::KemPq => 5,
+            Self::Rsa => 6,
         }
     }
 
@@ -65,6 +72,8 @@ impl SignerClass {
             Self::Keys => "keys",
             Self::Erase => "erase",
             Self::Kem => "KEM",
+            Self::KemPq => "KEM-PQ",
+            Self::Rsa => "RSA",
         }
     }
 
@@ -72,7 +81,7 @@ impl SignerClass {
     const fn is_online(self) -> bool {
         match self {
             Self::Beat | Self::Keys => true,
-            Self::Erase | Self::Kem => false,
+            Self::Erase | Self::Kem | Self::KemPq | Self::Rsa => false,
         }
     }
 
@@ -82,6 +91,8 @@ impl SignerClass {
             2 => Some(Self::Keys),
             3 => Some(Self::Erase),
             4 => Some(Self::Kem),
+            5 => Some(Self::KemPq),
+            6 => Some(Self::Rsa),
             _ => None,
         }
     }
@@ -92,6 +103,8 @@ impl SignerClass {
 pub struct Limits {
     /// Seconds from issued-at to lease end at the most.
     pub longest_lease: u32,
+    /// How terminals may ask for keys; no other suite is spoken, whoever wishes.
+    pub suites: Suites,
     /// Seconds that an old generation is received.
     pub grace: u32,
     /// Seconds that the old epoch is received after an exclusion, once the new one is held.
@@ -105,12 +118,53 @@ pub struct Limits {
     pub erase_signatures: u8,
 }
 
+/// Suites of key sharing in order of preference: one to four, none twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Suites([Option<SharingSuite>; 4]);
+
+impl Suites {
+    /// `None` where there is none, one stands twice, or there are too many.
+    #[must_use]
+    pub fn new(suites: &[SharingSuite]) -> Option<Self> {
+        let mut listed = [None; 4];
+        for (place, suite) in suites.iter().enumerate() {
+            if suites[..place].contains(suite) {
+                return None;
+            }
+            *listed.get_mut(place)? = Some(*suite);
+        }
+        (!suites.is_empty()).then_some(Self(listed))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &SharingSuite> {
+        self.0.iter().flatten()
+    }
+
+    #[must_use]
+    pub fn contains(&self, suite: SharingSuite) -> bool {
+        self.0.contains(&Some(suite))
+    }
+}
+
+impl Default for Suites {
+    /// Forward secret where it costs one round trip, quantum-safe where that is listed first.
+    fn default() -> Self {
+        Self([
+            Some(SharingSuite::Hpke),
+            Some(SharingSuite::HpkePq),
+            Some(SharingSuite::Psk),
+            None,
+        ])
+    }
+}
+
 impl Default for Limits {
     /// FORMATS sections 2.3 and 9: 72 h lease, 30 s grace, none after an exclusion, 10 min without
     /// sending, 30 days until the dead man's wipe, one signature.
     fn default() -> Self {
         Self {
             longest_lease: 72 * 3600,
+            suites: Suites::default(),
             grace: 30,
             exclude_grace: 0,
             exclude_wait: Some(600),
@@ -215,7 +269,11 @@ impl KeySet {
 
 impl Limits {
     fn write(self, e: &mut Writer<'_>) -> Written {
-        e.map(6)?.u8(1)?.u32(self.longest_lease)?;
+        e.map(7)?.u8(1)?.u32(self.longest_lease)?;
+        e.u8(3)?.array(self.suites.iter().count() as u64)?;
+        for suite in self.suites.iter() {
+            e.u8(suite.number())?;
+        }
         e.u8(4)?.u32(self.grace)?;
         e.u8(5)?.u32(self.exclude_grace)?.u8(6)?;
         match self.exclude_wait {
@@ -231,6 +289,13 @@ impl Limits {
         let mut map = r.map("limits")?;
         map.key(r, 1, "longest lease")?;
         let longest_lease = r.uint32("longest lease")?;
+        map.key(r, 3, "suites")?;
+        let mut suites = Vec::new();
+        for _ in 0..r.array_between("suites", 1, 4)? {
+            let number = u8::try_from(r.uint("suite")?).unwrap_or(0);
+            suites.extend(SharingSuite::from_number(number));
+        }
+        let suites = Suites::new(&suites).ok_or(DecodeError::OutOfRange { what: "suites" })?;
         map.key(r, 4, "grace")?;
         let grace = r.uint32("grace")?;
         map.key(r, 5, "grace after an exclusion")?;
@@ -251,6 +316,7 @@ impl Limits {
         map.end()?;
         Ok(Self {
             longest_lease,
+            suites,
             grace,
             exclude_grace,
             exclude_wait,

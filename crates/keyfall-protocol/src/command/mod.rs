@@ -22,7 +22,7 @@ pub use exclude::{EXCLUDED_MAX, Exclude, FRESH_EPOCHS_MAX, FreshEpoch};
 pub use halt::{Halt, HaltKind};
 pub(crate) use key_dist::PLAIN_MAX as CONTENTS_MAX;
 pub use key_dist::{KeyDist, KeyDistContents, RECIPIENTS_MAX, Recipient};
-pub use key_set::{KeySet, Limits, ListedKey, SignerClass};
+pub use key_set::{KeySet, Limits, ListedKey, SignerClass, Suites};
 pub use notify::{NOTIFY_ENTRIES_MAX, Notify, NotifyEntry};
 pub use renew::{RENEW_ENTRIES_MAX, Renew, RenewEntry};
 pub use sealed_order::{OrderContents, OrderKind, SealedOrder};

@@ -298,9 +298,14 @@ impl Server {
     fn signer(&self, class: Option<SignerClass>) -> &SigningKey {
         match class {
             Some(SignerClass::Keys) => &self.fleet.keys,
-            Some(SignerClass::Beat | SignerClass::Erase | SignerClass::Kem) | None => {
-                &self.fleet.beat
-            }
+            Some(
+                SignerClass::Beat
+                | SignerClass::Erase
+                | SignerClass::Kem
+                | SignerClass::KemPq
+                | SignerClass::Rsa,
+            )
+            | None => &self.fleet.beat,
         }
     }
 }

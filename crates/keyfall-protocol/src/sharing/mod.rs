@@ -5,11 +5,15 @@
 //! deterministic CBOR array that begins with version, suite and type.
 
 mod control;
+mod introduction;
+mod kem;
 pub mod message;
 pub mod pair;
 mod parts;
 
 pub use control::{BUNDLE_MAX, Bundle, Confirmation};
+pub use introduction::Introduction;
+pub use kem::{KemPublic, KemSecret, KemSuite, SealedToKem};
 pub use parts::{Assembly, datagrams};
 
 /// How the sequence is protected (FORMATS section 8): what the root's KEYSET lists, in its order.

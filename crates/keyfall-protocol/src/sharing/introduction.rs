@@ -1,0 +1,83 @@
+//! What a server says of itself to who asks with a HELLO: root, KEYSET and the public keys that are
+//! too long to be listed. Nothing in it is secret, and nothing is believed but what the root signed.
+
+use crate::command::codec::{self, Reader};
+use crate::command::{Body, KeySet, Unverified, VerifyingKey};
+use crate::error::DecodeError;
+use crate::sharing::message::sha256;
+
+/// The document, which is sent in pieces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Introduction {
+    pub root: VerifyingKey,
+    /// The KEYSET as the root signed it.
+    pub key_set_frame: Vec<u8>,
+    /// The public keys of which the KEYSET lists the SHA-256.
+    pub kem_keys: Vec<Vec<u8>>,
+}
+
+impl Introduction {
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(|e| {
+            e.array(3)?.bytes(self.root.as_bytes())?;
+            e.bytes(&self.key_set_frame)?;
+            e.array(self.kem_keys.len() as u64)?;
+            for key in &self.kem_keys {
+                e.bytes(key)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads it strictly.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(octets: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(octets);
+        r.array("introduction", 3)?;
+        let root = VerifyingKey::new(r.octets("root key")?);
+        let key_set_frame = r.bytes("KEYSET")?.to_vec();
+        let mut kem_keys = Vec::new();
+        for _ in 0..r.array_between("public keys", 0, KEM_KEYS_MAX)? {
+            kem_keys.push(r.bytes("public key")?.to_vec());
+        }
+        r.end()?;
+        let introduction = Self {
+            root,
+            key_set_frame,
+            kem_keys,
+        };
+        codec::deterministic(octets, &introduction.encode())?;
+        Ok(introduction)
+    }
+
+    /// The first 16 octets of SHA-256 of the root key: what a token says of it.
+    #[must_use]
+    pub fn root_hash(&self) -> [u8; 16] {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&sha256(&[self.root.as_bytes()])[..16]);
+        hash
+    }
+
+    /// The KEYSET, where the root of this introduction signed it.
+    #[must_use]
+    pub fn key_set(&self) -> Option<KeySet> {
+        let frame = Unverified::decode(&self.key_set_frame).ok()?;
+        let verified = frame.verify(&self.root)?;
+        match &verified.command().body {
+            Body::KeySet(key_set) => Some(key_set.clone()),
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::Exclude(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => None,
+        }
+    }
+}
+
+const KEM_KEYS_MAX: u64 = 4;
