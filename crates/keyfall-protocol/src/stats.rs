@@ -79,6 +79,10 @@ drop_reasons! {
         "One key of the keys class excluded more terminals in a powered-on day than terminals accept: a stolen key, or an order that needs a signature of the erase class too.";
     TooFewSignatures, "KF-1020", "too_few_signatures",
         "The order needs more signatures of the erase class than it has: this fleet's root asks for several.";
+    NotAsked, "KF-1030", "not_asked",
+        "An answer came to no request that is open: a repeat, a recording, or a forgery.";
+    OtherSuite, "KF-1031", "other_suite",
+        "The answer is in another suite than was asked in: somebody on the way wishes for a weaker one, and nothing of it is believed.";
     UnknownTag, "KF-2001", "unknown_tag",
         "The packet's key tag fits no key of this group: another group's traffic, an older epoch, or a sender that is far ahead.";
     TrialBudget, "KF-2002", "trial_budget",

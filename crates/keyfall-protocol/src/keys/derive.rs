@@ -26,6 +26,8 @@ pub enum Label {
     Fingerprint,
     /// Authenticates the receipt of a deletion (obey key).
     Receipt,
+    /// Fresh octets mixed into a wrap key.
+    First,
     /// The public name of a terminal that asks for keys (wrap key).
     KeyReqId,
     /// Seals one KEY-REQ (wrap key).
@@ -50,6 +52,7 @@ impl Label {
             Self::Srtp => "srtp",
             Self::Fingerprint => "fingerprint",
             Self::Receipt => "receipt",
+            Self::First => "first",
             Self::KeyReqId => "key-req-id",
             Self::KeyReq => "key-req",
             Self::KeyDis => "key-dis",
@@ -137,6 +140,28 @@ fn encode_info(
     };
     e.u64(len as u64)?;
     Ok(())
+}
+
+/// `HKDF-Expand(HKDF-Extract(salt = key, IKM = first), info of "first", 32)`.
+pub(super) fn mix(
+    key: &[u8; 32],
+    first: &[u8; 32],
+    id: (KeyId, KeyEpoch, Generation),
+    out: &mut [u8; 32],
+) {
+    let mut info = [0u8; INFO_MAX];
+    let used = {
+        let mut rest = &mut info[..];
+        let before = rest.len();
+        encode_info(&mut rest, Label::First, id, &Context::Null, out.len())
+            .expect("INFO_MAX holds the longest label and context");
+        before - rest.len()
+    };
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, key).extract(first);
+    let info = [&info[..used]];
+    prk.expand(&info, OutLen(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("32 octets are below 255 blocks");
 }
 
 /// The key tag of an MKI without its generation: the first two octets of

@@ -165,6 +165,22 @@ impl WrapKey {
         derive::handle(self.bytes.expose(), (self.kid, self.epoch, self.generation))
     }
 
+    /// A second copy at the same generation into which fresh octets are mixed: `HKDF-Expand(
+    /// HKDF-Extract(salt = K, IKM = first), ["KF1", "first", kid, 0, gen, null, 32], 32)`. Whoever
+    /// copied `K` before does not know it (FORMATS section 8).
+    #[must_use]
+    pub fn mix(&self, first: &Secret<32>) -> Self {
+        let bytes = Secret::init_with(|out| {
+            derive::mix(
+                self.bytes.expose(),
+                first.expose(),
+                (self.kid, self.epoch, self.generation),
+                out,
+            );
+        });
+        Self { bytes, ..*self }
+    }
+
     /// `XL(K, "key-req-id", null, 8)`: what a server knows who asks by, at this generation.
     #[must_use]
     pub fn key_req_id(&self) -> [u8; 8] {

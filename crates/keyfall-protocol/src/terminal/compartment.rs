@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{Generation, GroupNumber, Handle, KeyEpoch, KeyName, UnixSeconds};
+use crate::ids::{Generation, GroupNumber, Handle, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::{Ring, Wrap, WrapKey};
 use crate::schedule::Schedule;
 use crate::terminal::group::{Announced, Group, Lease};
@@ -20,6 +20,11 @@ pub(super) struct User {
     /// The handles under which distributions may name this terminal: of each wrap key held, and of
     /// the next that orders to this terminal alone may have made.
     handles: Vec<(Generation, Handle)>,
+    /// The wrap key before fresh octets of the server were mixed in, until the server has shown that
+    /// it knows the mixed one; at the same generation.
+    before: Option<WrapKey>,
+    /// The mixed key was not known to the server: it is asked under the one before.
+    asks_under_before: bool,
     pub(super) groups: BTreeMap<GroupNumber, Group>,
 }
 
@@ -36,15 +41,85 @@ impl User {
             wrap: Ring::new(wrap),
             offset,
             handles: Vec::new(),
+            before: None,
+            asks_under_before: false,
             groups,
         };
         user.list_handles();
         user
     }
 
+    /// Under which key the server is asked.
+    pub(super) fn asking_key(&self) -> &WrapKey {
+        let before = self.before.as_ref().filter(|_| self.asks_under_before);
+        before.unwrap_or_else(|| self.wrap.newest())
+    }
+
+    /// The key before the mixed one; for the store.
+    pub(super) fn before(&self) -> Option<&WrapKey> {
+        self.before.as_ref()
+    }
+
+    pub(super) fn with_before(mut self, before: Option<WrapKey>) -> Self {
+        self.before = before;
+        self.list_handles();
+        self
+    }
+
+    /// `mixed`, made of `asked`, takes its place; it stays until the server has shown that it knows
+    /// the mixed one.
+    pub(super) fn mix(&mut self, asked: &WrapKey, mixed: WrapKey) {
+        let generation = self.wrap.newest().generation();
+        self.before = Some(asked.duplicate().renew_to(generation));
+        self.asks_under_before = false;
+        self.wrap = Ring::new(mixed.renew_to(generation));
+        self.list_handles();
+    }
+
+    /// The server answered under `asked`: it knows that key, and no other is needed. True where that
+    /// changed anything.
+    pub(super) fn confirm_key(&mut self, asked: &WrapKey) -> bool {
+        if self.asks_under_before {
+            // It answered under the one before without mixing: that one counts.
+            if let Some(before) = self.before.take() {
+                self.wrap = Ring::new(before);
+            }
+            self.asks_under_before = false;
+            self.list_handles();
+            return true;
+        }
+        let known = self.before.is_some() && asked.kid() == self.wrap.newest().kid();
+        if known {
+            self.before = None;
+            self.list_handles();
+        }
+        known
+    }
+
+    /// The server does not know the mixed key; true where there is one before it to ask under.
+    pub(super) fn turn_to_key_before(&mut self) -> bool {
+        let turns = self.before.is_some() && !self.asks_under_before;
+        self.asks_under_before |= turns;
+        turns
+    }
+
+    /// Steps every wrap key to `target`.
+    pub(super) fn renew_to(&mut self, target: Generation, until: Tick) {
+        self.wrap.renew_to(target, until);
+        self.before = self.before.take().map(|before| before.renew_to(target));
+        self.list_handles();
+    }
+
+    /// The held key that a distribution names.
+    pub(super) fn key_of(&self, place: Place) -> Option<&WrapKey> {
+        let mut held = self.wrap.all().chain(&self.before);
+        held.find(|key| key.generation() == place.generation && key.handle() == place.handle)
+    }
+
     /// After every change of the wrap keys held.
     pub(super) fn list_handles(&mut self) {
-        let held = self.wrap.all().map(|key| (key.generation(), key.handle()));
+        let held = self.wrap.all().chain(&self.before);
+        let held = held.map(|key| (key.generation(), key.handle()));
         self.handles = held.collect();
         let mut ahead = self.wrap.newest().duplicate();
         for _ in 0..OFFSETS_AHEAD {

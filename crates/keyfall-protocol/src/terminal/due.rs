@@ -15,6 +15,8 @@ pub enum TimeoutReason {
     Renewal,
     /// Sending moves to a generation that is held already.
     Activation,
+    /// A request is sent again, or a sequence of key sharing begins.
+    Asking,
     /// A STOP ends by itself.
     StopEnd,
     /// A key neither sends nor receives any more.
@@ -33,6 +35,7 @@ impl Terminal {
             (self.renewal_due(), TimeoutReason::Renewal),
             (self.activation_due(), TimeoutReason::Activation),
             (self.stop_ends_next(), TimeoutReason::StopEnd),
+            (self.asking.due(), TimeoutReason::Asking),
             (self.lease_ends(), TimeoutReason::LeaseEnd),
             (Some(self.powered.next_charge()), TimeoutReason::Charge),
         ];

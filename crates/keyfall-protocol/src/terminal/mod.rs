@@ -4,6 +4,7 @@
 //! Drive it as the crate's front page says: one [`Terminal::handle_input`], then
 //! [`Terminal::poll_output`] until [`Output::Timeout`].
 
+mod asking;
 mod budget;
 mod change;
 mod compartment;
@@ -21,6 +22,8 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub use asking::AskOutcome;
+use asking::Asking;
 use budget::Budget;
 pub use budget::Source;
 use compartment::{Held, Notes, User};
@@ -79,6 +82,7 @@ pub struct Terminal {
     /// Signatures that strangers can make this terminal check.
     verifications: Budget,
     notified: Option<Notified>,
+    asking: Asking,
     drops: DropCounters,
     now: Tick,
     dirty: bool,
@@ -96,6 +100,8 @@ pub struct Terminal {
 pub enum Input<'a> {
     /// A frame from a carrier. Whoever sent it: only the signature counts.
     Datagram(&'a [u8]),
+    /// A datagram from where the server is, marker included; only what it proves counts.
+    FromServer(&'a [u8]),
     /// The time of [`Output::Timeout`] has come, or any other moment: too early does no harm.
     Timeout,
     /// Everything up to that [`Output::Store`] is durable.
@@ -125,6 +131,9 @@ pub enum Order {
         group: GroupNumber,
         marks: Vec<Mark>,
     },
+    /// There is a way to the server: fetch what is missing, after a random time within that span.
+    /// From now on this terminal also asks by itself.
+    Ask { within: Duration },
 }
 
 /// What the driver has to do.
@@ -267,6 +276,10 @@ pub enum Event {
         epoch: KeyEpoch,
         generation: Generation,
     },
+    /// The server says that this terminal is no member any more: the group's keys are gone.
+    Removed { group: GroupNumber },
+    /// A sequence of key sharing has ended.
+    AskEnded { outcome: AskOutcome },
     /// The server asks to come and fetch, after a random time within `spread`.
     Notified { spread: Duration },
 }
@@ -361,6 +374,7 @@ impl Terminal {
             unheld_trials: Budget::new(4, 64),
             verifications: Budget::new(VERIFICATIONS, VERIFICATIONS),
             notified: None,
+            asking: Asking::new(),
             drops: DropCounters::default(),
             now,
             dirty: true,
@@ -393,6 +407,11 @@ impl Terminal {
                     self.drops.count(self.now, reason);
                 }
             }
+            Input::FromServer(datagram) => {
+                if let Err(reason) = self.on_server_datagram(datagram, rng) {
+                    self.drops.count(self.now, reason);
+                }
+            }
             Input::Timeout => {}
             Input::Stored(id) => self.on_stored(id)?,
             Input::Order(order) => self.on_order(order, rng),
@@ -401,7 +420,9 @@ impl Terminal {
             Input::Unlock(snapshot) => self.open(snapshot)?,
             Input::Erase(cause) => self.erase(false, cause, None),
         }
+        self.turn_asking(rng);
         self.settle();
+        self.confirm_answer(rng);
         Ok(())
     }
 
@@ -441,6 +462,7 @@ impl Terminal {
     fn on_order(&mut self, order: Order, rng: &mut dyn Random) {
         match order {
             Order::OpenSession { group: number } => self.open_session(number, rng),
+            Order::Ask { within } => self.on_ask(within, rng),
             Order::Mark {
                 group: number,
                 marks,

@@ -111,7 +111,7 @@ impl Terminal {
         let groups: usize = user.groups.values().map(per_group).sum();
         let mut octets = Zeroizing::new(Vec::with_capacity(USER_MAX + groups));
         codec::encode_into(&mut octets, |e| {
-            e.array(7)?.u64(VERSION)?.u32(self.identity.number.get())?;
+            e.array(8)?.u64(VERSION)?.u32(self.identity.number.get())?;
             let wrap = user.wrap.newest();
             e.bytes(wrap.secret().expose())?;
             e.u32(wrap.generation().get())?.u32(user.offset)?;
@@ -121,6 +121,10 @@ impl Terminal {
             }
             // The root's schedule from which the offset counts.
             e.u32(self.key_set.fleet_schedule.first.get())?;
+            match user.before() {
+                Some(before) => e.bytes(before.secret().expose())?,
+                None => e.null()?,
+            };
             Ok(())
         });
         octets
@@ -129,7 +133,7 @@ impl Terminal {
     /// Takes the user compartment in.
     pub(super) fn read_user(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let mut r = Reader::new(snapshot);
-        r.array("user compartment", 7)?;
+        r.array("user compartment", 8)?;
         let version = check_version(&mut r)?;
         if r.terminal()? != self.identity.number {
             return Err(SnapshotError::Mixed);
@@ -149,8 +153,11 @@ impl Terminal {
         } else {
             offset
         };
+        let before = r.nullable("wrap key before", |r| secret(r, "wrap key before"))?;
         r.end()?;
-        self.user = Some(User::new(wrap, offset, groups));
+        let (number, generation) = (self.identity.number, wrap.generation());
+        let before = before.map(|octets| WrapKey::new(number, generation, octets));
+        self.user = Some(User::new(wrap, offset, groups).with_before(before));
         Ok(())
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Asking {
     state: State,
     /// There is a way to the server: from the first [`Order::Ask`](super::Order::Ask) on.
     reachable: bool,
+    /// The terminal is locked: a sequence begins with the unlock.
+    waits: bool,
     /// When the next sequence begins by itself.
     next: Option<Tick>,
     /// How long to rest after the next sequence that comes to nothing.
@@ -107,6 +109,7 @@ impl Asking {
         Self {
             state: State::Rest,
             reachable: false,
+            waits: false,
             next: None,
             pause: PAUSE_MIN,
             answered: None,
@@ -200,7 +203,7 @@ impl Terminal {
             Message::KeyDis {
                 reference,
                 distribution,
-            } => self.on_key_dis(reference, distribution, sent, rng),
+            } => self.on_answer(reference, distribution, sent),
             Message::Introduction {
                 piece,
                 pieces,
@@ -221,9 +224,12 @@ impl Terminal {
         }
         if self.user.is_none() {
             // What was asked for waits for the unlock, when a fresh request is made.
-            self.asking.state = State::Rest;
-            self.asking.next.get_or_insert(self.now);
+            self.asking.waits = true;
+            (self.asking.state, self.asking.next) = (State::Rest, None);
             return;
+        }
+        if std::mem::take(&mut self.asking.waits) {
+            self.asking.next = Some(self.now);
         }
         self.ask_for_what_lacks(rng);
         let now = self.now;
@@ -251,8 +257,27 @@ impl Terminal {
             };
             let wanted = match event {
                 Event::Notified { spread } => *spread,
-                Event::KeyWanted { .. } | Event::Unlocked => Duration::ZERO,
-                _ => continue,
+                Event::KeyWanted { .. } => Duration::ZERO,
+                Event::KeyReceived { .. }
+                | Event::Renewed { .. }
+                | Event::FleetRenewed { .. }
+                | Event::OffsetRenewed { .. }
+                | Event::Sending { .. }
+                | Event::Retired { .. }
+                | Event::SessionReady { .. }
+                | Event::SessionRefused { .. }
+                | Event::MarksStored { .. }
+                | Event::TimeHeard { .. }
+                | Event::KeySetHeard { .. }
+                | Event::Excluded { .. }
+                | Event::Readmitted { .. }
+                | Event::Locked { .. }
+                | Event::Unlocked
+                | Event::UnlockAllowed
+                | Event::Stopped { .. }
+                | Event::Resumed { .. }
+                | Event::Removed { .. }
+                | Event::AskEnded { .. } => continue,
             };
             spread = Some(spread.map_or(wanted, |sooner| sooner.min(wanted)));
         }
@@ -282,7 +307,8 @@ impl Terminal {
         };
         let at = self.now.plus(pause);
         self.asking.next = Some(self.asking.next.map_or(at, |next| next.min(at)));
-        self.events.push(Event::AskEnded { outcome });
+        self.outputs
+            .push_back(Output::Event(Event::AskEnded { outcome }));
     }
 
     /// The time as a request states it.
@@ -302,7 +328,10 @@ impl Terminal {
             return Err(DropReason::NotAsked);
         };
         let Some(whole) = state.add(piece, pieces, hash, octets) else {
-            let missing: Vec<_> = state.missing().map(crate::sharing::message::hello).collect();
+            let missing: Vec<_> = state
+                .missing()
+                .map(crate::sharing::message::hello)
+                .collect();
             if state.is_fresh() {
                 let hellos = missing.into_iter().map(Output::ToServer);
                 self.outputs.extend(hellos);

@@ -4,9 +4,7 @@ use super::{AskOutcome, Retry, State};
 use crate::ids::Generation;
 use crate::keys::{Secret, WrapKey};
 use crate::rng::{Random, octets};
-use crate::sharing::message::{
-    Cookie, KeyReq, Message, Reference, RequestHash, hello, marked, sha256,
-};
+use crate::sharing::message::{Cookie, KeyReq, Message, Reference, RequestHash, hello, sha256};
 use crate::sharing::pair::{Ask, Holding, Line};
 use crate::sharing::{KemPublic, KemSecret, KemSuite, SharingSuite, datagrams};
 use crate::stats::DropReason;
@@ -123,9 +121,7 @@ impl Terminal {
         let fetched = self.asking.kems.iter().find(|key| {
             key.suite() == kem && KemPublic::listed_in(&self.key_set, key.octets()).is_some()
         });
-        fetched
-            .cloned()
-            .or_else(|| self.key_set.kem_in_full(kem))
+        fetched.cloned().or_else(|| self.key_set.kem_in_full(kem))
     }
 
     fn send_request(
@@ -144,7 +140,8 @@ impl Terminal {
             .duplicate()
             .renew_to(newest.generation().plus(beyond));
         let kem = KemSuite::of(suite);
-        let fresh = kem.map(|kem| KemSecret::from_seed(kem, Secret::init_with(|into| rng.fill(into))));
+        let fresh =
+            kem.map(|kem| KemSecret::from_seed(kem, Secret::init_with(|into| rng.fill(into))));
         let held = user.groups.values().map(|group| Holding {
             kid: group.ring.newest().kid(),
             epoch: group.epoch(),
@@ -273,7 +270,11 @@ impl Terminal {
         };
         // Asked with a cookie, at the fleet's G, and still not known: an order to this terminal alone
         // may have been missed.
-        let beyond = if unplaced.1 > 0 { state.beyond + 1 } else { state.beyond };
+        let beyond = if unplaced.1 > 0 {
+            state.beyond + 1
+        } else {
+            state.beyond
+        };
         if beyond > OFFSETS_TRIED.min(OFFSET_MAX) {
             self.try_the_key_before(rng);
             return Ok(());
@@ -289,7 +290,10 @@ impl Terminal {
     /// The server never confirmed the mixed wrap key: the one before is tried again; else it does
     /// not know this terminal.
     fn try_the_key_before(&mut self, rng: &mut dyn Random) {
-        let turned = self.user.as_mut().is_some_and(|user| user.turn_to_key_before());
+        let turned = self
+            .user
+            .as_mut()
+            .is_some_and(|user| user.turn_to_key_before());
         if turned {
             self.dirty = true;
             self.begin_asking(rng);
@@ -307,11 +311,6 @@ const fn padded_len(suite: SharingSuite) -> usize {
         SharingSuite::Hpke => 236,
         SharingSuite::HpkePq => 1536,
     }
-}
-
-/// As one datagram.
-pub(in crate::terminal) fn datagram(message: &Message<'_>) -> Vec<u8> {
-    marked(&message.encode())
 }
 
 pub(super) const KEY_REQ_INFO: &[u8] = b"KF1/key-req";

@@ -2,7 +2,7 @@
 
 use super::{Authority, allowed, within_bound};
 use crate::command::{Command, KeyDist, KeyDistContents};
-use crate::ids::{Generation, KeyEpoch, Tick};
+use crate::ids::{Generation, Tick, UnixSeconds};
 use crate::stats::DropReason;
 use crate::terminal::compartment::{OFFSET_MAX, Place};
 use crate::terminal::group::{Group, Lease, Statement};
@@ -35,7 +35,7 @@ impl Terminal {
         }
         let lease = self.lease(contents.lease_end, command.issued_at);
         let activation = self.activation(contents.activate_at, command.issued_at);
-        self.take_key(contents, lease, activation, command, authority)?;
+        self.take_key(contents, lease, activation, command.issued_at, authority)?;
         self.extend_last_lease(lease);
         self.dirty = true;
         Ok(())
@@ -50,7 +50,7 @@ impl Terminal {
         let g = command.fleet_generation;
         let place = self.place_in(key_dist, g)?;
         let user = self.user.as_ref().ok_or(DropReason::Locked)?;
-        if let Some(key) = user.wrap.at(KeyEpoch::RANK_ONE, place.generation) {
+        if let Some(key) = user.key_of(place) {
             return key_dist.open(key).ok_or(DropReason::DoesNotOpen);
         }
         let newest = user.wrap.newest();
@@ -67,17 +67,17 @@ impl Terminal {
         Ok(contents)
     }
 
-    fn take_key(
+    pub(super) fn take_key(
         &mut self,
         contents: KeyDistContents,
         lease: Option<Lease>,
         activation: Option<Tick>,
-        command: &Command,
+        issued_at: UnixSeconds,
         authority: &Authority,
     ) -> Result<(), DropReason> {
         let (schedule, key) = (contents.schedule(), contents.key);
         let (number, epoch, generation) = (key.group(), key.epoch(), key.generation());
-        let (issued_at, by) = (command.issued_at, authority.name);
+        let by = authority.name;
         let event = Event::KeyReceived {
             group: number,
             epoch,

@@ -3,6 +3,7 @@
 mod authority;
 mod distribution;
 mod exclusion;
+mod granted;
 mod halting;
 mod notice;
 mod renewal;
@@ -168,8 +169,7 @@ impl Terminal {
         };
         let target = self.g.plus(user.offset);
         if target > user.wrap.newest().generation() {
-            user.wrap.renew_to(target, until);
-            user.list_handles();
+            user.renew_to(target, until);
             self.dirty = true;
         }
         if self.g > from {

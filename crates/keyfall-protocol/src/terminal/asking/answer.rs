@@ -1,0 +1,174 @@
+//! What is made of a KEY-DIS: judged as a KEYDIST is, stored, and then confirmed.
+
+use super::request::ExpectKeyDis;
+use super::{AskOutcome, State};
+use crate::command::ListedKey;
+use crate::rng::Random;
+use crate::sharing::message::{AckStatus, KeyDis, Message, Reference, marked, unmarked};
+use crate::sharing::pair::{AckKey, Grant, PlainHash, SignedGrant};
+use crate::stats::DropReason;
+use crate::terminal::{Output, StoreId, Terminal};
+
+/// What a KEY-DIS brought is being made durable; then it is confirmed.
+#[derive(Debug)]
+pub(super) struct ExpectStore {
+    /// `None` until the store is asked for.
+    store: Option<StoreId>,
+    reference: Reference,
+    ack: Vec<u8>,
+    /// The server has more, or is to show that it knows the mixed key.
+    again: bool,
+}
+
+/// A KEY-DIS that opened.
+struct Opened {
+    grant: Grant,
+    plain: PlainHash,
+    signer: ListedKey,
+}
+
+impl Terminal {
+    pub(super) fn on_answer(
+        &mut self,
+        reference: Reference,
+        distribution: KeyDis<'_>,
+        sent: &[u8],
+    ) -> Result<(), DropReason> {
+        if let Some((answered, ack)) = &self.asking.answered
+            && *answered == reference
+        {
+            // Its ACK was lost.
+            self.outputs.push_back(Output::ToServer(ack.clone()));
+            return Ok(());
+        }
+        match &self.asking.state {
+            State::ExpectKeyDis(open) if open.hash.reference() == reference => {}
+            State::Rest
+            | State::ExpectIntroduction(_)
+            | State::ExpectKeyDis(_)
+            | State::ExpectStore(_) => return Err(DropReason::NotAsked),
+        }
+        let State::ExpectKeyDis(open) = std::mem::replace(&mut self.asking.state, State::Rest)
+        else {
+            return Err(DropReason::NotAsked);
+        };
+        match self.opened(&open, distribution) {
+            Ok(opened) => {
+                self.take_answer(&open, opened, sent);
+                Ok(())
+            }
+            Err(reason) => {
+                // The true answer may still come.
+                self.asking.state = State::ExpectKeyDis(open);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Signature, key and nonce hold, or nothing has happened (INVARIANT 4).
+    fn opened(
+        &mut self,
+        open: &ExpectKeyDis,
+        distribution: KeyDis<'_>,
+    ) -> Result<Opened, DropReason> {
+        let inner;
+        let distribution = match (&open.fresh, distribution) {
+            (None, KeyDis::Psk { suite, .. }) if suite == open.suite => distribution,
+            (Some(fresh), KeyDis::Hpke { suite, enc, ct }) if suite == open.suite => {
+                let info = [KEY_DIS_INFO, &open.hash.as_bytes()[..]].concat();
+                inner = fresh.open(&info, enc, ct).ok_or(DropReason::DoesNotOpen)?;
+                match Message::decode(&inner) {
+                    Ok(Message::KeyDis {
+                        reference,
+                        distribution: within @ KeyDis::Psk { suite: spoken, .. },
+                    }) if reference == open.hash.reference() && spoken == suite => within,
+                    Ok(_) | Err(_) => return Err(DropReason::Malformed),
+                }
+            }
+            // Another suite than was asked in is a downgrade, or a fault (KR-361).
+            (_, KeyDis::Psk { .. } | KeyDis::Hpke { .. } | KeyDis::RsaMisty1(_)) => {
+                return Err(DropReason::OtherSuite);
+            }
+        };
+        let signed = SignedGrant::decode(distribution).map_err(|_| DropReason::Malformed)?;
+        let signer = self.signer_of_answer(signed.signer())?;
+        let verified = signed
+            .verify(&open.hash, &signer.public)
+            .ok_or(DropReason::BadSignature)?;
+        let (grant, plain) = verified.open(&open.wrap).ok_or(DropReason::DoesNotOpen)?;
+        if grant.nonce != open.nonce {
+            return Err(DropReason::NotAsked);
+        }
+        self.judge_answer(&grant, &signer)?;
+        Ok(Opened {
+            grant,
+            plain,
+            signer,
+        })
+    }
+
+    fn take_answer(&mut self, open: &ExpectKeyDis, opened: Opened, sent: &[u8]) {
+        let Opened {
+            grant,
+            plain,
+            signer,
+        } = opened;
+        let mixed = grant.first.as_ref().map(|first| open.wrap.mix(first));
+        let again = grant.more || mixed.is_some();
+        // Who was given fresh octets shows that it mixed them in.
+        let answer = unmarked(sent).unwrap_or(sent);
+        let key = AckKey::new(mixed.as_ref().unwrap_or(&open.wrap), &open.message, answer);
+        let status = match self.take_grant(grant, &signer) {
+            Ok(()) => AckStatus::All,
+            Err(_) => AckStatus::OutOfBounds,
+        };
+        if let Some(user) = self.user.as_mut() {
+            match mixed {
+                Some(mixed) => {
+                    user.mix(&open.wrap, mixed);
+                    self.dirty = true;
+                }
+                None => self.dirty |= user.confirm_key(&open.wrap),
+            }
+        }
+        let ack = Message::Ack {
+            suite: open.suite,
+            reference: open.hash.reference(),
+            status,
+            mac: key.make(status, &plain),
+        };
+        self.asking.state = State::ExpectStore(ExpectStore {
+            store: None,
+            reference: open.hash.reference(),
+            ack: marked(&ack.encode()),
+            again,
+        });
+    }
+
+    /// The ACK goes out once what it confirms is durable (INVARIANT 2).
+    pub(in crate::terminal) fn confirm_answer(&mut self, rng: &mut dyn Random) {
+        let (asked, done, dirty) = (self.store_asked, self.store_done, self.dirty);
+        let State::ExpectStore(state) = &mut self.asking.state else {
+            return;
+        };
+        if state.store.is_none() && !dirty {
+            state.store = Some(asked);
+        }
+        if state.store.is_none_or(|store| store > done) {
+            return;
+        }
+        let State::ExpectStore(state) = std::mem::replace(&mut self.asking.state, State::Rest)
+        else {
+            return;
+        };
+        self.outputs.push_back(Output::ToServer(state.ack.clone()));
+        self.asking.answered = Some((state.reference, state.ack));
+        if state.again {
+            self.asking.next = Some(self.now);
+        } else {
+            self.end_asking(AskOutcome::Current, rng);
+        }
+    }
+}
+
+const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";
