@@ -102,6 +102,15 @@ pub enum KeyIdKind {
 }
 
 impl KeyIdKind {
+    /// The group of a master key.
+    #[must_use]
+    pub const fn group(self) -> Option<GroupNumber> {
+        match self {
+            Self::Master(group) => Some(group),
+            Self::AllRankOne | Self::Obey(_) | Self::Wrap(_) | Self::Cover(_) => None,
+        }
+    }
+
     /// The terminal of an obey or wrap key.
     #[must_use]
     pub const fn terminal(self) -> Option<TerminalNumber> {

@@ -46,6 +46,7 @@ impl Server {
             }
             Change::Fleet { generation, wraps } => {
                 self.fleet.fleet_generation = generation;
+                self.desk.callers.forget();
                 for wrap in wraps {
                     self.put_wrap(wrap);
                 }
@@ -54,12 +55,23 @@ impl Server {
                 self.carousel.announce(Item::Fleet, now);
             }
             Change::Wrap(wrap) => self.renew_wrap(wrap),
+            Change::Mixed { wrap, at } => {
+                if let Some(number) = self.put_wrap(wrap)
+                    && let Some(terminal) = self.terminals.get_mut(&number)
+                {
+                    terminal.mixed_at = Some(at);
+                    self.desk.mixed.remove(&number);
+                    self.forget_distributions_to(number);
+                }
+            }
             Change::Excluded(exclusion) => {
                 for &number in &exclusion.terminals {
                     if let Some(terminal) = self.terminals.get_mut(&number) {
                         terminal.excluded_at = Some(exclusion.at);
                     }
                     self.frames.remove(&Item::Device(number));
+                    self.desk.peers.forget(number);
+                    self.desk.callers.forget();
                 }
                 let (number, parts) = (exclusion.number, exclusion.parts());
                 self.list_exclusion(exclusion, now.plus(Class::Exclude.pace()));
@@ -92,6 +104,7 @@ impl Server {
         if self.offset(&terminal) > 0 {
             self.carousel.stand(Item::Device(number), now);
         }
+        self.desk.callers.forget();
         self.terminal_names.insert(terminal.name.clone(), number);
         self.terminals.insert(number, terminal);
     }
@@ -195,6 +208,7 @@ impl Server {
 
     fn put_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
         let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
+        self.desk.callers.forget();
         self.terminals.get_mut(&number)?.wrap = wrap;
         Some(number)
     }
@@ -210,6 +224,12 @@ impl Server {
         self.carousel.retire(|standing| standing == item);
         self.carousel.stand(item, now.plus(Class::Renew.pace()));
         self.carousel.announce(item, now);
+        self.forget_distributions_to(number);
+    }
+
+    /// Its KEYDISTs are for another key from now on.
+    fn forget_distributions_to(&mut self, number: TerminalNumber) {
+        let now = self.at.now;
         let member = |group: &&GroupRecord| group.members.contains(&number);
         let groups: Vec<_> = self
             .groups

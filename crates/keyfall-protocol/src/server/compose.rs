@@ -315,4 +315,4 @@ const STATEMENT_LIFE: u32 = 86_400;
 /// Seconds that a beacon may be played.
 const TIME_LIFE: u32 = 3_600;
 /// What the server admits of its own clock.
-const CLOCK_ERROR_MS: u32 = 1_000;
+pub(super) const CLOCK_ERROR_MS: u32 = 1_000;

@@ -8,6 +8,7 @@ use crate::keys::Secret;
 use crate::rng::{Random, octets};
 use crate::schedule::FleetSchedule;
 use crate::server::FleetRecord;
+use crate::sharing::{KemSecret, KemSuite};
 
 /// What `server init` decides.
 #[derive(Clone, Debug)]
@@ -68,11 +69,17 @@ impl FleetRecord {
             listed(beat.public(), SignerClass::Beat, founding.signer_life),
             listed(keys.public(), SignerClass::Keys, founding.signer_life),
         ];
+        let [kem, kem_pq] = [KemSuite::X25519, KemSuite::XWing]
+            .map(|suite| KemSecret::from_seed(suite, Secret::init_with(|into| rng.fill(into))));
+        let kems = [&kem, &kem_pq].map(|key| {
+            let class = key.public().suite().class();
+            listed(key.public().listing(), class, ROOT_LIFE)
+        });
         let key_set = KeySet {
             // Versions begin like epochs: at the clock (FORMATS section 12).
             version: KeyEpoch::fresh(None, wall).get(),
             issued_at: wall,
-            keys: online.into_iter().chain(erase_keys).collect(),
+            keys: online.into_iter().chain(erase_keys).chain(kems).collect(),
             fleet_schedule: FleetSchedule {
                 first: Generation::ZERO,
                 from: wall,
@@ -98,6 +105,8 @@ impl FleetRecord {
             key_set,
             beat,
             keys,
+            kem: Some(kem),
+            kem_pq: Some(kem_pq),
             fleet_generation: Generation::ZERO,
             sequence_reserved: SequenceNumber::at(wall).plus(1),
             carriers: founding.carriers,

@@ -6,8 +6,10 @@
 //! that could not be stored ([`Input::NotStored`]) has never happened.
 
 mod applying;
+mod callers;
 mod carousel;
 mod compose;
+mod desk;
 mod exposure;
 mod founding;
 mod orders;
@@ -16,11 +18,14 @@ mod refusal;
 mod restoring;
 mod standing;
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
+use desk::Desk;
+pub use desk::{DeskCounts, Job, Worked};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{
@@ -55,6 +60,7 @@ pub struct Server {
     frames: HashMap<Item, Composed>,
     /// A KEYSET that waits for the root's signature.
     drafted: Option<DraftedKeys>,
+    desk: Desk,
     restored: Restored,
     waiting: VecDeque<(Option<OrderId>, Order, By)>,
     storing: Option<Storing>,
@@ -107,6 +113,10 @@ pub enum Input {
     Stored(StoreId),
     /// That batch could not be made durable; it has not happened.
     NotStored(StoreId),
+    /// What came by UDP, marker included; only what it proves counts.
+    Datagram { from: SocketAddr, octets: Vec<u8> },
+    /// A job of [`Output::Work`] is done.
+    Worked(Worked),
 }
 
 /// What the driver has to do.
@@ -117,6 +127,10 @@ pub enum Output {
     Store(StoreId),
     /// Send on every carrier.
     Transmit { item: Item, frame: Vec<u8> },
+    /// Send by UDP, to one.
+    Send { to: SocketAddr, octets: Vec<u8> },
+    /// Run it somewhere, then feed [`Input::Worked`]: now or later, in any order, or never.
+    Work(Job),
     /// An order has ended.
     Done {
         id: OrderId,
@@ -164,6 +178,7 @@ impl Server {
             carousel,
             frames: HashMap::new(),
             drafted: None,
+            desk: Desk::new(),
             restored: Restored::default(),
             waiting: VecDeque::new(),
             storing: None,
@@ -213,6 +228,15 @@ impl Server {
             Input::Order { id, order, by } => self.waiting.push_back((Some(id), order, by)),
             Input::Stored(id) => self.on_stored(id)?,
             Input::NotStored(id) => self.on_not_stored(id)?,
+            Input::Datagram { from, octets } => {
+                self.on_desk(from, &octets, rng);
+                self.begin_waiting(rng);
+                return Ok(());
+            }
+            Input::Worked(worked) => {
+                self.on_worked(worked, rng);
+                return Ok(());
+            }
         }
         self.schedule_renewals();
         self.begin_next(rng);
@@ -360,6 +384,13 @@ impl Server {
                     expected,
                 })
             }
+        }
+    }
+
+    /// What the desk wants to be stored; the schedule is looked at with the next timeout.
+    fn begin_waiting(&mut self, rng: &mut dyn Random) {
+        if !self.waiting.is_empty() {
+            self.begin_next(rng);
         }
     }
 

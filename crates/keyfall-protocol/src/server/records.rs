@@ -9,6 +9,7 @@ use crate::ids::{
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
 use crate::server::Restored;
+use crate::sharing::KemSecret;
 
 /// The fleet as a whole.
 #[derive(Debug)]
@@ -21,6 +22,9 @@ pub struct FleetRecord {
     pub key_set: KeySet,
     pub beat: SigningKey,
     pub keys: SigningKey,
+    /// To which terminals seal their requests, as the KEYSET lists them.
+    pub kem: Option<KemSecret>,
+    pub kem_pq: Option<KemSecret>,
     pub fleet_generation: Generation,
     /// Every sequence number below this may have been used.
     pub sequence_reserved: SequenceNumber,
@@ -42,6 +46,9 @@ pub struct TerminalRecord {
     pub package_expires: UnixSeconds,
     /// What INIT wipes beside the state directory, as the package declared it.
     pub wipe_roots: Vec<String>,
+    /// Since then its wrap key holds octets that were in no package: the first to ask has it, and no
+    /// copy of the package.
+    pub mixed_at: Option<UnixSeconds>,
     /// From then on it is in no group, for good.
     pub excluded_at: Option<UnixSeconds>,
     /// Every stretch of belonging to a group, in the order in which they began.
@@ -148,6 +155,8 @@ pub enum Change {
     },
     /// One terminal's wrap key, one further than the others'.
     Wrap(WrapKey),
+    /// One terminal's wrap key, with fresh octets in it, at the same generation.
+    Mixed { wrap: WrapKey, at: UnixSeconds },
     /// A new exclusion: each of its terminals has that `excluded_at`.
     Excluded(Exclusion),
     /// One more of the terminal's [`TerminalRecord::orders`].

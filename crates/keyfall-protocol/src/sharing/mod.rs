@@ -41,6 +41,17 @@ impl SharingSuite {
         }
     }
 
+    /// The word on the command line and in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Psk => "psk",
+            Self::Hpke => "hpke",
+            Self::HpkePq => "hpke-pq",
+            Self::RsaMisty1 => "rsa-misty1",
+        }
+    }
+
     /// `None` for a number that is none.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {

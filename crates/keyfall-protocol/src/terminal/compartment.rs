@@ -96,9 +96,14 @@ impl User {
         known
     }
 
+    /// There is a key before the mixed one that was not asked under yet.
+    pub(super) fn has_key_before(&self) -> bool {
+        self.before.is_some() && !self.asks_under_before
+    }
+
     /// The server does not know the mixed key; true where there is one before it to ask under.
     pub(super) fn turn_to_key_before(&mut self) -> bool {
-        let turns = self.before.is_some() && !self.asks_under_before;
+        let turns = self.has_key_before();
         self.asks_under_before |= turns;
         turns
     }

@@ -3,7 +3,8 @@
 use keyfall_protocol::command::{
     Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor, FreshEpoch, Halt,
     KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify, NotifyEntry,
-    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Target, Time,
+    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Suites, Target,
+    Time,
 };
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber,
@@ -249,6 +250,7 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
         },
         stolen: vec![signing_key("another key").public().name(); stolen],
         limits: Limits {
+            suites: Suites::default(),
             longest_lease: u32::MAX,
             grace: u32::MAX,
             exclude_grace: u32::MAX,

@@ -17,6 +17,7 @@ mod messages;
 mod receipts;
 mod refused_orders;
 mod sealed_contents;
+mod sharing;
 mod sizes;
 mod srtp;
 mod stream;

@@ -4,7 +4,7 @@
 use keyfall_protocol::command::{
     Body, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist, KeyDistContents, KeySet,
     Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind, Renew, RenewEntry,
-    SealedOrder, SignerClass, Target, Time, sign_together,
+    SealedOrder, SignerClass, Suites, Target, Time, sign_together,
 };
 use keyfall_protocol::ids::{KeyEpoch, KeyId, SequenceNumber};
 use keyfall_protocol::keys::ObeyKey;
@@ -371,6 +371,7 @@ fn strict_key_set() -> KeySet {
         ..erase.clone()
     };
     key_set.limits = Limits {
+        suites: Suites::default(),
         longest_lease: 4 * 3600,
         grace: 60,
         exclude_grace: 10,

@@ -69,6 +69,7 @@ impl Server {
             added_at: wall,
             package_expires: expires,
             wipe_roots,
+            mixed_at: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

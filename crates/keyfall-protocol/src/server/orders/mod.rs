@@ -4,6 +4,7 @@ mod enrolling;
 mod erasing;
 mod exclusion;
 mod groups;
+mod meeting;
 mod renewing;
 mod signing;
 
@@ -19,6 +20,7 @@ use crate::receipt::Receipt;
 use crate::rng::Random;
 use crate::schedule::Cadence;
 use crate::server::{AuditEntry, Batch, By, GroupRecord, Refusal, Server, TerminalRecord};
+use crate::sharing::SharingSuite;
 
 /// What may be ordered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +67,13 @@ pub enum Order {
     InstallKeys { frame: Vec<u8> },
     /// A restored server may send again: who is excluded and what was lost was looked at.
     Confirm,
+    /// A terminal has shown that it mixed fresh octets into its wrap key (FORMATS section 8).
+    FirstContact { terminal: TerminalNumber },
+    /// A terminal asked in a suite that the root does not list.
+    NoteDowngrade {
+        terminal: TerminalNumber,
+        suite: SharingSuite,
+    },
     /// The schedules say so: every group, and G, to where they should be by now.
     Scheduled,
 }
@@ -201,6 +210,8 @@ impl Server {
             Order::Receipt { receipt } => self.prove(receipt, by),
             Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
             Order::Confirm => self.confirm(by),
+            Order::FirstContact { terminal } => self.first_contact(terminal, by),
+            Order::NoteDowngrade { terminal, suite } => self.note_downgrade(terminal, suite, by),
             Order::Scheduled => self.scheduled(by),
         }
     }

@@ -291,6 +291,7 @@ impl Server {
                 added_at: *added_at,
                 package_expires: *added_at,
                 wipe_roots: Vec::new(),
+                mixed_at: None,
                 excluded_at: None,
                 memberships: Vec::new(),
                 orders: Vec::new(),

@@ -275,7 +275,8 @@ impl Terminal {
         } else {
             state.beyond
         };
-        if beyond > OFFSETS_TRIED.min(OFFSET_MAX) {
+        let mixed = self.user.as_ref().is_some_and(|user| user.has_key_before());
+        if beyond > OFFSETS_TRIED.min(OFFSET_MAX) || (beyond > 0 && mixed) {
             self.try_the_key_before(rng);
             return Ok(());
         }
@@ -308,8 +309,9 @@ const fn padded_len(suite: SharingSuite) -> usize {
     match suite {
         SharingSuite::Psk | SharingSuite::RsaMisty1 => 252,
         // The sealed whole is longer by the encapsulated key and a tag.
-        SharingSuite::Hpke => 236,
-        SharingSuite::HpkePq => 1536,
+        SharingSuite::Hpke => 184,
+        // With the fresh key inside; the sealed whole takes three datagrams.
+        SharingSuite::HpkePq => 1408,
     }
 }
 

@@ -1,0 +1,540 @@
+//! From a datagram to its answer.
+
+use core::net::SocketAddr;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::cookies::TIME_SLACK;
+use super::job::{Job, Outcome, Task, Worked};
+use super::{Answer, Asker, Open, cookie_message, sent_to};
+use crate::command::{Body, Target, Time};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, TerminalNumber};
+use crate::rng::Random;
+use crate::server::compose::CLOCK_ERROR_MS;
+use crate::server::{By, Order, Output, Server};
+use crate::sharing::message::{
+    AckStatus, Cookie, KeyDis, KeyReq, Message, PART_OCTETS, Part, Reference, RequestHash,
+    SealedAsk, marked, sha256,
+};
+use crate::sharing::pair::{AckKey, Ask, Line};
+use crate::sharing::{Introduction, KemPublic, KemSecret, KemSuite, SharingSuite};
+
+/// A request that is being answered.
+struct Request<'m> {
+    from: SocketAddr,
+    /// The message as it was sent.
+    message: &'m [u8],
+    hash: RequestHash,
+    /// A cookie showed that `from` receives.
+    returns: bool,
+}
+
+impl Server {
+    /// What came by UDP. Silence to what does not verify.
+    pub(in crate::server) fn on_desk(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        rng: &mut dyn Random,
+    ) {
+        if !self.may_send() || self.at.wall > self.signers_expire() {
+            return;
+        }
+        let Ok(message) = Message::decode_datagram(datagram) else {
+            self.desk.counts.silent += 1;
+            return;
+        };
+        match message {
+            Message::KeyReq { .. } => {
+                self.on_request(from, &datagram[4..], &message, rng);
+            }
+            Message::Part(part) => self.on_part(from, &part, rng),
+            Message::Ack {
+                reference,
+                status,
+                mac,
+                ..
+            } => self.on_ack(from, reference, status, &mac),
+            Message::Hello { piece, .. } => self.on_hello(from, piece, datagram.len()),
+            Message::Cookie { .. }
+            | Message::KeyDis { .. }
+            | Message::Command { .. }
+            | Message::Introduction { .. } => self.desk.counts.silent += 1,
+        }
+    }
+
+    /// Public-key work is done.
+    pub(in crate::server) fn on_worked(&mut self, worked: Worked, rng: &mut dyn Random) {
+        let Some(asker) = self.desk.jobs.remove(&worked.number) else {
+            return;
+        };
+        match worked.outcome {
+            Outcome::Opened(Some(inner)) => self.on_opened(&asker, &inner, rng),
+            Outcome::Sealed(Some((enc, ct))) => self.on_sealed(&asker, &enc, &ct),
+            Outcome::Opened(None) | Outcome::Sealed(None) => self.desk.counts.silent += 1,
+        }
+    }
+
+    /// Parts are kept only for who has shown a cookie.
+    fn on_part(&mut self, from: SocketAddr, part: &Part<'_>, rng: &mut dyn Random) {
+        let now = self.at.now;
+        let cookies = self.desk.cookies(now, rng);
+        let returns = part
+            .cookie
+            .is_some_and(|cookie| cookies.check(&cookie, from, now));
+        if !returns {
+            // The whole's name is the request's reference.
+            if part.index == 0 {
+                self.send_cookie(from, SharingSuite::HpkePq, Reference::new(part.whole), rng);
+            }
+            return;
+        }
+        let Some(whole) = self.desk.parts.add(from, part, now) else {
+            return;
+        };
+        match Message::decode(&whole) {
+            Ok(message @ Message::KeyReq { .. }) => self.on_request(from, &whole, &message, rng),
+            Ok(_) | Err(_) => self.desk.counts.silent += 1,
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        from: SocketAddr,
+        octets: &[u8],
+        message: &Message<'_>,
+        rng: &mut dyn Random,
+    ) {
+        let Message::KeyReq { request, cookie } = message else {
+            return;
+        };
+        self.desk.counts.requests += 1;
+        let now = self.at.now;
+        let returns = cookie
+            .is_some_and(|cookie: Cookie| self.desk.cookies(now, rng).check(&cookie, from, now));
+        let asked = Request {
+            from,
+            message: octets,
+            hash: RequestHash::of(octets),
+            returns,
+        };
+        if self.answers_again(&asked) {
+            return;
+        }
+        let suite = request.suite();
+        match request {
+            KeyReq::Psk(ask) if suite == SharingSuite::Psk => {
+                if let Some((terminal, opened)) = self.open_ask(&asked, ask, rng) {
+                    if self.refuses(suite, terminal) {
+                        return;
+                    }
+                    let near = opened.time.since(self.at.wall) <= TIME_SLACK
+                        && self.at.wall.since(opened.time) <= TIME_SLACK;
+                    let first = near && self.desk.cookies(now, rng).is_first(ask.iv, now);
+                    if returns || first {
+                        self.answer(&asked, suite, terminal, &opened, rng);
+                    } else {
+                        self.send_cookie(from, suite, asked.hash.reference(), rng);
+                    }
+                }
+            }
+            KeyReq::Hpke { enc, ct, .. } => self.begin_opening(&asked, suite, enc, ct, rng),
+            // The pair of another suite stands alone only inside of it.
+            KeyReq::Psk(_) | KeyReq::RsaMisty1(_) => self.desk.counts.silent += 1,
+        }
+    }
+
+    /// The same request, octet for octet, is answered alike or is being answered; a recording of it
+    /// from elsewhere is judged anew.
+    fn answers_again(&mut self, asked: &Request<'_>) -> bool {
+        let Some(open) = self.desk.open.get_mut(&asked.hash.reference()) else {
+            return false;
+        };
+        if !asked.returns && open.from != asked.from {
+            return false;
+        }
+        if let Some(answer) = &mut open.answer
+            && answer.times < ANSWERS_MAX
+        {
+            answer.times += 1;
+            let message = answer.message.clone();
+            self.send_answer(asked.from, &message);
+        }
+        true
+    }
+
+    /// Who asks, and what, where the request is genuine. A name that is not known gets a cookie and
+    /// the fleet's G with it, so that who slept steps and asks again.
+    fn open_ask(
+        &mut self,
+        asked: &Request<'_>,
+        ask: &SealedAsk<'_>,
+        rng: &mut dyn Random,
+    ) -> Option<(TerminalNumber, Ask)> {
+        let g = self.fleet.fleet_generation;
+        let terminals = self.terminals.values();
+        let Some(number) = self.desk.callers.find(&ask.id, g, terminals) else {
+            self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
+            return None;
+        };
+        let opened = self
+            .terminals
+            .get(&number)
+            .and_then(|terminal| ask.open(&terminal.wrap))
+            .filter(|opened| opened.terminal == Some(number));
+        if opened.is_none() {
+            self.desk.counts.silent += 1;
+        }
+        opened.map(|opened| (number, opened))
+    }
+
+    /// Nothing is answered in a suite that the root does not list, whoever asks (KR-362).
+    fn refuses(&mut self, suite: SharingSuite, terminal: TerminalNumber) -> bool {
+        if self.fleet.key_set.limits.suites.contains(suite) {
+            return false;
+        }
+        self.desk.counts.downgrades += 1;
+        if self.desk.told_downgrade.insert(terminal) {
+            let by = By {
+                actor: format!("terminal {terminal}"),
+                reason: None,
+                ticket: None,
+            };
+            self.waiting
+                .push_back((None, Order::NoteDowngrade { terminal, suite }, by));
+        }
+        true
+    }
+
+    fn begin_opening(
+        &mut self,
+        asked: &Request<'_>,
+        suite: SharingSuite,
+        enc: &[u8],
+        ct: &[u8],
+        rng: &mut dyn Random,
+    ) {
+        let listed = self.fleet.key_set.limits.suites.contains(suite);
+        let key = KemSuite::of(suite).and_then(|kem| self.kem_secret(kem));
+        let Some(key) = key.filter(|_| listed) else {
+            self.desk.counts.downgrades += u64::from(!listed);
+            self.desk.counts.silent += 1;
+            return;
+        };
+        let now = self.at.now;
+        let idle = self.desk.jobs.len() < BUSY;
+        let begins = asked.returns
+            || (idle && suite == SharingSuite::Hpke && {
+                let from = asked.from;
+                self.desk.cookies(now, rng).may_begin_bare(from, now)
+            });
+        if !begins {
+            self.send_cookie(asked.from, suite, asked.hash.reference(), rng);
+            return;
+        }
+        let (enc, ct) = (enc.to_vec(), ct.to_vec());
+        self.begin_job(asked.from, asked.message, Task::Open { key, enc, ct });
+    }
+
+    fn begin_job(&mut self, from: SocketAddr, message: &[u8], task: Task) {
+        if self.desk.jobs.len() >= JOBS_MAX {
+            self.desk.counts.overload += 1;
+            return;
+        }
+        self.desk.last_job += 1;
+        let number = self.desk.last_job;
+        let message = message.to_vec();
+        self.desk.jobs.insert(number, Asker { from, message });
+        self.outputs.push_back(Output::Work(Job { number, task }));
+    }
+
+    fn on_opened(&mut self, asker: &Asker, inner: &Zeroizing<Vec<u8>>, rng: &mut dyn Random) {
+        let asked = Request {
+            from: asker.from,
+            message: &asker.message,
+            hash: RequestHash::of(&asker.message),
+            returns: true,
+        };
+        let spoken = match Message::decode(&asker.message) {
+            Ok(Message::KeyReq { request, .. }) => request.suite(),
+            Ok(_) | Err(_) => return,
+        };
+        match Message::decode(inner) {
+            Ok(Message::KeyReq {
+                request: KeyReq::Psk(ask),
+                cookie: None,
+            }) if ask.suite == spoken => {
+                if let Some((terminal, opened)) = self.open_ask(&asked, &ask, rng) {
+                    self.answer(&asked, spoken, terminal, &opened, rng);
+                }
+            }
+            Ok(_) | Err(_) => self.desk.counts.silent += 1,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        asked: &Request<'_>,
+        suite: SharingSuite,
+        number: TerminalNumber,
+        ask: &Ask,
+        rng: &mut dyn Random,
+    ) {
+        if self.answers_again(asked) {
+            return;
+        }
+        let Some(terminal) = self.terminals.get(&number) else {
+            return;
+        };
+        let now = self.at.now;
+        let fresh = match (KemSuite::of(suite), &ask.fresh) {
+            (None, None) => None,
+            (Some(kem), Some(octets)) => match KemPublic::new(kem, octets) {
+                Some(fresh) => Some(fresh),
+                None => return,
+            },
+            (None, Some(_)) | (Some(_), None) => return,
+        };
+        let grant = self.grant(terminal, ask, suite, rng);
+        let wrap = &terminal.wrap;
+        let line = Line { suite, wrap };
+        let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, rng);
+        let mixed = grant.first.as_ref().map(|first| wrap.mix(first));
+        let told = grant.keys.iter().map(|it| {
+            let key = &it.key;
+            (key.group(), key.epoch(), key.generation())
+        });
+        let held = ask.held.iter().filter_map(|it| {
+            let group = it.kid.kind().and_then(KeyIdKind::group)?;
+            Some((group, it.epoch, it.generation))
+        });
+        let told: Vec<_> = held.chain(told).collect();
+        let ack_under = mixed.as_ref().unwrap_or(wrap);
+        let finished = fresh.is_none().then(|| Answer {
+            ack: AckKey::new(ack_under, asked.message, &message),
+            message: message.clone(),
+            times: 1,
+        });
+        let reference = asked.hash.reference();
+        let open = Open {
+            terminal: number,
+            from: asked.from,
+            at: now,
+            suite,
+            answer: finished,
+            plain,
+            told,
+            mixed,
+        };
+        if !self.desk.remember(reference, open) {
+            return;
+        }
+        if asked.returns {
+            self.desk.peers.heard(number, asked.from, now);
+        }
+        match fresh {
+            None => self.send_answer(asked.from, &message),
+            Some(to) => {
+                let info = [KEY_DIS_INFO, &asked.hash.as_bytes()[..]].concat();
+                let inner = Zeroizing::new(message);
+                let task = Task::Seal { to, info, inner };
+                self.begin_job(asked.from, asked.message, task);
+            }
+        }
+    }
+
+    fn on_sealed(&mut self, asker: &Asker, enc: &[u8], ct: &[u8]) {
+        let reference = RequestHash::of(&asker.message).reference();
+        let Some(open) = self.desk.open.get_mut(&reference) else {
+            return;
+        };
+        let Some(terminal) = self.terminals.get(&open.terminal) else {
+            return;
+        };
+        let suite = open.suite;
+        let message = Message::KeyDis {
+            reference,
+            distribution: KeyDis::Hpke { suite, enc, ct },
+        };
+        let message = message.encode();
+        let under = open.mixed.as_ref().unwrap_or(&terminal.wrap);
+        open.answer = Some(Answer {
+            ack: AckKey::new(under, &asker.message, &message),
+            message: message.clone(),
+            times: 1,
+        });
+        self.send_answer(asker.from, &message);
+    }
+
+    fn send_answer(&mut self, to: SocketAddr, message: &[u8]) {
+        self.desk.counts.answers += 1;
+        for (to, octets) in sent_to(to, message) {
+            self.outputs.push_back(Output::Send { to, octets });
+        }
+    }
+
+    /// Only who opened the answer can say so (T-06, R-091).
+    fn on_ack(
+        &mut self,
+        from: SocketAddr,
+        reference: Reference,
+        status: AckStatus,
+        mac: &[u8; 32],
+    ) {
+        let genuine = self.desk.open.get(&reference).is_some_and(|open| {
+            let answer = open.answer.as_ref();
+            answer.is_some_and(|answer| answer.ack.check(status, &open.plain, mac))
+        });
+        if !genuine {
+            self.desk.counts.silent += 1;
+            return;
+        }
+        let Some(open) = self.desk.open.remove(&reference) else {
+            return;
+        };
+        self.desk.counts.acks += 1;
+        self.desk.peers.heard(open.terminal, from, self.at.now);
+        if status != AckStatus::All {
+            self.desk.counts.refused_acks += 1;
+            return;
+        }
+        for (group, epoch, generation) in open.told {
+            self.desk
+                .confirmed
+                .insert((open.terminal, group), (epoch, generation));
+        }
+        if let Some(mixed) = open.mixed {
+            let by = By {
+                actor: format!("terminal {}", open.terminal),
+                reason: None,
+                ticket: None,
+            };
+            self.desk.mixed.insert(open.terminal, mixed);
+            let terminal = open.terminal;
+            let order = Order::FirstContact { terminal };
+            self.waiting.push_back((None, order, by));
+        }
+    }
+
+    fn on_hello(&mut self, from: SocketAddr, piece: u8, asked: usize) {
+        let version = self.fleet.key_set.version;
+        if self
+            .desk
+            .introduction
+            .as_ref()
+            .is_none_or(|(of, _)| *of != version)
+        {
+            let whole = self.introduction().encode();
+            let hash = sha256(&[&whole]);
+            let pieces: Vec<_> = whole.chunks(PART_OCTETS).collect();
+            let count = u8::try_from(pieces.len()).unwrap_or(u8::MAX);
+            let messages = (0..count).zip(pieces).map(|(piece, octets)| {
+                let message = Message::Introduction {
+                    piece,
+                    pieces: count,
+                    hash,
+                    octets,
+                };
+                marked(&message.encode())
+            });
+            self.desk.introduction = Some((version, messages.collect()));
+        }
+        let pieces = self.desk.introduction.as_ref().map(|(_, pieces)| pieces);
+        let octets = pieces.and_then(|pieces| pieces.get(usize::from(piece)));
+        match octets.filter(|octets| octets.len() <= asked) {
+            Some(octets) => {
+                let octets = octets.clone();
+                self.outputs.push_back(Output::Send { to: from, octets });
+            }
+            None => self.desk.counts.silent += 1,
+        }
+    }
+
+    /// What the server says of itself to whoever asks.
+    #[must_use]
+    pub fn introduction(&self) -> Introduction {
+        let long = self.fleet.kem_pq.iter();
+        Introduction {
+            root: self.fleet.root,
+            key_set_frame: self.fleet.key_set_frame.clone(),
+            kem_keys: long.map(|key| key.public().octets().to_vec()).collect(),
+        }
+    }
+
+    fn send_cookie(
+        &mut self,
+        to: SocketAddr,
+        suite: SharingSuite,
+        reference: Reference,
+        rng: &mut dyn Random,
+    ) {
+        let now = self.at.now;
+        let cookie = self.desk.cookies(now, rng).make(to, now);
+        let frame = self.time_for_one();
+        self.desk.counts.cookies += 1;
+        let octets = cookie_message(suite, reference, cookie, Some(&frame));
+        self.outputs.push_back(Output::Send { to, octets });
+    }
+
+    /// A beacon without floors, signed once a second at the most.
+    fn time_for_one(&mut self) -> Vec<u8> {
+        let wall = self.at.wall;
+        if let Some((at, frame)) = &self.desk.beacon
+            && *at == wall
+        {
+            return frame.clone();
+        }
+        let time = Time {
+            seconds: wall,
+            max_error_ms: CLOCK_ERROR_MS,
+            floors: Vec::new(),
+        };
+        let frame = self.sign_for(Target::All, Body::Time(time));
+        self.sequence = self.sequence.plus(1);
+        self.desk.beacon = Some((wall, frame.clone()));
+        frame
+    }
+
+    fn kem_secret(&mut self, kem: KemSuite) -> Option<Arc<KemSecret>> {
+        let version = self.fleet.key_set.version;
+        if self.desk.kems.as_ref().is_none_or(|(of, _)| *of != version) {
+            let held = [&self.fleet.kem, &self.fleet.kem_pq];
+            let held = held.into_iter().flatten();
+            let held = held.map(|key| Arc::new(key.duplicate())).collect();
+            self.desk.kems = Some((version, held));
+        }
+        let (_, held) = self.desk.kems.as_ref()?;
+        held.iter().find(|key| key.public().suite() == kem).cloned()
+    }
+
+    /// What a terminal has confirmed since the start: it holds that key of the group.
+    #[must_use]
+    pub fn confirmed(
+        &self,
+        terminal: TerminalNumber,
+        group: GroupNumber,
+    ) -> Option<(KeyEpoch, Generation)> {
+        self.desk.confirmed.get(&(terminal, group)).copied()
+    }
+
+    /// Where a terminal was heard last, and how long ago in seconds.
+    #[must_use]
+    pub fn heard_from(&self, terminal: TerminalNumber) -> Option<(SocketAddr, u64)> {
+        let peer = self.desk.peers.of(terminal)?;
+        Some((peer.address, self.at.now.since(peer.heard).as_secs()))
+    }
+
+    /// What came to the desk.
+    #[must_use]
+    pub fn desk_counts(&self) -> super::DeskCounts {
+        self.desk.counts
+    }
+}
+
+const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";
+/// Jobs that are out when the server asks everybody for a cookie first.
+const BUSY: usize = 64;
+const JOBS_MAX: usize = 8192;
+/// How often one answer is sent.
+const ANSWERS_MAX: u8 = 8;

@@ -1,0 +1,88 @@
+//! What a terminal is granted: of all its groups only what it lacks.
+
+use std::collections::HashMap;
+
+use crate::command::KeyDistContents;
+use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber};
+use crate::keys::Secret;
+use crate::rng::Random;
+use crate::server::{Server, TerminalRecord};
+use crate::sharing::SharingSuite;
+use crate::sharing::pair::{Ask, Grant};
+
+impl Server {
+    /// The difference between what `terminal` should hold and what it says that it holds.
+    pub(super) fn grant(
+        &self,
+        terminal: &TerminalRecord,
+        ask: &Ask,
+        suite: SharingSuite,
+        rng: &mut dyn Random,
+    ) -> Grant {
+        let held: HashMap<_, _> = ask
+            .held
+            .iter()
+            .map(|it| (it.kid, (it.epoch, it.generation)))
+            .collect();
+        let mut keys = Vec::new();
+        let mut more = false;
+        for group in self.groups_of(terminal.number) {
+            let Some(group) = self.groups.get(&group) else {
+                continue;
+            };
+            let key = &group.master;
+            let newest = (key.epoch(), key.generation());
+            if held.get(&key.kid()).is_some_and(|&held| held >= newest) {
+                continue;
+            }
+            if keys.len() == KEYS_A_GRANT {
+                more = true;
+                break;
+            }
+            keys.push(KeyDistContents {
+                key: key.duplicate(),
+                activate_at: group.schedule.activate_at,
+                cadence: group.schedule.cadence,
+                lease_end: Some(self.at.wall.plus(self.lease(group))),
+            });
+        }
+        let named = ask.held.iter().filter_map(|it| it.kid.kind());
+        let gone = named.filter_map(KeyIdKind::group);
+        let gone = gone.filter(|group| !self.is_member(*group, terminal.number));
+        let forward_secret = matches!(suite, SharingSuite::Hpke | SharingSuite::HpkePq);
+        let first = (forward_secret && terminal.mixed_at.is_none())
+            .then(|| Secret::init_with(|into| rng.fill(into)));
+        Grant {
+            nonce: ask.nonce,
+            time: self.at.wall,
+            g: self.fleet.fleet_generation,
+            keys,
+            gone: gone.collect(),
+            more,
+            first,
+            package: None,
+        }
+    }
+
+    /// The groups that a terminal is a member of now.
+    fn groups_of(&self, terminal: TerminalNumber) -> Vec<GroupNumber> {
+        let memberships = self.terminals.get(&terminal).map(|it| &it.memberships);
+        let mut groups: Vec<_> = memberships
+            .into_iter()
+            .flatten()
+            .filter(|it| it.until.is_none())
+            .map(|it| it.group)
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    fn is_member(&self, group: GroupNumber, terminal: TerminalNumber) -> bool {
+        let group = self.groups.get(&group);
+        group.is_some_and(|group| group.members.contains(&terminal))
+    }
+}
+
+/// Keys in one KEY-DIS; who lacks more asks again.
+const KEYS_A_GRANT: usize = 256;

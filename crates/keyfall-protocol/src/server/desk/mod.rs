@@ -1,0 +1,172 @@
+//! The desk at which terminals ask for their keys: KEY-REQ, COOKIE, KEY-DIS, ACK (FORMATS section 8;
+//! REQUIREMENTS, T-05 to T-09, W-14).
+//!
+//! Before a cookie nothing but symmetric work is done, and no answer is longer than what it answers;
+//! what needs a private or public key is a [`Job`] for others. No state of the fleet changes before
+//! an ACK. Every table is bounded.
+
+mod answering;
+mod cookies;
+mod granting;
+mod job;
+
+use core::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cookies::Cookies;
+pub use job::{Job, Worked};
+
+use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
+use crate::keys::{Secret, WrapKey};
+use crate::rng::Random;
+use crate::server::callers::{Callers, Peers};
+use crate::sharing::message::{Cookie, Message, Reference, marked};
+use crate::sharing::pair::{AckKey, PlainHash};
+use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
+
+/// What the server keeps of those who ask.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) callers: Callers,
+    pub(super) peers: Peers,
+    cookies: Option<Cookies>,
+    parts: Assembly<SocketAddr>,
+    /// Answers that wait for their ACK, by the request that they answer.
+    open: HashMap<Reference, Open>,
+    /// What each terminal has confirmed since the start.
+    confirmed: HashMap<(TerminalNumber, GroupNumber), (KeyEpoch, Generation)>,
+    /// Jobs that are out, and who asked.
+    jobs: HashMap<u64, Asker>,
+    last_job: u64,
+    /// Pieces of the introduction, made when first asked for, of the KEYSET with that version.
+    introduction: Option<(u32, Vec<Vec<u8>>)>,
+    /// Parsed KEM keys, likewise.
+    kems: Option<(u32, Vec<Arc<KemSecret>>)>,
+    /// The last beacon for those who ask.
+    beacon: Option<(UnixSeconds, Vec<u8>)>,
+    /// Wrap keys with fresh octets in them, which an ACK has confirmed, until they are stored.
+    pub(super) mixed: HashMap<TerminalNumber, WrapKey>,
+    /// Whose wish for another suite stands in the audit already.
+    told_downgrade: HashSet<TerminalNumber>,
+    pub(super) counts: DeskCounts,
+}
+
+/// Who asked, in which way.
+#[derive(Debug)]
+struct Asker {
+    from: SocketAddr,
+    /// The request as it was sent.
+    message: Vec<u8>,
+}
+
+/// An answer that waits for its ACK.
+#[derive(Debug)]
+struct Open {
+    terminal: TerminalNumber,
+    from: SocketAddr,
+    at: Tick,
+    suite: SharingSuite,
+    /// `None`: it is still being sealed.
+    answer: Option<Answer>,
+    plain: PlainHash,
+    told: Vec<(GroupNumber, KeyEpoch, Generation)>,
+    /// The wrap key with the fresh octets in it, which counts from the ACK on.
+    mixed: Option<WrapKey>,
+}
+
+/// The same request is answered alike: its ACK confirms one answer.
+#[derive(Debug)]
+struct Answer {
+    message: Vec<u8>,
+    ack: AckKey,
+    /// How often it was sent.
+    times: u8,
+}
+
+/// What came to the desk, and what became of it, since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeskCounts {
+    pub requests: u64,
+    pub cookies: u64,
+    pub answers: u64,
+    pub acks: u64,
+    /// ACKs that say that something was refused.
+    pub refused_acks: u64,
+    /// What did not verify, fit no request, or was malformed: answered by silence.
+    pub silent: u64,
+    /// Requests in a suite that the root does not list.
+    pub downgrades: u64,
+    /// Requests that found every table or budget full.
+    pub overload: u64,
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self {
+            callers: Callers::default(),
+            peers: Peers::default(),
+            cookies: None,
+            parts: Assembly::new(WHOLES_MAX, REQUEST_PARTS_MAX),
+            open: HashMap::new(),
+            confirmed: HashMap::new(),
+            jobs: HashMap::new(),
+            last_job: 0,
+            introduction: None,
+            kems: None,
+            beacon: None,
+            mixed: HashMap::new(),
+            told_downgrade: HashSet::new(),
+            counts: DeskCounts::default(),
+        }
+    }
+
+    /// The tables that strangers can fill; drawn with the first datagram.
+    fn cookies(&mut self, now: Tick, rng: &mut dyn Random) -> &mut Cookies {
+        self.cookies
+            .get_or_insert_with(|| Cookies::new(Secret::init_with(|into| rng.fill(into)), now))
+    }
+
+    fn remember(&mut self, reference: Reference, open: Open) -> bool {
+        if self.open.len() >= OPEN_MAX && !self.open.contains_key(&reference) {
+            let now = open.at;
+            self.open.retain(|_, it| now.since(it.at) < OPEN_FOR);
+            if self.open.len() >= OPEN_MAX {
+                self.counts.overload += 1;
+                return false;
+            }
+        }
+        self.open.insert(reference, open);
+        true
+    }
+}
+
+/// As one datagram or several, each with where it goes.
+fn sent_to(to: SocketAddr, message: &[u8]) -> impl Iterator<Item = (SocketAddr, Vec<u8>)> {
+    datagrams(message, None)
+        .into_iter()
+        .map(move |datagram| (to, datagram))
+}
+
+fn cookie_message(
+    suite: SharingSuite,
+    reference: Reference,
+    cookie: Cookie,
+    frame: Option<&[u8]>,
+) -> Vec<u8> {
+    let message = Message::Cookie {
+        suite,
+        reference,
+        cookie,
+        frame,
+    };
+    marked(&message.encode())
+}
+
+const WHOLES_MAX: usize = 1024;
+/// A KEY-REQ of `hpke-pq` takes two, one that names 400 keys about eight.
+const REQUEST_PARTS_MAX: u8 = 10;
+/// Answers that wait for their ACK.
+const OPEN_MAX: usize = 131_072;
+const OPEN_FOR: Duration = Duration::from_secs(60);

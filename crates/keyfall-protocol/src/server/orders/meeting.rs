@@ -1,0 +1,44 @@
+//! What terminals that ask bring about: the first contact, and what is noted of them.
+
+use crate::ids::TerminalNumber;
+use crate::server::orders::Prepared;
+use crate::server::{Batch, By, Change, Done, Refusal, Server};
+use crate::sharing::SharingSuite;
+
+impl Server {
+    /// From now on its wrap key is the mixed one, which no copy of its package opens.
+    pub(super) fn first_contact(&self, number: TerminalNumber, by: By) -> Prepared {
+        let terminal = self.admitted_terminal(number)?;
+        let mixed = self.desk.mixed.get(&number);
+        let mixed = mixed.ok_or_else(|| Refusal::NoSuchTerminal(number.to_string()))?;
+        let wrap = mixed.duplicate().renew_to(terminal.wrap.generation());
+        let at = self.at.wall;
+        let outcome = "the terminal itself has shown that it is there".to_owned();
+        let batch = Batch {
+            changes: vec![Change::Mixed { wrap, at }],
+            audit: Some(self.audit(by, "terminal enrolled", &terminal.name, outcome)),
+            journal: None,
+        };
+        Ok((batch, Done::Nothing))
+    }
+
+    /// Somebody who holds the terminal's key wished for another suite than the root lists.
+    pub(super) fn note_downgrade(
+        &self,
+        number: TerminalNumber,
+        suite: SharingSuite,
+        by: By,
+    ) -> Prepared {
+        let terminal = self.terminal(number)?;
+        let outcome = format!(
+            "refused: suite {} is not listed in the KEYSET",
+            suite.name()
+        );
+        let batch = Batch {
+            changes: Vec::new(),
+            audit: Some(self.audit(by, "key request", &terminal.name, outcome)),
+            journal: None,
+        };
+        Ok((batch, Done::Nothing))
+    }
+}
