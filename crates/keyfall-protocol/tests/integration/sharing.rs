@@ -424,7 +424,8 @@ fn whatever_one_or_two_messages_are_lost_the_terminal_becomes_current() {
                 most = most.max(pair.air.len());
             }
         }
-        assert!(most <= 28, "{suite:?}: {most} messages");
+        let parts = if suite == SharingSuite::HpkePq { 3 } else { 1 };
+        assert!(most <= 28 * parts, "{suite:?}: {most} messages");
     }
 }
 

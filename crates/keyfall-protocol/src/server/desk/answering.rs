@@ -51,11 +51,11 @@ impl Server {
             }
             Message::Part(part) => self.on_part(from, &part, rng),
             Message::Ack {
+                suite,
                 reference,
                 status,
                 mac,
-                ..
-            } => self.on_ack(from, reference, status, &mac),
+            } => self.on_ack(from, (suite, reference), status, &mac),
             Message::Hello { piece, .. } => self.on_hello(from, piece, datagram.len()),
             Message::Cookie { .. }
             | Message::KeyDis { .. }
@@ -378,13 +378,14 @@ impl Server {
     fn on_ack(
         &mut self,
         from: SocketAddr,
-        reference: Reference,
+        (suite, reference): (SharingSuite, Reference),
         status: AckStatus,
         mac: &[u8; 32],
     ) {
         let genuine = self.desk.open.get(&reference).is_some_and(|open| {
             let answer = open.answer.as_ref();
-            answer.is_some_and(|answer| answer.ack.check(status, &open.plain, mac))
+            let under = |answer: &Answer| answer.ack.check(status, &open.plain, mac);
+            open.suite == suite && answer.is_some_and(under)
         });
         if !genuine {
             self.desk.counts.silent += 1;
