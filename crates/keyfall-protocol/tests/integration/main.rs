@@ -13,6 +13,7 @@ mod fleet;
 mod largest;
 mod malformed;
 mod messages;
+mod misty1;
 mod receipts;
 mod refused_orders;
 mod sealed_contents;

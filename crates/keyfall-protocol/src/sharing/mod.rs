@@ -1,0 +1,3 @@
+//! Key sharing over UDP (FORMATS section 8): its suites and what they are made of.
+
+pub mod misty1;
