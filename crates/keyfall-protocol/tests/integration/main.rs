@@ -16,6 +16,7 @@ mod messages;
 mod misty1;
 mod receipts;
 mod refused_orders;
+mod rsa_misty1;
 mod sealed_contents;
 mod sizes;
 mod srtp;
