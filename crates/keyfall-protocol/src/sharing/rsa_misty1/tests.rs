@@ -191,18 +191,18 @@ impl Forged {
         }
         let under = [&self.nonce[..], &text].concat();
         let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[9; 16]), &under);
-        let checksum = self
-            .misty1_checksum
-            .as_ref()
-            .map_or_else(|| &mac.as_ref()[..16], |own| own);
+        let checksum = match &self.misty1_checksum {
+            Some(wrong) => wrong,
+            None => &mac.as_ref()[..16],
+        };
         text.extend(checksum);
         text.resize(text.len().next_multiple_of(8), self.padding);
         Misty1::new(&km).encrypt([3; 8], &mut text).unwrap();
         let hash = digest::digest(&digest::SHA256, &[9; 16]);
-        let checksum = self
-            .rsa_checksum
-            .as_ref()
-            .map_or_else(|| &hash.as_ref()[..16], |own| own);
+        let checksum = match &self.rsa_checksum {
+            Some(wrong) => wrong,
+            None => &hash.as_ref()[..16],
+        };
         let field = TERMINAL.public().seal(&[&[9; 16], checksum].concat());
         let reference = header::reference_to(&[key_req]);
         header::join(Kind::KeyDis, reference, &field, &[&[3; 8], &text])
