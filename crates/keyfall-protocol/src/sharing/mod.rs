@@ -8,8 +8,10 @@ mod control;
 mod introduction;
 mod kem;
 pub mod message;
+pub mod misty1;
 pub mod pair;
 mod parts;
+pub mod rsa_misty1;
 
 pub use control::{BUNDLE_MAX, Bundle, Confirmation};
 pub use introduction::Introduction;
