@@ -22,8 +22,10 @@ YEAR_2026 = 1_767_225_600
 FRAME_MAX = 1200
 BEAT, KEYS, ERASE, KEM = 1, 2, 3, 4
 TIME, RENEW, KEYDIST, DELETE, INIT, EXCLUDE, KEYSET, LOCK, UNLOCK = 1, 2, 3, 4, 5, 6, 8, 15, 16
+STOP, START, NOTIFY = 10, 11, 12
 ORDERS = (DELETE, INIT, LOCK, UNLOCK)
-CLASS_OF = {TIME: BEAT, RENEW: BEAT, KEYDIST: KEYS, EXCLUDE: KEYS} | dict.fromkeys(ORDERS, ERASE)
+CLASS_OF = {TIME: BEAT, RENEW: BEAT, NOTIFY: BEAT, KEYDIST: KEYS, EXCLUDE: KEYS, STOP: KEYS,
+            START: KEYS} | dict.fromkeys(ORDERS, ERASE)
 
 
 class Refused(Exception):
@@ -191,8 +193,12 @@ def read_frame(frame: bytes) -> Command:
     demand(type(payload) is bytes, "payload")
     c = fields(strict(payload), {1, 2, 3, 4, 5, 6, 7, 8}, set(), "command")
     bodies = {TIME: read_time, RENEW: read_renew, KEYDIST: read_keydist, EXCLUDE: read_exclude,
-              KEYSET: read_keyset} | dict.fromkeys(ORDERS, read_order)
+              KEYSET: read_keyset, STOP: read_stop, START: read_stop,
+              NOTIFY: read_notify} | dict.fromkeys(ORDERS, read_order)
     demand(type(c[5]) is int and c[5] in bodies, "type")
+    target, body = read_target(c[6]), bodies[c[5]](c[7])
+    demand(c[5] not in (STOP, START) or target == [1, body["group"]], "target of a STOP")
+    demand(c[5] != NOTIFY or target[0] != 3, "target of a NOTIFY")
     return Command(
         signers=signers,
         stream=octets(c[1], 4, "stream"),
@@ -200,8 +206,8 @@ def read_frame(frame: bytes) -> Command:
         issued_at=seconds(c[3]),
         not_after=seconds(c[4]),
         type=c[5],
-        target=read_target(c[6]),
-        body=bodies[c[5]](c[7]),
+        target=target,
+        body=body,
         g=generation(c[8]),
         frame=frame,
     )
@@ -295,6 +301,21 @@ def read_exclude(value) -> dict:
         group_number(group)
         demand(epoch(old) < epoch(new) and heal is None, "epochs")
     return {"terminals": terminals, "groups": body[2]}
+
+
+def read_stop(value) -> dict:
+    """STOP and START."""
+    body = fields(value, {1, 2, 3, 4, 5}, set(), "STOP")
+    return {"group": group_number(body[1]), "transaction": uint(body[2], 2**64 - 1, "transaction"),
+            "epoch": epoch(body[3]), "generation": generation(body[4]), "deadline": seconds(body[5])}
+
+
+def read_notify(value) -> dict:
+    body = fields(value, {1, 2}, set(), "NOTIFY")
+    for entry in items(body[2], 0, 66, "entries"):
+        items(entry, 3, 3, "entry")
+        group_number(entry[0]), epoch(entry[1]), generation(entry[2])
+    return {"spread_ms": uint(body[1], 2**32 - 1, "spread"), "entries": body[2]}
 
 
 def read_keyset(value) -> dict:

@@ -84,7 +84,7 @@ def derivations():
                 if value["label"] == "srtp":
                     ctx = [ctx[0], ctx[1], un(ctx[2]), ctx[3], ctx[4]]
                 elif ctx is not None:
-                    ctx = [un(ctx[0])]
+                    ctx = [un(item) if type(item) is str else item for item in ctx]
                 label, length = value["label"], value["len"]
                 same(key.info(label, ctx, length).hex(), value["info"], f"{what} {label} info")
                 same(key.xl(label, ctx, length).hex(), value["out"], f"{what} {label}")
