@@ -33,6 +33,7 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 "$PYTHON" interop/python/make_sharing.py "$work/sharing.json"
 "$PYTHON" interop/python/verify_sharing.py "$work/sharing.json"
+"$PYTHON" interop/python/live_sharing.py loopback
 "$PYTHON" interop/python/verify_capture.py interop/vectors/capture.json
 
 keyfall="${KEYFALL:-$target/release/keyfall}"
