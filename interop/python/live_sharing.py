@@ -32,8 +32,8 @@ import kem
 import reader
 import sharing
 from kem import KINDS, KemSecret
-from reader import Key, Refused, demand, det
-from sharing import PSK, Asked, Given, Group
+from reader import Contents, Key, Refused, demand, det
+from sharing import PSK, Asked, Given
 
 # PROTOCOL 14: 0.5 s, doubled up to 8 s, six tries.
 FIRST_WAIT, LONGEST_WAIT, TRIES = 0.5, 8.0, 6
@@ -215,7 +215,7 @@ class Server:
         self.beat, self.signer = (Ed25519PrivateKey.from_private_bytes(un(secrets[name]))
                                   for name in ("beat_seed", "keys_seed"))
         self.kem = {int(suite): KemSecret(int(suite), un(text)) for suite, text in secrets["kem"].items()}
-        self.groups = [Group(Key(un(one["key"]), one["kid"], one["epoch"], one["generation"]), one["activate_at"],
+        self.groups = [Contents(Key(un(one["key"]), one["kid"], one["epoch"], one["generation"]), one["activate_at"],
                              one["schedule"], one["lease_end"]) for one in secrets["groups"]]
         family = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0][0]
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -270,7 +270,8 @@ class Server:
                 request = sharing.open_key_req(message, key, self.kem.get(read["suite"]))
             except Refused:
                 continue
-            lacks = [group for group in self.groups if group.item()[:3] not in request.asked.held]
+            lacks = [group for group in self.groups
+                     if [group.key.kid, group.key.epoch, group.key.generation] not in request.asked.held]
             known = {group.key.kid for group in self.groups}
             strange = [kid // 4 for kid, _, _ in request.asked.held if kid not in known]
             given = Given(request.asked.nonce, int(time.time()), self.g, lacks, strange)

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import reader
 import sharing
 from kem import HPKE, HPKE_PQ, KemSecret
-from reader import Key, det
-from sharing import ACK, PSK, Asked, Given, Group, Introduction, sha256
+from reader import Contents, Key, det
+from sharing import ACK, PSK, Asked, Given, Introduction, sha256
 from verify_sharing import hex_of, shown
 
 NOW = 1_790_018_007
@@ -85,9 +85,9 @@ def key_dis_entry(distribution: sharing.Distribution, suite: int) -> dict:
     }
 
 
-def group(number: int, cadence=(1, 600), lease_end=NOW + 259_200) -> Group:
+def group(number: int, cadence=(1, 600), lease_end=NOW + 259_200) -> Contents:
     octets = stream(f"master key of group {number}, epoch {EPOCH}", 32)
-    return Group(Key(octets, 4 * number + 3, EPOCH, 13), NOW - 7, cadence, lease_end)
+    return Contents(Key(octets, 4 * number + 3, EPOCH, 13), NOW - 7, cadence, lease_end)
 
 
 def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=0, time=NOW, more=False,

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 import kem
 import packages
 from kem import HPKE, HPKE_PQ, KINDS, KemSecret
-from reader import (Key, Refused, demand, det, epoch, fields, generation, group_number, items, key_name,
-                    kid, octets, read_frame, schedule, seconds, strict, tagged, terminal_number, uint)
+from reader import (Contents, Key, Refused, demand, det, epoch, fields, generation, group_number, items, key_name,
+                    kid, octets, read_contents, read_frame, seconds, strict, tagged, uint)
 
 NONE, PSK, RSA_MISTY1 = 0, 1, 4
 MARKER = bytes(4)
@@ -346,19 +346,15 @@ def make_cookie(suite: int, key_req: bytes, cookie: bytes, frame: Optional[bytes
 # -- PROTOCOL 14: KEY-DIS
 
 
-@dataclass(frozen=True)
-class Group:
-    """PROTOCOL 14, group entry of a KEY-DIS."""
-
-    key: Key
-    activate_at: int
-    schedule: Optional[tuple]
-    lease_end: Optional[int]
-
-    def item(self) -> list:
-        cadence = None if self.schedule is None else list(self.schedule)
-        key = self.key
-        return [key.kid, key.epoch, key.generation, key.octets, self.activate_at, cadence, self.lease_end]
+def group_entry(contents: Contents) -> dict:
+    """PROTOCOL 14, group entry of a KEY-DIS: the contents of a KEYDIST (section 4.3)."""
+    key = contents.key
+    entry = {1: key.kid, 2: key.epoch, 3: key.generation, 4: key.octets, 6: contents.activate_at}
+    if contents.schedule is not None:
+        entry[7] = list(contents.schedule)
+    if contents.lease_end is not None:
+        entry[8] = contents.lease_end
+    return entry
 
 
 @dataclass(frozen=True)
@@ -368,6 +364,7 @@ class Given:
     nonce: bytes
     time: int
     g: int
+    # Contents of KEYDISTs.
     groups: list
     not_member: list
     more: bool = False
@@ -390,7 +387,7 @@ class Distribution:
 
 def key_dis_plain(given: Given) -> bytes:
     """PROTOCOL 14, plaintext of a KEY-DIS."""
-    return det([given.nonce, given.time, given.g, [group.item() for group in given.groups],
+    return det([given.nonce, given.time, given.g, [group_entry(group) for group in given.groups],
                 given.not_member, given.more, given.r, given.package])
 
 
@@ -400,21 +397,10 @@ def read_key_dis_plain(plain: bytes) -> Given:
     demand(type(more) is bool, "more")
     return Given(
         octets(nonce, 16, "nonce"), seconds(time), generation(g),
-        [read_group(entry) for entry in items(groups, 0, 4096, "groups")],
+        [read_contents(det(entry)) for entry in items(groups, 0, 4096, "groups")],
         [group_number(group) for group in items(strange, 0, 4096, "groups of others")], more,
         optional(r, lambda value: octets(value, 32, "r")),
         optional(package, lambda value: text(value, packages.PACKAGE_MAX, "package")))
-
-
-def read_group(entry) -> Group:
-    """PROTOCOL 14, group entry of a KEY-DIS."""
-    kid_, epoch_, generation_, key, activate_at, cadence, lease_end = items(entry, 7, 7, "group entry")
-    demand(kid(kid_) % 4 == 3, "kid of a master key")
-    if cadence is not None:
-        demand(None not in items(cadence, 2, 2, "schedule"), "schedule")
-        cadence = schedule(*cadence)
-    return Group(Key(octets(key, 32, "key"), kid_, epoch(epoch_), generation(generation_)),
-                 seconds(activate_at), cadence, optional(lease_end, seconds))
 
 
 def to_be_signed(protected: bytes, payload: bytes, key_req: bytes) -> bytes:

@@ -272,7 +272,7 @@ def key_dis_for_others(file: File, request, message: bytes, dk: Key, fresh, what
         refused(lambda: sharing.open_key_dis(message, request, dk, file.publics, stranger), f"{what}, another KEM key")
 
 
-def shown(group: sharing.Group) -> dict:
+def shown(group: reader.Contents) -> dict:
     key = group.key
     return {"kid": key.kid, "epoch": key.epoch, "generation": key.generation, "key": key.octets.hex(),
             "activate_at": group.activate_at, "schedule": group.schedule and list(group.schedule),
