@@ -202,6 +202,9 @@ def read_frame(frame: bytes) -> Command:
               KEYSET: read_keyset, STOP: read_halt, START: read_halt,
               NOTIFY: read_notify} | dict.fromkeys(ORDERS, read_order)
     demand(type(c[5]) is int and c[5] in bodies, "type")
+    target, body = read_target(c[6]), bodies[c[5]](c[7])
+    demand(c[5] not in (STOP, START) or target == [1, body["group"]], "target of a STOP")
+    demand(c[5] != NOTIFY or target[0] != 3, "target of a NOTIFY")
     return Command(
         signers=signers,
         stream=octets(c[1], 4, "stream"),
@@ -209,8 +212,8 @@ def read_frame(frame: bytes) -> Command:
         issued_at=seconds(c[3]),
         not_after=seconds(c[4]),
         type=c[5],
-        target=read_target(c[6]),
-        body=bodies[c[5]](c[7]),
+        target=target,
+        body=body,
         g=generation(c[8]),
         frame=frame,
     )

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Reads our vectors, and a run captured from the product, with other people's libraries (python-cwt, cbor2, cryptography).
 # Usage: interop/python/run.sh [CAPTURE...]
-# Without arguments: every vector, the capture among them, and, where KEYFALL (or target/release/keyfall) is built and can
+# Without arguments: every vector, the capture among them; key sharing as Rust made it, as this reader made it once for
+# Rust to read (sharing.json), and as it makes it now; and, where KEYFALL (or target/release/keyfall) is built and can
 # capture, a demo of its own. Exit code 77: the Python packages cannot be had; the last line says why.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -21,6 +22,18 @@ if [ $# -gt 0 ]; then
 fi
 
 "$PYTHON" interop/python/verify_vectors.py
+for vectors in interop/vectors/sharing.json interop/python/sharing.json; do
+  if [ -f "$vectors" ]; then
+    "$PYTHON" interop/python/verify_sharing.py "$vectors"
+  else
+    echo "python: no $vectors"
+  fi
+done
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+"$PYTHON" interop/python/make_sharing.py "$work/sharing.json"
+"$PYTHON" interop/python/verify_sharing.py "$work/sharing.json"
+"$PYTHON" interop/python/live_sharing.py loopback
 "$PYTHON" interop/python/verify_capture.py interop/vectors/capture.json
 
 keyfall="${KEYFALL:-$target/release/keyfall}"
@@ -29,8 +42,7 @@ if [ ! -x "$keyfall" ]; then
 elif ! "$keyfall" demo --help 2>/dev/null | grep -q -e --capture; then
   echo "python: $keyfall demo captures nothing, so no run of its own was read"
 else
-  capture="$(mktemp)"
-  trap 'rm -f "$capture"' EXIT
+  capture="$work/capture.json"
   "$keyfall" demo --json --capture "$capture" >/dev/null
   "$PYTHON" interop/python/verify_capture.py "$capture"
 fi

@@ -18,7 +18,8 @@ from reader import Command, Key, Refused
 
 NAMES = {reader.TIME: "TIME", reader.RENEW: "RENEW", reader.KEYDIST: "KEYDIST",
          reader.DELETE: "DELETE", reader.INIT: "INIT", reader.EXCLUDE: "EXCLUDE",
-         reader.KEYSET: "KEYSET", reader.LOCK: "LOCK", reader.UNLOCK: "UNLOCK"}
+         reader.KEYSET: "KEYSET", reader.LOCK: "LOCK", reader.UNLOCK: "UNLOCK",
+         reader.STOP: "STOP", reader.START: "START", reader.NOTIFY: "NOTIFY"}
 
 
 @dataclass
