@@ -603,7 +603,7 @@ fn choose_carriers(
 }
 
 /// Between two bursts of packets that waited.
-const FLUSH_PAUSE: Duration = Duration::from_millis(1);
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 const SECOND: Duration = Duration::from_secs(1);
 /// docs/LOGGING.md: at most once in ten seconds for each reason.
 const LOG_EVERY: Duration = Duration::from_secs(10);

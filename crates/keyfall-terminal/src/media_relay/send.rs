@@ -190,7 +190,8 @@ impl SendRelay {
         }
         let driven_out = self.waiting.push(now, port, packet);
         self.count_driven_out(terminal, driven_out);
-        None
+        // Two for each that comes: what waits becomes less, however fast the application speaks.
+        self.flush_some(terminal, 2)
     }
 
     /// Whether packets wait that may go out now.
@@ -204,10 +205,14 @@ impl SendRelay {
     pub(super) fn flush(&mut self, terminal: &mut Terminal, now: Tick) -> Option<Feed> {
         let driven_out = self.waiting.expire(now);
         self.count_driven_out(terminal, driven_out);
+        self.flush_some(terminal, FLUSHED_AT_ONCE)
+    }
+
+    fn flush_some(&mut self, terminal: &mut Terminal, most: usize) -> Option<Feed> {
         if !self.can_flush(terminal) {
             return None;
         }
-        for _ in 0..FLUSHED_AT_ONCE {
+        for _ in 0..most {
             let (port, packet) = self.waiting.pop()?;
             let feed = self.send(terminal, port, &packet);
             if feed.is_some() {
@@ -421,5 +426,6 @@ fn hex(octets: &[u8]) -> String {
 
 /// SSRCs of one session of one relay.
 const SSRCS_MAX: usize = 64;
-/// Packets of one relay that go out without a pause after a STOP: receivers have to keep up.
-const FLUSHED_AT_ONCE: usize = 32;
+/// Packets of one relay that go out without a pause after a STOP: receivers, whose marks have to run
+/// ahead of the stream, have to keep up.
+const FLUSHED_AT_ONCE: usize = 8;

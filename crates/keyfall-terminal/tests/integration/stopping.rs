@@ -54,17 +54,19 @@ fn what_is_spoken_during_a_stop_is_heard_after_start_in_its_order() {
     let status = call.alice.status();
     assert_eq!(status.groups[0].sending, None);
     assert!(status.groups[0].stopped_until.is_some());
-    call.speaks(50..150);
+    call.speaks(50..350);
     call.alice
-        .until("all of it waits", |status| relay(status).waiting == 100);
+        .until("all of it waits", |status| relay(status).waiting == 300);
     assert!(call.application.is_silent());
     ear.set_nonblocking(true).unwrap();
     assert_eq!(take(&ear), None, "nothing was on the wire");
     call.order(Body::Start(halt));
-    call.hears(50..150);
-    call.passes(150..180);
+    // What is spoken while those go out is heard after them.
+    call.speaks(350..500);
+    call.hears(50..500);
+    call.passes(500..520);
     let status = call.alice.status();
-    assert_eq!((relay(&status).waiting, relay(&status).packets), (0, 180));
+    assert_eq!((relay(&status).waiting, relay(&status).packets), (0, 520));
     assert_eq!(relay(&status).generation, Some(1));
     assert!(relay(&status).drops.is_empty(), "{status:?}");
     assert_eq!(status.groups[0].stopped_until, None);
