@@ -271,7 +271,7 @@ impl Receiver {
                         .handle_input(now, &mut rng, Input::Stored(id))
                         .expect("it was handed out");
                 }
-                Output::Event(_) | Output::Erase(_) => {}
+                Output::Event(_) | Output::ToServer(_) | Output::Erase(_) => {}
                 Output::Timeout { .. } => return,
             }
         }

@@ -97,7 +97,7 @@ impl Driven {
                         .handle_input(self.now, &mut self.rng, stored)
                         .expect("it was handed out");
                 }
-                Output::Event(_) => {}
+                Output::Event(_) | Output::ToServer(_) => {}
                 Output::Erase(erase) => panic!("{erase:?} without a signature"),
                 Output::Timeout { .. } => break,
             }

@@ -22,8 +22,12 @@ YEAR_2026 = 1_767_225_600
 FRAME_MAX = 1200
 BEAT, KEYS, ERASE, KEM = 1, 2, 3, 4
 TIME, RENEW, KEYDIST, DELETE, INIT, EXCLUDE, KEYSET, LOCK, UNLOCK = 1, 2, 3, 4, 5, 6, 8, 15, 16
+STOP, START, NOTIFY = 10, 11, 12
 ORDERS = (DELETE, INIT, LOCK, UNLOCK)
-CLASS_OF = {TIME: BEAT, RENEW: BEAT, KEYDIST: KEYS, EXCLUDE: KEYS} | dict.fromkeys(ORDERS, ERASE)
+CLASS_OF = {TIME: BEAT, RENEW: BEAT, KEYDIST: KEYS, EXCLUDE: KEYS, STOP: KEYS, START: KEYS,
+            NOTIFY: BEAT} | dict.fromkeys(ORDERS, ERASE)
+STOP_ACK, START_ACK, BUNDLE = 5, 6, 11
+MARKER = bytes(4)
 
 
 class Refused(Exception):
@@ -111,6 +115,10 @@ def terminal_number(value) -> int:
     return value
 
 
+def transaction(value) -> int:
+    return uint(value, 2**64 - 1, "transaction")
+
+
 def schedule(step, period):
     if step is None and period is None:
         return None
@@ -191,7 +199,8 @@ def read_frame(frame: bytes) -> Command:
     demand(type(payload) is bytes, "payload")
     c = fields(strict(payload), {1, 2, 3, 4, 5, 6, 7, 8}, set(), "command")
     bodies = {TIME: read_time, RENEW: read_renew, KEYDIST: read_keydist, EXCLUDE: read_exclude,
-              KEYSET: read_keyset} | dict.fromkeys(ORDERS, read_order)
+              KEYSET: read_keyset, STOP: read_halt, START: read_halt,
+              NOTIFY: read_notify} | dict.fromkeys(ORDERS, read_order)
     demand(type(c[5]) is int and c[5] in bodies, "type")
     return Command(
         signers=signers,
@@ -324,6 +333,22 @@ def read_keyset(value) -> dict:
             "exclude_wait": limits[6], "dead_man": limits[7], "erase_signatures": limits[8],
         },
     }
+
+
+def read_halt(value) -> dict:
+    """STOP and START."""
+    body = fields(value, {1, 2, 3, 4, 5}, set(), "STOP or START")
+    return {"group": group_number(body[1]), "transaction": transaction(body[2]),
+            "epoch": epoch(body[3]), "generation": generation(body[4]),
+            "deadline": seconds(body[5])}
+
+
+def read_notify(value) -> dict:
+    body = fields(value, {1, 2}, set(), "NOTIFY")
+    for entry in items(body[2], 0, 66, "entries"):
+        items(entry, 3, 3, "entry")
+        group_number(entry[0]), epoch(entry[1]), generation(entry[2])
+    return {"spread_ms": uint(body[1], 2**32 - 1, "spread"), "entries": body[2]}
 
 
 def read_listed_key(value) -> dict:
@@ -518,3 +543,59 @@ def read_receipt(held: bytes) -> Receipt:
         held = bytes.fromhex(text[1].decode())
     terminal, command, mac = items(strict(held), 3, 3, "receipt")
     return Receipt(terminal_number(terminal), octets(command, 32, "hash"), octets(mac, 32, "mac"))
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """STOP-ACK or START-ACK."""
+    type: int
+    id: bytes
+    group: int
+    transaction: int
+    epoch: int
+    generation: int
+    mac: bytes
+
+    def authenticated(self) -> bytes:
+        return det([self.type, self.group, self.transaction, self.epoch, self.generation])
+
+    def is_from(self, wrap: Key) -> bool:
+        return self.id == wrap.xl("key-req-id", None, 8) and hmac.compare_digest(
+            self.mac, confirmation_mac(self, wrap))
+
+
+def confirmation_mac(said: Confirmation, wrap: Key) -> bytes:
+    key = wrap.xl("control", [said.transaction], 32)
+    return hmac.digest(key, said.authenticated(), "sha256")
+
+
+def message_in(datagram: bytes) -> bytes:
+    demand(len(datagram) <= FRAME_MAX and datagram[:4] == MARKER, "a datagram")
+    return datagram[4:]
+
+
+def read_message(octets_: bytes, length: int) -> list:
+    whole = items(strict(octets_), length, length, "message")
+    demand(whole[:2] == [1, 0] and all(type(it) is int for it in whole[:3]), "version and suite")
+    return whole[2:]
+
+
+def read_confirmation(datagram: bytes) -> Confirmation:
+    return confirmation_of(message_in(datagram))
+
+
+def confirmation_of(message: bytes) -> Confirmation:
+    type_, id_, group, number, epoch_, generation_, mac = read_message(message, 9)
+    demand(type_ in (STOP_ACK, START_ACK), "type")
+    return Confirmation(type_, octets(id_, 8, "id"), group_number(group), transaction(number),
+                        epoch(epoch_), generation(generation_), octets(mac, 32, "mac"))
+
+
+def read_bundle(datagram: bytes) -> list:
+    type_, messages = read_message(message_in(datagram), 4)
+    demand(type_ == BUNDLE, "type")
+    read = []
+    for message in items(messages, 1, 16, "messages"):
+        demand(type(message) is bytes, "message")
+        read.append(confirmation_of(message))
+    return read

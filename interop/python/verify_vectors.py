@@ -84,7 +84,7 @@ def derivations():
                 if value["label"] == "srtp":
                     ctx = [ctx[0], ctx[1], un(ctx[2]), ctx[3], ctx[4]]
                 elif ctx is not None:
-                    ctx = [un(ctx[0])]
+                    ctx = [un(part) if isinstance(part, str) else part for part in ctx]
                 label, length = value["label"], value["len"]
                 same(key.info(label, ctx, length).hex(), value["info"], f"{what} {label} info")
                 same(key.xl(label, ctx, length).hex(), value["out"], f"{what} {label}")
@@ -291,6 +291,47 @@ def receipts():
         same(receipt.is_from(obey), False, entry["name"])
 
 
+def confirmations():
+    held = load("confirmations.json")
+    for entry in held["confirmations"]:
+        what, datagram = entry["name"], un(entry["datagram"])
+        form("confirmation", datagram[4:], what)
+        same(len(datagram), entry["size"], what)
+        said = reader.read_confirmation(datagram)
+        wrap = Key(un(entry["wrap_key"]), entry["wrap_kid"], 0, entry["wrap_generation"])
+        first = stream(f"wrap key of terminal {wrap.kid // 4}", 32)
+        if "largest" in what:
+            same(first, wrap.octets, what)
+        else:
+            same(Key(first, wrap.kid, 0, 0).renewed(wrap.generation), wrap, what)
+        found = {"type": said.type, "id": said.id.hex(), "group": said.group,
+                 "transaction": said.transaction, "epoch": said.epoch,
+                 "generation": said.generation, "mac": said.mac.hex()}
+        same(found, {field: entry[field] for field in found}, what)
+        same(said.authenticated().hex(), entry["authenticated"], what)
+        same(said.is_from(wrap), True, what)
+        whole = [1, 0, *found_by_hand(said, wrap)]
+        same((bytes(4) + det(whole)).hex(), entry["datagram"], what)
+        for other in (Key(wrap.octets, wrap.kid, 0, wrap.generation + 1),
+                      Key(wrap.octets, wrap.kid + 4, 0, wrap.generation),
+                      Key(bytes(32), wrap.kid, 0, wrap.generation)):
+            same(said.is_from(other), False, what)
+    for entry in held["bundles"]:
+        what, datagram = entry["name"], un(entry["datagram"])
+        form("bundle", datagram[4:], what)
+        same(len(datagram), entry["size"], what)
+        read = reader.read_bundle(datagram)
+        same(read, [reader.confirmation_of(un(one)) for one in entry["messages"]], what)
+    for entry in held["refused"]:
+        read = {"confirmation": reader.read_confirmation, "bundle": reader.read_bundle}
+        refused(lambda: read[entry["kind"]](un(entry["octets"])), entry["name"])
+
+
+def found_by_hand(said: reader.Confirmation, wrap: Key) -> list:
+    return [said.type, wrap.xl("key-req-id", None, 8), said.group, said.transaction, said.epoch,
+            said.generation, reader.confirmation_mac(said, wrap)]
+
+
 def enrolment():
     held = load("enrolment.json")
     entry = held["to_request"]
@@ -415,7 +456,8 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, commands, receipts, enrolment, malformed, capture):
+    for part in (derivations, srtp, commands, receipts, confirmations, enrolment,
+                 malformed, capture):
         before = checks
         part()
         print(f"vectors: {part.__name__}: {checks - before} checks")

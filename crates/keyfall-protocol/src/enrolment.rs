@@ -85,7 +85,10 @@ impl Identity {
             | Body::Renew(_)
             | Body::KeyDist(_)
             | Body::Order(_)
-            | Body::Exclude(_) => Err(PackageError::KeySetNotSigned),
+            | Body::Exclude(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => Err(PackageError::KeySetNotSigned),
         }
     }
 

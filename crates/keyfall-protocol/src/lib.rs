@@ -29,6 +29,7 @@ pub mod receipt;
 pub mod rng;
 pub mod schedule;
 pub mod server;
+pub mod sharing;
 mod stats;
 pub mod terminal;
 mod trusted_time;

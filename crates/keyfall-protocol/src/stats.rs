@@ -113,6 +113,10 @@ drop_reasons! {
         "This terminal was excluded by the server: it neither sends nor receives; if that is an error, its operator enrols it anew.";
     Distrusted, "KF-2017", "distrusted",
         "The group's key was brought by a signing key that was stolen since: this terminal receives with it and does not send until a newer one comes.";
+    Stopped, "KF-2018", "stopped",
+        "The server has stopped the group while its key changes: packets wait, and go out at START or at the latest when the time of the STOP is over.";
+    StopQueue, "KF-2019", "stop_queue",
+        "The packet waited for the end of a STOP, and the queue was full or the wait too long: the oldest packets go first.";
 }
 
 impl fmt::Display for DropReason {

@@ -106,7 +106,14 @@ fn what_it_lists(command: &Command) -> (u32, UnixSeconds) {
             let expires = first.map_or(key_set.issued_at, |key| key.expires);
             (key_set.version, expires)
         }
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) => {
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::Order(_)
+        | Body::Exclude(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => {
             unreachable!("the machine drafts a KEYSET")
         }
     }

@@ -78,7 +78,12 @@ impl Witness {
                     self.sees_epoch(at, fresh, disk);
                 }
             }
-            Body::KeyDist(_) | Body::Order(_) | Body::KeySet(_) => {}
+            Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => {}
         }
     }
 
@@ -176,7 +181,11 @@ impl Witness {
             | Event::Readmitted { .. }
             | Event::Locked { .. }
             | Event::Unlocked
-            | Event::UnlockAllowed => return,
+            | Event::UnlockAllowed
+            | Event::Stopped { .. }
+            | Event::Resumed { .. }
+            | Event::KeyWanted { .. }
+            | Event::Notified { .. } => return,
         };
         let (group, epoch, generation) = told;
         let durable = station.disk.held.get(&group).copied();

@@ -318,6 +318,23 @@ fn show_body(command: &Command, fields: &mut Fields) {
             }
         }
         Body::KeySet(key_set) => show_key_set(key_set, fields),
+        Body::Stop(halt) | Body::Start(halt) => {
+            fields.add("group", halt.group);
+            fields.add("transaction", halt.transaction);
+            fields.add("epoch", halt.epoch);
+            fields.add("generation", halt.generation);
+            fields.time("deadline", halt.deadline);
+        }
+        Body::Notify(notify) => {
+            fields.add("come within", format!("{} ms", notify.spread_ms));
+            for entry in &notify.entries {
+                let value = format!(
+                    "{} at epoch {} generation {}",
+                    entry.group, entry.epoch, entry.generation
+                );
+                fields.add("group", value);
+            }
+        }
     }
 }
 

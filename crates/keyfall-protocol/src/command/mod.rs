@@ -5,8 +5,10 @@
 pub(crate) mod codec;
 mod envelope;
 mod exclude;
+mod halt;
 mod key_dist;
 mod key_set;
+mod notify;
 mod renew;
 mod sealed_order;
 mod time;
@@ -16,8 +18,10 @@ pub use envelope::{
     FRAME_MAX, SIGNERS_MAX, SigningKey, Unverified, Verified, VerifyingKey, sign_together,
 };
 pub use exclude::{EXCLUDED_MAX, Exclude, FRESH_EPOCHS_MAX, FreshEpoch};
+pub use halt::{Halt, HaltKind};
 pub use key_dist::{KeyDist, KeyDistContents, RECIPIENTS_MAX, Recipient};
 pub use key_set::{KeySet, Limits, ListedKey, SignerClass};
+pub use notify::{NOTIFY_ENTRIES_MAX, Notify, NotifyEntry};
 pub use renew::{RENEW_ENTRIES_MAX, Renew, RenewEntry};
 pub use sealed_order::{OrderContents, OrderKind, SealedOrder};
 pub use time::{FLOORS_MAX, Floor, Time};
@@ -60,6 +64,11 @@ pub enum Body {
     Order(SealedOrder),
     Exclude(Exclude),
     KeySet(KeySet),
+    /// The group leaves off sending.
+    Stop(Halt),
+    /// The group sends under the key named.
+    Start(Halt),
+    Notify(Notify),
 }
 
 impl Body {
@@ -73,6 +82,9 @@ impl Body {
             Self::Order(order) => order.kind().type_number(),
             Self::Exclude(_) => 6,
             Self::KeySet(_) => 8,
+            Self::Stop(_) => 10,
+            Self::Start(_) => 11,
+            Self::Notify(_) => 12,
         }
     }
 
@@ -86,6 +98,9 @@ impl Body {
             Self::Order(order) => order.kind().name(),
             Self::Exclude(_) => "EXCLUDE",
             Self::KeySet(_) => "KEYSET",
+            Self::Stop(_) => "STOP",
+            Self::Start(_) => "START",
+            Self::Notify(_) => "NOTIFY",
         }
     }
 
@@ -93,8 +108,10 @@ impl Body {
     #[must_use]
     pub const fn signer_class(&self) -> Option<SignerClass> {
         match self {
-            Self::Time(_) | Self::Renew(_) => Some(SignerClass::Beat),
-            Self::KeyDist(_) | Self::Exclude(_) => Some(SignerClass::Keys),
+            Self::Time(_) | Self::Renew(_) | Self::Notify(_) => Some(SignerClass::Beat),
+            Self::KeyDist(_) | Self::Exclude(_) | Self::Stop(_) | Self::Start(_) => {
+                Some(SignerClass::Keys)
+            }
             Self::Order(_) => Some(SignerClass::Erase),
             Self::KeySet(_) => None,
         }
@@ -141,6 +158,8 @@ impl Command {
             Body::Order(body) => body.write(e)?,
             Body::Exclude(body) => body.write(e)?,
             Body::KeySet(body) => body.write(e)?,
+            Body::Stop(body) | Body::Start(body) => body.write(e)?,
+            Body::Notify(body) => body.write(e)?,
         }
         e.u8(8)?.u32(self.fleet_generation.get())?;
         Ok(())
@@ -167,6 +186,9 @@ impl Command {
             3 => Body::KeyDist(KeyDist::read(r)?),
             6 => Body::Exclude(Exclude::read(r)?),
             8 => Body::KeySet(KeySet::read(r)?),
+            10 => Body::Stop(Halt::read(r)?),
+            11 => Body::Start(Halt::read(r)?),
+            12 => Body::Notify(Notify::read(r)?),
             other => match OrderKind::from_number(other) {
                 Some(kind) => Body::Order(SealedOrder::read(r, kind)?),
                 None => return Err(DecodeError::UnknownType(other)),

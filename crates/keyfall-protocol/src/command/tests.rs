@@ -113,6 +113,14 @@ fn every_type_has_its_signer() {
         Body::Exclude(exclude).signer_class(),
         Some(SignerClass::Keys)
     );
+    for halts in [Body::Stop, Body::Start] {
+        assert_eq!(halts(a_halt()).signer_class(), Some(SignerClass::Keys));
+    }
+    let notify = Body::Notify(Notify {
+        spread_ms: 0,
+        entries: vec![],
+    });
+    assert_eq!(notify.signer_class(), Some(SignerClass::Beat));
     for kind in OrderKind::ALL {
         let order = Body::Order(an_order(kind));
         assert_eq!(order.signer_class(), Some(SignerClass::Erase));
@@ -430,6 +438,16 @@ fn some_contents() -> KeyDistContents {
 fn a_key_dist(recipients: u32) -> KeyDist {
     let keys: Vec<_> = (1..=recipients).map(a_wrap_key).collect();
     KeyDist::seal(&some_contents(), keys.iter(), &mut Counting(0))
+}
+
+fn a_halt() -> Halt {
+    Halt {
+        group: GroupNumber::new(7).unwrap(),
+        transaction: SequenceNumber::new(5),
+        epoch: KeyEpoch::new(5),
+        generation: Generation::ZERO,
+        deadline: UnixSeconds::new(9),
+    }
 }
 
 fn a_key_set() -> KeySet {

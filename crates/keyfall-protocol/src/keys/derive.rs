@@ -26,6 +26,16 @@ pub enum Label {
     Fingerprint,
     /// Authenticates the receipt of a deletion (obey key).
     Receipt,
+    /// The public name of a terminal that asks for keys (wrap key).
+    KeyReqId,
+    /// Seals one KEY-REQ (wrap key).
+    KeyReq,
+    /// Seals one KEY-DIS (wrap key).
+    KeyDis,
+    /// Authenticates one ACK (wrap key).
+    Ack,
+    /// Authenticates STOP-ACK and START-ACK of one transaction (wrap key).
+    Control,
 }
 
 impl Label {
@@ -40,6 +50,11 @@ impl Label {
             Self::Srtp => "srtp",
             Self::Fingerprint => "fingerprint",
             Self::Receipt => "receipt",
+            Self::KeyReqId => "key-req-id",
+            Self::KeyReq => "key-req",
+            Self::KeyDis => "key-dis",
+            Self::Ack => "ack",
+            Self::Control => "control",
         }
     }
 }
@@ -51,8 +66,12 @@ pub enum Context {
     Null,
     /// `[iv]`: one message.
     Iv([u8; 12]),
-    /// `[SHA-256(command)]`: one receipt.
-    Command([u8; 32]),
+    /// `[SHA-256]`: one receipt of that command, one ACK of that request and answer.
+    Hash([u8; 32]),
+    /// `[SHA-256(KEY-REQ), iv]`: one answer to one request.
+    Answer { request: [u8; 32], iv: [u8; 12] },
+    /// `[transaction]`: one change of a group's key.
+    Transaction(u64),
     /// `[suite, sender, session, n, SSRC]`: one stretch of media of one sender.
     Media {
         suite: SrtpSuite,
@@ -99,7 +118,9 @@ fn encode_info(
     match context {
         Context::Null => e.null()?,
         Context::Iv(iv) => e.array(1)?.bytes(iv)?,
-        Context::Command(hash) => e.array(1)?.bytes(hash)?,
+        Context::Hash(hash) => e.array(1)?.bytes(hash)?,
+        Context::Answer { request, iv } => e.array(2)?.bytes(request)?.bytes(iv)?,
+        Context::Transaction(number) => e.array(1)?.u64(*number)?,
         Context::Media {
             suite,
             sender,
@@ -154,7 +175,7 @@ impl hkdf::KeyType for OutLen {
     }
 }
 
-/// Longest info: label "to-terminal", the largest integers and the media context.
+/// Longest info: 78 octets, label "key-dis" with its context and the largest integers.
 const INFO_MAX: usize = 80;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::ids::{Fingerprint, Generation, GroupNumber, Handle, KeyEpoch, KeyId, SessionId};
-use crate::ids::{KeyIdKind, TerminalNumber};
+use crate::ids::{KeyIdKind, SequenceNumber, TerminalNumber};
 use crate::keys::derive::{self, Context, Label};
 use crate::keys::{KeyEncryptionKey, Secret, SrtpSuite};
 
@@ -142,7 +142,7 @@ impl ObeyKey {
     /// `XL(K, "receipt", [SHA-256(command)], 32)`: authenticates one receipt.
     #[must_use]
     pub fn receipt_key(&self, command: [u8; 32]) -> Secret<32> {
-        Secret::init_with(|out| self.expand(Label::Receipt, &Context::Command(command), out))
+        Secret::init_with(|out| self.expand(Label::Receipt, &Context::Hash(command), out))
     }
 }
 
@@ -163,6 +163,40 @@ impl WrapKey {
     #[must_use]
     pub fn handle(&self) -> Handle {
         derive::handle(self.bytes.expose(), (self.kid, self.epoch, self.generation))
+    }
+
+    /// `XL(K, "key-req-id", null, 8)`: what a server knows who asks by, at this generation.
+    #[must_use]
+    pub fn key_req_id(&self) -> [u8; 8] {
+        let mut out = [0; 8];
+        self.expand(Label::KeyReqId, &Context::Null, &mut out);
+        out
+    }
+
+    /// `XL(K, "key-req", [iv], 32)`: seals one KEY-REQ.
+    #[must_use]
+    pub fn key_req_key(&self, iv: [u8; 12]) -> Secret<32> {
+        Secret::init_with(|out| self.expand(Label::KeyReq, &Context::Iv(iv), out))
+    }
+
+    /// `XL(K, "key-dis", [SHA-256(KEY-REQ), iv], 32)`: seals the answer to that request.
+    #[must_use]
+    pub fn key_dis_key(&self, request: [u8; 32], iv: [u8; 12]) -> Secret<32> {
+        let context = Context::Answer { request, iv };
+        Secret::init_with(|out| self.expand(Label::KeyDis, &context, out))
+    }
+
+    /// `XL(K, "ack", [SHA-256(KEY-REQ ‖ KEY-DIS)], 32)`: authenticates the ACK of that answer.
+    #[must_use]
+    pub fn ack_key(&self, exchange: [u8; 32]) -> Secret<32> {
+        Secret::init_with(|out| self.expand(Label::Ack, &Context::Hash(exchange), out))
+    }
+
+    /// `XL(K, "control", [transaction], 32)`: authenticates STOP-ACK and START-ACK.
+    #[must_use]
+    pub fn control_key(&self, transaction: SequenceNumber) -> Secret<32> {
+        let context = Context::Transaction(transaction.get());
+        Secret::init_with(|out| self.expand(Label::Control, &context, out))
     }
 
     /// `XL(K, "wrap", null, 32)`: the AES-KW key of this generation.

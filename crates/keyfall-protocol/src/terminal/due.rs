@@ -15,6 +15,8 @@ pub enum TimeoutReason {
     Renewal,
     /// Sending moves to a generation that is held already.
     Activation,
+    /// A STOP ends by itself.
+    StopEnd,
     /// A key neither sends nor receives any more.
     LeaseEnd,
     /// The next step of powered-on time is charged.
@@ -30,6 +32,7 @@ impl Terminal {
             (self.grace_ends(), TimeoutReason::GraceEnd),
             (self.renewal_due(), TimeoutReason::Renewal),
             (self.activation_due(), TimeoutReason::Activation),
+            (self.stop_ends_next(), TimeoutReason::StopEnd),
             (self.lease_ends(), TimeoutReason::LeaseEnd),
             (Some(self.powered.next_charge()), TimeoutReason::Charge),
         ];
@@ -65,6 +68,14 @@ impl Terminal {
             .filter_map(|group| group.activation.as_ref())
             .filter(|activation| activation.store.is_some_and(|id| id <= self.store_done))
             .filter_map(|activation| activation.at)
+            .min()
+    }
+
+    fn stop_ends_next(&self) -> Option<Tick> {
+        self.each_group()
+            .filter_map(|group| group.change.as_ref())
+            .filter(|change| change.stopped)
+            .filter_map(|change| change.until)
             .min()
     }
 

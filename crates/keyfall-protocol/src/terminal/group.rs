@@ -6,6 +6,7 @@ use crate::ids::{Generation, KeyEpoch, KeyName, SessionId, TerminalNumber, Tick,
 use crate::keys::{Master, MasterKey, Ring};
 use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
+use crate::terminal::change::Change;
 
 /// Keys, schedule, sessions and marks of one group.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Group {
     pub(super) signed: Generation,
     /// A newer epoch that a signed command named and whose key has not come.
     pub(super) announced: Option<Announced>,
+    /// The newest STOP or START.
+    pub(super) change: Option<Change>,
     /// Own sessions, the newest last; a recorded one is never used again (FORMATS section 6).
     pub(super) sessions: Vec<SessionId>,
     /// How far received streams were delivered, the one heard last at the end.
@@ -146,6 +149,7 @@ impl Group {
             distrusted: false,
             signed: generation,
             announced: None,
+            change: None,
             sessions: Vec::new(),
             marks: Vec::new(),
         }
@@ -194,7 +198,7 @@ impl Group {
     /// The key to send with, where there is one.
     pub(super) fn sending_key(&self, passed: u64, wait: Option<u32>) -> Option<&MasterKey> {
         let waits = self.announced.is_some() && !self.is_exposed(passed, wait);
-        if waits || self.distrusted {
+        if waits || self.distrusted || self.is_stopped() {
             return None;
         }
         let (epoch, generation) = self.sending?;
@@ -234,8 +238,12 @@ impl Group {
     }
 
     /// Moves to a newer key. The older one is received until its grace ends: from now where the
-    /// new one is active, else from its activation.
+    /// new one is active, else from its activation, which no STOP lets come before its end.
     pub(super) fn install(&mut self, next: MasterKey, activate_at: Option<Tick>, until: Tick) {
+        let activate_at = match self.stop_end() {
+            Some(end) => Some(activate_at.map_or(end, |at| at.max(end))),
+            None => activate_at,
+        };
         let waits = activate_at.is_some();
         if !waits {
             self.ring.retire(until);
@@ -389,4 +397,4 @@ const SESSIONS_MAX: usize = 4096;
 /// Received streams that are remembered for each group.
 const MARKS_MAX: usize = 1024;
 /// "Until activation."
-const FAR: Tick = Tick::from_nanos(u64::MAX);
+pub(super) const FAR: Tick = Tick::from_nanos(u64::MAX);

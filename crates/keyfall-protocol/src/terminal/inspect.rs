@@ -109,9 +109,13 @@ impl Terminal {
                 .as_ref()
                 .and_then(|obey| order.open(obey))
                 .map_or(SealedVerdict::NotAddressed, SealedVerdict::Order),
-            Body::Time(_) | Body::Renew(_) | Body::Exclude(_) | Body::KeySet(_) => {
-                SealedVerdict::Nothing
-            }
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::Exclude(_)
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => SealedVerdict::Nothing,
         }
     }
 

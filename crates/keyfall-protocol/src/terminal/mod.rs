@@ -5,6 +5,7 @@
 //! [`Terminal::poll_output`] until [`Output::Timeout`].
 
 mod budget;
+mod change;
 mod compartment;
 mod due;
 mod exclusions;
@@ -29,6 +30,7 @@ pub use group::Mark;
 use group::{Group, Lease};
 pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
+use obey::Notified;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
@@ -76,6 +78,7 @@ pub struct Terminal {
     unheld_trials: Budget,
     /// Signatures that strangers can make this terminal check.
     verifications: Budget,
+    notified: Option<Notified>,
     drops: DropCounters,
     now: Tick,
     dirty: bool,
@@ -131,6 +134,8 @@ pub enum Output {
     /// Make this snapshot durable, then feed [`Input::Stored`]. A later one replaces an earlier,
     /// each compartment for itself.
     Store(StoreId, Snapshot),
+    /// A datagram for the server that answers this terminal, marker included.
+    ToServer(Vec<u8>),
     /// Destroy what is stored, at once and for good: root secrets first. The machine holds no key
     /// any more and does nothing from now on.
     Erase(Erase),
@@ -245,6 +250,47 @@ pub enum Event {
     Unlocked,
     /// The server allows unlocking again.
     UnlockAllowed,
+    /// A STOP: this terminal sends nothing in the group any more, at the longest until then. Told at
+    /// once.
+    Stopped {
+        group: GroupNumber,
+        deadline: UnixSeconds,
+    },
+    /// The STOP is over.
+    Resumed {
+        group: GroupNumber,
+        cause: ResumeCause,
+    },
+    /// A STOP or START names a key that is not held and cannot be renewed to: it has to be fetched.
+    KeyWanted {
+        group: GroupNumber,
+        epoch: KeyEpoch,
+        generation: Generation,
+    },
+    /// The server asks to come and fetch, after a random time within `spread`.
+    Notified { spread: Duration },
+}
+
+/// What ended a STOP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResumeCause {
+    Start,
+    /// START did not come in time.
+    Deadline,
+    /// The root lists its signer no more.
+    KeySet,
+}
+
+impl ResumeCause {
+    /// The word in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "START",
+            Self::Deadline => "deadline",
+            Self::KeySet => "KEYSET",
+        }
+    }
 }
 
 /// The three instructions of renewal, and one for each session.
@@ -314,6 +360,7 @@ impl Terminal {
             held_trials: Budget::new(64, 20_000),
             unheld_trials: Budget::new(4, 64),
             verifications: Budget::new(VERIFICATIONS, VERIFICATIONS),
+            notified: None,
             drops: DropCounters::default(),
             now,
             dirty: true,

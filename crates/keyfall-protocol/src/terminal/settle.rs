@@ -22,9 +22,12 @@ impl Terminal {
             self.step_fleet(self.key_set.fleet_schedule.generation_at(scheduled));
         }
         self.renew_by_validity();
+        self.end_stops();
+        self.follow_changes();
         self.wipe_what_ended();
         self.ask_store();
         self.move_sending();
+        self.confirm_changes();
     }
 
     /// The time since the last lease has passed: by what the root says of the clock, or by powered-on
@@ -108,11 +111,13 @@ impl Terminal {
             return;
         };
         for (&number, group) in &mut user.groups {
-            if group.settle_activation(self.store_done, self.now, until) {
+            let mut moved = group.settle_activation(self.store_done, self.now, until);
+            moved |= group.move_to_started(self.store_done);
+            if let (true, Some((epoch, generation))) = (moved, group.sending) {
                 let event = Event::Sending {
                     group: number,
-                    epoch: group.epoch(),
-                    generation: group.newest(),
+                    epoch,
+                    generation,
                 };
                 self.outputs.push_back(Output::Event(event));
             }
@@ -141,6 +146,10 @@ impl Terminal {
                 for group in user.groups.values_mut() {
                     if let Some(activation) = &mut group.activation {
                         activation.store.get_or_insert(self.store_asked);
+                    }
+                    let change = group.change.as_mut();
+                    if let Some(owed) = change.and_then(|change| change.owed.as_mut()) {
+                        owed.store.get_or_insert(self.store_asked);
                     }
                 }
             }

@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::command::HaltKind;
 use crate::command::codec::{self, Reader, Writer, Written};
 use crate::enrolment::{Identity, PackageError, secret};
 use crate::error::DecodeError;
-use crate::ids::{GroupNumber, KeyName, SessionId, Tick, UnixSeconds};
+use crate::ids::{GroupNumber, KeyName, SequenceNumber, SessionId, Tick, UnixSeconds};
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::{Cadence, Schedule};
+use crate::terminal::change::Change;
 use crate::terminal::compartment::{Held, Notes, RenewStatement, User};
 use crate::terminal::exclusions::Exclusions;
 use crate::terminal::group::{Announced, Group, Lease, Mark};
@@ -128,7 +130,7 @@ impl Terminal {
     pub(super) fn read_user(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let mut r = Reader::new(snapshot);
         r.array("user compartment", 7)?;
-        check_version(&mut r)?;
+        let version = check_version(&mut r)?;
         if r.terminal()? != self.identity.number {
             return Err(SnapshotError::Mixed);
         }
@@ -137,7 +139,7 @@ impl Terminal {
         let offset = r.uint32("offset")?;
         let mut groups = BTreeMap::new();
         for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
-            let (number, group) = read_group(&mut r)?;
+            let (number, group) = read_group(&mut r, version)?;
             groups.insert(number, group);
         }
         let first = self.key_set.fleet_schedule.first;
@@ -153,9 +155,10 @@ impl Terminal {
     }
 }
 
-fn check_version(r: &mut Reader<'_>) -> Result<(), SnapshotError> {
+/// The version that wrote it, of those that this one reads.
+fn check_version(r: &mut Reader<'_>) -> Result<u64, SnapshotError> {
     match r.uint("version")? {
-        VERSION => Ok(()),
+        version @ (WITHOUT_CHANGES | VERSION) => Ok(version),
         version => Err(SnapshotError::Version(version)),
     }
 }
@@ -264,7 +267,7 @@ fn read_notes(r: &mut Reader<'_>) -> Result<Notes, DecodeError> {
 
 fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Written {
     let key = group.ring.newest();
-    e.array(14)?
+    e.array(15)?
         .u32(number.get())?
         .u32(key.epoch().get())?
         .u32(key.generation().get())?;
@@ -287,6 +290,12 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
             e.null()?;
         }
     }
+    match &group.change {
+        Some(change) => write_change(e, change)?,
+        None => {
+            e.null()?;
+        }
+    }
     e.array(group.sessions.len() as u64)?;
     for session in &group.sessions {
         e.bytes(session.as_bytes())?;
@@ -303,8 +312,9 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
     Ok(())
 }
 
-fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
-    r.array("group", 14)?;
+fn read_group(r: &mut Reader<'_>, version: u64) -> Result<(GroupNumber, Group), DecodeError> {
+    let fields = if version == WITHOUT_CHANGES { 14 } else { 15 };
+    r.array("group", fields)?;
     let number = r.group()?;
     let epoch = r.epoch()?;
     let generation = r.generation()?;
@@ -318,6 +328,9 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
     group.distrusted = r.boolean("distrusted")?;
     group.signed = r.generation()?;
     group.announced = r.nullable("announced epoch", read_announced)?;
+    if version != WITHOUT_CHANGES {
+        group.change = r.nullable("change", read_change)?;
+    }
     for _ in 0..r.array_between("sessions", 0, u64::from(u16::MAX))? {
         group.sessions.push(SessionId::new(r.octets("session")?));
     }
@@ -332,6 +345,36 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
         });
     }
     Ok((number, group))
+}
+
+/// Its transaction outlives a power cut, so that no recorded STOP stops twice (KR-325); a STOP holds
+/// on until its deadline.
+fn write_change(e: &mut Writer<'_>, change: &Change) -> Written {
+    let (epoch, generation) = change.key;
+    // By START a stop ends as soon as this is durable.
+    let stop = change.kind == HaltKind::Stop;
+    e.array(7)?.u64(change.transaction.get())?;
+    e.bytes(change.by.as_bytes())?.bool(stop)?;
+    e.u32(epoch.get())?.u32(generation.get())?;
+    e.u32(change.deadline.get())?.bool(change.stopped && stop)?;
+    Ok(())
+}
+
+fn read_change(r: &mut Reader<'_>) -> Result<Change, DecodeError> {
+    r.array("change", 7)?;
+    Ok(Change {
+        transaction: SequenceNumber::new(r.uint("transaction")?),
+        by: r.key_name()?,
+        kind: match r.boolean("STOP")? {
+            true => HaltKind::Stop,
+            false => HaltKind::Start,
+        },
+        key: (r.epoch()?, r.generation()?),
+        deadline: r.time("deadline")?,
+        stopped: r.boolean("stopped")?,
+        until: None,
+        owed: None,
+    })
 }
 
 fn write_schedule(e: &mut Writer<'_>, schedule: &Schedule) -> Written {
@@ -404,7 +447,9 @@ fn read_name(r: &mut Reader<'_>) -> Result<Option<KeyName>, DecodeError> {
     r.nullable("key name", Reader::key_name)
 }
 
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
+/// An older version, whose groups hold no change; all else is as now.
+const WITHOUT_CHANGES: u64 = 2;
 /// The longest identity, with room for what the device compartment holds beside it.
 const IDENTITY_MAX: usize = 8192;
 /// The terminal's own keys and numbers.

@@ -21,6 +21,8 @@ pub struct GroupStatus {
     /// The next instant at which it renews by itself.
     pub valid_until: Option<UnixSeconds>,
     pub lease_end: Option<UnixSeconds>,
+    /// Where a STOP holds: when it ends by itself.
+    pub stopped_until: Option<UnixSeconds>,
     pub fingerprint: Fingerprint,
     /// Older generations that are received.
     pub in_grace: usize,
@@ -37,6 +39,8 @@ pub enum GroupState {
     Exposed,
     /// The key was brought by a signing key that was stolen.
     Distrusted,
+    /// A STOP holds.
+    Stopped,
     LeaseOver,
 }
 
@@ -49,6 +53,7 @@ impl GroupState {
             Self::WaitsForKey => "waits for its new key",
             Self::Exposed => "EXPOSED: sends under a key that an excluded terminal holds",
             Self::Distrusted => "waits for a key that is not the thief's",
+            Self::Stopped => "stopped while its key changes",
             Self::LeaseOver => "lease over",
         }
     }
@@ -182,11 +187,22 @@ impl Terminal {
             state: self.state_of(group),
             valid_until: time.and_then(|now| group.schedule.next_change(now)),
             lease_end: group.lease.map(|lease| lease.end),
+            stopped_until: self.stopped_until(group),
             fingerprint: group.ring.newest().fingerprint(),
             in_grace: group.ring.all().count() - 1,
         };
         let groups = self.user.iter().flat_map(|user| &user.groups);
         groups.map(status).collect()
+    }
+
+    /// By the clock, rounded down; before the first beacon as the STOP says.
+    fn stopped_until(&self, group: &Group) -> Option<UnixSeconds> {
+        let change = group.change.as_ref().filter(|change| change.stopped)?;
+        let end = change.until.zip(self.time()).map(|(until, now)| {
+            let left = until.since(self.now).as_secs();
+            now.plus(u32::try_from(left).unwrap_or(u32::MAX))
+        });
+        Some(end.unwrap_or(change.deadline))
     }
 
     fn state_of(&self, group: &Group) -> GroupState {
@@ -195,6 +211,8 @@ impl Terminal {
             GroupState::LeaseOver
         } else if group.distrusted {
             GroupState::Distrusted
+        } else if group.is_stopped() {
+            GroupState::Stopped
         } else if group.is_exposed(passed, wait) {
             GroupState::Exposed
         } else if group.announced.is_some() {

@@ -45,7 +45,7 @@ impl Trial {
 
 impl Terminal {
     /// The key to send with in `group`: stored, active, inside its lease. `None` where the group
-    /// is not held or waits for a newer epoch, and before the first beacon since power-on, because
+    /// is not held, waits for a newer epoch or is stopped, and before the first beacon since power-on, because
     /// the lease cannot be judged without (FORMATS section 10, KR-021).
     #[must_use]
     pub fn send_key(&self, group: GroupNumber) -> Option<&MasterKey> {
@@ -71,6 +71,7 @@ impl Terminal {
             Some(_) if self.time().is_none() => DropReason::NoBeacon,
             Some(group) if group.lease_is_over(self.time(), powered) => DropReason::LeaseOver,
             Some(group) if group.distrusted => DropReason::Distrusted,
+            Some(group) if group.is_stopped() => DropReason::Stopped,
             Some(group) if group.announced.is_some() => DropReason::NewerEpoch,
             Some(_) => DropReason::NotActive,
         }

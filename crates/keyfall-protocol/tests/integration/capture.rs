@@ -198,7 +198,7 @@ fn hear(machine: &mut Terminal, frame: &[u8]) -> Option<Receipt> {
                     .handle_input(now, &mut rng, Input::Stored(id))
                     .unwrap();
             }
-            Output::Event(_) => {}
+            Output::Event(_) | Output::ToServer(_) => {}
             Output::Erase(erase) => return erase.receipt,
             Output::Timeout { .. } => return None,
         }

@@ -256,6 +256,19 @@ fn body_shown(body: &Body) -> Value {
             ])).collect::<Vec<_>>(),
         }),
         Body::KeySet(key_set) => key_set_shown(key_set),
+        Body::Stop(halt) | Body::Start(halt) => json!({
+            "group": halt.group.get(),
+            "transaction": halt.transaction.get(),
+            "epoch": halt.epoch.get(),
+            "generation": halt.generation.get(),
+            "deadline": halt.deadline.get(),
+        }),
+        Body::Notify(notify) => json!({
+            "spread_ms": notify.spread_ms,
+            "entries": notify.entries.iter().map(|entry| json!([
+                entry.group.get(), entry.epoch.get(), entry.generation.get(),
+            ])).collect::<Vec<_>>(),
+        }),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Every message with every number as large as it may be: how large frames get.
 
 use keyfall_protocol::command::{
-    Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor, FreshEpoch,
-    KeyDistContents, KeySet, Limits, ListedKey, OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew,
-    RenewEntry, SignerClass, Target, Time,
+    Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor, FreshEpoch, Halt,
+    KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify, NotifyEntry,
+    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Target, Time,
 };
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber,
@@ -50,6 +50,11 @@ pub(crate) fn largest() -> Vec<Made> {
         let made = signed(LARGEST_EXCLUDE, &SIGNERS[..signatures], command);
         counted((terminals + groups) as u64, made)
     };
+    let notices = |count: u64| {
+        let command = largest_command(in_group, largest_notify(count));
+        counted(count, signed(LARGEST_NOTIFY, &["beat key"], command))
+    };
+    let stop = largest_command(in_group, Body::Stop(largest_halt()));
     vec![
         floors(0),
         floors(1),
@@ -72,6 +77,11 @@ pub(crate) fn largest() -> Vec<Made> {
         excludes(2, 1, 1),
         excludes(EXCLUDED_MAX, FRESH_EPOCHS_MAX, 2),
         excludes(EXCLUDED_MAX, FRESH_EPOCHS_MAX - 7, 4),
+        signed(LARGEST_STOP, &["keys key"], stop),
+        notices(0),
+        notices(1),
+        notices(2),
+        notices(NOTIFY_ENTRIES_MAX),
         key_sets(3, 0, 0),
         key_sets(4, 0, 0),
         key_sets(4, 1, 0),
@@ -86,6 +96,8 @@ pub(crate) const LARGEST_DIST: &str = "KEYDIST at the largest numbers";
 pub(crate) const LARGEST_DELETE: &str = "DELETE at the largest numbers";
 pub(crate) const LARGEST_LOCK: &str = "LOCK at the largest numbers";
 pub(crate) const LARGEST_EXCLUDE: &str = "EXCLUDE at the largest numbers";
+pub(crate) const LARGEST_STOP: &str = "STOP at the largest numbers";
+pub(crate) const LARGEST_NOTIFY: &str = "NOTIFY at the largest numbers";
 pub(crate) const LARGEST_SET: &str = "KEYSET at the largest numbers";
 
 /// Of an EXCLUDE: its own class first, then those who sign beside it.
@@ -127,6 +139,28 @@ pub(crate) fn largest_exclude(terminals: usize, groups: usize) -> Body {
     Body::Exclude(Exclude {
         terminals: (first..=TerminalNumber::MAX.get()).map(terminal).collect(),
         groups: vec![fresh; groups],
+    })
+}
+
+fn largest_halt() -> Halt {
+    Halt {
+        group: GroupNumber::MAX,
+        transaction: SequenceNumber::new(u64::MAX),
+        epoch: KeyEpoch::new(u32::MAX),
+        generation: Generation::MAX,
+        deadline: at(u32::MAX),
+    }
+}
+
+fn largest_notify(count: u64) -> Body {
+    let entry = NotifyEntry {
+        group: GroupNumber::MAX,
+        epoch: KeyEpoch::new(u32::MAX),
+        generation: Generation::MAX,
+    };
+    Body::Notify(Notify {
+        spread_ms: u32::MAX,
+        entries: (0..count).map(|_| entry).collect(),
     })
 }
 

@@ -7,6 +7,7 @@
 mod capture;
 mod cbor;
 mod commands;
+mod confirmations;
 mod cose;
 mod enrolment;
 mod fleet;

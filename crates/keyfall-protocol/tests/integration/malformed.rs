@@ -239,6 +239,7 @@ fn payloads() -> Vec<(String, Vec<u8>)> {
         "KEYDIST to two",
         "KEYSET with four keys",
     );
+    let (stop, notify) = ("STOP", "NOTIFY of two groups");
     vec![
         set(time, "stream of 3 octets", &[1], octets(3)),
         set(time, "sequence below zero", &[2], Item::Nint(0)),
@@ -393,6 +394,28 @@ fn payloads() -> Vec<(String, Vec<u8>)> {
         set(dist, "wrapped with A128KW", &[7, 3, 0, 1, 1], Item::Nint(2)),
         set(dist, "handle of 4 octets", &[7, 3, 0, 1, 4], octets(4)),
         set(dist, "wrapped key of 39 octets", &[7, 3, 0, 2], octets(39)),
+        set(stop, "group 0", &[7, 1], uint(0)),
+        set(stop, "transaction below zero", &[7, 2], Item::Nint(0)),
+        set(stop, "epoch of 33 bits", &[7, 3], uint(1 << 32)),
+        set(stop, "generation above 2^31", &[7, 4], uint((1 << 31) + 1)),
+        set(stop, "deadline of 33 bits", &[7, 5], uint(1 << 32)),
+        edit(stop, "no deadline", &|payload| {
+            payload.at(&[7]).pairs().pop();
+        }),
+        edit(stop, "a field of a later version", &|payload| {
+            payload.at(&[7]).pairs().push((uint(6), uint(0)));
+        }),
+        set(stop, "type 12 with the body of a STOP", &[5], uint(12)),
+        set(notify, "type 10 with the body of a NOTIFY", &[5], uint(10)),
+        set(notify, "spread of 33 bits", &[7, 1], uint(1 << 32)),
+        set(notify, "no list", &[7, 2], Item::Null),
+        set(notify, "entry of two", &[7, 2, 0], pair(7, 1)),
+        set(notify, "group of 31 bits", &[7, 2, 0, 0], uint(1 << 30)),
+        edit(notify, "one entry more than fits", &|payload| {
+            let entry = Item::Array(vec![uint(7), uint(1), uint(1)]);
+            let most = usize::try_from(keyfall_protocol::command::NOTIFY_ENTRIES_MAX).unwrap();
+            *payload.at(&[7, 2]).items() = vec![entry; most + 1];
+        }),
         set(keys, "no keys", &[7, 3], Item::Array(Vec::new())),
         edit(keys, "thirteen keys", &|payload| {
             let first = payload.at(&[7, 3, 0]).clone();

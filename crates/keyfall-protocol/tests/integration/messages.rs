@@ -2,11 +2,11 @@
 //! other tests take apart.
 
 use keyfall_protocol::command::{
-    Body, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, KeyDist, KeyDistContents, KeySet, Limits,
-    ListedKey, OrderContents, OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, Target, Time,
-    sign_together,
+    Body, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist, KeyDistContents, KeySet,
+    Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind, Renew, RenewEntry,
+    SealedOrder, SignerClass, Target, Time, sign_together,
 };
-use keyfall_protocol::ids::{KeyEpoch, KeyId};
+use keyfall_protocol::ids::{KeyEpoch, KeyId, SequenceNumber};
 use keyfall_protocol::keys::ObeyKey;
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
 
@@ -51,6 +51,7 @@ pub(crate) fn all() -> Vec<Made> {
     made.extend(distributions());
     made.extend(orders());
     made.extend(exclusions());
+    made.extend(changes());
     made.extend(key_sets());
     made.extend(largest());
     made
@@ -179,6 +180,47 @@ pub(crate) fn exclude(excluded: &[u32], groups: u32) -> Body {
     Body::Exclude(Exclude {
         terminals: excluded.iter().map(|&number| terminal(number)).collect(),
         groups: (7..7 + groups).map(fresh).collect(),
+    })
+}
+
+/// A change of group 7's key, and the calls to come and fetch.
+fn changes() -> Vec<Made> {
+    let in_group = Target::Group(group(7));
+    let keys =
+        |name, sequence, body| signed(name, &["keys key"], ordinary(sequence, in_group, body));
+    let beat = |name, sequence, target, numbers: &[u32]| {
+        let body = notify(numbers);
+        signed(name, &["beat key"], ordinary(sequence, target, body))
+    };
+    let two = Target::Terminal(terminal(2));
+    vec![
+        keys("STOP", 64, Body::Stop(halt())),
+        keys("START", 65, Body::Start(halt())),
+        beat("NOTIFY", 66, two, &[]),
+        beat("NOTIFY of two groups", 67, Target::All, &[7, 8]),
+    ]
+}
+
+/// Group 7 goes on with generation 13 within a minute.
+pub(crate) fn halt() -> Halt {
+    Halt {
+        group: group(7),
+        transaction: SequenceNumber::new(22_792_407_000),
+        epoch: KeyEpoch::new(EPOCH),
+        generation: generation(13),
+        deadline: at(FOUNDED + 5 * P0 + 67),
+    }
+}
+
+fn notify(numbers: &[u32]) -> Body {
+    let entry = |&number: &u32| NotifyEntry {
+        group: group(number),
+        epoch: KeyEpoch::new(EPOCH),
+        generation: generation(13),
+    };
+    Body::Notify(Notify {
+        spread_ms: 2000,
+        entries: numbers.iter().map(entry).collect(),
     })
 }
 

@@ -4,15 +4,16 @@
 use std::fmt::Write;
 
 use keyfall_protocol::command::{
-    EXCLUDED_MAX, FLOORS_MAX, FRAME_MAX, FRESH_EPOCHS_MAX, OrderKind, RECIPIENTS_MAX,
-    RENEW_ENTRIES_MAX, SIGNERS_MAX, Target, sign_together,
+    EXCLUDED_MAX, FLOORS_MAX, FRAME_MAX, FRESH_EPOCHS_MAX, NOTIFY_ENTRIES_MAX, OrderKind,
+    RECIPIENTS_MAX, RENEW_ENTRIES_MAX, SIGNERS_MAX, Target, sign_together,
 };
 
 use crate::enrolment;
 use crate::fleet::signing_key;
 use crate::largest::{
-    LARGEST_DELETE, LARGEST_DIST, LARGEST_EXCLUDE, LARGEST_LOCK, LARGEST_RENEW, LARGEST_SET,
-    LARGEST_TIME, largest, largest_command, largest_exclude, largest_order,
+    LARGEST_DELETE, LARGEST_DIST, LARGEST_EXCLUDE, LARGEST_LOCK, LARGEST_NOTIFY, LARGEST_RENEW,
+    LARGEST_SET, LARGEST_STOP, LARGEST_TIME, largest, largest_command, largest_exclude,
+    largest_order,
 };
 use crate::messages::made_named;
 use crate::vectors::{check_text, from_top};
@@ -92,6 +93,11 @@ fn one_more_entry_floor_or_recipient_would_not_fit() {
         time[3] <= FRAME_MAX && time[3] + (time[2] - time[1]) > FRAME_MAX,
         "{time:?}"
     );
+    let notify = sizes_of(LARGEST_NOTIFY);
+    assert!(
+        notify[3] <= FRAME_MAX && notify[3] + (notify[2] - notify[1]) > FRAME_MAX,
+        "{notify:?}"
+    );
     let dist = sizes_of(LARGEST_DIST);
     assert!(dist[3] + (dist[2] - dist[1]) > FRAME_MAX, "{dist:?}");
 }
@@ -110,7 +116,7 @@ fn table() -> String {
     let (time, renew) = (sizes_of(LARGEST_TIME), sizes_of(LARGEST_RENEW));
     let (dist, set) = (sizes_of(LARGEST_DIST), sizes_of(LARGEST_SET));
     let (delete, lock) = (sizes_of(LARGEST_DELETE), sizes_of(LARGEST_LOCK));
-    let exclude = sizes_of(LARGEST_EXCLUDE);
+    let (exclude, notify) = (sizes_of(LARGEST_EXCLUDE), sizes_of(LARGEST_NOTIFY));
     let ordinary = |name: &str| Some(made_named(name).frame.len());
     let mut rows = vec![
         ("TIME", ordinary("TIME"), time[0]),
@@ -155,6 +161,13 @@ fn table() -> String {
             None,
             exclude[4],
         ),
+        ("STOP, START", ordinary("STOP"), sizes_of(LARGEST_STOP)[0]),
+        ("NOTIFY of nothing", ordinary("NOTIFY"), notify[0]),
+        (
+            "each further group in a NOTIFY",
+            None,
+            notify[2] - notify[1],
+        ),
         ("KEYSET with three keys", None, set[0]),
         (
             "KEYSET with four keys",
@@ -191,8 +204,8 @@ fn table() -> String {
     writeln!(
         table,
         "\nA frame of {FRAME_MAX} octets holds at most {FLOORS_MAX} floors, {RENEW_ENTRIES_MAX} keys \
-         of a RENEW, {RECIPIENTS_MAX} recipients, or {EXCLUDED_MAX} terminals with \
-         {FRESH_EPOCHS_MAX} groups and two signatures at the largest numbers, and a decoder refuses \
+         of a RENEW, {RECIPIENTS_MAX} recipients, {NOTIFY_ENTRIES_MAX} groups of a NOTIFY, or \
+         {EXCLUDED_MAX} terminals with {FRESH_EPOCHS_MAX} groups and two signatures at the largest numbers, and a decoder refuses \
          more."
     )
     .unwrap();

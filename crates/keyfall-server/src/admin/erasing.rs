@@ -182,9 +182,14 @@ fn verb(kind: OrderKind) -> &'static str {
 fn claimed_kind(frame: &[u8]) -> Option<OrderKind> {
     match &Unverified::decode(frame).ok()?.command().body {
         Body::Order(order) => Some(order.kind()),
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Exclude(_) | Body::KeySet(_) => {
-            None
-        }
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::Exclude(_)
+        | Body::KeySet(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => None,
     }
 }
 

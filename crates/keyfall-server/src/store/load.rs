@@ -82,9 +82,14 @@ fn key_set(frame: &[u8], root: &VerifyingKey) -> Option<KeySet> {
     let verified = Unverified::decode(frame).ok()?.verify(root)?;
     match &verified.command().body {
         Body::KeySet(key_set) => Some(key_set.clone()),
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) => {
-            None
-        }
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::Order(_)
+        | Body::Exclude(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => None,
     }
 }
 

@@ -69,7 +69,10 @@ fn an_exclusion_is_heard_with_fresh_keys_for_the_others_only() {
             | Body::Time(_)
             | Body::Renew(_)
             | Body::Order(_)
-            | Body::KeySet(_) => {}
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => {}
         }
         fresh.len() == 2
     });

@@ -64,9 +64,14 @@ fn orders_are_heard_on_the_carrier_and_open_with_the_package() {
     let renew = || renewed = server.order("/v1/groups/1/renew", json!({}));
     let frames = frames_until(home.carrier, renew, |frame| match body_of(frame) {
         Body::Renew(renew) => renew.entries[0].kid == for_alice.key.kid(),
-        Body::Time(_) | Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) | Body::KeySet(_) => {
-            false
-        }
+        Body::Time(_)
+        | Body::KeyDist(_)
+        | Body::Order(_)
+        | Body::Exclude(_)
+        | Body::KeySet(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => false,
     });
     assert_eq!(renewed["octets"], frames.last().expect("frames").len());
     assert_eq!(renewed["generation"], 1);

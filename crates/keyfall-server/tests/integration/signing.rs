@@ -126,7 +126,12 @@ fn a_draft_outlives_a_restart_and_old_keys_are_gone_from_every_file() {
                 Body::KeySet(set) => heard[0] |= draft["version"] == set.version,
                 Body::Time(_) => heard[1] |= by == in_use[0],
                 Body::KeyDist(_) => heard[2] |= by == in_use[1],
-                Body::Renew(_) | Body::Order(_) | Body::Exclude(_) => {}
+                Body::Renew(_)
+                | Body::Order(_)
+                | Body::Exclude(_)
+                | Body::Stop(_)
+                | Body::Start(_)
+                | Body::Notify(_) => {}
             }
             heard == [true; 3]
         },

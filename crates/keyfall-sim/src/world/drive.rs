@@ -198,6 +198,8 @@ impl World {
                     let destroys = Happening::StationDestroys(id, station.boots, erase);
                     self.clock.plan(at, destroys);
                 }
+                // The simulator's terminals have no way back yet.
+                Output::ToServer(_) => {}
                 Output::Event(event) => {
                     if let Event::Retired {
                         group,

@@ -91,6 +91,21 @@ pub(super) fn log_event(event: &Event) {
         }
         Event::Unlocked => tracing::info!("the terminal is unlocked"),
         Event::UnlockAllowed => tracing::info!("the server allows unlocking"),
+        Event::Stopped { group, deadline } => {
+            tracing::info!(%group, %deadline, "the server stopped the group: packets wait");
+        }
+        Event::Resumed { group, cause } => {
+            let cause = cause.name();
+            tracing::info!(%group, cause, "the group sends again");
+        }
+        Event::KeyWanted {
+            group,
+            epoch,
+            generation,
+        } => {
+            tracing::info!(%group, %epoch, %generation, "a group changes to a key that is not held")
+        }
+        Event::Notified { .. } => tracing::info!("the server asks to come and fetch"),
         Event::SessionReady { .. } | Event::MarksStored { .. } => {}
     }
 }

@@ -266,9 +266,14 @@ fn drafted(draft: &api::EraseDraft) -> Option<Command> {
     let command = Command::decode(&unhex(&draft.command)?).ok()?;
     let asked = match &command.body {
         Body::Order(order) => order.kind() == kind,
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Exclude(_) | Body::KeySet(_) => {
-            false
-        }
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::Exclude(_)
+        | Body::KeySet(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => false,
     };
     asked.then_some(command)
 }

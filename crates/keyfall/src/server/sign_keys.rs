@@ -395,9 +395,14 @@ fn command_of(text: &str) -> Result<Command, Failure> {
 fn key_set_of(command: &Command) -> Option<&KeySet> {
     match &command.body {
         Body::KeySet(key_set) => Some(key_set),
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::Order(_) | Body::Exclude(_) => {
-            None
-        }
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::Order(_)
+        | Body::Exclude(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => None,
     }
 }
 

@@ -65,7 +65,10 @@ fn bodies() -> impl Strategy<Value = Body> {
         key_dist,
         order,
         exclusions().prop_map(Body::Exclude),
-        key_sets().prop_map(Body::KeySet)
+        key_sets().prop_map(Body::KeySet),
+        halts().prop_map(Body::Stop),
+        halts().prop_map(Body::Start),
+        notices().prop_map(Body::Notify),
     ]
 }
 
@@ -142,6 +145,32 @@ fn exclusions() -> impl Strategy<Value = Exclude> {
         terminals: terminals.into_iter().collect(),
         groups,
     })
+}
+
+fn halts() -> impl Strategy<Value = Halt> {
+    let change = (any::<u64>(), any::<u32>());
+    (groups(), change, any::<u32>(), generations()).prop_map(
+        |(group, (transaction, deadline), epoch, generation)| Halt {
+            group,
+            transaction: SequenceNumber::new(transaction),
+            epoch: KeyEpoch::new(epoch),
+            generation,
+            deadline: UnixSeconds::new(deadline),
+        },
+    )
+}
+
+fn notices() -> impl Strategy<Value = Notify> {
+    let entry = (groups(), any::<u32>(), generations()).prop_map(|(group, epoch, generation)| {
+        let epoch = KeyEpoch::new(epoch);
+        NotifyEntry {
+            group,
+            epoch,
+            generation,
+        }
+    });
+    let entries = vec(entry, 0..=NOTIFY_ENTRIES_MAX as usize);
+    (any::<u32>(), entries).prop_map(|(spread_ms, entries)| Notify { spread_ms, entries })
 }
 
 fn terminals() -> impl Strategy<Value = TerminalNumber> {

@@ -113,8 +113,33 @@ fn cases() -> Vec<Case> {
         null(Label::Fingerprint, 8),
         Case {
             label: Label::Receipt,
-            context: Context::Command(hash),
+            context: Context::Hash(hash),
             shown: json!([hex(&hash)]),
+            len: 32,
+        },
+        null(Label::KeyReqId, 8),
+        Case {
+            label: Label::KeyReq,
+            context: Context::Iv(iv),
+            shown: json!([hex(&iv)]),
+            len: 32,
+        },
+        Case {
+            label: Label::KeyDis,
+            context: Context::Answer { request: hash, iv },
+            shown: json!([hex(&hash), hex(&iv)]),
+            len: 32,
+        },
+        Case {
+            label: Label::Ack,
+            context: Context::Hash(hash),
+            shown: json!([hex(&hash)]),
+            len: 32,
+        },
+        Case {
+            label: Label::Control,
+            context: Context::Transaction(22_774_400_000),
+            shown: json!([22_774_400_000u64]),
             len: 32,
         },
     ];

@@ -235,7 +235,10 @@ impl Server {
                         | Body::Renew(_)
                         | Body::KeyDist(_)
                         | Body::Order(_)
-                        | Body::Exclude(_),
+                        | Body::Exclude(_)
+                        | Body::Stop(_)
+                        | Body::Start(_)
+                        | Body::Notify(_),
                     )
                     | None => Err(Refusal::NotTheRoot),
                 }

@@ -43,7 +43,10 @@ fn excludes(heard: &[(Item, Command)]) -> Vec<&Exclude> {
             | Body::Renew(_)
             | Body::KeyDist(_)
             | Body::Order(_)
-            | Body::KeySet(_) => None,
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => None,
         })
         .collect()
 }

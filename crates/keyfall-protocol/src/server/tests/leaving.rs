@@ -11,9 +11,14 @@ fn opened(heard: &[(Item, Command)], desk: &Desk, number: u32) -> usize {
     let wrap = desk.wrap(number);
     let opens = |(_, command): &&(Item, Command)| match &command.body {
         Body::KeyDist(dist) => opens(&wrap, command, dist),
-        Body::Time(_) | Body::Renew(_) | Body::Order(_) | Body::Exclude(_) | Body::KeySet(_) => {
-            false
-        }
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::Order(_)
+        | Body::Exclude(_)
+        | Body::KeySet(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => false,
     };
     heard.iter().filter(opens).count()
 }
@@ -154,7 +159,10 @@ fn a_device_that_is_renewed_alone_keeps_its_lead() {
             | Body::Renew(_)
             | Body::Order(_)
             | Body::Exclude(_)
-            | Body::KeySet(_) => None,
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => None,
         });
     let dist = dist.expect("announced, too");
     assert!(dist.open_any(&old).is_none());

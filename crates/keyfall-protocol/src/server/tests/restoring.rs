@@ -339,7 +339,13 @@ fn an_exclusion_after_the_backup_stands_and_the_others_follow() {
                         .all(|&out| !opens(&lost.wrap(out), &command, dist))
                 );
             }
-            Body::Time(_) | Body::Renew(_) | Body::Order(_) | Body::KeySet(_) => {}
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::Order(_)
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => {}
         }
     }
     assert!(named, "EXCLUDE is sent again");

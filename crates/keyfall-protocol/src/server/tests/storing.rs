@@ -104,7 +104,10 @@ fn a_renewal_is_announced_after_it_is_stored_and_not_before() {
                     | crate::command::Body::KeyDist(_)
                     | crate::command::Body::Order(_)
                     | crate::command::Body::Exclude(_)
-                    | crate::command::Body::KeySet(_) => None,
+                    | crate::command::Body::KeySet(_)
+                    | crate::command::Body::Stop(_)
+                    | crate::command::Body::Start(_)
+                    | crate::command::Body::Notify(_) => None,
                 }
             })
             .filter(|entry| entry.kid == group(1).master_key_id())

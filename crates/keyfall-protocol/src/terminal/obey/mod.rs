@@ -3,11 +3,16 @@
 mod authority;
 mod distribution;
 mod exclusion;
+mod halting;
+mod notice;
 mod renewal;
 mod time;
 
+pub(super) use notice::Notified;
+
 use crate::command::{
-    Body, Command, ListedKey, OrderKind, SealedOrder, SignerClass, Target, Unverified, Verified,
+    Body, Command, HaltKind, ListedKey, OrderKind, SealedOrder, SignerClass, Target, Unverified,
+    Verified,
 };
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyName, UnixSeconds};
 use crate::receipt::Receipt;
@@ -47,6 +52,9 @@ impl Terminal {
             Body::Order(order) => self.on_sealed_order(order, &verified, &authority),
             Body::Exclude(exclude) => self.on_exclude(exclude, &authority),
             Body::KeySet(_) => Err(DropReason::KeySetNotNewer),
+            Body::Stop(halt) => self.on_halt(HaltKind::Stop, halt, command, &authority),
+            Body::Start(halt) => self.on_halt(HaltKind::Start, halt, command, &authority),
+            Body::Notify(notify) => self.on_notice(notify, command, &authority),
         }
     }
 
@@ -68,6 +76,13 @@ impl Terminal {
                 Err(DropReason::NotAddressed)
             }
             Body::Exclude(exclude) if self.knows_exclusion(exclude) => Err(DropReason::NotNewer),
+            Body::Stop(halt) => self
+                .look_at_halt(HaltKind::Stop, halt, command.issued_at)
+                .map(drop),
+            Body::Start(halt) => self
+                .look_at_halt(HaltKind::Start, halt, command.issued_at)
+                .map(drop),
+            Body::Notify(notify) => self.look_at_notice(notify, command),
             Body::Time(_)
             | Body::Renew(_)
             | Body::KeyDist(_)
@@ -207,7 +222,13 @@ fn enough(
             (1, erase) if signers.len() == 1 + erase && erase >= erase_signatures => Ok(true),
             _ => Err(DropReason::WrongClass),
         },
-        Body::Time(_) | Body::Renew(_) | Body::KeyDist(_) | Body::KeySet(_) => {
+        Body::Time(_)
+        | Body::Renew(_)
+        | Body::KeyDist(_)
+        | Body::KeySet(_)
+        | Body::Stop(_)
+        | Body::Start(_)
+        | Body::Notify(_) => {
             if signers.len() == 1 {
                 Ok(false)
             } else {

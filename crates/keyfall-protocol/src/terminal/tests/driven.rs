@@ -25,6 +25,8 @@ pub(super) struct Driven {
     pub(super) synced: Disk,
     pub(super) events: Vec<Event>,
     pub(super) timeout: Option<Tick>,
+    /// Datagrams for the server.
+    pub(super) to_server: Vec<Vec<u8>>,
     /// The terminal's end, where it has come.
     pub(super) erased: Option<Erase>,
 }
@@ -39,6 +41,7 @@ impl Driven {
             synced: Disk::default(),
             events: Vec::new(),
             timeout: None,
+            to_server: Vec::new(),
             erased: None,
         }
     }
@@ -74,6 +77,7 @@ impl Driven {
             match self.machine.poll_output() {
                 Output::Store(id, snapshot) => self.asked.push((id, written(&snapshot))),
                 Output::Event(event) => self.events.push(event),
+                Output::ToServer(datagram) => self.to_server.push(datagram),
                 Output::Erase(erase) => {
                     assert_eq!(self.erased, None, "there is one end");
                     self.erased = Some(erase);
