@@ -8,6 +8,7 @@
 mod applying;
 mod callers;
 mod carousel;
+mod changing;
 mod compose;
 mod desk;
 mod exposure;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
+pub use changing::{ChangeMode, GroupPolicy, Stragglers};
 use desk::Desk;
 pub use desk::{DeskCounts, Job, Worked};
 pub use exposure::{Deletion, Exposure, GroupExposure};
