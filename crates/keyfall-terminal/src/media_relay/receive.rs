@@ -118,6 +118,7 @@ impl ReceiveRelay {
             packets: self.counts.packets,
             rtcp_packets: self.counts.rtcp_packets,
             streams: self.streams,
+            waiting: 0,
             drops: self.counts.drops(),
             first_packet_opened: self.first_packet_opened,
         }

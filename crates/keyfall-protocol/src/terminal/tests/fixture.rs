@@ -4,8 +4,9 @@ use aws_lc_rs::digest;
 
 use super::driven::Driven;
 use crate::command::{
-    Body, Command, Exclude, Floor, FreshEpoch, KeyDist, KeyDistContents, KeySet, OrderContents,
-    OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target, Time,
+    Body, Command, Exclude, Floor, FreshEpoch, Halt, KeyDist, KeyDistContents, KeySet, Notify,
+    NotifyEntry, OrderContents, OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, SigningKey,
+    Target, Time,
 };
 use crate::enrolment::{EnrolmentPackage, Identity};
 use crate::ids::{
@@ -315,6 +316,26 @@ impl Fleet {
         self.record.beat.sign(&command)
     }
 
+    /// STOP of the group, issued at `seconds` after the founding.
+    pub(super) fn stop(&self, halt: Halt, seconds: u32) -> Vec<u8> {
+        self.halting(Body::Stop(halt), seconds)
+    }
+
+    pub(super) fn start(&self, halt: Halt, seconds: u32) -> Vec<u8> {
+        self.halting(Body::Start(halt), seconds)
+    }
+
+    fn halting(&self, body: Body, seconds: u32) -> Vec<u8> {
+        let command = self.command(Target::Group(group()), body, Stated::at(seconds, 0));
+        self.record.keys.sign(&command)
+    }
+
+    /// NOTIFY that lists these epochs and generations of the group.
+    pub(super) fn notify(&self, target: Target, listed: &[(u32, u32)], seconds: u32) -> Vec<u8> {
+        let command = self.command(target, notify_body(listed), Stated::at(seconds, 0));
+        self.record.beat.sign(&command)
+    }
+
     /// The key whose class may sign that.
     pub(super) fn signer_of(&self, body: &Body) -> &SigningKey {
         match body.signer_class() {
@@ -347,6 +368,30 @@ impl Fleet {
 
 pub(super) fn group() -> GroupNumber {
     GroupNumber::new(1).expect("not 0")
+}
+
+/// A change of the group's key, which ends by itself at `deadline` seconds after the founding.
+pub(super) fn halt(transaction: u64, (epoch, at): (u32, u32), deadline: u32) -> Halt {
+    Halt {
+        group: group(),
+        transaction: SequenceNumber::new(transaction),
+        epoch: KeyEpoch::new(epoch),
+        generation: generation(at),
+        deadline: FOUNDED.plus(deadline),
+    }
+}
+
+/// Whoever comes spreads over two seconds.
+pub(super) fn notify_body(listed: &[(u32, u32)]) -> Body {
+    let entry = |&(epoch, at): &(u32, u32)| NotifyEntry {
+        group: group(),
+        epoch: KeyEpoch::new(epoch),
+        generation: generation(at),
+    };
+    Body::Notify(Notify {
+        spread_ms: 2000,
+        entries: listed.iter().map(entry).collect(),
+    })
 }
 
 pub(super) fn terminal_number(number: u32) -> TerminalNumber {

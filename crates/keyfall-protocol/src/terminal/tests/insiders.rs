@@ -7,7 +7,8 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 
 use super::driven::Driven;
 use super::fixture::{
-    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, renew_entry, terminal_number,
+    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, halt, notify_body, renew_entry,
+    terminal_number,
 };
 use crate::command::codec;
 use crate::command::{
@@ -58,6 +59,7 @@ fn commands(fleet: &mut Fleet) -> Vec<Command> {
     };
     let [delete, init, lock, unlock] = OrderKind::ALL.map(&mut order);
     let exclude = Fleet::exclude_body(&[2], Some(9));
+    let change = halt(1, (8, 9), 90);
     vec![
         fleet.command(Target::All, time, stated),
         fleet.command(Target::Group(group()), Fleet::renew_body(7, stated), stated),
@@ -65,6 +67,9 @@ fn commands(fleet: &mut Fleet) -> Vec<Command> {
         fleet.command(Target::Handles, new_epoch, stated),
         fleet.command(Target::Handles, newer, stated),
         fleet.command(Target::All, Body::KeySet(key_set), stated),
+        fleet.command(Target::Group(group()), Body::Stop(change), stated),
+        fleet.command(Target::Group(group()), Body::Start(change), stated),
+        fleet.command(Target::All, notify_body(&[]), stated),
         fleet.command(Target::All, exclude, stated),
         unlock,
         lock,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::driven::Driven;
 use super::fixture::{
-    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, master, terminal_number,
+    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, halt, master, terminal_number,
 };
 use crate::command::{Body, Command, Floor, OrderKind, SignerClass, SigningKey, Target};
 use crate::ids::{Generation, KeyEpoch, SessionId, Tick};
@@ -17,7 +17,8 @@ use crate::terminal::{Event, GroupState, Input, Order, Terminal};
 
 /// A day of a carousel and one terminal that heard all of it: beacons with floors every ten minutes,
 /// G, renewals and distributions every hour, an own offset, an exclusion with its fresh epoch, new
-/// online keys at noon, a LOCK and its UNLOCK.
+/// online keys at noon, a LOCK and its UNLOCK, three changes of a running key: by STOP and START, by
+/// START alone, and one whose START was lost; a NOTIFY.
 fn recorded_day(fleet: &mut Fleet) -> (Driven, Vec<Vec<u8>>) {
     let mut bob = fleet.member();
     let mut recorded = vec![fleet.time(0), fleet.key_dist(7, Stated::at(0, 0))];
@@ -40,6 +41,20 @@ fn recorded_day(fleet: &mut Fleet) -> (Driven, Vec<Vec<u8>>) {
             fleet: g,
             ..Stated::at(seconds, g)
         };
+        let change = halt(tenth.into(), (epoch, g + 1), seconds + 30);
+        if tenth == 80 {
+            frames.extend([
+                fleet.stop(change, seconds),
+                fleet.start(change, seconds + 1),
+            ]);
+        }
+        if tenth == 90 {
+            frames.push(fleet.start(change, seconds));
+        }
+        if tenth == 100 {
+            frames.push(fleet.stop(change, seconds));
+            frames.push(fleet.notify(Target::All, &[(epoch, g + 2)], seconds));
+        }
         if tenth == 50 {
             frames.push(fleet.exclude(&[5], Some(8), stated));
             epoch = 8;
