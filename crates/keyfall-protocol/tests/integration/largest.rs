@@ -3,13 +3,15 @@
 use keyfall_protocol::command::{
     Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor, FreshEpoch, Halt,
     KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify, NotifyEntry,
-    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Target, Time,
+    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Suites, Target,
+    Time,
 };
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber,
 };
 use keyfall_protocol::keys::{MasterKey, ObeyKey};
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
+use keyfall_protocol::sharing::SharingSuite;
 
 use crate::fleet::{at, key_set, secret, signing_key, terminal};
 use crate::messages::{Made, distributed, sealed, signed};
@@ -250,6 +252,7 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
         stolen: vec![signing_key("another key").public().name(); stolen],
         limits: Limits {
             longest_lease: u32::MAX,
+            suites: every_suite(),
             grace: u32::MAX,
             exclude_grace: u32::MAX,
             exclude_wait: Some(u32::MAX),
@@ -257,6 +260,11 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
             erase_signatures: 4,
         },
     }
+}
+
+fn every_suite() -> Suites {
+    use SharingSuite::{Hpke, HpkePq, Psk, RsaMisty1};
+    Suites::new(&[HpkePq, Hpke, Psk, RsaMisty1]).unwrap()
 }
 
 pub(crate) fn counted(count: u64, made: Made) -> Made {

@@ -4,11 +4,12 @@
 use keyfall_protocol::command::{
     Body, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist, KeyDistContents, KeySet,
     Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind, Renew, RenewEntry,
-    SealedOrder, SignerClass, Target, Time, sign_together,
+    SealedOrder, SignerClass, Suites, Target, Time, sign_together,
 };
 use keyfall_protocol::ids::{KeyEpoch, KeyId, SequenceNumber};
 use keyfall_protocol::keys::ObeyKey;
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
+use keyfall_protocol::sharing::SharingSuite;
 
 use crate::fleet::{
     EPOCH, FOUNDED, P0, at, command, contents, generation, group, key_set, obey_key, signing_key,
@@ -372,6 +373,7 @@ fn strict_key_set() -> KeySet {
     };
     key_set.limits = Limits {
         longest_lease: 4 * 3600,
+        suites: Suites::new(&[SharingSuite::HpkePq]).unwrap(),
         grace: 60,
         exclude_grace: 10,
         exclude_wait: None,
@@ -407,6 +409,10 @@ fn key_set_after_theft() -> KeySet {
             period: P0,
         },
         stolen: stolen.iter().map(|key| key.public.name()).collect(),
+        limits: Limits {
+            suites: Suites::PSK_ALONE,
+            ..key_set.limits
+        },
         ..key_set
     }
 }
