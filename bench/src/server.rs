@@ -13,8 +13,8 @@ use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    Batch, By, Change, Done, Founding, GroupRecord, Input, Item, Moment, Order, OrderId, Output,
-    Server, Statement, TerminalRecord,
+    Batch, By, Change, Done, Founding, GroupPolicy, GroupRecord, Input, Item, Moment, Order,
+    OrderId, Output, Server, Statement, TerminalRecord,
 };
 use keyfall_server::store::Store;
 use keyfall_server::{Directory, OsRandom};
@@ -256,6 +256,7 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
         master: MasterKey::new(group, epoch, Generation::ZERO, secret()),
         schedule,
         lease: 72 * 3600,
+        policy: GroupPolicy::default(),
         statements: vec![Statement {
             stated_at: wall,
             epoch,

@@ -12,6 +12,7 @@
 //! | POST `/v1/groups` | [`CreateGroup`] | [`GroupCreated`] |
 //! | POST `/v1/groups/{name}/members` | [`AddMember`] | [`MemberAdded`] |
 //! | POST `/v1/groups/{name}/members/remove` | [`RemoveMember`] | [`MemberRemoved`] |
+//! | POST `/v1/groups/{name}/policy` | [`SetGroup`] | [`GroupSet`] |
 //! | POST `/v1/groups/{name}/renew` | [`Renew`] | [`GroupRenewed`] |
 //! | POST `/v1/groups/{name}/rekey` | [`Renew`] | [`GroupRekeyed`] |
 //! | POST `/v1/devices/renew` | [`Renew`] | [`DevicesRenewed`] |
@@ -28,12 +29,14 @@
 //!
 //! `{name}` is a name or a number. Whatever is not done is answered with a [`Problem`].
 
+mod group;
 mod key_set;
 mod loss;
 mod restored;
 
 use serde::{Deserialize, Serialize};
 
+pub use group::{ChangeMode, GroupPolicy, GroupSet, SetGroup, Stragglers};
 pub use key_set::{DraftKeySet, InstallKeySet, KeySetDraft, KeySetInstalled, Signer};
 pub use loss::{
     DeviceRenewed, DraftErase, EraseDraft, EraseIssued, EraseKind, ErasureState, Exclude, Excluded,
@@ -237,6 +240,8 @@ pub struct Group {
     pub name: String,
     pub members: u64,
     pub key: Key,
+    #[serde(default)]
+    pub policy: GroupPolicy,
 }
 
 /// Orders a renewal.

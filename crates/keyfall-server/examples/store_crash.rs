@@ -195,6 +195,7 @@ impl Sweep {
             | Done::Member { .. }
             | Done::Removed { .. }
             | Done::Rekeyed { .. }
+            | Done::GroupSet { .. }
             | Done::DeviceRenewed { .. }
             | Done::Confirmed { .. } => return Err("nobody ordered that".into()),
         }

@@ -26,6 +26,7 @@ use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, UnixSeconds,
 };
+use keyfall_protocol::server::GroupPolicy;
 
 use crate::chain::Link;
 use line::Line;
@@ -63,6 +64,11 @@ pub enum Entry {
         group: GroupNumber,
         epoch: KeyEpoch,
         generation: Generation,
+    },
+    /// What an operator set of a group, all of it.
+    Policy {
+        group: GroupNumber,
+        policy: GroupPolicy,
     },
     /// Commands up to this number may be issued; the numbers count as used from now on.
     Sequence { through: SequenceNumber },

@@ -390,6 +390,7 @@ fn said(entry: &Entry) -> Vec<JournalEntry> {
             epoch,
             generation,
         },
+        Entry::Policy { group, policy } => JournalEntry::Policy { group, policy },
         Entry::RankOne { g } => JournalEntry::FleetGeneration { generation: g },
         Entry::Device {
             terminal,

@@ -127,6 +127,11 @@ impl ServerDisk {
                     group.schedule = *schedule;
                 }
             }
+            Change::Policy { group, policy } => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.policy = *policy;
+                }
+            }
             Change::Stated { group, statement } => {
                 if let Some(group) = self.groups.get_mut(group) {
                     group.statements.push(*statement);
@@ -258,6 +263,7 @@ fn copy_group(group: &GroupRecord) -> GroupRecord {
         master: group.master.duplicate(),
         schedule: group.schedule,
         lease: group.lease,
+        policy: group.policy,
         statements: group.statements.clone(),
     }
 }

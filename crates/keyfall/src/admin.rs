@@ -4,6 +4,7 @@ pub(crate) mod client;
 mod confirm;
 mod erase;
 mod exclude;
+mod group_set;
 mod packages;
 mod restored;
 mod words;
@@ -119,7 +120,7 @@ struct ShowArgs {
     name: String,
 }
 
-/// Make groups, add members, see them.
+/// Make groups, add members, say how keys are changed, see them.
 #[derive(Args, Debug)]
 struct GroupArgs {
     #[command(subcommand)]
@@ -131,6 +132,7 @@ enum GroupVerb {
     Create(CreateArgs),
     Add(MemberArgs),
     Remove(RemoveArgs),
+    Set(group_set::SetArgs),
     List(ListArgs),
     Show(ShowArgs),
 }
@@ -319,6 +321,7 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                 output.result(&added, words::member_added)
             }
             GroupVerb::Remove(args) => remove(dir, args, output),
+            GroupVerb::Set(args) => group_set::run(dir, args, output),
             GroupVerb::List(_) => {
                 output.result(&get::<api::Groups>(dir, "/v1/groups")?, words::groups)
             }

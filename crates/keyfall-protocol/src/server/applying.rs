@@ -39,6 +39,11 @@ impl Server {
                     self.begin_epoch(number);
                 }
             }
+            Change::Policy { group, policy } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.policy = policy;
+                }
+            }
             Change::Stated { group, statement } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.statements.push(statement);

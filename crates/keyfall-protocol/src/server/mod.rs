@@ -7,6 +7,7 @@
 
 mod applying;
 mod carousel;
+mod changing;
 mod compose;
 mod exposure;
 mod founding;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
+pub use changing::{ChangeMode, GroupPolicy, Stragglers};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{

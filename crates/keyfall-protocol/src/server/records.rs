@@ -8,7 +8,7 @@ use crate::ids::{
 };
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
-use crate::server::Restored;
+use crate::server::{GroupPolicy, Restored};
 
 /// The fleet as a whole.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub struct GroupRecord {
     pub schedule: Schedule,
     /// Seconds from a statement to the end of the lease that it gives.
     pub lease: u32,
+    pub policy: GroupPolicy,
     /// Every statement that was no continuation of the one before, in their order; the first is
     /// that of the group's creation. What the past was, for [`Server::exposure`](super::Server).
     pub statements: Vec<Statement>,
@@ -136,6 +137,11 @@ pub enum Change {
     },
     /// A group's key after a renewal or in a fresh epoch.
     Master { key: MasterKey, schedule: Schedule },
+    /// A group's [`GroupRecord::policy`].
+    Policy {
+        group: GroupNumber,
+        policy: GroupPolicy,
+    },
     /// One more of the group's [`GroupRecord::statements`].
     Stated {
         group: GroupNumber,
@@ -232,6 +238,11 @@ pub enum JournalEntry {
         group: GroupNumber,
         epoch: KeyEpoch,
         generation: Generation,
+    },
+    /// What an operator set of a group, all of it.
+    Policy {
+        group: GroupNumber,
+        policy: GroupPolicy,
     },
     FleetGeneration {
         generation: Generation,

@@ -5,6 +5,7 @@
 
 mod erasing;
 mod exposure;
+mod group_policy;
 mod key_set;
 mod keys;
 mod leaving;
@@ -14,6 +15,7 @@ mod restored;
 
 pub(crate) use erasing::{draft_erase, issue_erase, take_receipt};
 pub(crate) use exposure::exposure;
+pub(crate) use group_policy::{names_something, set_group, would_set_group};
 pub(crate) use key_set::{draft_key_set, install_key_set, signed_frame, wanted};
 pub(crate) use leaving::{
     exclude, rekey_group, remove_member, would_exclude, would_rekey_group, would_remove_member,

@@ -37,6 +37,8 @@ pub(crate) enum OrderError {
     NotHexadecimal { what: &'static str },
     #[error("reason and ticket have at most {WHY_MAX} characters and no control characters")]
     BadWhy,
+    #[error("name what to set: change, stragglers or legacy_sharing")]
+    NothingToSet,
     #[error("the server is ending: give the order again when it runs")]
     Ended,
 }

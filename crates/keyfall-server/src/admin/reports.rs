@@ -5,6 +5,7 @@ use keyfall_protocol::ids::{TerminalNumber, UnixSeconds};
 use keyfall_protocol::server::{Class, ClassReport, GroupRecord, Item, Refusal, TerminalRecord};
 
 use crate::admin::erasing::erasure_state;
+use crate::admin::group_policy;
 use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
 use crate::admin::restored::{self, held};
@@ -185,6 +186,7 @@ fn group_row(view: &View<'_>, group: &GroupRecord) -> api::Group {
         name: group.name.clone(),
         members: group.members.len() as u64,
         key: of_group(view, group),
+        policy: group_policy::shown(group.policy),
     }
 }
 

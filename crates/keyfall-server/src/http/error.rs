@@ -128,7 +128,9 @@ impl From<OrderError> for Refused {
             OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
             OrderError::NotAKeyName(_) => ProblemCode::NoSuchKey,
             OrderError::NotAReceipt => ProblemCode::BadReceipt,
-            OrderError::NotHexadecimal { .. } | OrderError::BadWhy => ProblemCode::BadRequest,
+            OrderError::NotHexadecimal { .. } | OrderError::BadWhy | OrderError::NothingToSet => {
+                ProblemCode::BadRequest
+            }
             OrderError::Ended => ProblemCode::Ending,
         };
         Self::new(code, error.to_string())

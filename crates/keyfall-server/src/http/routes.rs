@@ -44,6 +44,7 @@ pub(super) fn routes(driver: Handle, database: PathBuf, own_uid: u32) -> Router 
         .route("/v1/groups/{name}", get(group))
         .route("/v1/groups/{name}/members", post(add_member))
         .route("/v1/groups/{name}/members/remove", post(remove_member))
+        .route("/v1/groups/{name}/policy", post(set_group))
         .route("/v1/groups/{name}/renew", post(renew_group))
         .route("/v1/groups/{name}/rekey", post(rekey_group))
         .route("/v1/devices/renew", post(renew_devices))
@@ -130,6 +131,21 @@ async fn add_member(
 ) -> Answer<api::MemberAdded> {
     let by = by(operator, &order.why)?;
     Ok(Json(admin::add_member(&api.driver, by, name, order).await?))
+}
+
+async fn set_group(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::SetGroup>,
+) -> Answer<api::GroupSet> {
+    let by = by(operator, &order.why)?;
+    if order.dry_run {
+        admin::names_something(&order)?;
+        let report = move |view: &View<'_>| admin::would_set_group(view, &name, &order);
+        return Ok(Json(api.driver.ask(report).await??));
+    }
+    Ok(Json(admin::set_group(&api.driver, by, name, order).await?))
 }
 
 async fn renew_group(

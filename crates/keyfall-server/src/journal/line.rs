@@ -3,6 +3,7 @@
 
 use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber};
+use keyfall_protocol::server::{ChangeMode, GroupPolicy, Stragglers};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Entry;
@@ -45,6 +46,12 @@ pub(super) enum Order {
         group: u32,
         epoch: u32,
         generation: u32,
+    },
+    Policy {
+        group: u32,
+        change: String,
+        stragglers: String,
+        legacy: bool,
     },
     Sequence {
         through: u64,
@@ -89,7 +96,7 @@ pub(super) struct At(u32, u32, u32);
 #[derive(Serialize, Deserialize)]
 pub(super) struct Fresh(u32, u32, u32);
 
-/// A number that does not exist.
+/// A number or a word that does not exist.
 pub(super) struct OutOfRange;
 
 impl From<&Entry> for Order {
@@ -132,6 +139,12 @@ impl From<&Entry> for Order {
                 group: group.get(),
                 epoch: epoch.get(),
                 generation: generation.get(),
+            },
+            Entry::Policy { group, policy } => Self::Policy {
+                group: group.get(),
+                change: policy.change.name().to_owned(),
+                stragglers: policy.stragglers.name().to_owned(),
+                legacy: policy.legacy,
             },
             Entry::Sequence { through } => Self::Sequence {
                 through: through.get(),
@@ -235,6 +248,19 @@ impl TryFrom<Order> for Entry {
                 group: group(of)?,
                 epoch: KeyEpoch::new(epoch),
                 generation: generation(at)?,
+            },
+            Order::Policy {
+                group: of,
+                change,
+                stragglers,
+                legacy,
+            } => Self::Policy {
+                group: group(of)?,
+                policy: GroupPolicy {
+                    change: ChangeMode::named(&change).ok_or(OutOfRange)?,
+                    stragglers: Stragglers::named(&stragglers).ok_or(OutOfRange)?,
+                    legacy,
+                },
             },
             Order::Sequence { through } => Self::Sequence {
                 through: SequenceNumber::new(through),

@@ -1,5 +1,7 @@
 use std::fs;
 
+use keyfall_protocol::server::{ChangeMode, Stragglers};
+
 use super::*;
 
 fn entries() -> Vec<Entry> {
@@ -104,6 +106,14 @@ fn entries() -> Vec<Entry> {
             keys: vec![(group(7), KeyEpoch::new(28_000_006), Generation::ZERO)],
             incomplete: true,
         },
+        Entry::Policy {
+            group: group(7),
+            policy: GroupPolicy {
+                change: ChangeMode::Barrier,
+                stragglers: Stragglers::LeaveOut,
+                legacy: true,
+            },
+        },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),
         },
@@ -189,6 +199,8 @@ fn a_line_reads_as_the_document_says() {
     assert!(lines[15].contains(r#""kind":"erase","terminal":2,"order":"DELETE","hash"#));
     assert!(lines[16].contains(r#""order":"UNLOCK","version":28000004,"#));
     assert!(lines[17].contains(r#""kind":"key-set","version":28000005,"g":900,"groups":[[7,"#));
+    let policy = r#""kind":"policy","group":7,"change":"barrier","stragglers":"leave-out","#;
+    assert!(lines[19].contains(policy));
 }
 
 #[test]
@@ -212,7 +224,7 @@ fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
         assert_eq!(journal.number(), number - 1);
         let last = entries().pop().expect("entries");
         journal
-            .append(UnixSeconds::new(1_795_300_019), &last)
+            .append(UnixSeconds::new(1_795_300_020), &last)
             .expect("appended");
         assert_eq!(
             fs::read(&path).expect("read"),
@@ -230,14 +242,14 @@ fn an_append_after_one_that_failed_leaves_whole_lines() {
     // What a full disk leaves of a line.
     journal
         .file
-        .write_all_at(br#"{"seq":21,"time":1795300020,"#, journal.len)
+        .write_all_at(br#"{"seq":22,"time":1795300021,"#, journal.len)
         .expect("written");
     journal
         .append(UnixSeconds::new(1), &entries()[1])
         .expect("appended");
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!((journal.seq, torn), (21, None));
+    assert_eq!((journal.seq, torn), (22, None));
 }
 
 #[test]

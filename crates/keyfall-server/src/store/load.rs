@@ -11,8 +11,8 @@ use keyfall_protocol::ids::{
 use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    DraftedKeys, Exclusion, FleetRecord, GroupRecord, IssuedOrder, Membership, Statement,
-    TerminalRecord,
+    ChangeMode, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord, IssuedOrder,
+    Membership, Statement, Stragglers, TerminalRecord,
 };
 use rusqlite::{Connection, Row};
 
@@ -163,7 +163,8 @@ fn orders(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<IssuedOrder>>,
 
 fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreError> {
     let mut statement = db.prepare(
-        "SELECT number, name, master, epoch, generation, activate_at, step, period, lease
+        "SELECT number, name, master, epoch, generation, activate_at, step, period, lease,
+             change, stragglers, legacy
          FROM groups ORDER BY number",
     )?;
     let mut statements = statements(db)?;
@@ -187,10 +188,23 @@ fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreErr
                 cadence,
             },
             lease: row.get(8)?,
+            policy: policy(row)?.ok_or_else(|| damaged(&place("policy")))?,
             statements: statements.remove(&number).unwrap_or_default(),
         });
     }
     Ok(records)
+}
+
+/// `None` where a column has a word that we do not know.
+fn policy(row: &Row<'_>) -> Result<Option<GroupPolicy>, StoreError> {
+    let (change, stragglers): (String, String) = (row.get(9)?, row.get(10)?);
+    let known = ChangeMode::named(&change).zip(Stragglers::named(&stragglers));
+    let legacy = row.get(11)?;
+    Ok(known.map(|(change, stragglers)| GroupPolicy {
+        change,
+        stragglers,
+        legacy,
+    }))
 }
 
 fn statements(db: &Connection) -> Result<BTreeMap<GroupNumber, Vec<Statement>>, StoreError> {

@@ -430,6 +430,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             epoch,
             generation,
         },
+        JournalEntry::Policy { group, policy } => Entry::Policy { group, policy },
         JournalEntry::FleetGeneration { generation } => Entry::RankOne { g: generation },
         JournalEntry::Removal {
             group,
@@ -488,6 +489,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Member { .. }
             | Change::Left { .. }
             | Change::Master { .. }
+            | Change::Policy { .. }
             | Change::Stated { .. }
             | Change::Fleet { .. }
             | Change::Wrap(_)
@@ -515,6 +517,7 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Group(_)
         | Change::Member { .. }
         | Change::Left { .. }
+        | Change::Policy { .. }
         | Change::Stated { .. }
         | Change::Excluded(_)
         | Change::Ordered { .. }

@@ -42,7 +42,7 @@ pub(super) fn held(db: &Connection) -> Result<u32, StoreError> {
     Ok(db.query_row(newest, [], |row| row.get(0))?)
 }
 
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
 CREATE TABLE schema_steps (
     step INTEGER PRIMARY KEY,
@@ -193,5 +193,10 @@ CREATE TABLE losses (
 CREATE TABLE lost_terminals (
     terminal INTEGER PRIMARY KEY REFERENCES terminals (number)
 ) STRICT;
+",
+    "
+ALTER TABLE groups ADD COLUMN change TEXT NOT NULL DEFAULT 'hitless';
+ALTER TABLE groups ADD COLUMN stragglers TEXT NOT NULL DEFAULT 'follow';
+ALTER TABLE groups ADD COLUMN legacy INTEGER NOT NULL DEFAULT 0;
 ",
 ];

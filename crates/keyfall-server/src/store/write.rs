@@ -5,8 +5,8 @@ use keyfall_protocol::keys::{MasterKey, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    Change, DraftedKeys, Exclusion, FleetRecord, GroupRecord, IssuedOrder, NewKeys, Statement,
-    TerminalRecord,
+    Change, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord, IssuedOrder, NewKeys,
+    Statement, TerminalRecord,
 };
 use rusqlite::{Transaction, params};
 
@@ -73,6 +73,7 @@ pub(super) fn change(
             until,
         } => left(transaction, *group, *terminal, *until),
         Change::Master { key, schedule } => master(transaction, sealer, key, schedule, rng),
+        Change::Policy { group, policy } => set(transaction, *group, policy),
         Change::Stated { group, statement } => stated(transaction, *group, statement),
         Change::Fleet { generation, wraps } => {
             transaction.execute("UPDATE fleet SET generation = ?1", [generation.get()])?;
@@ -235,8 +236,8 @@ fn group(
     let (step, period) = columns(record.schedule.cadence);
     transaction.execute(
         "INSERT INTO groups (number, name, master, epoch, generation, activate_at, step, period,
-             lease)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             lease, change, stragglers, legacy)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             number.get(),
             record.name,
@@ -247,6 +248,9 @@ fn group(
             step,
             period,
             record.lease,
+            record.policy.change.name(),
+            record.policy.stragglers.name(),
+            record.policy.legacy,
         ],
     )?;
     for statement in &record.statements {
@@ -260,6 +264,23 @@ fn group(
         member(transaction, number, terminal, from)?;
     }
     Ok(())
+}
+
+fn set(
+    transaction: &Transaction<'_>,
+    group: GroupNumber,
+    policy: &GroupPolicy,
+) -> Result<(), StoreError> {
+    let rows = transaction.execute(
+        "UPDATE groups SET change = ?2, stragglers = ?3, legacy = ?4 WHERE number = ?1",
+        params![
+            group.get(),
+            policy.change.name(),
+            policy.stragglers.name(),
+            policy.legacy,
+        ],
+    )?;
+    one_row(rows, format!("groups/{group}"))
 }
 
 fn member(

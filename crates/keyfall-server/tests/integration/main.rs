@@ -1,6 +1,7 @@
 //! A whole server: its directory, its socket, its carrier, its ends.
 
 mod audit;
+mod changing;
 mod crash;
 mod loss;
 mod orders;

@@ -214,7 +214,9 @@ fn no_server_and_a_strange_database_are_told_apart() {
     sql(
         &home,
         "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (2, 0);
-         DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals",
+         DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;
+         ALTER TABLE groups DROP COLUMN change; ALTER TABLE groups DROP COLUMN stragglers;
+         ALTER TABLE groups DROP COLUMN legacy",
     );
     home.serve().end();
 
@@ -246,6 +248,10 @@ fn a_changed_row_is_named() {
         (
             "UPDATE groups SET generation = 4000000000 WHERE number = 1",
             "groups/1/generation",
+        ),
+        (
+            "UPDATE groups SET stragglers = 'flee' WHERE number = 1",
+            "groups/1/policy",
         ),
         ("UPDATE fleet SET key_set = zeroblob(9)", "fleet/1/key_set"),
         ("DELETE FROM fleet", "fleet/1"),

@@ -126,6 +126,9 @@ fn done_is_kept(world: &World, orders: &[OrderId]) {
             } => terminal(*number)
                 .is_some_and(|it| it.orders.iter().any(|order| order.proved_at.is_some())),
             Done::KeysInstalled { version, .. } => disk.fleet().key_set.version >= *version,
+            Done::GroupSet { group, after, .. } => {
+                disk.group(*group).is_some_and(|it| it.policy == *after)
+            }
             Done::Confirmed { .. } => true,
         };
         assert!(kept, "{done:?} was lost");

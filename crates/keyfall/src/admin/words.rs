@@ -1,10 +1,12 @@
 //! Answers of the admin API in words. "Sent" is what left the server; nothing here says "received".
 
+mod group;
 mod loss;
 
 use keyfall_api::admin as api;
 
 use crate::output::utc;
+pub(super) use group::{group, group_set, groups};
 pub(super) use loss::{
     erase_issued, excluded, exposure, group_rekeyed, member_removed, receipt_taken,
 };
@@ -89,46 +91,6 @@ pub(super) fn member_added(added: &api::MemberAdded) -> String {
         utc(added.activate_at),
         added.members,
         distribution(&added.distribution)
-    )
-}
-
-pub(super) fn groups(all: &api::Groups) -> String {
-    if all.groups.is_empty() {
-        return "no groups yet: keyfall admin group create NAME --member TERMINAL".to_owned();
-    }
-    let mut rows = vec![row([
-        "NUMBER",
-        "NAME",
-        "MEMBERS",
-        "EPOCH",
-        "GENERATION",
-        "RENEWS",
-        "FINGERPRINT",
-    ])];
-    rows.extend(all.groups.iter().map(|group| {
-        vec![
-            group.number.to_string(),
-            group.name.clone(),
-            group.members.to_string(),
-            group.key.epoch.to_string(),
-            group.key.generation.to_string(),
-            renews(&group.key),
-            group.key.fingerprint.clone(),
-        ]
-    }));
-    table(&rows)
-}
-
-pub(super) fn group(shown: &api::GroupShown) -> String {
-    let members: Vec<_> = shown.members.iter().map(named).collect();
-    format!(
-        "{}: group {}, {} members\n{}\nmembers: {}\nstanding distribution: {}",
-        shown.group.name,
-        shown.group.number,
-        shown.group.members,
-        key_table(std::slice::from_ref(&shown.group.key)),
-        members.join(", "),
-        distribution(&shown.distribution)
     )
 }
 

@@ -174,8 +174,24 @@ fn every_report_reads_in_words_too() {
         (&["group", "add", "ops", "bob"], "reads nothing from before"),
         (&["terminal", "list"], "NUMBER"),
         (&["terminal", "show", "alice"], "member of ops (1)"),
-        (&["group", "list"], "FINGERPRINT"),
+        (
+            &["group", "set", "ops", "--change", "barrier", "--dry-run"],
+            "change: hitless would become barrier",
+        ),
+        (
+            &["group", "set", "ops", "--stragglers", "leave-out"],
+            "stragglers: leave-out, was follow",
+        ),
+        (
+            &["group", "set", "ops", "--legacy-sharing", "on"],
+            "warning: MISTY1",
+        ),
+        (&["group", "list"], "leave-out"),
         (&["group", "show", "1"], "alice (1), bob (2)"),
+        (
+            &["group", "show", "1"],
+            "changes its key: hitless; stragglers: leave-out; legacy sharing: on",
+        ),
         (&["renew", "--all-devices", "--dry-run"], "would be sent"),
         (&["keys"], "LEASE"),
         (&["audit"], "group create"),

@@ -10,7 +10,7 @@ use crate::schedule::{Cadence, Schedule, generation_bound};
 use crate::server::orders::Prepared;
 use crate::server::orders::enrolling::check_name;
 use crate::server::{
-    Batch, By, Change, Done, GroupRecord, JournalEntry, Refusal, Server, Statement,
+    Batch, By, Change, Done, GroupPolicy, GroupRecord, JournalEntry, Refusal, Server, Statement,
 };
 
 impl Server {
@@ -47,6 +47,7 @@ impl Server {
             master: MasterKey::new(number, epoch, Generation::ZERO, fresh),
             schedule,
             lease: self.fleet.key_set.limits.longest_lease,
+            policy: GroupPolicy::default(),
             statements: vec![self.statement_of(epoch, schedule)],
         };
         let outcome = format!(
@@ -201,6 +202,33 @@ impl Server {
                 at,
             },
         ))
+    }
+
+    /// Also what stays as it is goes through: who set it last stands in the audit log.
+    pub(super) fn set_group(
+        &self,
+        group: &GroupRecord,
+        policy: GroupPolicy,
+        by: By,
+    ) -> (Batch, Done) {
+        let number = group.number;
+        let batch = Batch {
+            changes: vec![Change::Policy {
+                group: number,
+                policy,
+            }],
+            audit: Some(self.audit(by, "group set", &group.name, policy.to_string())),
+            journal: Some(JournalEntry::Policy {
+                group: number,
+                policy,
+            }),
+        };
+        let done = Done::GroupSet {
+            group: number,
+            before: group.policy,
+            after: policy,
+        };
+        (batch, done)
     }
 
     /// The group's key at `target`, and the schedule that states it. By command it is active a

@@ -18,7 +18,10 @@ use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds}
 use crate::receipt::Receipt;
 use crate::rng::Random;
 use crate::schedule::Cadence;
-use crate::server::{AuditEntry, Batch, By, GroupRecord, Refusal, Server, TerminalRecord};
+use crate::server::{
+    AuditEntry, Batch, By, ChangeMode, GroupPolicy, GroupRecord, Refusal, Server, Stragglers,
+    TerminalRecord,
+};
 
 /// What may be ordered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +54,13 @@ pub enum Order {
     RenewGroup { group: GroupNumber },
     /// A fresh epoch for everyone in it.
     RekeyGroup { group: GroupNumber },
+    /// Sets what is named of the group's [`GroupPolicy`].
+    SetGroup {
+        group: GroupNumber,
+        change: Option<ChangeMode>,
+        stragglers: Option<Stragglers>,
+        legacy: Option<bool>,
+    },
     /// G one further: all wrap keys of the fleet.
     RenewDevices,
     /// One terminal's wrap key one further than the others'.
@@ -117,6 +127,11 @@ pub enum Done {
         group: GroupNumber,
         epoch: KeyEpoch,
         at: UnixSeconds,
+    },
+    GroupSet {
+        group: GroupNumber,
+        before: GroupPolicy,
+        after: GroupPolicy,
     },
     FleetRenewed {
         generation: Generation,
@@ -192,6 +207,16 @@ impl Server {
                 self.renew_group(record, target, "renew", by)
             }
             Order::RekeyGroup { group } => self.rekey_group(self.group(group)?, by, rng),
+            Order::SetGroup {
+                group,
+                change,
+                stragglers,
+                legacy,
+            } => {
+                let record = self.group(group)?;
+                let wanted = record.policy.with(change, stragglers, legacy);
+                Ok(self.set_group(record, wanted, by))
+            }
             Order::RenewDevices => {
                 self.renew_devices(self.fleet.fleet_generation.next(), "renew devices", by)
             }

@@ -6,7 +6,7 @@ use crate::command::{FreshEpoch, KeySet, OrderKind};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use crate::schedule::{FleetSchedule, Schedule};
 use crate::server::restoring::{Floors, Since};
-use crate::server::{GroupRecord, JournalEntry, Server, Statement};
+use crate::server::{GroupPolicy, GroupRecord, JournalEntry, Server, Statement};
 
 /// An exclusion as it was journalled: when, who, and the epochs that it began.
 pub(super) type Shut = (UnixSeconds, Vec<TerminalNumber>, Vec<FreshEpoch>);
@@ -25,6 +25,8 @@ pub(super) struct Gathered {
     pub(super) epochs: BTreeMap<GroupNumber, KeyEpoch>,
     /// The newest order of each kind: DELETE and INIT, LOCK and UNLOCK.
     pub(super) orders: BTreeMap<(TerminalNumber, bool), (OrderKind, UnixSeconds)>,
+    /// What was set last of each group.
+    pub(super) policies: BTreeMap<GroupNumber, GroupPolicy>,
     /// Version of the newest KEYSET.
     pub(super) key_set: Option<u32>,
     pub(super) incomplete: bool,
@@ -68,6 +70,7 @@ impl Gathered {
             exclusions: Vec::new(),
             epochs: BTreeMap::new(),
             orders: BTreeMap::new(),
+            policies: BTreeMap::new(),
             key_set: None,
             incomplete: since.incomplete,
             members: BTreeMap::new(),
@@ -140,6 +143,9 @@ impl Gathered {
                 epoch,
                 generation,
             } => self.state(machine, at, *group, *epoch, *generation),
+            JournalEntry::Policy { group, policy } => {
+                self.policies.insert(*group, *policy);
+            }
             JournalEntry::FleetGeneration { generation } => ticking.raise(*generation),
             JournalEntry::Device {
                 terminal, offset, ..

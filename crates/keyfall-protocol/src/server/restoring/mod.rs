@@ -137,6 +137,7 @@ impl Server {
         changes.extend(self.nobodies(&gathered, rng));
         done.lost = gathered.enrolled.keys().copied().collect();
 
+        changes.extend(self.policies_after(&gathered));
         let mut keys = Vec::new();
         let mut fresh = BTreeMap::new();
         let mut rekeyed = Vec::new();
@@ -354,6 +355,21 @@ impl Server {
         ]
     }
 
+    /// Each group as it was set last. What is not known was perhaps the end of legacy sharing.
+    fn policies_after(&self, gathered: &Gathered) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for group in self.groups.values() {
+            let set = gathered.policies.get(&group.number);
+            let mut policy = set.copied().unwrap_or(group.policy);
+            policy.legacy &= !gathered.incomplete;
+            if policy != group.policy {
+                let group = group.number;
+                changes.push(Change::Policy { group, policy });
+            }
+        }
+        changes
+    }
+
     /// Who was excluded since is excluded again. EXCLUDE names the epochs that come now: those that
     /// it named are lost.
     fn exclusions_after(
@@ -450,6 +466,7 @@ fn frame_of(entry: &JournalEntry) -> Option<&[u8]> {
         | JournalEntry::Member { .. }
         | JournalEntry::Removal { .. }
         | JournalEntry::Renewal { .. }
+        | JournalEntry::Policy { .. }
         | JournalEntry::FleetGeneration { .. }
         | JournalEntry::Device { .. }
         | JournalEntry::Exclusion { .. }

@@ -260,8 +260,8 @@ impl Desk {
             let (key, of) = (key(it.master.secret()), &it.master);
             let place = format!("{}.{} {:?}", of.epoch(), of.generation(), it.schedule);
             format!(
-                "{} {} {:?} {key} {place} {:?}",
-                it.number, it.name, it.members, it.statements
+                "{} {} {:?} {key} {place} {:?} {:?}",
+                it.number, it.name, it.members, it.statements, it.policy
             )
         }));
         lines.extend(self.server.exclusions().map(|it| format!("{it:?}")));

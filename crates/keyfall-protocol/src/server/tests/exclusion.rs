@@ -232,6 +232,7 @@ fn an_exclusion_of_64_in_many_groups_fits_in_frames_at_the_largest_numbers() {
             master: MasterKey::new(number_of, epoch, top, filled()),
             schedule,
             lease: u32::MAX,
+            policy: Default::default(),
             statements: vec![Statement {
                 stated_at: FOUNDED,
                 epoch,

@@ -9,7 +9,8 @@ use super::desk::{Desk, add_terminal, create_group, exclude, group, terminal};
 use crate::command::{Body, OrderKind, Unverified};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber};
 use crate::server::{
-    Done, GroupRecord, Item, KeySetDraft, Order, OrderId, Refusal, TerminalRecord,
+    ChangeMode, Done, GroupPolicy, GroupRecord, Item, KeySetDraft, Order, OrderId, Refusal,
+    Stragglers, TerminalRecord,
 };
 
 /// What an operator would say that there is.
@@ -39,6 +40,7 @@ struct Crew {
     /// How many epochs it has had.
     epochs: usize,
     generation: u32,
+    policy: GroupPolicy,
 }
 
 impl Crew {
@@ -93,6 +95,7 @@ impl Model {
                     members,
                     epochs: 1,
                     generation: 0,
+                    policy: GroupPolicy::default(),
                 });
             }
             Order::AddMember { group, terminal } => {
@@ -112,6 +115,15 @@ impl Model {
             }
             Order::RenewGroup { group } => next.crew(*group)?.generation += 1,
             Order::RekeyGroup { group } => next.crew(*group)?.rekey(),
+            Order::SetGroup {
+                group,
+                change,
+                stragglers,
+                legacy,
+            } => {
+                let crew = next.crew(*group)?;
+                crew.policy = crew.policy.with(*change, *stragglers, *legacy);
+            }
             Order::RenewDevices => next.fleet += 1,
             Order::RenewDevice { terminal } => next.trusted(*terminal)?.offset += 1,
             Order::Exclude { terminals } => {
@@ -164,6 +176,7 @@ impl Model {
                 .collect::<BTreeSet<_>>()
                 .len(),
             generation: it.master.generation().get(),
+            policy: it.policy,
         };
         let unit = |it: &TerminalRecord| Unit {
             name: it.name.clone(),
@@ -258,6 +271,14 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         3 => (1..4u32).prop_map(|of| Order::RenewGroup { group: group(of) }),
         1 => (1..4u32).prop_map(|of| Order::RekeyGroup { group: group(of) }),
+        2 => (1..4u32, any::<[Option<bool>; 3]>()).prop_map(|(of, [barrier, wait, legacy])| {
+            Order::SetGroup {
+                group: group(of),
+                change: barrier.map(|it| ChangeMode::ALL[usize::from(it)]),
+                stragglers: wait.map(|it| Stragglers::ALL[usize::from(it)]),
+                legacy,
+            }
+        }),
         1 => Just(Order::RenewDevices),
         1 => (1..6u32).prop_map(|who| Order::RenewDevice { terminal: terminal(who) }),
         1 => proptest::collection::vec(1..6u32, 0..3).prop_map(|named| exclude(&named)),

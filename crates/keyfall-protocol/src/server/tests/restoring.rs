@@ -12,8 +12,8 @@ use crate::ids::{TerminalNumber, UnixSeconds};
 use crate::rng::{Random, octets};
 use crate::schedule::Cadence;
 use crate::server::{
-    By, CaughtUp, Class, DraftedKeys, Exclusion, FleetRecord, Founding, GroupRecord, Item,
-    KeySetDraft, Order, Refusal, Server, Since, TerminalRecord,
+    By, CaughtUp, ChangeMode, Class, DraftedKeys, Exclusion, FleetRecord, Founding, GroupPolicy,
+    GroupRecord, Item, KeySetDraft, Order, Refusal, Server, Since, Stragglers, TerminalRecord,
 };
 
 const HOUR: u32 = 3_600;
@@ -65,6 +65,7 @@ impl Copied {
                     master: group.master.duplicate(),
                     schedule: group.schedule,
                     lease: group.lease,
+                    policy: group.policy,
                     statements: group.statements.clone(),
                 })
                 .collect(),
@@ -555,6 +556,47 @@ fn what_is_whole_of_a_broken_journal_still_counts() {
 }
 
 /// The same copy twice: the second restore knows what the first one used.
+/// What the operator set after the backup holds; legacy sharing is on only where it is known that
+/// it still was (W-16).
+#[test]
+fn a_restored_server_changes_keys_as_it_was_set_last() {
+    let set = |change, stragglers, legacy| Order::SetGroup {
+        group: group(1),
+        change,
+        stragglers,
+        legacy,
+    };
+    for (after, legacy) in [(None, true), (Some(false), false), (Some(true), true)] {
+        let mut lost = fleet(2);
+        group_of(&mut lost, "crew", &[1, 2], None);
+        lost.carry_out(set(None, None, Some(true))).expect("known");
+        let copied = Copied::of(&lost);
+        lost.carry_out(set(
+            Some(ChangeMode::Barrier),
+            Some(Stragglers::Wait),
+            after,
+        ))
+        .expect("known");
+        let wanted = GroupPolicy {
+            change: ChangeMode::Barrier,
+            stragglers: Stragglers::Wait,
+            legacy,
+        };
+        let (desk, _) = copied.restored(&lost, None);
+        assert_eq!(desk.server.groups[&group(1)].policy, wanted);
+    }
+    let mut lost = fleet(2);
+    group_of(&mut lost, "crew", &[1, 2], None);
+    lost.carry_out(set(None, None, Some(true))).expect("known");
+    let copied = Copied::of(&lost);
+    let known = lost.journal.len();
+    lost.carry_out(set(None, None, Some(false))).expect("known");
+    let (desk, done) = copied.restored(&lost, Some(known));
+    assert!(!desk.server.groups[&group(1)].policy.legacy);
+    let said = |loss: &String| loss.contains("legacy sharing is off");
+    assert!(done.losses.iter().any(said), "{:?}", done.losses);
+}
+
 #[test]
 fn a_second_restore_from_the_same_backup_goes_on_above_the_first() {
     let mut lost = Desk::with_group(3);
