@@ -320,7 +320,10 @@ def read_keyset(value) -> dict:
     stolen = []
     if 6 in body:
         stolen = [octets(name, 8, "stolen key") for name in items(body[6], 1, 8, "stolen keys")]
-    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, set(), "limits")
+    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, {3}, "limits")
+    suites = [uint(suite, 4, "suite") for suite in items(limits.get(3, [1]), 1, 4, "suites")]
+    demand(0 not in suites and len(set(suites)) == len(suites), "suites")
+    demand(limits.get(3) != [1], "psk alone is not said")
     for limit in (1, 4, 5, 7):
         uint(limits[limit], 2**32 - 1, "limit")
     demand(limits[6] is None or uint(limits[6], 2**32 - 1, "exclude-wait") >= 0, "exclude-wait")
@@ -332,8 +335,9 @@ def read_keyset(value) -> dict:
         "fleet_schedule": (g0, t0, p0),
         "stolen": stolen,
         "limits": {
-            "longest_lease": limits[1], "grace": limits[4], "exclude_grace": limits[5],
-            "exclude_wait": limits[6], "dead_man": limits[7], "erase_signatures": limits[8],
+            "longest_lease": limits[1], "suites": suites, "grace": limits[4],
+            "exclude_grace": limits[5], "exclude_wait": limits[6], "dead_man": limits[7],
+            "erase_signatures": limits[8],
         },
     }
 
@@ -358,7 +362,7 @@ def read_listed_key(value) -> dict:
     name, public, class_, not_before, expires, groups = items(value, 6, 6, "listed key")
     octets(public, 32, "public key")
     demand(name == key_name(public), "key name")
-    demand(type(class_) is int and 1 <= class_ <= 4, "class")
+    demand(type(class_) is int and 1 <= class_ <= 6, "class")
     demand(seconds(not_before) <= seconds(expires), "expires")
     demand(class_ > KEYS or expires - not_before <= 30 * 86_400, "expires")
     for group in items(groups, 0, 64, "groups"):

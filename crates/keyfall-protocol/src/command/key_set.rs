@@ -25,6 +25,7 @@ pub struct KeySet {
 /// One online key and its bounds, which terminals enforce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListedKey {
+    /// Of `KemPq` and `Rsa` the SHA-256 of the key, which is longer.
     pub public: VerifyingKey,
     pub class: SignerClass,
     pub not_before: UnixSeconds,
@@ -33,7 +34,8 @@ pub struct ListedKey {
     pub groups: Vec<GroupNumber>,
 }
 
-/// Three classes that never share a key, and the server's KEM keys (FORMATS section 2.2).
+/// Three classes that never share a key, and the keys of the server to which key requests are
+/// sealed, which sign nothing and may live as long as the root (FORMATS section 2.2; KR-310).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SignerClass {
     /// TIME, RENEW, NOTIFY.
@@ -136,6 +138,9 @@ impl Suites {
         (!suites.is_empty()).then_some(Self(listed))
     }
 
+    /// What a KEYSET means that names none, as those of before key sharing (KR-312).
+    pub const PSK_ALONE: Self = Self([Some(SharingSuite::Psk), None, None, None]);
+
     pub fn iter(&self) -> impl Iterator<Item = &SharingSuite> {
         self.0.iter().flatten()
     }
@@ -143,6 +148,24 @@ impl Suites {
     #[must_use]
     pub fn contains(&self, suite: SharingSuite) -> bool {
         self.0.contains(&Some(suite))
+    }
+
+    fn write(self, e: &mut Writer<'_>) -> Written {
+        e.array(self.iter().count() as u64)?;
+        for suite in self.iter() {
+            e.u8(suite.number())?;
+        }
+        Ok(())
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut suites = Vec::new();
+        for _ in 0..r.array_between("suites", 1, 4)? {
+            let suite = u8::try_from(r.uint("suites")?).ok();
+            let suite = suite.and_then(SharingSuite::from_number);
+            suites.push(suite.ok_or(DecodeError::OutOfRange { what: "suites" })?);
+        }
+        Self::new(&suites).ok_or(DecodeError::OutOfRange { what: "suites" })
     }
 }
 
@@ -269,10 +292,12 @@ impl KeySet {
 
 impl Limits {
     fn write(self, e: &mut Writer<'_>) -> Written {
-        e.map(7)?.u8(1)?.u32(self.longest_lease)?;
-        e.u8(3)?.array(self.suites.iter().count() as u64)?;
-        for suite in self.suites.iter() {
-            e.u8(suite.number())?;
+        let psk_alone = self.suites == Suites::PSK_ALONE;
+        e.map(if psk_alone { 6 } else { 7 })?;
+        e.u8(1)?.u32(self.longest_lease)?;
+        if !psk_alone {
+            e.u8(3)?;
+            self.suites.write(e)?;
         }
         e.u8(4)?.u32(self.grace)?;
         e.u8(5)?.u32(self.exclude_grace)?.u8(6)?;
@@ -289,13 +314,11 @@ impl Limits {
         let mut map = r.map("limits")?;
         map.key(r, 1, "longest lease")?;
         let longest_lease = r.uint32("longest lease")?;
-        map.key(r, 3, "suites")?;
-        let mut suites = Vec::new();
-        for _ in 0..r.array_between("suites", 1, 4)? {
-            let number = u8::try_from(r.uint("suite")?).unwrap_or(0);
-            suites.extend(SharingSuite::from_number(number));
-        }
-        let suites = Suites::new(&suites).ok_or(DecodeError::OutOfRange { what: "suites" })?;
+        let suites = if map.key_if(r, 3)? {
+            Suites::read(r)?
+        } else {
+            Suites::PSK_ALONE
+        };
         map.key(r, 4, "grace")?;
         let grace = r.uint32("grace")?;
         map.key(r, 5, "grace after an exclusion")?;

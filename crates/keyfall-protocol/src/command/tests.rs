@@ -14,6 +14,7 @@ use crate::ids::{KeyEpoch, KeyId, KeyName};
 use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
 use crate::schedule::{Cadence, FleetSchedule, Schedule};
+use crate::sharing::SharingSuite;
 
 /// RFC 8949 section 4.2.1: a number in a longer form reads, and is caught by writing it again.
 #[test]
@@ -269,6 +270,33 @@ fn an_exclude_names_each_terminal_once_and_every_epoch_goes_on() {
     assert!(!reads(numbers(&[3]), 2, 1));
 }
 
+/// KR-312: a KEYSET of before key sharing still reads, and opens nothing that its root did not know.
+#[test]
+fn limits_that_name_no_suites_mean_psk_alone() {
+    let mut key_set = a_key_set();
+    key_set.keys.push(ListedKey {
+        public: VerifyingKey::new([1; 32]),
+        class: SignerClass::Beat,
+        not_before: UnixSeconds::new(2),
+        expires: UnixSeconds::new(3),
+        groups: vec![],
+    });
+    let read = |key_set: &KeySet| {
+        let octets = a_command(Body::KeySet(key_set.clone())).encode();
+        match Command::decode(&octets).unwrap().body {
+            Body::KeySet(read) => (octets.len(), read.limits.suites),
+            other => panic!("{}", other.name()),
+        }
+    };
+    let (named, suites) = read(&key_set);
+    assert_eq!(suites, Suites::default());
+    key_set.limits.suites = Suites::PSK_ALONE;
+    let (unnamed, suites) = read(&key_set);
+    assert_eq!(suites, Suites::PSK_ALONE);
+    assert_eq!(named - unnamed, 5, "field 3 is left out");
+    assert_eq!(suites.iter().collect::<Vec<_>>(), [&SharingSuite::Psk]);
+}
+
 /// FORMATS section 2.2 and W-17: what the root cannot have meant is refused whole.
 #[test]
 fn a_keyset_with_a_key_in_two_classes_or_too_long_a_life_is_refused() {
@@ -297,7 +325,10 @@ fn a_keyset_with_a_key_in_two_classes_or_too_long_a_life_is_refused() {
     ));
     assert!(!reads(vec![listed(1, beat, month + 1)], 1));
     assert!(!reads(vec![listed(1, keys, month + 1)], 1));
-    assert!(reads(vec![listed(1, SignerClass::Erase, 60 * month)], 1));
+    let sealed_to = [SignerClass::Kem, SignerClass::KemPq, SignerClass::Rsa];
+    for class in [SignerClass::Erase].into_iter().chain(sealed_to) {
+        assert!(reads(vec![listed(1, class, 60 * month)], 1));
+    }
     for (signatures, taken) in [(0, false), (1, true), (4, true), (5, false)] {
         assert_eq!(reads(vec![listed(1, beat, month)], signatures), taken);
     }

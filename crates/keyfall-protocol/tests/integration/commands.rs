@@ -293,6 +293,7 @@ fn key_set_shown(key_set: &KeySet) -> Value {
         "stolen": key_set.stolen.iter().map(|name| hex(name.as_bytes())).collect::<Vec<_>>(),
         "limits": {
             "longest_lease": limits.longest_lease,
+            "suites": limits.suites.iter().map(|suite| suite.number()).collect::<Vec<_>>(),
             "grace": limits.grace,
             "exclude_grace": limits.exclude_grace,
             "exclude_wait": limits.exclude_wait,

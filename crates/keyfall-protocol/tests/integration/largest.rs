@@ -11,6 +11,7 @@ use keyfall_protocol::ids::{
 };
 use keyfall_protocol::keys::{MasterKey, ObeyKey};
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
+use keyfall_protocol::sharing::SharingSuite;
 
 use crate::fleet::{at, key_set, secret, signing_key, terminal};
 use crate::messages::{Made, distributed, sealed, signed};
@@ -252,6 +253,7 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
         limits: Limits {
             suites: Suites::default(),
             longest_lease: u32::MAX,
+            suites: every_suite(),
             grace: u32::MAX,
             exclude_grace: u32::MAX,
             exclude_wait: Some(u32::MAX),
@@ -259,6 +261,11 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
             erase_signatures: 4,
         },
     }
+}
+
+fn every_suite() -> Suites {
+    use SharingSuite::{Hpke, HpkePq, Psk, RsaMisty1};
+    Suites::new(&[HpkePq, Hpke, Psk, RsaMisty1]).unwrap()
 }
 
 pub(crate) fn counted(count: u64, made: Made) -> Made {

@@ -9,6 +9,7 @@ use keyfall_protocol::command::{
 use keyfall_protocol::ids::{KeyEpoch, KeyId, SequenceNumber};
 use keyfall_protocol::keys::ObeyKey;
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
+use keyfall_protocol::sharing::SharingSuite;
 
 use crate::fleet::{
     EPOCH, FOUNDED, P0, at, command, contents, generation, group, key_set, obey_key, signing_key,
@@ -373,6 +374,7 @@ fn strict_key_set() -> KeySet {
     key_set.limits = Limits {
         suites: Suites::default(),
         longest_lease: 4 * 3600,
+        suites: Suites::new(&[SharingSuite::HpkePq]).unwrap(),
         grace: 60,
         exclude_grace: 10,
         exclude_wait: None,
@@ -408,6 +410,10 @@ fn key_set_after_theft() -> KeySet {
             period: P0,
         },
         stolen: stolen.iter().map(|key| key.public.name()).collect(),
+        limits: Limits {
+            suites: Suites::PSK_ALONE,
+            ..key_set.limits
+        },
         ..key_set
     }
 }

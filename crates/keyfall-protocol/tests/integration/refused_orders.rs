@@ -205,7 +205,7 @@ fn key_sets() -> Vec<(String, Vec<u8>)> {
         set("no erase signatures", &[7, 8, 8], Item::Uint(0)),
         set("five erase signatures", &[7, 8, 8], Item::Uint(5)),
         edit("no grace after an exclusion", &|payload| {
-            payload.at(&[7, 8]).pairs().remove(2);
+            payload.at(&[7, 8]).pairs().remove(3);
         }),
         edit("two limits only, as an earlier version", &|payload| {
             payload.at(&[7, 8]).pairs().truncate(2);

@@ -107,16 +107,25 @@ fn key_sets() -> impl Strategy<Value = KeySet> {
 fn limits() -> impl Strategy<Value = Limits> {
     let seconds = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
     let wait = prop::option::of(any::<u32>());
-    (seconds, wait, 1..=SIGNERS_MAX).prop_map(
-        |((longest_lease, grace, exclude_grace, dead_man), exclude_wait, signatures)| Limits {
-            longest_lease,
-            grace,
-            exclude_grace,
-            exclude_wait,
-            dead_man,
-            erase_signatures: signatures as u8,
+    (seconds, wait, 1..=SIGNERS_MAX, suites()).prop_map(
+        |((longest_lease, grace, exclude_grace, dead_man), exclude_wait, signatures, suites)| {
+            Limits {
+                longest_lease,
+                suites,
+                grace,
+                exclude_grace,
+                exclude_wait,
+                dead_man,
+                erase_signatures: signatures as u8,
+            }
         },
     )
+}
+
+fn suites() -> impl Strategy<Value = Suites> {
+    use SharingSuite::{Hpke, HpkePq, Psk, RsaMisty1};
+    let order = Just(vec![Psk, Hpke, HpkePq, RsaMisty1]).prop_shuffle();
+    (order, 1..=4usize).prop_map(|(order, count)| Suites::new(&order[..count]).unwrap())
 }
 
 fn orders() -> impl Strategy<Value = OrderContents> {
@@ -183,6 +192,8 @@ fn listed_keys() -> impl Strategy<Value = Vec<ListedKey>> {
         SignerClass::Keys,
         SignerClass::Erase,
         SignerClass::Kem,
+        SignerClass::KemPq,
+        SignerClass::Rsa,
     ]);
     let key = (
         any::<u32>(),

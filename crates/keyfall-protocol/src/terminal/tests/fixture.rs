@@ -131,7 +131,7 @@ impl Fleet {
             SignerClass::Beat => &mut self.record.beat,
             SignerClass::Keys => &mut self.record.keys,
             SignerClass::Erase => &mut self.erase,
-            SignerClass::Kem => panic!("it signs nothing"),
+            SignerClass::Kem | SignerClass::KemPq | SignerClass::Rsa => panic!("it signs nothing"),
         };
         std::mem::replace(place, fresh)
     }
@@ -342,7 +342,7 @@ impl Fleet {
             Some(SignerClass::Beat) => &self.record.beat,
             Some(SignerClass::Keys) => &self.record.keys,
             Some(SignerClass::Erase) => &self.erase,
-            Some(SignerClass::Kem) | None => &self.root,
+            Some(SignerClass::Kem | SignerClass::KemPq | SignerClass::Rsa) | None => &self.root,
         }
     }
 

@@ -12,7 +12,8 @@ use super::fixture::{
 };
 use crate::command::codec;
 use crate::command::{
-    Body, Command, Floor, OrderKind, Renew, SigningKey, Target, Time, sign_together,
+    Body, Command, Floor, KeySet, ListedKey, OrderKind, Renew, SignerClass, SigningKey, Target,
+    Time, sign_together,
 };
 use crate::ids::{GroupNumber, KeyEpoch, KeyName, UnixSeconds};
 use crate::keys::Secret;
@@ -174,6 +175,46 @@ fn a_key_of_another_class_signs_nothing_that_is_obeyed() {
             }
         }
         assert_eq!(refused, 3, "{}", command.body.name());
+    }
+}
+
+/// A key that requests are sealed to is listed by octets of which somebody may know a signing key.
+#[test]
+fn what_requests_are_sealed_to_signs_nothing() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let classes = [SignerClass::Kem, SignerClass::KemPq, SignerClass::Rsa];
+    let signing = [11, 12, 13].map(|seed| {
+        let seed = Secret::init_with(|into| into.fill(seed));
+        SigningKey::from_seed(seed)
+    });
+    let list = |key_set: &mut KeySet| {
+        for (class, key) in classes.into_iter().zip(&signing) {
+            key_set.keys.push(ListedKey {
+                public: key.public(),
+                class,
+                ..key_set.keys[0].clone()
+            });
+        }
+    };
+    let frame = fleet.next_key_set(1, list);
+    assert_eq!(bob.hear(&frame), None);
+    bob.store_all();
+    for command in commands(&mut fleet) {
+        let reason = match command.body {
+            Body::KeySet(_) => DropReason::UnknownSigner,
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::Exclude(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => DropReason::WrongClass,
+        };
+        for key in &signing {
+            refuses(&mut bob, &key.sign(&command), reason);
+        }
     }
 }
 
