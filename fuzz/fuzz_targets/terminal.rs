@@ -55,6 +55,7 @@ impl Driven {
                 key_set_frame: fleet.key_set_frame.clone(),
                 streams: vec![fleet.stream],
                 carriers: Vec::new(),
+                servers: Vec::new(),
                 keep_time: 60,
                 wipe_roots: Vec::new(),
             },

@@ -440,11 +440,39 @@ pub struct Status {
     pub terminals: u64,
     pub groups: u64,
     pub carriers: Vec<Carrier>,
+    /// How terminals ask for keys; `None`: one way only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desk: Option<Desk>,
     /// When it was restored, as long as nobody has confirmed that and it sends nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_since: Option<u32>,
     /// What needs an operator, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// The desk at which terminals ask, and what came to it since the start.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Desk {
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// What packages say of it.
+    pub servers: Vec<String>,
+    /// In order of preference.
+    pub suites: Vec<String>,
+    pub requests: u64,
+    pub cookies: u64,
+    pub answers: u64,
+    pub acks: u64,
+    /// ACKs that say that something was refused.
+    pub refused_acks: u64,
+    /// What did not verify: answered by silence.
+    pub silent: u64,
+    /// Requests in a suite that the root does not list.
+    pub downgrades: u64,
+    /// Requests that found every table full.
+    pub overload: u64,
+    /// Datagrams that the system did not take.
+    pub not_sent: u64,
 }
 
 /// A chained log.

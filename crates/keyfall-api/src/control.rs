@@ -248,6 +248,12 @@ pub struct TerminalStatus {
     pub relays: Vec<RelayStatus>,
     /// Where commands are heard.
     pub carriers: Vec<String>,
+    /// The server's address that is spoken to, where there is a way back.
+    #[serde(default)]
+    pub server: Option<String>,
+    /// What the asking side waits for, and how its last sequence ended.
+    #[serde(default)]
+    pub asking: Option<String>,
     /// Frames heard since the start.
     pub frames: u64,
     /// Why the last store commit failed; none while all is durable.

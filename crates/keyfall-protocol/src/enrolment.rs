@@ -31,6 +31,8 @@ pub struct Identity {
     pub streams: Vec<StreamId>,
     /// Where commands are heard, as carrier addresses.
     pub carriers: Vec<String>,
+    /// Where the server answers, as "HOST:PORT", where there is a way back.
+    pub servers: Vec<String>,
     /// Seconds that a rank-1 generation is kept after the next one came.
     pub keep_time: u32,
     /// What INIT wipes beside the state directory: absolute paths (REQUIREMENTS ).
@@ -93,7 +95,7 @@ impl Identity {
     }
 
     pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.array(9)?
+        e.array(10)?
             .u32(self.number.get())?
             .str(&self.name)?
             .str(&self.fleet)?;
@@ -106,6 +108,10 @@ impl Identity {
         for carrier in &self.carriers {
             e.str(carrier)?;
         }
+        e.array(self.servers.len() as u64)?;
+        for server in &self.servers {
+            e.str(server)?;
+        }
         e.u32(self.keep_time)?;
         e.array(self.wipe_roots.len() as u64)?;
         for root in &self.wipe_roots {
@@ -115,7 +121,7 @@ impl Identity {
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.array("identity", 9)?;
+        r.array("identity", 10)?;
         let number = r.terminal()?;
         let name = short_text(r, "terminal name")?;
         let fleet = short_text(r, "fleet name")?;
@@ -128,6 +134,10 @@ impl Identity {
         let mut carriers = Vec::new();
         for _ in 0..r.array_between("carriers", 0, 16)? {
             carriers.push(short_text(r, "carrier")?);
+        }
+        let mut servers = Vec::new();
+        for _ in 0..r.array_between("servers", 0, SERVERS_MAX)? {
+            servers.push(short_text(r, "server")?);
         }
         let keep_time = r.uint32("keep time")?;
         let mut wipe_roots = Vec::new();
@@ -146,6 +156,7 @@ impl Identity {
             key_set_frame,
             streams,
             carriers,
+            servers,
             keep_time,
             wipe_roots,
         })
@@ -565,6 +576,7 @@ const FORM_REQUEST: u8 = 1;
 const FORM_CODE: u8 = 2;
 const PACKAGE_MAX: usize = 16 * 1024;
 const WIPE_ROOTS_MAX: u64 = 8;
+const SERVERS_MAX: u64 = 8;
 const REQUEST_PREFIX: &str = "KF1-";
 /// The public key and its check.
 const REQUEST_OCTETS: usize = 35;

@@ -14,10 +14,11 @@ use keyfall_protocol::ApiMisuse;
 use keyfall_protocol::ids::{Tick, UnixSeconds};
 use keyfall_protocol::server::{
     AuditEntry, By, Done, Input, KeySetDraft, Moment, Order, OrderId, Output, Refusal, Server,
-    StoreId,
+    StoreId, Worked,
 };
 use tokio::sync::oneshot;
 
+use crate::answering::{Doors, Heard, Workers};
 use crate::carriers::{Carrier, Carriers};
 use crate::clock::Clock;
 use crate::key_drafts;
@@ -32,6 +33,7 @@ pub(crate) struct Handle(Sender<Request>);
 pub(crate) struct View<'d> {
     pub(crate) machine: &'d Server,
     pub(crate) carriers: &'d [Carrier],
+    pub(crate) doors: &'d Doors,
     pub(crate) audit: Head,
     pub(crate) journalled: Head,
     pub(crate) now: UnixSeconds,
@@ -78,6 +80,10 @@ enum Request {
         by: By,
         reply: oneshot::Sender<Result<api::KeySetDraft, Denied>>,
     },
+    /// Datagrams from terminals.
+    Heard(Heard),
+    /// Public-key work is done.
+    Worked(Worked),
     End,
 }
 
@@ -99,14 +105,17 @@ pub(crate) struct Running {
 }
 
 /// Starts the driver's thread.
-pub(crate) fn start(state: State, store: Store) -> std::io::Result<Running> {
+pub(crate) fn start(state: State, store: Store, doors: Doors) -> std::io::Result<Running> {
     let (sender, requests) = channel();
+    let (heard, worked) = (sender.clone(), sender.clone());
+    doors.listen(move |it| heard.send(Request::Heard(it)).is_ok())?;
+    let workers = Workers::start(move |it| worked.send(Request::Worked(it)).is_ok())?;
     let (at_work, ended) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("driver".to_owned())
         .spawn(move || {
             let _at_work = at_work;
-            Driver::new(state, store, requests).run()
+            Driver::new(state, store, (doors, workers), requests).run()
         })?;
     Ok(Running {
         handle: Handle(sender),
@@ -195,6 +204,8 @@ struct Driver {
     machine: Server,
     store: Store,
     carriers: Carriers,
+    doors: Doors,
+    workers: Workers,
     clock: Clock,
     requests: Receiver<Request>,
     started_at: UnixSeconds,
@@ -216,7 +227,12 @@ struct Told {
 }
 
 impl Driver {
-    fn new(state: State, store: Store, requests: Receiver<Request>) -> Self {
+    fn new(
+        state: State,
+        store: Store,
+        (doors, workers): (Doors, Workers),
+        requests: Receiver<Request>,
+    ) -> Self {
         let clock = Clock::start();
         let at = clock.moment();
         let carriers = Carriers::open(&state.fleet.carriers, at);
@@ -224,6 +240,8 @@ impl Driver {
             machine: state.start(at),
             store,
             carriers,
+            doors,
+            workers,
             clock,
             requests,
             started_at: at.wall,
@@ -275,6 +293,17 @@ impl Driver {
                         drop(reply.send(drafted));
                         break;
                     }
+                    Ok(Request::Heard(heard)) => {
+                        self.doors.taken(&heard);
+                        for (from, _, octets) in heard {
+                            self.feed(Input::Datagram { from, octets })?;
+                        }
+                        break;
+                    }
+                    Ok(Request::Worked(worked)) => {
+                        self.feed(Input::Worked(worked))?;
+                        break;
+                    }
                     Err(RecvTimeoutError::Timeout) => break,
                     Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
@@ -314,6 +343,8 @@ impl Driver {
                         tracing::debug!(command, octets = frame.len(), "a frame is sent");
                         self.carriers.send(&frame, at);
                     }
+                    Output::Send { to, octets } => self.doors.send(to, &octets),
+                    Output::Work(job) => self.workers.take_on(job),
                     Output::Done { id, outcome } => self.finish(id, outcome),
                     Output::Timeout { at } => break at,
                 }
@@ -439,6 +470,7 @@ impl Driver {
         View {
             machine: &self.machine,
             carriers: self.carriers.all(),
+            doors: &self.doors,
             audit: self.store.audit(),
             journalled: self.store.journalled(),
             now: self.clock.moment().wall,

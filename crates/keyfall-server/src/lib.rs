@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod answering;
 mod backup;
 mod carriers;
 pub mod chain;

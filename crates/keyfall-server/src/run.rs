@@ -10,6 +10,7 @@ use keyfall_protocol::ApiMisuse;
 use keyfall_protocol::ids::UnixSeconds;
 use keyfall_protocol::server::AuditEntry;
 
+use crate::answering::Doors;
 use crate::clock;
 use crate::directory::{Directory, DirectoryError};
 use crate::driver;
@@ -33,6 +34,8 @@ pub enum RunError {
     },
     #[error("cannot listen on {}: {source}", path.display())]
     Socket { path: PathBuf, source: io::Error },
+    #[error("cannot answer terminals at {address}: {source}")]
+    Listen { address: String, source: io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("a fault in this program: {0}")]
@@ -62,7 +65,10 @@ pub async fn run(
     };
     let own_uid = fs::metadata(directory.database()).map_err(io_error)?.uid();
     let listener = http::listen(&socket).map_err(io_error)?;
-    let driver = driver::start(state, store).map_err(RunError::Thread)?;
+    let listen = state.fleet.listen.clone();
+    let doors =
+        Doors::open(&listen).map_err(|(address, source)| RunError::Listen { address, source })?;
+    let driver = driver::start(state, store, doors).map_err(RunError::Thread)?;
     tracing::info!(path = %directory.path().display(), "the server runs");
     ready();
 

@@ -9,6 +9,7 @@ use keyfall_protocol::keys::{PreSharedKey, WrapKey};
 use keyfall_protocol::server::{
     Batch, Change, Exclusion, FleetRecord, GroupRecord, Membership, NewKeys, TerminalRecord,
 };
+use keyfall_protocol::sharing::KemSecret;
 
 /// How long a store takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,6 +133,13 @@ impl ServerDisk {
                     group.policy = *policy;
                 }
             }
+            Change::Mixed { wrap, at } => {
+                self.put_wrap(wrap);
+                let number = wrap.kid().kind().and_then(KeyIdKind::terminal);
+                if let Some(terminal) = number.and_then(|it| self.terminals.get_mut(&it)) {
+                    terminal.mixed_at = Some(*at);
+                }
+            }
             Change::Stated { group, statement } => {
                 if let Some(group) = self.groups.get_mut(group) {
                     group.statements.push(*statement);
@@ -216,6 +224,14 @@ impl ServerDisk {
         self.fleet.key_set = keys.key_set.clone();
         self.fleet.beat = copy_signer(&keys.beat);
         self.fleet.keys = copy_signer(&keys.keys);
+        for (held, next) in [
+            (&mut self.fleet.kem, &keys.kem),
+            (&mut self.fleet.kem_pq, &keys.kem_pq),
+        ] {
+            if let Some(next) = next {
+                *held = Some(next.duplicate());
+            }
+        }
     }
 }
 
@@ -232,9 +248,13 @@ fn copy_fleet(fleet: &FleetRecord) -> FleetRecord {
         key_set: fleet.key_set.clone(),
         beat: copy_signer(&fleet.beat),
         keys: copy_signer(&fleet.keys),
+        kem: fleet.kem.as_ref().map(KemSecret::duplicate),
+        kem_pq: fleet.kem_pq.as_ref().map(KemSecret::duplicate),
         fleet_generation: fleet.fleet_generation,
         sequence_reserved: fleet.sequence_reserved,
         carriers: fleet.carriers.clone(),
+        servers: fleet.servers.clone(),
+        listen: fleet.listen.clone(),
         keep_time: fleet.keep_time,
         bits_per_second: fleet.bits_per_second,
     }
@@ -249,6 +269,7 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
         added_at: terminal.added_at,
         package_expires: terminal.package_expires,
         wipe_roots: terminal.wipe_roots.clone(),
+        mixed_at: terminal.mixed_at,
         excluded_at: terminal.excluded_at,
         memberships: terminal.memberships.clone(),
         orders: terminal.orders.clone(),

@@ -185,6 +185,8 @@ impl Witness {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::Removed { .. }
+            | Event::AskEnded { .. }
             | Event::Notified { .. } => return,
         };
         let (group, epoch, generation) = told;

@@ -12,7 +12,10 @@ use keyfall_api::control::{Answer, Deleted, DeletionCause, Passphrase, Request};
 use keyfall_carrier::{AddressError, CarrierAddress, CarrierError, MulticastReceiver};
 use keyfall_protocol::ApiMisuse;
 use keyfall_protocol::ids::{Tick, UnixSeconds};
-use keyfall_protocol::terminal::{Erase, EraseCause, Event, Input, Output, StoreId, Terminal};
+use keyfall_protocol::terminal::{
+    AskOutcome, Erase, EraseCause, Event, Input, Order, Output, StoreId, Terminal,
+};
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use zeroize::Zeroizing;
@@ -25,6 +28,7 @@ use crate::hardening::scrub_stack;
 use crate::key_store::{Erasure, Guard, KeyStoreError, UnlockError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
 use crate::os_random::OsRandom;
+use crate::server_line::ServerLine;
 use crate::stored::{Stored, StoredError, restore_at};
 use crate::tamper::TamperFile;
 
@@ -39,6 +43,8 @@ pub struct RunOptions {
     pub carriers: Vec<CarrierAddress>,
     /// The interface by which all carriers are heard; without it each one's own.
     pub interface: Option<Ipv4Addr>,
+    /// Where the server answers, as "HOST:PORT", instead of what the enrolment package says.
+    pub servers: Vec<String>,
     /// Looked at every second: where it is there and says anything but 0, every key is erased.
     pub tamper_file: Option<PathBuf>,
     /// Whether the memory of this process is locked, for people to see.
@@ -83,6 +89,13 @@ pub enum RunError {
 pub(crate) enum Waking {
     /// A carrier brought a frame.
     Frame(Vec<u8>),
+    /// A datagram from the server's address.
+    FromServer(Vec<u8>),
+    /// An address of the server was resolved, or not.
+    Connected {
+        server: String,
+        connected: io::Result<UdpSocket>,
+    },
     Stored(StoreId),
     /// The sentence says why; it is tried again.
     StoreFailed(String),
@@ -147,6 +160,12 @@ pub async fn serve(
         path: socket,
         source,
     })?;
+    let servers = if options.servers.is_empty() {
+        terminal.identity().servers.clone()
+    } else {
+        options.servers.clone()
+    };
+    let server_line = ServerLine::new(servers, wakings.clone());
     let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
     let driver = Driver {
         _door: door,
@@ -159,6 +178,8 @@ pub async fn serve(
             of_carrier: carriers.first().map(CarrierAddress::interface),
         },
         carriers: carriers.iter().map(ToString::to_string).collect(),
+        server_line,
+        last_ask: None,
         owners: BTreeMap::new(),
         machine_due: None,
         next_second: Instant::now() + SECOND,
@@ -192,6 +213,9 @@ struct Driver {
     relays: Relays,
     interfaces: Interfaces,
     carriers: Vec<String>,
+    server_line: ServerLine,
+    /// How the last request for keys ended.
+    last_ask: Option<AskOutcome>,
     /// Who started a relay: progress goes there, and the relay ends with it.
     owners: BTreeMap<RelayNumber, Client>,
     /// When the machine wants to be called.
@@ -225,6 +249,10 @@ impl Driver {
         let mut opened = false;
         let mut timer = pin!(sleep_until(self.next_second));
         self.feed(Input::Timeout)?;
+        if self.server_line.is_known() {
+            let within = ASK_WITHIN;
+            self.feed(Input::Order(Order::Ask { within }))?;
+        }
         loop {
             let due = self.due();
             if timer.deadline() != due {
@@ -277,6 +305,8 @@ impl Driver {
                 // Nobody is listened to any more.
                 Some(
                     Waking::Frame(_)
+                    | Waking::FromServer(_)
+                    | Waking::Connected { .. }
                     | Waking::Asked { .. }
                     | Waking::HungUp(_)
                     | Waking::Unlocked { .. }
@@ -309,6 +339,11 @@ impl Driver {
                 Ok(())
             }
             Waking::Asked { client, request } => self.on_request(client, request),
+            Waking::FromServer(datagram) => self.feed(Input::FromServer(&datagram)),
+            Waking::Connected { server, connected } => {
+                self.server_line.on_connected(&server, connected);
+                Ok(())
+            }
             Waking::HungUp(id) => {
                 let owned = self.owners.iter().filter(|(_, client)| client.id == id);
                 let relays: Vec<_> = owned.map(|(&relay, _)| relay).collect();
@@ -423,8 +458,7 @@ impl Driver {
                     self.committer.commit(id, snapshot);
                 }
                 Output::Erase(erase) => self.on_erase(&erase),
-                // This release's terminals have no way to the server yet.
-                Output::ToServer(_) => {}
+                Output::ToServer(datagram) => self.server_line.send(datagram),
                 Output::Event(event) => feeds.extend(self.on_event(&event)),
                 Output::Timeout { at, .. } => {
                     self.machine_due = at.map(|at| self.clock.instant(at));
@@ -479,6 +513,13 @@ impl Driver {
                 self.open_by_machine();
                 Vec::new()
             }
+            Event::AskEnded { outcome } => {
+                if outcome == AskOutcome::NoAnswer {
+                    self.server_line.turn();
+                }
+                self.last_ask = Some(outcome);
+                Vec::new()
+            }
             // Senders take the machine's key for every packet, so a change needs no order.
             Event::Sending { .. }
             | Event::Renewed { .. }
@@ -490,6 +531,7 @@ impl Driver {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::Removed { .. }
             | Event::Notified { .. } => Vec::new(),
         }
     }
@@ -596,7 +638,8 @@ fn choose_carriers(
                 .map_err(|error| RunError::Interface(interface, error))?;
         }
     }
-    if carriers.is_empty() {
+    let answered = !options.servers.is_empty() || !terminal.identity().servers.is_empty();
+    if carriers.is_empty() && !answered {
         return Err(RunError::NoCarrier);
     }
     Ok(carriers)
@@ -604,6 +647,9 @@ fn choose_carriers(
 
 /// Between two bursts of packets that waited.
 const FLUSH_PAUSE: Duration = Duration::from_millis(5);
+/// After the start the server is asked within this time: a fleet that is switched on at once does
+/// not come at one moment.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
 /// docs/LOGGING.md: at most once in ten seconds for each reason.
 const LOG_EVERY: Duration = Duration::from_secs(10);

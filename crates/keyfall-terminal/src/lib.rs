@@ -25,6 +25,7 @@ mod inspection;
 pub mod key_store;
 mod media_relay;
 mod os_random;
+mod server_line;
 mod status;
 mod stored;
 mod tamper;

@@ -44,6 +44,8 @@ pub(crate) fn status(terminal: &Terminal, guard: &Guard) -> TerminalStatus {
         excluded: terminal.excluded().map(|it| it.get()).collect(),
         relays: Vec::new(),
         carriers: identity.carriers.clone(),
+        server: None,
+        asking: None,
         frames: 0,
         store_failure: None,
         protection: protection(guard),

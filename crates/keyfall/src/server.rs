@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, value_parser};
 use keyfall_carrier::CarrierAddress;
-use keyfall_protocol::command::{Limits, SIGNERS_MAX};
+use keyfall_protocol::command::{Limits, SIGNERS_MAX, Suites};
 use keyfall_protocol::server::Founding;
+use keyfall_protocol::sharing::SharingSuite;
 use keyfall_server::journal::JournalError;
 use keyfall_server::seal::SealKeyError;
 use keyfall_server::store::StoreError;
@@ -68,6 +69,17 @@ struct InitArgs {
     /// Where commands are sent; may be given several times. Without it: on this machine only.
     #[arg(long = "carrier", value_name = "ADDRESS", default_value = THIS_MACHINE)]
     carriers: Vec<CarrierAddress>,
+    /// Where terminals that can answer are listened to, as in 0.0.0.0:47900 or [::]:47900; may be
+    /// given several times. Without it: one way only.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<std::net::SocketAddr>,
+    /// How terminals reach that, as HOST:PORT; it goes into their packages. Without it: what --listen
+    /// says.
+    #[arg(long = "address", value_name = "HOST:PORT")]
+    addresses: Vec<String>,
+    /// How keys may be asked for, in order of preference: of hpke, hpke-pq, psk.
+    #[arg(long, value_name = "SUITES", default_value = "hpke,hpke-pq,psk", value_parser = suites)]
+    suites: Suites,
     /// Bits per second that the carousel may take of each carrier: 64000, 64k, 1M.
     #[arg(long, value_name = "BPS", default_value = "1M", value_parser = rate)]
     rate: u64,
@@ -125,6 +137,16 @@ pub(crate) fn no_directory() -> Failure {
     Failure::new(Code::BadArguments, sentence)
 }
 
+/// Suites of key sharing, separated by commas, in order of preference.
+pub(crate) fn suites(text: &str) -> Result<Suites, String> {
+    let known = [SharingSuite::Hpke, SharingSuite::HpkePq, SharingSuite::Psk];
+    let named = |word: &str| known.into_iter().find(|suite| suite.name() == word.trim());
+    let suites: Option<Vec<_>> = text.split(',').map(named).collect();
+    suites
+        .and_then(|suites| Suites::new(&suites))
+        .ok_or_else(|| format!("{text:?} is no list of suites: write some of hpke, hpke-pq, psk"))
+}
+
 /// `90`, `90s`, `10m`, `1h`, `30d` as seconds.
 pub(crate) fn span(text: &str) -> Result<u32, String> {
     let bad = || format!("{text:?} is no span: write seconds, or as in 90s, 10m, 1h, 30d");
@@ -157,6 +179,8 @@ struct InitDocument {
     dir: String,
     fleet: String,
     carriers: Vec<String>,
+    /// Where terminals ask.
+    servers: Vec<String>,
     /// To be moved away from this machine.
     root_key: String,
     erase_key: String,
@@ -179,6 +203,17 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
         return Err(Failure::new(Code::BadArguments, sentence));
     }
     let carriers: Vec<_> = args.carriers.iter().map(ToString::to_string).collect();
+    let listen: Vec<_> = args.listen.iter().map(ToString::to_string).collect();
+    let servers = if args.addresses.is_empty() {
+        listen.clone()
+    } else {
+        args.addresses
+    };
+    if servers.len() > SERVERS_MAX || listen.len() > SERVERS_MAX {
+        let sentence =
+            format!("--listen and --address may be given {SERVERS_MAX} times at the most");
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
     let founding = Founding {
         name: args.name.clone(),
         carriers: carriers.clone(),
@@ -191,8 +226,11 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
             dead_man: args.dead_man,
             exclude_wait: (!args.fail_closed).then_some(args.exclude_wait),
             erase_signatures: args.erase_quorum,
+            suites: args.suites,
             ..Limits::default()
         },
+        servers: servers.clone(),
+        listen: listen.clone(),
         ..Founding::default()
     };
     let actor = format!("uid {}", rustix::process::getuid().as_raw());
@@ -208,6 +246,7 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
         dir: dir.display().to_string(),
         fleet: args.name,
         carriers,
+        servers,
         root_key: directory.root_key().display().to_string(),
         erase_key: erase_key(1),
         erase_keys: (1..=args.erase_keys).map(erase_key).collect(),
@@ -225,6 +264,11 @@ fn init_text(made: &InitDocument) -> String {
     } else {
         ""
     };
+    let answers = if made.servers.is_empty() {
+        "It answers nobody: --listen opens a way back for terminals that can ask.".to_owned()
+    } else {
+        format!("Terminals ask it at {}.", made.servers.join(" and "))
+    };
     let erase = match made.erase_keys.len() {
         1 => "  erase.key   signs what deletes: move it away from this machine".to_owned(),
         many => format!(
@@ -241,6 +285,7 @@ fn init_text(made: &InitDocument) -> String {
          root.key    signs the lists of online keys: move it away from this machine\n\
          {erase}\n\
          It sends on {}.{only_here}\n\
+         {answers}\n\
          The online keys end at {}; `keyfall server sign-keys` makes the next.\n\
          Next: {}",
         made.fleet,
@@ -383,6 +428,8 @@ fn signer_life(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "online keys live from 1h to 30d".to_owned())
 }
 
+/// Addresses that a package holds.
+const SERVERS_MAX: usize = 8;
 /// The carrier of a server that was not told another.
 const THIS_MACHINE: &str = "udp://239.255.70.77:47700?if=127.0.0.1&ttl=1";
 /// Below it a beacon every ten seconds has no room.

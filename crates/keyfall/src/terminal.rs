@@ -107,6 +107,10 @@ struct RunArgs {
     /// The address of the interface by which carriers are heard on this machine.
     #[arg(long = "if", value_name = "ADDRESS")]
     interface: Option<std::net::Ipv4Addr>,
+    /// Where the server answers, as HOST:PORT, instead of what the enrolment package says; may be
+    /// given several times: they are tried in this order.
+    #[arg(long = "server", value_name = "HOST:PORT")]
+    servers: Vec<String>,
     /// Erase every key as soon as this file is there and says anything but 0: a file that a tamper
     /// switch makes, or the value of a GPIO line. SIGUSR1 does the same.
     #[arg(long, value_name = "PATH")]
@@ -362,6 +366,7 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
     let options = RunOptions {
         carriers: args.carriers,
         interface: args.interface,
+        servers: args.servers,
         tamper_file: args.tamper_file,
         memory_locked: lock_memory(),
     };

@@ -15,6 +15,10 @@ use crate::sharing::{KemSecret, KemSuite};
 pub struct Founding {
     pub name: String,
     pub carriers: Vec<String>,
+    /// Where terminals that can answer reach the server, as "HOST:PORT"; none: one way only.
+    pub servers: Vec<String>,
+    /// Socket addresses at which it listens for them.
+    pub listen: Vec<String>,
     /// Seconds between two scheduled generations G.
     pub fleet_period: u32,
     /// Seconds that the online keys live.
@@ -33,6 +37,8 @@ impl Default for Founding {
         Self {
             name: "fleet".to_owned(),
             carriers: Vec::new(),
+            servers: Vec::new(),
+            listen: Vec::new(),
             fleet_period: 3600,
             signer_life: 30 * 86_400,
             bits_per_second: 1_000_000,
@@ -110,6 +116,8 @@ impl FleetRecord {
             fleet_generation: Generation::ZERO,
             sequence_reserved: SequenceNumber::at(wall).plus(1),
             carriers: founding.carriers,
+            servers: founding.servers,
+            listen: founding.listen,
             keep_time: founding.keep_time,
             bits_per_second: founding.bits_per_second,
         }

@@ -29,6 +29,10 @@ pub struct FleetRecord {
     /// Every sequence number below this may have been used.
     pub sequence_reserved: SequenceNumber,
     pub carriers: Vec<String>,
+    /// Where terminals that can answer reach this server: "HOST:PORT".
+    pub servers: Vec<String>,
+    /// Socket addresses at which it listens for them.
+    pub listen: Vec<String>,
     /// Seconds that terminals keep a rank-1 generation after the next one came.
     pub keep_time: u32,
     pub bits_per_second: u64,
@@ -190,6 +194,9 @@ pub struct NewKeys {
     pub key_set: KeySet,
     pub beat: SigningKey,
     pub keys: SigningKey,
+    /// `None`: as they are.
+    pub kem: Option<KemSecret>,
+    pub kem_pq: Option<KemSecret>,
 }
 
 /// One transaction: changes with their audit and order-journal entries.

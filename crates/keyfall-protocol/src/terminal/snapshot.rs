@@ -134,7 +134,7 @@ impl Terminal {
     pub(super) fn read_user(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let mut r = Reader::new(snapshot);
         r.array("user compartment", 8)?;
-        let version = check_version(&mut r)?;
+        check_version(&mut r)?;
         if r.terminal()? != self.identity.number {
             return Err(SnapshotError::Mixed);
         }
@@ -143,7 +143,7 @@ impl Terminal {
         let offset = r.uint32("offset")?;
         let mut groups = BTreeMap::new();
         for _ in 0..r.array_between("groups", 0, GROUPS_MAX)? {
-            let (number, group) = read_group(&mut r, version)?;
+            let (number, group) = read_group(&mut r)?;
             groups.insert(number, group);
         }
         let first = self.key_set.fleet_schedule.first;
@@ -162,10 +162,9 @@ impl Terminal {
     }
 }
 
-/// The version that wrote it, of those that this one reads.
-fn check_version(r: &mut Reader<'_>) -> Result<u64, SnapshotError> {
+fn check_version(r: &mut Reader<'_>) -> Result<(), SnapshotError> {
     match r.uint("version")? {
-        version @ (WITHOUT_CHANGES | VERSION) => Ok(version),
+        VERSION => Ok(()),
         version => Err(SnapshotError::Version(version)),
     }
 }
@@ -319,9 +318,8 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
     Ok(())
 }
 
-fn read_group(r: &mut Reader<'_>, version: u64) -> Result<(GroupNumber, Group), DecodeError> {
-    let fields = if version == WITHOUT_CHANGES { 14 } else { 15 };
-    r.array("group", fields)?;
+fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
+    r.array("group", 15)?;
     let number = r.group()?;
     let epoch = r.epoch()?;
     let generation = r.generation()?;
@@ -335,9 +333,7 @@ fn read_group(r: &mut Reader<'_>, version: u64) -> Result<(GroupNumber, Group), 
     group.distrusted = r.boolean("distrusted")?;
     group.signed = r.generation()?;
     group.announced = r.nullable("announced epoch", read_announced)?;
-    if version != WITHOUT_CHANGES {
-        group.change = r.nullable("change", read_change)?;
-    }
+    group.change = r.nullable("change", read_change)?;
     for _ in 0..r.array_between("sessions", 0, u64::from(u16::MAX))? {
         group.sessions.push(SessionId::new(r.octets("session")?));
     }
@@ -454,8 +450,6 @@ fn read_name(r: &mut Reader<'_>) -> Result<Option<KeyName>, DecodeError> {
 }
 
 const VERSION: u64 = 3;
-/// An older version, whose groups hold no change; all else is as now.
-const WITHOUT_CHANGES: u64 = 2;
 /// The longest identity, with room for what the device compartment holds beside it.
 const IDENTITY_MAX: usize = 8192;
 /// The terminal's own keys and numbers.

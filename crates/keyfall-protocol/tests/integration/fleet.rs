@@ -141,6 +141,7 @@ pub(crate) fn package(number: u32, name: &str, carriers: &[&str]) -> EnrolmentPa
             key_set_frame: key_set_frame(),
             streams: vec![stream_id()],
             carriers: carriers.iter().map(|&carrier| carrier.to_owned()).collect(),
+            servers: Vec::new(),
             keep_time: 120,
             wipe_roots: Vec::new(),
         },

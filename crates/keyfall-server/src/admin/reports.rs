@@ -108,6 +108,32 @@ pub(crate) fn carousel(view: &View<'_>, loss: f64) -> api::Carousel {
     }
 }
 
+fn desk(view: &View<'_>) -> Option<api::Desk> {
+    let fleet = view.machine.fleet();
+    let counts = view.machine.desk_counts();
+    let listen = view.doors.addresses().to_vec();
+    (!listen.is_empty()).then(|| api::Desk {
+        listen,
+        servers: fleet.servers.clone(),
+        suites: fleet
+            .key_set
+            .limits
+            .suites
+            .iter()
+            .map(|suite| suite.name().to_owned())
+            .collect(),
+        requests: counts.requests,
+        cookies: counts.cookies,
+        answers: counts.answers,
+        acks: counts.acks,
+        refused_acks: counts.refused_acks,
+        silent: counts.silent,
+        downgrades: counts.downgrades,
+        overload: counts.overload,
+        not_sent: view.doors.not_sent,
+    })
+}
+
 pub(crate) fn status(view: &View<'_>) -> api::Status {
     let fleet = view.machine.fleet();
     api::Status {
@@ -127,6 +153,7 @@ pub(crate) fn status(view: &View<'_>) -> api::Status {
         terminals: view.machine.terminals().count() as u64,
         groups: view.machine.groups().count() as u64,
         carriers: view.carriers.iter().map(carrier_row).collect(),
+        desk: desk(view),
         held_since: held(view).map(|held| held.at.get()),
         warnings: warnings(view),
     }

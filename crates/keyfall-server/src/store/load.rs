@@ -14,6 +14,7 @@ use keyfall_protocol::server::{
     ChangeMode, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord, IssuedOrder,
     Membership, Statement, Stragglers, TerminalRecord,
 };
+use keyfall_protocol::sharing::{KemSecret, KemSuite};
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
@@ -34,13 +35,14 @@ pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreErro
 }
 
 fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
-    let carriers = db
-        .prepare("SELECT address FROM carriers ORDER BY place")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<Vec<String>, _>>()?;
+    let [carriers, servers, listen] = ["carriers", "servers", "listens"].map(|table| {
+        db.prepare(&format!("SELECT address FROM {table} ORDER BY place"))?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<Vec<String>, _>>()
+    });
     let mut statement = db.prepare(
         "SELECT name, stream, root, key_set, beat, keys, generation, sequence_reserved, keep_time,
-             bits_per_second
+             bits_per_second, kem, kem_pq
          FROM fleet WHERE id = 1",
     )?;
     let mut rows = statement.query([])?;
@@ -57,14 +59,18 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
         keys: SigningKey::from_seed(opened(sealer, row, 5, "fleet/1/keys")?),
         fleet_generation: generation(row, 6, "fleet/1/generation")?,
         sequence_reserved: SequenceNumber::new(row.get::<_, i64>(7)?.cast_unsigned()),
-        carriers,
+        kem: kem(sealer, row, 10, "fleet/1/kem", KemSuite::X25519)?,
+        kem_pq: kem(sealer, row, 11, "fleet/1/kem_pq", KemSuite::XWing)?,
+        carriers: carriers?,
+        servers: servers?,
+        listen: listen?,
         keep_time: row.get(8)?,
         bits_per_second: row.get::<_, i64>(9)?.cast_unsigned(),
     })
 }
 
 fn draft(db: &Connection, sealer: &Sealer) -> Result<Option<DraftedKeys>, StoreError> {
-    let mut statement = db.prepare("SELECT command, beat, keys FROM key_set_draft")?;
+    let mut statement = db.prepare("SELECT command, beat, keys, kem, kem_pq FROM key_set_draft")?;
     let mut rows = statement.query([])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
@@ -75,7 +81,24 @@ fn draft(db: &Connection, sealer: &Sealer) -> Result<Option<DraftedKeys>, StoreE
         command: Command::decode(&command).map_err(|_| damaged(place))?,
         beat: SigningKey::from_seed(opened(sealer, row, 1, &format!("{place}/beat"))?),
         keys: SigningKey::from_seed(opened(sealer, row, 2, &format!("{place}/keys"))?),
+        kem: kem(sealer, row, 3, &format!("{place}/kem"), KemSuite::X25519)?,
+        kem_pq: kem(sealer, row, 4, &format!("{place}/kem_pq"), KemSuite::XWing)?,
     }))
+}
+
+/// What requests are sealed to; none in a database of before key sharing.
+fn kem(
+    sealer: &Sealer,
+    row: &Row<'_>,
+    column: usize,
+    place: &str,
+    suite: KemSuite,
+) -> Result<Option<KemSecret>, StoreError> {
+    let sealed: Option<Vec<u8>> = row.get(column)?;
+    let seed = sealed.map(|_| opened(sealer, row, column, place));
+    Ok(seed
+        .transpose()?
+        .map(|seed| KemSecret::from_seed(suite, seed)))
 }
 
 fn key_set(frame: &[u8], root: &VerifyingKey) -> Option<KeySet> {
@@ -95,7 +118,8 @@ fn key_set(frame: &[u8], root: &VerifyingKey) -> Option<KeySet> {
 
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {
     let mut statement = db.prepare(
-        "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at
+        "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at,
+             mixed_at
          FROM terminals ORDER BY number",
     )?;
     let (mut wipe_roots, mut orders) = (wipe_roots(db)?, orders(db)?);
@@ -113,6 +137,7 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
             added_at: UnixSeconds::new(row.get(5)?),
             package_expires: UnixSeconds::new(row.get(6)?),
             wipe_roots: wipe_roots.remove(&number).unwrap_or_default(),
+            mixed_at: row.get::<_, Option<u32>>(8)?.map(UnixSeconds::new),
             excluded_at: row.get::<_, Option<u32>>(7)?.map(UnixSeconds::new),
             memberships: Vec::new(),
             orders: orders.remove(&number).unwrap_or_default(),

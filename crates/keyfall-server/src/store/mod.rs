@@ -493,6 +493,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Stated { .. }
             | Change::Fleet { .. }
             | Change::Wrap(_)
+            | Change::Mixed { .. }
             | Change::Excluded(_)
             | Change::Ordered { .. }
             | Change::Proved { .. }
@@ -511,7 +512,11 @@ fn sequence_entry(until: SequenceNumber) -> Entry {
 
 fn replaces_a_key(change: &Change) -> bool {
     match change {
-        Change::Master { .. } | Change::Fleet { .. } | Change::Wrap(_) | Change::Keys(_) => true,
+        Change::Master { .. }
+        | Change::Fleet { .. }
+        | Change::Wrap(_)
+        | Change::Mixed { .. }
+        | Change::Keys(_) => true,
         Change::Sequence(_)
         | Change::Terminal(_)
         | Change::Group(_)

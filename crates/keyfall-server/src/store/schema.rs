@@ -42,7 +42,7 @@ pub(super) fn held(db: &Connection) -> Result<u32, StoreError> {
     Ok(db.query_row(newest, [], |row| row.get(0))?)
 }
 
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE schema_steps (
     step INTEGER PRIMARY KEY,
@@ -198,5 +198,22 @@ CREATE TABLE lost_terminals (
 ALTER TABLE groups ADD COLUMN change TEXT NOT NULL DEFAULT 'hitless';
 ALTER TABLE groups ADD COLUMN stragglers TEXT NOT NULL DEFAULT 'follow';
 ALTER TABLE groups ADD COLUMN legacy INTEGER NOT NULL DEFAULT 0;
+",
+    "
+ALTER TABLE fleet ADD COLUMN kem BLOB;
+ALTER TABLE fleet ADD COLUMN kem_pq BLOB;
+ALTER TABLE key_set_draft ADD COLUMN kem BLOB;
+ALTER TABLE key_set_draft ADD COLUMN kem_pq BLOB;
+ALTER TABLE terminals ADD COLUMN mixed_at INTEGER;
+
+CREATE TABLE servers (
+    place INTEGER PRIMARY KEY,
+    address TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE listens (
+    place INTEGER PRIMARY KEY,
+    address TEXT NOT NULL
+) STRICT;
 ",
 ];

@@ -8,6 +8,7 @@ use keyfall_protocol::server::{
     Change, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord, IssuedOrder, NewKeys,
     Statement, TerminalRecord,
 };
+use keyfall_protocol::sharing::KemSecret;
 use rusqlite::{Transaction, params};
 
 use crate::seal::Sealer;
@@ -22,8 +23,8 @@ pub(super) fn fleet(
 ) -> Result<(), StoreError> {
     transaction.execute(
         "INSERT INTO fleet (id, name, stream, root, key_set, beat, keys, generation,
-             sequence_reserved, keep_time, bits_per_second)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             sequence_reserved, keep_time, bits_per_second, kem, kem_pq)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             fleet.name,
             fleet.stream.as_bytes(),
@@ -35,13 +36,20 @@ pub(super) fn fleet(
             fleet.sequence_reserved.get().cast_signed(),
             fleet.keep_time,
             fleet.bits_per_second.cast_signed(),
+            kem_seed(sealer, rng, "fleet/1/kem", fleet.kem.as_ref()),
+            kem_seed(sealer, rng, "fleet/1/kem_pq", fleet.kem_pq.as_ref()),
         ],
     )?;
-    for (place, address) in (1..).zip(&fleet.carriers) {
-        transaction.execute(
-            "INSERT INTO carriers (place, address) VALUES (?1, ?2)",
-            params![place, address],
-        )?;
+    let tables = [
+        ("carriers", &fleet.carriers),
+        ("servers", &fleet.servers),
+        ("listens", &fleet.listen),
+    ];
+    for (table, addresses) in tables {
+        let sql = format!("INSERT INTO {table} (place, address) VALUES (?1, ?2)");
+        for (place, address) in (1..).zip(addresses) {
+            transaction.execute(&sql, params![place, address])?;
+        }
     }
     Ok(())
 }
@@ -83,6 +91,15 @@ pub(super) fn change(
             Ok(())
         }
         Change::Wrap(key) => wrap(transaction, sealer, key, rng),
+        Change::Mixed { wrap: key, at } => {
+            wrap(transaction, sealer, key, rng)?;
+            let number = key.kid().kind().and_then(KeyIdKind::terminal);
+            let rows = transaction.execute(
+                "UPDATE terminals SET mixed_at = ?2 WHERE number = ?1",
+                params![number.map(TerminalNumber::get), at.get()],
+            )?;
+            one_row(rows, "terminals".to_owned())
+        }
         Change::Excluded(exclusion) => excluded(transaction, exclusion),
         Change::Ordered { terminal, issued } => ordered(transaction, *terminal, issued),
         Change::Proved { terminal, hash, at } => proved(transaction, *terminal, hash, *at),
@@ -99,12 +116,20 @@ pub(super) fn draft(
     rng: &mut dyn Random,
 ) -> Result<(), StoreError> {
     transaction.execute(
-        "INSERT INTO key_set_draft (id, command, beat, keys) VALUES (1, ?1, ?2, ?3)
-         ON CONFLICT (id) DO UPDATE SET command = ?1, beat = ?2, keys = ?3",
+        "INSERT INTO key_set_draft (id, command, beat, keys, kem, kem_pq)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET command = ?1, beat = ?2, keys = ?3, kem = ?4, kem_pq = ?5",
         params![
             drafted.command.encode(),
             sealer.seal(rng, "key_set_draft/1/beat", drafted.beat.seed().expose()),
             sealer.seal(rng, "key_set_draft/1/keys", drafted.keys.seed().expose()),
+            kem_seed(sealer, rng, "key_set_draft/1/kem", drafted.kem.as_ref()),
+            kem_seed(
+                sealer,
+                rng,
+                "key_set_draft/1/kem_pq",
+                drafted.kem_pq.as_ref()
+            ),
         ],
     )?;
     Ok(())
@@ -119,11 +144,14 @@ fn new_keys(
 ) -> Result<(), StoreError> {
     transaction.execute("DELETE FROM key_set_draft", [])?;
     let rows = transaction.execute(
-        "UPDATE fleet SET key_set = ?1, beat = ?2, keys = ?3",
+        "UPDATE fleet SET key_set = ?1, beat = ?2, keys = ?3, kem = coalesce(?4, kem),
+             kem_pq = coalesce(?5, kem_pq)",
         params![
             keys.key_set_frame,
             sealer.seal(rng, "fleet/1/beat", keys.beat.seed().expose()),
             sealer.seal(rng, "fleet/1/keys", keys.keys.seed().expose()),
+            kem_seed(sealer, rng, "fleet/1/kem", keys.kem.as_ref()),
+            kem_seed(sealer, rng, "fleet/1/kem_pq", keys.kem_pq.as_ref()),
         ],
     )?;
     one_row(rows, "fleet/1".to_owned())
@@ -381,6 +409,16 @@ fn wrap(
             key.generation().get(),
         ])?;
     one_row(rows, place)
+}
+
+/// A KEM key's seed, sealed for its place.
+fn kem_seed(
+    sealer: &Sealer,
+    rng: &mut dyn Random,
+    place: &str,
+    key: Option<&KemSecret>,
+) -> Option<Vec<u8>> {
+    key.map(|key| sealer.seal(rng, place, key.seed().expose()))
 }
 
 /// The machine changes only what the database holds.

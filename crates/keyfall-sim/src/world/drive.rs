@@ -124,6 +124,8 @@ impl World {
                         });
                     }
                 }
+                // A way back belongs to stories that open one.
+                server::Output::Send { .. } | server::Output::Work(_) => {}
                 server::Output::Done { id, outcome } => {
                     self.done.insert(id, outcome);
                 }

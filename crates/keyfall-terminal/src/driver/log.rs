@@ -105,6 +105,13 @@ pub(super) fn log_event(event: &Event) {
         } => {
             tracing::info!(%group, %epoch, %generation, "a group changes to a key that is not held")
         }
+        Event::Removed { group } => {
+            tracing::warn!(%group, "the server says that this terminal is no member: the key is gone");
+        }
+        Event::AskEnded { outcome } => {
+            let outcome = outcome.name();
+            tracing::info!(outcome, "a request for keys has ended");
+        }
         Event::Notified { .. } => tracing::info!("the server asks to come and fetch"),
         Event::SessionReady { .. } | Event::MarksStored { .. } => {}
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use keyfall_api::control::{
     Answer, ControlError, Passphrase, Protect, Refusal, RelayStatus, Request,
 };
-use keyfall_protocol::terminal::{EraseCause, Input};
+use keyfall_protocol::terminal::{AskOutcome, EraseCause, Input};
 use zeroize::Zeroizing;
 
 use crate::committing::{Locks, Task};
@@ -204,6 +204,14 @@ impl Driver {
         status.relays = self.relays.statuses().collect();
         status.carriers.clone_from(&self.carriers);
         status.frames = self.frames;
+        status.server = self
+            .server_line
+            .address()
+            .map(|address| address.to_string());
+        status.asking = self.server_line.is_known().then(|| {
+            let last = self.last_ask.map_or("nothing yet", AskOutcome::name);
+            format!("{}; last: {last}", self.terminal.asks())
+        });
         status.store_failure.clone_from(&self.store_failure);
         status.memory_locked = Some(self.memory_locked);
         if let Some(deleted) = &self.deleted {

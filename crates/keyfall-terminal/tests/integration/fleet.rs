@@ -65,6 +65,7 @@ impl Fleet {
                 key_set_frame: self.root.sign(&self.command(Body::KeySet(self.key_set()))),
                 streams: vec![STREAM],
                 carriers: vec![carrier.to_string()],
+                servers: Vec::new(),
                 keep_time: 60,
                 wipe_roots: Vec::new(),
             },

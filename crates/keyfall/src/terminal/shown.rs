@@ -50,6 +50,10 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
             status.carriers.join(", ")
         ));
     }
+    if let Some(asking) = &status.asking {
+        let server = status.server.as_deref().unwrap_or("not reached yet");
+        lines.push(format!("asks the server ({server}): {asking}"));
+    }
     lines.extend(status.groups.iter().map(group_for_people));
     for relay in &status.relays {
         lines.push(crate::media::relay_for_people(relay));

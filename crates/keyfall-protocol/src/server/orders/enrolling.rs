@@ -38,6 +38,7 @@ impl Server {
                 key_set_frame: self.fleet.key_set_frame.clone(),
                 streams: vec![self.fleet.stream],
                 carriers: self.fleet.carriers.clone(),
+                servers: self.fleet.servers.clone(),
                 keep_time: self.fleet.keep_time,
                 wipe_roots: wipe_roots.clone(),
             },

@@ -14,6 +14,7 @@ use crate::server::orders::Prepared;
 use crate::server::{
     Batch, By, Change, Done, JournalEntry, NewKeys, OFFSET_MAX, Refusal, Server, TerminalRecord,
 };
+use crate::sharing::{KemSecret, KemSuite};
 
 /// What the next KEYSET is to say beside fresh online keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +51,9 @@ pub struct DraftedKeys {
     pub command: Command,
     pub beat: SigningKey,
     pub keys: SigningKey,
+    /// What requests are sealed to, where none was listed that stays.
+    pub kem: Option<KemSecret>,
+    pub kem_pq: Option<KemSecret>,
 }
 
 impl Server {
@@ -90,6 +94,14 @@ impl Server {
                 next.push(listed(public, SignerClass::Erase, wall, ROOT_LIFE));
             }
         }
+        let [kem, kem_pq] = [KemSuite::X25519, KemSuite::XWing].map(|suite| {
+            let listed = next.iter().any(|key| key.class == suite.class());
+            (!listed).then(|| KemSecret::from_seed(suite, Secret::init_with(|into| rng.fill(into))))
+        });
+        for key in [&kem, &kem_pq].into_iter().flatten() {
+            let class = key.public().suite().class();
+            next.push(listed(key.public().listing(), class, wall, ROOT_LIFE));
+        }
         let limits = wanted.limits.unwrap_or(held.limits);
         let erase = next.iter().filter(|key| key.class == SignerClass::Erase);
         let (erase, needed) = (erase.count(), limits.erase_signatures);
@@ -117,6 +129,8 @@ impl Server {
             command: command.clone(),
             beat,
             keys,
+            kem,
+            kem_pq,
         });
         Ok(command)
     }
@@ -178,6 +192,8 @@ impl Server {
             key_set: key_set.clone(),
             beat: SigningKey::from_seed(drafted.beat.seed().duplicate()),
             keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
+            kem: drafted.kem.as_ref().map(KemSecret::duplicate),
+            kem_pq: drafted.kem_pq.as_ref().map(KemSecret::duplicate),
         }))];
         let mut groups = Vec::new();
         if moved {

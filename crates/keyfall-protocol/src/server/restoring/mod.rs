@@ -19,6 +19,7 @@ use crate::server::{
     AuditEntry, Batch, By, Change, Exclusion, GroupRecord, JournalEntry, NewKeys, Refusal, Server,
     Statement, TerminalRecord,
 };
+use crate::sharing::KemSecret;
 use gathered::Gathered;
 
 /// What a server remembers of having been restored; a server that never was has the default.
@@ -260,16 +261,21 @@ impl Server {
         let key_set = key_sets.last()?;
         let command = Unverified::decode(frame).ok()?.command().clone();
         let drafted = self.drafted.as_ref();
-        let (beat, keys) = drafted
-            .filter(|drafted| drafted.command == command)
-            .map_or((&self.fleet.beat, &self.fleet.keys), |drafted| {
-                (&drafted.beat, &drafted.keys)
-            });
+        let drafted = drafted.filter(|drafted| drafted.command == command);
+        let (beat, keys) = drafted.map_or((&self.fleet.beat, &self.fleet.keys), |drafted| {
+            (&drafted.beat, &drafted.keys)
+        });
         Some(NewKeys {
             key_set_frame: frame.to_vec(),
             key_set: key_set.clone(),
             beat: SigningKey::from_seed(beat.seed().duplicate()),
             keys: SigningKey::from_seed(keys.seed().duplicate()),
+            kem: drafted
+                .and_then(|it| it.kem.as_ref())
+                .map(KemSecret::duplicate),
+            kem_pq: drafted
+                .and_then(|it| it.kem_pq.as_ref())
+                .map(KemSecret::duplicate),
         })
     }
 

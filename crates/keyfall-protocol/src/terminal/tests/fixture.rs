@@ -163,6 +163,7 @@ impl Fleet {
                 key_set_frame: self.record.key_set_frame.clone(),
                 streams: vec![self.record.stream],
                 carriers: Vec::new(),
+                servers: Vec::new(),
                 keep_time: 120,
                 wipe_roots: Vec::new(),
             },
