@@ -254,6 +254,9 @@ codes! {
     JournalNeeded, "KF-3218", Refused,
         "Without the whole order journal a restored server would use numbers twice and readmit who was excluded.",
         "Give the journal's place with --journal FILE; if there is none any more, --journal-lost gives every group a fresh key, and you exclude again.";
+    ListenAddress, "KF-3219", Unreachable,
+        "The server cannot listen at the address at which terminals are to ask it.",
+        "See which program has the port (`ss -ulpn`), or whether the address is this machine's; --listen of `keyfall server init` names it.";
     BadOrder, "KF-3301", Usage,
         "The server does not read the request.",
         "Look at the sentence; programs of one version understand each other.";
@@ -351,6 +354,12 @@ const fn remedy(reason: DropReason) -> &'static str {
     match reason {
         DropReason::Malformed => {
             "Look at what else sends to the carrier's address; `keyfall inspect` reads a captured frame."
+        }
+        DropReason::NotAsked => {
+            "Nothing: a repeat that came late. Many of them: somebody on the way to the server plays with the traffic, which changes nothing."
+        }
+        DropReason::OtherSuite => {
+            "Look at who sits between this terminal and the server; the answer in the suite that was asked for is still taken."
         }
         DropReason::UnknownSigner => {
             "Check that the terminal hears its own fleet; after the server's keys were renewed it needs the new KEYSET."
