@@ -314,6 +314,8 @@ impl Driver {
                         tracing::debug!(command, octets = frame.len(), "a frame is sent");
                         self.carriers.send(&frame, at);
                     }
+                    // Nobody is heard, and so nobody spoken to, where no socket is open.
+                    Output::Send { .. } => {}
                     Output::Done { id, outcome } => self.finish(id, outcome),
                     Output::Timeout { at } => break at,
                 }

@@ -148,7 +148,7 @@ impl Stopped {
                         });
                     }
                     Output::Done { outcome, .. } => answer = Some(outcome),
-                    Output::Transmit { .. } => {}
+                    Output::Transmit { .. } | Output::Send { .. } => {}
                     Output::Timeout { .. } => break,
                 }
             }

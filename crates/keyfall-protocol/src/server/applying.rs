@@ -10,6 +10,7 @@ use crate::server::{
 impl Server {
     pub(super) fn apply(&mut self, change: Change) {
         let now = self.at.now;
+        self.schedule_moves = None;
         match change {
             Change::Sequence(until) => self.fleet.sequence_reserved = until,
             Change::Terminal(terminal) => self.list_terminal(terminal),
@@ -39,6 +40,9 @@ impl Server {
                     self.begin_epoch(number);
                 }
             }
+            Change::Begun(begun) => self.begin_change(begun),
+            // It was said when it ended.
+            Change::Ended(_) => {}
             Change::Policy { group, policy } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.policy = policy;
@@ -54,6 +58,7 @@ impl Server {
                 for wrap in wraps {
                     self.put_wrap(wrap);
                 }
+                self.callers.clear();
                 // Every standing statement names G: all are made anew (FORMATS section 3.1).
                 self.frames.clear();
                 self.carousel.announce(Item::Fleet, now);
@@ -97,6 +102,7 @@ impl Server {
         if self.offset(&terminal) > 0 {
             self.carousel.stand(Item::Device(number), now);
         }
+        self.callers.moved(None, &terminal);
         self.terminal_names.insert(terminal.name.clone(), number);
         self.terminals.insert(number, terminal);
     }
@@ -207,9 +213,15 @@ impl Server {
     /// Its KEYDISTs are for the new key at once, and it is told so.
     fn renew_wrap(&mut self, wrap: WrapKey) {
         let now = self.at.now;
+        let of = wrap.kid().kind().and_then(KeyIdKind::terminal);
+        let before = of.and_then(|of| self.terminals.get(&of));
+        let before = before.map(|it| it.wrap.key_req_id());
         let Some(number) = self.put_wrap(wrap) else {
             return;
         };
+        if let Some(terminal) = self.terminals.get(&number) {
+            self.callers.moved(before, terminal);
+        }
         let item = Item::Device(number);
         self.frames.remove(&item);
         self.carousel.retire(|standing| standing == item);

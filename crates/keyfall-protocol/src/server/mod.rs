@@ -6,29 +6,38 @@
 //! that could not be stored ([`Input::NotStored`]) has never happened.
 
 mod applying;
+mod callers;
 mod carousel;
 mod changing;
 mod compose;
 mod exposure;
 mod founding;
 mod orders;
+mod peers;
 mod records;
 mod refusal;
 mod restoring;
 mod standing;
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use callers::Callers;
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
-pub use changing::{ChangeMode, GroupPolicy, Stragglers};
+use changing::Changing;
+pub use changing::{
+    ChangeBegun, ChangeCause, ChangeMode, ChangeReport, ChangeState, ChangeTimes,
+    ConfirmationCounts, GroupPolicy, Phase, Straggler, Stragglers,
+};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{
-    ACTIVATION_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order, PackageSealing, Reach,
-    SealedFor, WIPE_ROOTS_MAX,
+    ACTIVATION_LEAD, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order,
+    PackageSealing, Reach, SealedFor, WIPE_ROOTS_MAX,
 };
+use peers::Peers;
 pub use records::{
     AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, JournalEntry,
     Membership, NewKeys, OFFSET_MAX, Statement, TerminalRecord,
@@ -47,6 +56,9 @@ pub struct Server {
     terminals: BTreeMap<TerminalNumber, TerminalRecord>,
     groups: BTreeMap<GroupNumber, GroupRecord>,
     exclusions: BTreeMap<u32, Exclusion>,
+    peers: Peers,
+    callers: Callers,
+    changing: Changing,
     /// Names in use, for orders that name things.
     terminal_names: HashMap<String, TerminalNumber>,
     group_names: HashMap<String, GroupNumber>,
@@ -67,6 +79,8 @@ pub struct Server {
     anchor: Moment,
     /// Seconds by which the wall clock has jumped ahead of the monotonic one since the start.
     jumped: u32,
+    /// No schedule moves before then; `None`: to be reckoned.
+    schedule_moves: Option<UnixSeconds>,
     /// Why the last scheduled renewal did not happen.
     schedule_refused: Option<Refusal>,
     /// Where the floors of the next beacon begin.
@@ -109,6 +123,8 @@ pub enum Input {
     Stored(StoreId),
     /// That batch could not be made durable; it has not happened.
     NotStored(StoreId),
+    /// A datagram that somebody sent to this server.
+    Datagram { from: SocketAddr, octets: Vec<u8> },
 }
 
 /// What the driver has to do.
@@ -119,6 +135,8 @@ pub enum Output {
     Store(StoreId),
     /// Send on every carrier.
     Transmit { item: Item, frame: Vec<u8> },
+    /// Send to that address alone.
+    Send { to: SocketAddr, octets: Vec<u8> },
     /// An order has ended.
     Done {
         id: OrderId,
@@ -161,6 +179,9 @@ impl Server {
             terminals: BTreeMap::new(),
             groups: BTreeMap::new(),
             exclusions: BTreeMap::new(),
+            peers: Peers::default(),
+            callers: Callers::default(),
+            changing: Changing::default(),
             terminal_names: HashMap::new(),
             group_names: HashMap::new(),
             carousel,
@@ -173,6 +194,7 @@ impl Server {
             ticked: Generation::ZERO,
             anchor: at,
             jumped: 0,
+            schedule_moves: None,
             schedule_refused: None,
             floors_from: 0,
             store_again: at.now,
@@ -215,8 +237,11 @@ impl Server {
             Input::Order { id, order, by } => self.waiting.push_back((Some(id), order, by)),
             Input::Stored(id) => self.on_stored(id)?,
             Input::NotStored(id) => self.on_not_stored(id)?,
+            Input::Datagram { from, octets } => self.on_datagram(from, &octets),
         }
         self.schedule_renewals();
+        self.begin_next(rng);
+        self.turn_changes(rng);
         self.begin_next(rng);
         self.turn_carousel(rng);
         Ok(())
@@ -326,6 +351,7 @@ impl Server {
         }
         if let Done::Scheduled { ticks } = storing.done {
             self.ticked = self.ticked.plus(ticks);
+            self.schedule_moves = None;
             self.schedule_refused = None;
         }
         if let Done::KeysInstalled { .. } = storing.done {
@@ -344,6 +370,8 @@ impl Server {
     fn on_not_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
         let storing = self.take_storing(id)?;
         self.store_again = self.at.now.plus(STORE_PAUSE);
+        // What the schedules ask for is asked for again.
+        self.schedule_moves = None;
         if let Some(order) = storing.order {
             let outcome = Err(Refusal::NotStored);
             self.outputs.push_back(Output::Done { id: order, outcome });
@@ -375,6 +403,7 @@ impl Server {
             let Some((id, order, by)) = self.waiting.pop_front() else {
                 return;
             };
+            let scheduled = order == Order::Scheduled;
             match self.prepare(order, by, rng) {
                 Ok((batch, done)) => self.store(id, batch, done),
                 Err(refusal) => match id {
@@ -382,7 +411,9 @@ impl Server {
                         id,
                         outcome: Err(refusal),
                     }),
-                    None => self.schedule_refused = Some(refusal),
+                    None if scheduled => self.schedule_refused = Some(refusal),
+                    // What a change asked for by itself is not wanted any more.
+                    None => {}
                 },
             }
         }
@@ -430,24 +461,17 @@ impl Server {
             let ahead = u64::from(due.since(self.at.wall));
             self.at.now.plus(Duration::from_secs(ahead))
         };
-        let wall = self.at.wall;
-        let renewal = self
-            .groups
-            .values()
-            .filter_map(|group| group.schedule.next_change(wall))
-            .chain(std::iter::once(
-                self.fleet.key_set.fleet_schedule.next_change(wall),
-            ))
-            .map(tick)
-            .min();
+        let renewal = self.schedule_moves.map(tick);
         let turn = match self.carousel.next_at() {
             Some(at) if self.may_send() => Some(at),
             Some(_) | None => None,
         };
+        let change = self.changing.next_at().filter(|_| self.may_send());
+        let change = change.map(|at| at.max(self.at.now));
         let stalled = self.sequence_low() || !self.waiting.is_empty();
         let again = stalled.then_some(self.store_again);
         Output::Timeout {
-            at: renewal.into_iter().chain(turn).chain(again).min(),
+            at: [renewal, turn, change, again].into_iter().flatten().min(),
         }
     }
 }

@@ -6,4 +6,5 @@
 
 mod control;
 
+pub(crate) use control::command_datagram;
 pub use control::{BUNDLE_MAX, Bundle, Confirmation};

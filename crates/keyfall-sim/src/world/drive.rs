@@ -112,6 +112,8 @@ impl World {
                     self.clock
                         .plan(at, Happening::ServerCommits(self.server_boots, id));
                 }
+                // Its terminals have no way back to it.
+                server::Output::Send { .. } => {}
                 server::Output::Transmit { item, frame } => {
                     let octets: Rc<[u8]> = Rc::from(frame);
                     self.witness.sees_frame(now, &octets, &self.server_disk);

@@ -9,7 +9,8 @@ mod signing;
 
 pub use enrolling::WIPE_ROOTS_MAX;
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
-pub use groups::ACTIVATION_LEAD;
+use groups::note_change;
+pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD};
 pub use signing::{DraftedKeys, KeySetDraft};
 use zeroize::Zeroizing;
 
@@ -19,8 +20,8 @@ use crate::receipt::Receipt;
 use crate::rng::Random;
 use crate::schedule::Cadence;
 use crate::server::{
-    AuditEntry, Batch, By, ChangeMode, GroupPolicy, GroupRecord, Refusal, Server, Stragglers,
-    TerminalRecord,
+    AuditEntry, Batch, By, ChangeMode, ChangeReport, GroupPolicy, GroupRecord, Refusal, Server,
+    Stragglers, TerminalRecord,
 };
 
 /// What may be ordered.
@@ -75,6 +76,14 @@ pub enum Order {
     InstallKeys { frame: Vec<u8> },
     /// A restored server may send again: who is excluded and what was lost was looked at.
     Confirm,
+    /// By the policy of its group, stragglers are taken out of it: a fresh epoch without them. No
+    /// operator gives it.
+    LeaveOut {
+        group: GroupNumber,
+        terminals: Vec<TerminalNumber>,
+    },
+    /// The end of a change is written down. No operator gives it.
+    NoteChange(Box<ChangeReport>),
     /// The schedules say so: every group, and G, to where they should be by now.
     Scheduled,
 }
@@ -226,14 +235,22 @@ impl Server {
             Order::Receipt { receipt } => self.prove(receipt, by),
             Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
             Order::Confirm => self.confirm(by),
+            Order::LeaveOut { group, terminals } => self.leave_out(group, &terminals, by, rng),
+            Order::NoteChange(report) => Ok((note_change(report), Done::Nothing)),
             Order::Scheduled => self.scheduled(by),
         }
     }
 
-    /// Puts what is due by the schedules before everything else that waits: one batch for all.
+    /// Puts what is due by the schedules before everything else that waits: one batch for all. Looks
+    /// at the groups only where one of their schedules has moved.
     pub(super) fn schedule_renewals(&mut self) {
+        let wall = self.at.wall;
+        if self.storing.is_some() || self.schedule_moves.is_some_and(|at| wall < at) {
+            return;
+        }
+        self.schedule_moves = self.next_move(wall);
         let scheduled = |(_, order, _): &(_, Order, _)| *order == Order::Scheduled;
-        if self.storing.is_none() && self.is_due() && !self.waiting.iter().any(scheduled) {
+        if self.is_due() && !self.waiting.iter().any(scheduled) {
             let by = By {
                 actor: "scheduler".to_owned(),
                 reason: None,
