@@ -321,13 +321,15 @@ pub struct GroupStatus {
     pub epoch: u32,
     /// The newest generation held.
     pub generation: u32,
-    /// The one that is sent with; none while a newer epoch is awaited.
+    /// The one that is sent with; none while a newer epoch is awaited, or the group is stopped.
     pub sending: Option<u32>,
-    /// ready; waits-for-key; exposed; distrusted; lease-over.
+    /// ready; waits-for-key; exposed; distrusted; stopped; lease-over.
     pub state: String,
     /// When it renews by itself next (Unix seconds).
     pub valid_until: Option<u32>,
     pub lease_end: Option<u32>,
+    /// Where the server stopped the group: when it sends again at the latest.
+    pub stopped_until: Option<u32>,
     pub fingerprint: String,
     /// Older generations that are received for the grace time.
     pub in_grace: u32,
@@ -355,6 +357,8 @@ pub struct RelayStatus {
     pub rtcp_packets: u64,
     /// SSRCs seen.
     pub streams: u32,
+    /// Packets of a sender that wait for the end of a STOP.
+    pub waiting: u32,
     pub drops: Vec<Drops>,
     /// Whether the first packet that was heard opened.
     pub first_packet_opened: Option<bool>,

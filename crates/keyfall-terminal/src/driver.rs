@@ -162,6 +162,7 @@ pub async fn serve(
         owners: BTreeMap::new(),
         machine_due: None,
         next_second: Instant::now() + SECOND,
+        flush_due: None,
         frames: 0,
         storing: None,
         store_failure: None,
@@ -196,6 +197,8 @@ struct Driver {
     /// When the machine wants to be called.
     machine_due: Option<Instant>,
     next_second: Instant,
+    /// When packets that waited for the end of a STOP go on.
+    flush_due: Option<Instant>,
     frames: u64,
     /// The store that is open.
     storing: Option<StoreId>,
@@ -236,6 +239,9 @@ impl Driver {
                 Some(waking) = inbox.recv() => self.on_waking(waking)?,
                 arrival = poll_fn(|cx| self.relays.poll_arrival(cx)) => self.on_arrival(&arrival)?,
                 () = &mut timer => self.on_time()?,
+            }
+            if self.flush_due.is_none() && self.relays.can_flush(&self.terminal) {
+                self.flush_due = Some(Instant::now() + FLUSH_PAUSE);
             }
             // SECURITY: at the end of each input (docs/THREATS.md).
             scrub_stack();
@@ -352,8 +358,12 @@ impl Driver {
         if self.machine_due.is_some_and(|due| due <= now) {
             self.feed(Input::Timeout)?;
         }
+        if self.flush_due.take_if(|due| *due <= now).is_some() {
+            self.flush()?;
+        }
         if self.next_second <= now {
             self.next_second = now + SECOND;
+            self.flush()?;
             // Timers of the system do not count sleep, the machine's clock does: leases and graces
             // that ended meanwhile end now.
             self.feed(Input::Timeout)?;
@@ -378,9 +388,17 @@ impl Driver {
         Ok(())
     }
 
+    fn flush(&mut self) -> Result<(), RunError> {
+        let now = self.clock.tick();
+        let feeds = self.relays.flush(&mut self.terminal, now);
+        self.feed_all(feeds)
+    }
+
     fn due(&self) -> Instant {
-        let machine = self.machine_due.unwrap_or(self.next_second);
-        machine.min(self.next_second)
+        [self.machine_due, self.flush_due]
+            .into_iter()
+            .flatten()
+            .fold(self.next_second, Instant::min)
     }
 
     fn feed_all(&mut self, feeds: Vec<Feed>) -> Result<(), RunError> {
@@ -405,6 +423,8 @@ impl Driver {
                     self.committer.commit(id, snapshot);
                 }
                 Output::Erase(erase) => self.on_erase(&erase),
+                // This release's terminals have no way to the server yet.
+                Output::ToServer(_) => {}
                 Output::Event(event) => feeds.extend(self.on_event(&event)),
                 Output::Timeout { at, .. } => {
                     self.machine_due = at.map(|at| self.clock.instant(at));
@@ -428,7 +448,10 @@ impl Driver {
                 Vec::new()
             }
             Event::SessionReady { group, session } => {
-                let feed = self.relays.on_session(&mut self.terminal, group, session);
+                let now = self.clock.tick();
+                let feed = self
+                    .relays
+                    .on_session(&mut self.terminal, now, group, session);
                 feed.into_iter().collect()
             }
             Event::SessionRefused { group } => {
@@ -462,7 +485,12 @@ impl Driver {
             | Event::FleetRenewed { .. }
             | Event::OffsetRenewed { .. }
             | Event::KeySetHeard { .. }
-            | Event::TimeHeard { .. } => Vec::new(),
+            | Event::TimeHeard { .. }
+            // What waits for the end of a STOP goes by its own timer.
+            | Event::Stopped { .. }
+            | Event::Resumed { .. }
+            | Event::KeyWanted { .. }
+            | Event::Notified { .. } => Vec::new(),
         }
     }
 
@@ -574,6 +602,8 @@ fn choose_carriers(
     Ok(carriers)
 }
 
+/// Between two bursts of packets that waited.
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 const SECOND: Duration = Duration::from_secs(1);
 /// docs/LOGGING.md: at most once in ten seconds for each reason.
 const LOG_EVERY: Duration = Duration::from_secs(10);

@@ -93,6 +93,7 @@ const fn group_word(state: GroupState) -> &'static str {
         GroupState::WaitsForKey => "waits-for-key",
         GroupState::Exposed => "exposed",
         GroupState::Distrusted => "distrusted",
+        GroupState::Stopped => "stopped",
         GroupState::LeaseOver => "lease-over",
     }
 }
@@ -124,6 +125,7 @@ fn group(status: &keyfall_protocol::terminal::GroupStatus) -> GroupStatus {
         state: group_word(status.state).to_owned(),
         valid_until: status.valid_until.map(UnixSeconds::get),
         lease_end: status.lease_end.map(UnixSeconds::get),
+        stopped_until: status.stopped_until.map(UnixSeconds::get),
         fingerprint: status.fingerprint.to_string(),
         in_grace: u32::try_from(status.in_grace).unwrap_or(u32::MAX),
     }

@@ -427,6 +427,12 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::Excluded => {
             "If it was found again, have it enrolled anew in another directory."
         }
+        DropReason::Stopped => {
+            "Nothing, while it lasts seconds: `keyfall terminal status` says until when."
+        }
+        DropReason::StopQueue => {
+            "Change the key of this group without a stop: `keyfall admin group set` with --change hitless."
+        }
         DropReason::Distrusted => {
             "Wait for the KEYDIST of the group's next epoch; the server makes one after a theft."
         }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keyfall_api::control::{Answer, Inspected, Request};
 use keyfall_plane::Arrival;
-use keyfall_protocol::command::{Body, Command, KeySet, Target, Unverified};
+use keyfall_protocol::command::{Body, Command, HaltKind, KeySet, Target, Unverified};
 use keyfall_protocol::enrolment::SealedPackage;
 use keyfall_protocol::ids::{KeyId, KeyIdKind, UnixSeconds};
 use keyfall_protocol::keys::SrtpSuite;
 use keyfall_protocol::receipt::{Receipt, frame_hash};
 use keyfall_protocol::schedule::Cadence;
+use keyfall_protocol::sharing::{Bundle, Confirmation};
 use keyfall_protocol::terminal::Terminal;
 use serde::Serialize;
 
@@ -20,7 +21,8 @@ use crate::explain::Code;
 use crate::output::{Failure, Output, utc};
 use crate::terminal::Found;
 
-/// Show what is in a message: a command, an enrolment package, a receipt, an SRTP or SRTCP packet.
+/// Show what is in a message: a command, a datagram of key sharing, an enrolment package, a receipt,
+/// an SRTP or SRTCP packet.
 ///
 /// The file is raw octets, or hexadecimal: one message, or a capture with one on each line; or the
 /// text of a receipt. No key is shown, also not with --dir.
@@ -50,7 +52,7 @@ struct Capture {
 /// One message as it is shown.
 #[derive(Serialize, Debug)]
 struct Shown {
-    /// The type of a command, as TIME or DELETE; enrolment package, receipt, SRTP, SRTCP; or
+    /// The type of a command, as TIME or DELETE, or of a datagram of key sharing; enrolment package, receipt, SRTP, SRTCP; or
     /// unknown.
     kind: String,
     octets: usize,
@@ -102,7 +104,7 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
             },
         };
         if let Some(keys) = &keys
-            && ![PACKAGE, RECEIPT, UNKNOWN].contains(&&*one.kind)
+            && ![PACKAGE, RECEIPT, UNKNOWN, STOP_ACK, START_ACK, BUNDLE].contains(&&*one.kind)
         {
             one.terminal = Some(keys.inspect(message, stretch)?);
         }
@@ -220,9 +222,15 @@ fn show(message: &[u8], suite: SrtpSuite) -> Result<Shown, String> {
     if let Ok(receipt) = Receipt::decode(message) {
         return Ok(show_receipt(&receipt, message.len()));
     }
+    if let Ok(one) = Confirmation::decode(message) {
+        return Ok(show_confirmation(&one, message.len()));
+    }
+    if let Ok(bundle) = Bundle::decode(message) {
+        return Ok(show_bundle(&bundle, message.len()));
+    }
     show_media(message, suite).ok_or_else(|| {
         format!(
-            "this is no command ({not_a_frame}), no enrolment package, no receipt, and no SRTP or \
+            "this is no command ({not_a_frame}), no datagram of key sharing, no enrolment package, no receipt, and no SRTP or \
              SRTCP packet with an MKI in {}",
             suite.name()
         )
@@ -335,6 +343,49 @@ fn show_body(command: &Command, fields: &mut Fields) {
                 fields.add("group", value);
             }
         }
+    }
+}
+
+fn show_confirmation(one: &Confirmation, octets: usize) -> Shown {
+    let mut fields = Fields::default();
+    fields.add("key-req-id", hex(&one.id));
+    fields.add("group", one.group);
+    fields.add("transaction", one.transaction);
+    fields.add("epoch", one.epoch);
+    fields.add("generation", one.generation);
+    Shown {
+        kind: confirmation_name(one.kind).to_owned(),
+        octets,
+        fields: fields.0,
+        terminal: None,
+    }
+}
+
+fn show_bundle(bundle: &Bundle, octets: usize) -> Shown {
+    let mut fields = Fields::default();
+    for one in &bundle.confirmations {
+        let value = format!(
+            "of {}: group {} transaction {} epoch {} generation {}",
+            hex(&one.id),
+            one.group,
+            one.transaction,
+            one.epoch,
+            one.generation
+        );
+        fields.add(confirmation_name(one.kind), value);
+    }
+    Shown {
+        kind: BUNDLE.to_owned(),
+        octets,
+        fields: fields.0,
+        terminal: None,
+    }
+}
+
+const fn confirmation_name(kind: HaltKind) -> &'static str {
+    match kind {
+        HaltKind::Stop => STOP_ACK,
+        HaltKind::Start => START_ACK,
     }
 }
 
@@ -534,6 +585,9 @@ fn from_hex(line: &str) -> Option<Vec<u8>> {
 
 /// Kinds that a terminal's keys say nothing about.
 const PACKAGE: &str = "enrolment package";
+const STOP_ACK: &str = "STOP-ACK";
+const START_ACK: &str = "START-ACK";
+const BUNDLE: &str = "BUNDLE";
 const RECEIPT: &str = "receipt";
 const UNKNOWN: &str = "unknown";
 /// Octets that are read at the most.

@@ -188,6 +188,11 @@ pub(crate) fn relay_for_people(relay: &RelayStatus) -> String {
     let generation = relay.generation.map_or_else(String::new, |generation| {
         format!(", generation {generation}")
     });
+    let waiting = if relay.waiting == 0 {
+        String::new()
+    } else {
+        format!(", {} wait for the end of a stop", relay.waiting)
+    };
     let drops: Vec<_> = relay
         .drops
         .iter()
@@ -199,7 +204,7 @@ pub(crate) fn relay_for_people(relay: &RelayStatus) -> String {
         format!(", dropped {}", drops.join(", "))
     };
     format!(
-        "relay {}: {} group {} from {} to {}, {} packets, {} RTCP{generation}{dropped}",
+        "relay {}: {} group {} from {} to {}, {} packets, {} RTCP{generation}{waiting}{dropped}",
         relay.relay,
         relay.direction,
         relay.group,

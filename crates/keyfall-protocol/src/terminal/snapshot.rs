@@ -351,12 +351,11 @@ fn read_group(r: &mut Reader<'_>, version: u64) -> Result<(GroupNumber, Group), 
 /// on until its deadline.
 fn write_change(e: &mut Writer<'_>, change: &Change) -> Written {
     let (epoch, generation) = change.key;
-    // By START a stop ends as soon as this is durable.
-    let stop = change.kind == HaltKind::Stop;
     e.array(7)?.u64(change.transaction.get())?;
-    e.bytes(change.by.as_bytes())?.bool(stop)?;
+    e.bytes(change.by.as_bytes())?
+        .bool(change.kind == HaltKind::Stop)?;
     e.u32(epoch.get())?.u32(generation.get())?;
-    e.u32(change.deadline.get())?.bool(change.stopped && stop)?;
+    e.u32(change.deadline.get())?.bool(change.stopped)?;
     Ok(())
 }
 

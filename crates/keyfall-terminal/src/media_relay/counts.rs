@@ -18,6 +18,13 @@ impl Counts {
         *self.drops.entry(reason).or_default() += 1;
     }
 
+    /// The same for each of several.
+    pub(super) fn drop_many(&mut self, reason: DropReason, count: u64) {
+        if count > 0 {
+            *self.drops.entry(reason).or_default() += count;
+        }
+    }
+
     pub(super) fn drops(&self) -> Vec<Drops> {
         let shown = |(reason, &count): (&DropReason, &u64)| Drops {
             reason: reason.name().to_owned(),

@@ -9,6 +9,7 @@ mod counts;
 mod places;
 mod receive;
 mod send;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -199,7 +200,7 @@ impl Relays {
     ) -> Vec<Feed> {
         let packet = &self.buffer[..arrival.len];
         if let Some(send) = self.sends.iter_mut().find(|s| s.number() == arrival.relay) {
-            let feed = send.on_packet(terminal, arrival.port, packet);
+            let feed = send.on_packet(terminal, now, arrival.port, packet);
             return feed.into_iter().collect();
         }
         let receive = self
@@ -217,12 +218,25 @@ impl Relays {
     pub(crate) fn on_session(
         &mut self,
         terminal: &mut Terminal,
+        now: Tick,
         group: GroupNumber,
         session: SessionId,
     ) -> Option<Feed> {
         let waiting = |send: &&mut SendRelay| send.waits_for_session(group);
         let send = self.sends.iter_mut().find(waiting)?;
-        send.on_session(terminal, session)
+        send.on_session(terminal, now, session)
+    }
+
+    /// Whether packets wait that may go out now: call [`Self::flush`] soon, and again while this is
+    /// so.
+    pub(crate) fn can_flush(&self, terminal: &Terminal) -> bool {
+        self.sends.iter().any(|send| send.can_flush(terminal))
+    }
+
+    /// A few of the packets that waited for the end of a STOP.
+    pub(crate) fn flush(&mut self, terminal: &mut Terminal, now: Tick) -> Vec<Feed> {
+        let sends = self.sends.iter_mut();
+        sends.filter_map(|send| send.flush(terminal, now)).collect()
     }
 
     /// The group is not held: its relays ask again when its key comes.

@@ -118,6 +118,7 @@ impl ReceiveRelay {
             packets: self.counts.packets,
             rtcp_packets: self.counts.rtcp_packets,
             streams: self.streams,
+            waiting: 0,
             drops: self.counts.drops(),
             first_packet_opened: self.first_packet_opened,
         }
@@ -591,7 +592,8 @@ const AHEAD_MIN: u64 = 64;
 const AHEAD_MAX: u64 = 65_536;
 /// Streams that are remembered, of all groups.
 const STREAMS_MAX: usize = 1024;
-/// Packets of one stream that wait for its mark.
-const WAITING_MAX: usize = 128;
+/// Packets of one stream that wait for its mark: all that a sender kept during a STOP may come at
+/// once.
+const WAITING_MAX: usize = 640;
 /// The same, of all streams.
 const WAITING_MAX_OVERALL: usize = 2048;

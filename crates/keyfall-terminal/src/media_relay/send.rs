@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use keyfall_api::control::{ControlError, MediaSend, Refusal, RelayStatus, StreamPolicy};
 use keyfall_plane::{ProtectRefused, SrtpSender, SrtpStream, Stretch, rtcp_ssrc, rtp_ssrc};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId};
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, Tick};
 use keyfall_protocol::keys::SrtpSuite;
 use keyfall_protocol::terminal::{Order, Terminal};
 use tokio::net::UdpSocket;
 
 use crate::media_relay::counts::Counts;
 use crate::media_relay::places::{Interfaces, Place};
+use crate::media_relay::waiting::Waiting;
 use crate::media_relay::{
     Doors, Feed, Port, RelayNumber, kind_of, refused, send_now, stretch_of, suite_of,
 };
@@ -36,6 +37,8 @@ pub(super) struct SendRelay {
     senders: BTreeMap<u32, SrtpSender>,
     /// The packet that asked for a new session; it is the first of that session.
     held: Option<(Port, Vec<u8>)>,
+    /// What came since the group was stopped.
+    waiting: Waiting,
     /// Packets are protected in place here.
     scratch: Vec<u8>,
     /// Generation and n of the newest RTP packet.
@@ -95,6 +98,7 @@ impl SendRelay {
             session: Session::Asked,
             senders: BTreeMap::new(),
             held: None,
+            waiting: Waiting::default(),
             scratch: Vec::new(),
             generation: None,
             stretch: None,
@@ -125,12 +129,17 @@ impl SendRelay {
     pub(super) fn on_session(
         &mut self,
         terminal: &mut Terminal,
+        now: Tick,
         session: SessionId,
     ) -> Option<Feed> {
         tracing::info!(group = %self.group, %session, "a media session begins");
         self.session = Session::Ready(session);
         let (port, packet) = self.held.take()?;
-        self.on_packet(terminal, port, &packet)
+        if self.is_stopped(terminal) {
+            self.waiting.push_first(now, port, packet);
+            return None;
+        }
+        self.send(terminal, port, &packet)
     }
 
     pub(super) fn on_session_refused(&mut self) {
@@ -151,6 +160,7 @@ impl SendRelay {
         self.session = Session::WaitsForKey;
         self.senders.clear();
         self.held = None;
+        self.waiting = Waiting::default();
         self.scratch = Vec::new();
     }
 
@@ -167,12 +177,66 @@ impl SendRelay {
         }
     }
 
+    /// Sends it, or lets it wait behind what waits while the group is stopped.
     pub(super) fn on_packet(
         &mut self,
         terminal: &mut Terminal,
+        now: Tick,
         port: Port,
         packet: &[u8],
     ) -> Option<Feed> {
+        if self.waiting.is_empty() && !self.is_stopped(terminal) {
+            return self.send(terminal, port, packet);
+        }
+        let driven_out = self.waiting.push(now, port, packet);
+        self.count_driven_out(terminal, driven_out);
+        // Two for each that comes: what waits becomes less, however fast the application speaks.
+        self.flush_some(terminal, 2)
+    }
+
+    /// Whether packets wait that may go out now.
+    pub(super) fn can_flush(&self, terminal: &Terminal) -> bool {
+        let ready = matches!(self.session, Session::Ready(_));
+        ready && !self.waiting.is_empty() && !self.is_stopped(terminal)
+    }
+
+    /// A few of the packets that wait, in their order, where they may go out; those that waited for
+    /// too long go in any case.
+    pub(super) fn flush(&mut self, terminal: &mut Terminal, now: Tick) -> Option<Feed> {
+        let driven_out = self.waiting.expire(now);
+        self.count_driven_out(terminal, driven_out);
+        self.flush_some(terminal, FLUSHED_AT_ONCE)
+    }
+
+    fn flush_some(&mut self, terminal: &mut Terminal, most: usize) -> Option<Feed> {
+        if !self.can_flush(terminal) {
+            return None;
+        }
+        for _ in 0..most {
+            let (port, packet) = self.waiting.pop()?;
+            let feed = self.send(terminal, port, &packet);
+            if feed.is_some() {
+                return feed;
+            }
+        }
+        None
+    }
+
+    fn count_driven_out(&mut self, terminal: &mut Terminal, count: u64) {
+        self.counts.drop_many(DropReason::StopQueue, count);
+        for _ in 0..count {
+            terminal.count_drop(DropReason::StopQueue);
+        }
+    }
+
+    /// Only a STOP keeps this relay from sending.
+    fn is_stopped(&self, terminal: &Terminal) -> bool {
+        matches!(self.session, Session::Ready(_))
+            && terminal.send_key(self.group).is_none()
+            && terminal.why_not_sending(self.group) == DropReason::Stopped
+    }
+
+    fn send(&mut self, terminal: &mut Terminal, port: Port, packet: &[u8]) -> Option<Feed> {
         match self.forward(terminal, port, packet) {
             Ok(()) => None,
             Err(Stopped::Dropped(reason)) => {
@@ -291,6 +355,7 @@ impl SendRelay {
             packets: self.counts.packets,
             rtcp_packets: self.counts.rtcp_packets,
             streams: u32::try_from(self.senders.len()).unwrap_or(u32::MAX),
+            waiting: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
             drops: self.counts.drops(),
             first_packet_opened: None,
         }
@@ -361,3 +426,6 @@ fn hex(octets: &[u8]) -> String {
 
 /// SSRCs of one session of one relay.
 const SSRCS_MAX: usize = 64;
+/// Packets of one relay that go out without a pause after a STOP: receivers, whose marks have to run
+/// ahead of the stream, have to keep up.
+const FLUSHED_AT_ONCE: usize = 8;

@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyfall_carrier::{CarrierAddress, MulticastSender};
 use keyfall_protocol::command::{
-    Body, Command, KeyDist, KeyDistContents, KeySet, Limits, ListedKey, OrderContents, OrderKind,
-    Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target, Time,
+    Body, Command, Halt, KeyDist, KeyDistContents, KeySet, Limits, ListedKey, OrderContents,
+    OrderKind, Renew, RenewEntry, SealedOrder, SignerClass, SigningKey, Target, Time,
 };
 use keyfall_protocol::enrolment::{EnrolmentCode, EnrolmentPackage, Identity};
 use keyfall_protocol::ids::{
@@ -124,6 +124,17 @@ impl Fleet {
         self.beat.sign(&self.command(Body::Renew(Renew {
             entries: vec![entry],
         })))
+    }
+
+    /// A change of the group's key to `generation`; a STOP ends by itself after `seconds`.
+    pub(crate) fn halt(&self, transaction: u64, generation: u32, seconds: u32) -> Halt {
+        Halt {
+            group: GroupNumber::new(GROUP).unwrap(),
+            transaction: SequenceNumber::new(transaction),
+            epoch: epoch(self.now),
+            generation: Generation::new(generation).unwrap(),
+            deadline: self.now.plus(seconds),
+        }
     }
 
     /// DELETE, INIT, LOCK or UNLOCK for terminal `number`.

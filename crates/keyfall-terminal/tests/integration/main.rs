@@ -14,3 +14,4 @@ mod fleet;
 mod relay;
 mod restart;
 mod running;
+mod stopping;

@@ -11,21 +11,21 @@ use crate::running::{
 };
 
 /// Alice sends, bob receives, each hears a carrier of its own.
-struct Call {
-    fleet: Fleet,
-    to_alice: Carrier,
-    to_bob: Carrier,
-    alice: Running,
-    bob: Running,
+pub(crate) struct Call {
+    pub(crate) fleet: Fleet,
+    pub(crate) to_alice: Carrier,
+    pub(crate) to_bob: Carrier,
+    pub(crate) alice: Running,
+    pub(crate) bob: Running,
     /// Where the sending application sends to.
-    microphone: std::net::SocketAddrV4,
-    wire: std::net::SocketAddrV4,
-    application: Application,
+    pub(crate) microphone: std::net::SocketAddrV4,
+    pub(crate) wire: std::net::SocketAddrV4,
+    pub(crate) application: Application,
     dirs: tempfile::TempDir,
 }
 
 impl Call {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let fleet = Fleet::new();
         let (to_alice, to_bob) = (Carrier::new(), Carrier::new());
         let dirs = tempfile::tempdir().unwrap();
@@ -44,16 +44,16 @@ impl Call {
         }
     }
 
-    fn send_request(&self) -> Request {
+    pub(crate) fn send_request(&self) -> Request {
         Request::MediaSend(send_request(self.microphone, self.wire))
     }
 
-    fn receive_request(&self) -> Request {
+    pub(crate) fn receive_request(&self) -> Request {
         Request::MediaReceive(receive_request(self.wire, self.application.place))
     }
 
     /// Speaks one packet; the application's own socket sends.
-    fn speak(&self, packet: &[u8]) {
+    pub(crate) fn speak(&self, packet: &[u8]) {
         self.application
             .rtcp
             .send_to(packet, self.microphone)
@@ -61,7 +61,7 @@ impl Call {
     }
 
     /// Speaks and hears the same.
-    fn passes(&self, sequences: impl IntoIterator<Item = u16>) {
+    pub(crate) fn passes(&self, sequences: impl IntoIterator<Item = u16>) {
         for sequence in sequences {
             self.speak(&rtp(sequence, SSRC));
             assert_eq!(self.application.take(), rtp(sequence, SSRC), "{sequence}");
@@ -342,4 +342,4 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-const SSRC: u32 = 0x1234_5678;
+pub(crate) const SSRC: u32 = 0x1234_5678;

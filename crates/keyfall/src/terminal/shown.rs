@@ -117,9 +117,13 @@ fn group_for_people(group: &GroupStatus) -> String {
         "waits-for-key" => ", WAITS for its next epoch's key",
         "exposed" => ", EXPOSED: an excluded terminal holds this key",
         "distrusted" => ", WAITS: a stolen signing key brought this key",
+        "stopped" => ", STOPPED while its key changes",
         "lease-over" => ", ITS LEASE IS OVER",
         _ => "",
     };
+    let stopped = group
+        .stopped_until
+        .map_or_else(String::new, |t| format!(" until {} at the latest", utc(t)));
     let until = group
         .valid_until
         .map_or_else(String::new, |t| format!(", next at {}", utc(t)));
@@ -127,7 +131,7 @@ fn group_for_people(group: &GroupStatus) -> String {
         .lease_end
         .map_or_else(String::new, |t| format!(", lease until {}", utc(t)));
     format!(
-        "group {}: epoch {} generation {}{sending}{state}{until}{lease}, key {}",
+        "group {}: epoch {} generation {}{sending}{state}{stopped}{until}{lease}, key {}",
         group.group, group.epoch, group.generation, group.fingerprint
     )
 }

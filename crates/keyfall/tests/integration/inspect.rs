@@ -1,7 +1,7 @@
 //! `keyfall inspect`: every message of the wire, with and without a terminal's keys.
 
 use keyfall_plane::{SrtpSender, SrtpStream, Stretch};
-use keyfall_protocol::command::OrderKind;
+use keyfall_protocol::command::{Body, OrderKind};
 use keyfall_protocol::enrolment::EnrolmentCode;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber};
 use keyfall_protocol::keys::{MasterKey, Secret, SrtpSuite};
@@ -19,10 +19,14 @@ fn every_frame_is_readable() {
     let fleet = Fleet::new();
     let carrier = Carrier::new();
     let package = fleet.package(1, &carrier.address);
+    let halt = fleet.halt(5, 1, 60);
+    let signed = |body| fleet.keys.sign(&fleet.command(body));
     let frames = [
         ("TIME", fleet.time(), "error at most"),
         ("RENEW", fleet.renew(GROUP, 70_000), "master key of group 7"),
         ("KEYDIST", fleet.key_dist(GROUP, 1, &[1, 2]), "handle"),
+        ("STOP", signed(Body::Stop(halt)), "transaction"),
+        ("START", signed(Body::Start(halt)), "deadline"),
         (
             "KEYSET",
             package.identity.key_set_frame.clone(),
@@ -65,7 +69,7 @@ fn every_frame_is_readable() {
     assert_eq!(
         kinds,
         [
-            "TIME", "RENEW", "KEYDIST", "KEYSET", "SRTP", "SRTCP", "unknown"
+            "TIME", "RENEW", "KEYDIST", "STOP", "START", "KEYSET", "SRTP", "SRTCP", "unknown"
         ]
     );
     // A dump of one message, wrapped.
@@ -111,6 +115,30 @@ fn every_published_command_is_readable() {
     let stolen = fields("KEYSET with stolen keys");
     assert!(stolen.contains("stolen key"), "{stolen}");
     assert!(fields("DELETE").contains("SHA-256"));
+    let notify = fields("NOTIFY of two groups");
+    assert!(
+        notify.contains("2000 ms") && notify.contains("8 at epoch 22774400 generation 13"),
+        "{notify}"
+    );
+}
+
+/// what members answer to STOP and START.
+#[test]
+fn a_confirmation_is_readable() {
+    let published = vectors("confirmations.json");
+    let kinds = [
+        ("confirmations", 0, "STOP-ACK"),
+        ("confirmations", 1, "START-ACK"),
+        ("bundles", 0, "BUNDLE"),
+    ];
+    for (list, place, kind) in kinds {
+        let message = &published[list][place];
+        let datagram = message["datagram"].as_str().unwrap();
+        let shown = keyfall_with(["inspect"], datagram.as_bytes()).stdout;
+        assert!(shown.starts_with(kind), "{shown}");
+        let transaction = &published["confirmations"][0]["transaction"];
+        assert!(shown.contains(&transaction.to_string()), "{shown}");
+    }
 }
 
 /// a receipt as text and as octets; that it is genuine only the server can say.

@@ -1,6 +1,8 @@
 //! STOP and START: what sends when, what survives, and what nobody can do with a recording
 //! (REQUIREMENTS, W-07).
 
+use std::time::Duration;
+
 use super::driven::Driven;
 use super::fixture::{FOUNDED, Fleet, Stated, generation, group, halt, master, terminal_number};
 use crate::command::{Body, Halt, HaltKind, OrderKind, SignerClass, Target};
@@ -135,6 +137,10 @@ fn a_confirmation_waits_for_the_store_that_holds_what_it_says() {
     assert_eq!(bob.to_server, Vec::<Vec<u8>>::new(), "the START is not");
     bob.store_all();
     assert_eq!(confirmed(&fleet, &mut bob, change), [HaltKind::Start]);
+    // What was stored while the START was on its way holds nobody.
+    let mut again = bob.restarted();
+    again.hear(&fleet.time(2));
+    assert_eq!(again.sending(), Some(1));
 }
 
 /// A lost STOP-ACK or START-ACK: the same question, the same answer, and nothing is stored for it.
@@ -242,6 +248,11 @@ fn no_stop_holds_for_longer_than_an_hour_or_than_it_was_given() {
     let mut fleet = Fleet::new();
     let holds = |bob: &mut Driven, seconds: u64| {
         assert_eq!(bob.sending(), None);
+        let end = bob.now.plus(Duration::from_secs(seconds));
+        assert!(
+            bob.timeout.is_some_and(|at| at <= end),
+            "it asks to be called"
+        );
         bob.wait(seconds - 1);
         assert_eq!(bob.sending(), None);
         bob.wait(1);
@@ -398,8 +409,26 @@ fn start_overrides_the_activation_time_and_a_stop_delays_it() {
     bob.store_all();
     assert_eq!(bob.sending(), Some(1));
 
+    // It was to be active while a STOP holds.
+    let mut bob = fleet.member();
+    let soon = Stated {
+        activate_at: FOUNDED.plus(5),
+        ..Stated::at(0, 1)
+    };
+    bob.hear(&fleet.renew(7, soon));
+    bob.store_all();
+    bob.hear(&fleet.stop(halt(5, (7, 1), 60), 0));
+    bob.store_all();
+    bob.wait(5);
+    bob.wait(45);
+    assert!(receives(&mut bob, &master(7, 0)), "its grace has not begun");
+    bob.wait(10);
+    assert_eq!(bob.sending(), Some(1));
+
     // Now the other way round: active in 5 s, stopped for 60.
+    let mut bob = fleet.member();
     let change = halt(6, (8, 0), 70);
+    bob.wait(10);
     bob.hear(&fleet.stop(change, 10));
     bob.store_all();
     bob.to_server.clear();
@@ -411,10 +440,11 @@ fn start_overrides_the_activation_time_and_a_stop_delays_it() {
     bob.store_all();
     assert_eq!(confirmed(&fleet, &mut bob, change), [HaltKind::Stop]);
     bob.events.clear();
-    bob.wait(40);
+    bob.wait(5);
+    bob.wait(35);
     assert_eq!(bob.sending(), None);
     // No grace ran meanwhile: who has not heard the STOP is heard still.
-    assert!(receives(&mut bob, &master(7, 1)));
+    assert!(receives(&mut bob, &master(7, 0)));
     let moved = |event: &Event| matches!(event, Event::Sending { .. } | Event::Resumed { .. });
     assert!(!bob.events.iter().any(moved));
     bob.hear(&fleet.start(change, 11));
