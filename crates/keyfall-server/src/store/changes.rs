@@ -25,6 +25,14 @@ pub(super) fn write(
         times.ended,
     ]
     .map(|at| at.map(|at| at.as_nanos().cast_signed()));
+    // Members of one group fit in 24 bits.
+    let [reachable, holding, stopped, started] = [
+        report.reachable,
+        report.holding,
+        report.stopped,
+        report.started,
+    ]
+    .map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     transaction.execute(
         "DELETE FROM change_stragglers WHERE group_number = ?1",
         [number],
@@ -41,10 +49,10 @@ pub(super) fn write(
             report.mode.name(),
             report.begun_at.get(),
             report.state.name(),
-            report.reachable,
-            report.holding,
-            report.stopped,
-            report.started,
+            reachable,
+            holding,
+            stopped,
+            started,
             report.left_out,
             stop,
             stop_ack,
@@ -106,6 +114,7 @@ fn report(
         let nanos: Option<i64> = row.get(column)?;
         Ok::<_, rusqlite::Error>(nanos.map(|at| Tick::from_nanos(at.cast_unsigned())))
     };
+    let count = |column| Ok::<_, rusqlite::Error>(row.get::<_, u32>(column)? as usize);
     Ok(Some(ChangeReport {
         group,
         epoch: KeyEpoch::new(row.get(1)?),
@@ -113,10 +122,10 @@ fn report(
         mode,
         begun_at: UnixSeconds::new(row.get(4)?),
         state,
-        reachable: row.get(6)?,
-        holding: row.get(7)?,
-        stopped: row.get(8)?,
-        started: row.get(9)?,
+        reachable: count(6)?,
+        holding: count(7)?,
+        stopped: count(8)?,
+        started: count(9)?,
         stragglers,
         left_out: row.get(10)?,
         times: ChangeTimes {

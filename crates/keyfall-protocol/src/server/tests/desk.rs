@@ -14,12 +14,18 @@ use crate::keys::{Secret, WrapKey};
 use crate::receipt::{Receipt, frame_hash};
 use crate::rng::Random;
 use crate::server::{
-    By, Change, ChangeReport, Done, FleetRecord, Founding, Input, Item, JournalEntry, KeySetDraft,
-    Moment, Order, OrderId, Output, PackageSealing, Refusal, Server, StoreId,
+    AuditEntry, By, Change, ChangeReport, Done, FleetRecord, Founding, Input, Item, JournalEntry,
+    KeySetDraft, Moment, Order, OrderId, Output, PackageSealing, Refusal, Server, StoreId,
 };
 
 /// Octets that are as good as random and always the same.
 pub(super) struct Counting(u64);
+
+impl Counting {
+    pub(super) const fn seeded(first: u64) -> Self {
+        Self(first)
+    }
+}
 
 impl Random for Counting {
     fn fill(&mut self, into: &mut [u8]) {
@@ -50,6 +56,8 @@ pub(super) struct Desk {
     pub(super) reports: BTreeMap<GroupNumber, ChangeReport>,
     /// The order journal.
     pub(super) journal: Vec<(UnixSeconds, JournalEntry)>,
+    /// The audit log.
+    pub(super) audits: Vec<AuditEntry>,
     /// Of the newest audit entry.
     pub(super) audited_at: UnixSeconds,
 }
@@ -86,6 +94,7 @@ impl Desk {
             erase,
             reports: BTreeMap::new(),
             journal: Vec::new(),
+            audits: Vec::new(),
             audited_at: FOUNDED,
         };
         desk.drain();
@@ -159,6 +168,7 @@ impl Desk {
             }
             if let Some(entry) = &batch.audit {
                 self.audited_at = entry.at;
+                self.audits.push(entry.clone());
             }
             self.feed(Input::Stored(id));
         }
