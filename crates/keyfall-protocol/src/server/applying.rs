@@ -10,6 +10,7 @@ use crate::server::{
 impl Server {
     pub(super) fn apply(&mut self, change: Change) {
         let now = self.at.now;
+        self.schedule_moves = None;
         match change {
             Change::Sequence(until) => self.fleet.sequence_reserved = until,
             Change::Terminal(terminal) => self.list_terminal(terminal),
@@ -39,6 +40,9 @@ impl Server {
                     self.begin_epoch(number);
                 }
             }
+            Change::Begun(begun) => self.begin_change(begun),
+            // It was said when it ended.
+            Change::Ended(_) => {}
             Change::Policy { group, policy } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.policy = policy;
@@ -51,10 +55,10 @@ impl Server {
             }
             Change::Fleet { generation, wraps } => {
                 self.fleet.fleet_generation = generation;
-                self.desk.callers.forget();
                 for wrap in wraps {
                     self.put_wrap(wrap);
                 }
+                self.callers.clear();
                 // Every standing statement names G: all are made anew (FORMATS section 3.1).
                 self.frames.clear();
                 self.carousel.announce(Item::Fleet, now);
@@ -75,8 +79,7 @@ impl Server {
                         terminal.excluded_at = Some(exclusion.at);
                     }
                     self.frames.remove(&Item::Device(number));
-                    self.desk.peers.forget(number);
-                    self.desk.callers.forget();
+                    self.peers.forget(number);
                 }
                 let (number, parts) = (exclusion.number, exclusion.parts());
                 self.list_exclusion(exclusion, now.plus(Class::Exclude.pace()));
@@ -109,7 +112,7 @@ impl Server {
         if self.offset(&terminal) > 0 {
             self.carousel.stand(Item::Device(number), now);
         }
-        self.desk.callers.forget();
+        self.callers.moved(None, &terminal);
         self.terminal_names.insert(terminal.name.clone(), number);
         self.terminals.insert(number, terminal);
     }
@@ -213,7 +216,6 @@ impl Server {
 
     fn put_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
         let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
-        self.desk.callers.forget();
         self.terminals.get_mut(&number)?.wrap = wrap;
         Some(number)
     }
@@ -221,9 +223,15 @@ impl Server {
     /// Its KEYDISTs are for the new key at once, and it is told so.
     fn renew_wrap(&mut self, wrap: WrapKey) {
         let now = self.at.now;
+        let of = wrap.kid().kind().and_then(KeyIdKind::terminal);
+        let before = of.and_then(|of| self.terminals.get(&of));
+        let before = before.map(|it| it.wrap.key_req_id());
         let Some(number) = self.put_wrap(wrap) else {
             return;
         };
+        if let Some(terminal) = self.terminals.get(&number) {
+            self.callers.moved(before, terminal);
+        }
         let item = Item::Device(number);
         self.frames.remove(&item);
         self.carousel.retire(|standing| standing == item);

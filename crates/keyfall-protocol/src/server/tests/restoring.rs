@@ -282,8 +282,8 @@ fn a_restored_server_sends_nothing_until_it_is_confirmed_also_after_a_restart() 
     let classes: BTreeSet<_> = desk.heard().iter().map(|(item, _)| item.class()).collect();
     assert_eq!(
         classes.len(),
-        Class::ALL.len() - 1,
-        "all but ERASE: {classes:?}"
+        Class::ALL.len() - 2,
+        "all but ERASE and CHANGE: {classes:?}"
     );
     let again = desk
         .carry_out(Order::Confirm)
