@@ -65,7 +65,7 @@ impl Server {
             }
             Change::Wrap(wrap) => self.renew_wrap(wrap),
             Change::Mixed { wrap, at } => {
-                if let Some(number) = self.put_wrap(wrap)
+                if let Some(number) = self.move_wrap(wrap)
                     && let Some(terminal) = self.terminals.get_mut(&number)
                 {
                     terminal.mixed_at = Some(at);
@@ -220,18 +220,22 @@ impl Server {
         Some(number)
     }
 
+    /// As [`Self::put_wrap`], where it changes its name at the desk, too.
+    fn move_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
+        let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
+        let before = self.terminals.get(&number)?.wrap.key_req_id();
+        self.put_wrap(wrap)?;
+        self.callers
+            .moved(Some(before), self.terminals.get(&number)?);
+        Some(number)
+    }
+
     /// Its KEYDISTs are for the new key at once, and it is told so.
     fn renew_wrap(&mut self, wrap: WrapKey) {
         let now = self.at.now;
-        let of = wrap.kid().kind().and_then(KeyIdKind::terminal);
-        let before = of.and_then(|of| self.terminals.get(&of));
-        let before = before.map(|it| it.wrap.key_req_id());
-        let Some(number) = self.put_wrap(wrap) else {
+        let Some(number) = self.move_wrap(wrap) else {
             return;
         };
-        if let Some(terminal) = self.terminals.get(&number) {
-            self.callers.moved(before, terminal);
-        }
         let item = Item::Device(number);
         self.frames.remove(&item);
         self.carousel.retire(|standing| standing == item);

@@ -41,7 +41,7 @@ impl Server {
         if matches!(type_of(datagram), Some(STOP_ACK | START_ACK | BUNDLE)) {
             return self.on_datagram(from, datagram);
         }
-        if !self.may_send() || self.at.wall > self.signers_expire() {
+        if !self.may_answer() {
             return;
         }
         let Ok(message) = Message::decode_datagram(datagram) else {
@@ -65,6 +65,13 @@ impl Server {
             | Message::Command { .. }
             | Message::Introduction { .. } => self.desk.counts.silent += 1,
         }
+    }
+
+    /// As for the carousel, but while a batch is being stored, too: what is told is what is stored.
+    fn may_answer(&self) -> bool {
+        self.restored.held.is_none()
+            && self.sequence < self.fleet.sequence_reserved
+            && self.at.wall <= self.signers_expire()
     }
 
     /// Public-key work is done.
