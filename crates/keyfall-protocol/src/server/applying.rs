@@ -1,5 +1,7 @@
 //! A stored change becomes what the server is, and what it says from now on.
 
+use std::time::Duration;
+
 use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::WrapKey;
 use crate::server::{
@@ -27,6 +29,7 @@ impl Server {
             } => self.leave(group, terminal, until),
             Change::Master { key, schedule } => {
                 let number = key.group();
+                let ahead = schedule.activate_at.since(self.at.wall);
                 let mut fresh = false;
                 if let Some(group) = self.groups.get_mut(&number) {
                     fresh = group.master.epoch() != key.epoch();
@@ -35,7 +38,11 @@ impl Server {
                 }
                 self.forget_distributions(number);
                 self.frames.remove(&Item::Group(number));
-                self.carousel.announce(Item::Group(number), now);
+                // RENEW of an epoch silences whoever lacks its key: the KEYDISTs go first, where there is
+                // time for them.
+                let wait = if fresh { ahead } else { 0 };
+                let first = now.plus(Duration::from_secs(wait.into()));
+                self.carousel.announce(Item::Group(number), first);
                 if fresh {
                     self.begin_epoch(number);
                 }

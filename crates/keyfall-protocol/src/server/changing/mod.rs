@@ -213,9 +213,7 @@ impl Server {
             | ChangeCause::Theft => None,
         };
         let number = group.number;
-        let at_work = self.changing.state(number).is_some()
-            || self.changing.starts.contains_key(&number)
-            || self.changing.halted.contains(&number);
+        let at_work = self.changing.state(number).is_some() || self.may_be_stopped(number);
         let begins = at_work
             || self.has_reachable(group, leaving)
             || newcomer.is_some_and(|it| self.is_reachable(it));
@@ -241,6 +239,13 @@ impl Server {
         }
     }
 
+    /// Whether members may wait for a START that they have not heard.
+    fn may_be_stopped(&self, group: GroupNumber) -> bool {
+        let start = self.changing.starts.get(&group);
+        let until = start.and_then(|start| start.stopped_until);
+        until.is_some_and(|until| self.at.wall < until) || self.changing.halted.contains(&group)
+    }
+
     fn has_reachable(&self, group: &GroupRecord, leaving: &[TerminalNumber]) -> bool {
         let mut members = group.members.iter();
         members.any(|member| !leaving.contains(member) && self.is_reachable(*member))
@@ -254,7 +259,8 @@ impl Server {
     pub(super) fn begin_change(&mut self, begun: ChangeBegun) {
         let (number, at) = (begun.group, self.at);
         let before = self.changing.take(number);
-        let mut halted_before = self.changing.halted.remove(&number);
+        let mut halted_before = self.may_be_stopped(number);
+        self.changing.halted.remove(&number);
         if let Some(state) = before {
             let course = state.course();
             halted_before |= course.halted_before || course.times.first_stop.is_some();
@@ -298,6 +304,9 @@ impl Server {
 
     /// Says what is due, as long as it may be sent.
     pub(super) fn turn_changes(&mut self, rng: &mut dyn Random) {
+        if self.signers_ended() {
+            self.abandon_changes();
+        }
         while self.may_send() {
             if let Some(group) = self.changing.halted.pop_first() {
                 self.restart(group);
@@ -314,16 +323,21 @@ impl Server {
         }
     }
 
+    /// The online keys have ended: nothing of a change can be signed any more.
+    fn abandon_changes(&mut self) {
+        self.changing.late.clear();
+        self.changing.halted.clear();
+        while let Some(&(_, group)) = self.changing.due.first() {
+            let Some(state) = self.changing.take(group) else {
+                return;
+            };
+            self.forget_words(group);
+            self.end_change(state.course().report(ChangeState::Interrupted));
+        }
+    }
+
     fn turn_change(&mut self, group: GroupNumber, rng: &mut dyn Random) {
         let now = self.at.now;
-        if self.signers_ended() {
-            // Nothing of it can be signed any more.
-            if let Some(state) = self.changing.take(group) {
-                self.forget_words(group);
-                self.end_change(state.course().report(ChangeState::Interrupted));
-            }
-            return;
-        }
         let over = self.changing.state(group).is_some_and(|it| it.is_over(now));
         if over {
             if let Some(state) = self.changing.take(group) {

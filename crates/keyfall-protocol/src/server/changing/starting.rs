@@ -15,6 +15,7 @@ pub(super) struct Starting {
     pub(super) course: Course,
     pub(super) halt: Halt,
     pub(super) retry: Retry,
+    stopped_until: Option<UnixSeconds>,
     deadline: Tick,
 }
 
@@ -24,6 +25,8 @@ pub(super) struct StandingStart {
     pub(super) halt: Halt,
     /// When the carousel says it first; `None`: not at all.
     pub(super) announced: Option<Tick>,
+    /// Whoever has not heard it may be stopped until then.
+    pub(super) stopped_until: Option<UnixSeconds>,
 }
 
 impl Starting {
@@ -46,6 +49,7 @@ impl Starting {
         Self {
             course,
             halt,
+            stopped_until,
             retry: Retry::new(at.now, FIRST_PAUSE),
             deadline: at.now.plus(PATIENCE),
         }
@@ -78,6 +82,7 @@ impl Starting {
         StandingStart {
             halt: self.halt,
             announced,
+            stopped_until: self.stopped_until,
         }
     }
 

@@ -42,6 +42,7 @@ impl Server {
         let standing = StandingStart {
             halt,
             announced: Some(distributed),
+            stopped_until: Some(halt.deadline),
         };
         self.stand_start(group, standing);
     }
@@ -180,7 +181,8 @@ impl Server {
             }
             Item::Start(group) => {
                 let standing = self.changing.starts.get(&group)?;
-                let counts = wall < standing.halt.deadline;
+                let newest = self.groups.get(&group)?.master.epoch();
+                let counts = wall < standing.halt.deadline && newest == standing.halt.epoch;
                 counts.then_some((Target::Group(group), Body::Start(standing.halt)))
             }
             Item::Time
