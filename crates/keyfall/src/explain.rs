@@ -254,6 +254,9 @@ codes! {
     JournalNeeded, "KF-3218", Refused,
         "Without the whole order journal a restored server would use numbers twice and readmit who was excluded.",
         "Give the journal's place with --journal FILE; if there is none any more, --journal-lost gives every group a fresh key, and you exclude again.";
+    ListenAddress, "KF-3219", Unreachable,
+        "The system does not give the server the address at which terminals ask it: another program has it, or it is not this machine's.",
+        "Found the server with a --listen that `ip address` shows and whose UDP port is free.";
     BadOrder, "KF-3301", Usage,
         "The server does not read the request.",
         "Look at the sentence; programs of one version understand each other.";
@@ -432,6 +435,12 @@ const fn remedy(reason: DropReason) -> &'static str {
         }
         DropReason::StopQueue => {
             "Change the key of this group without a stop: `keyfall admin group set` with --change hitless."
+        }
+        DropReason::NotAsked => {
+            "Nothing, if the network doubles or delays packets; many are an attack on the way to the server, which changes nothing."
+        }
+        DropReason::OtherSuite => {
+            "Look at who is on the way to the server; the suites that count are those of the KEYSET."
         }
         DropReason::Distrusted => {
             "Wait for the KEYDIST of the group's next epoch; the server makes one after a theft."

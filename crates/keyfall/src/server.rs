@@ -343,6 +343,7 @@ fn run_failure(error: &RunError) -> Failure {
         RunError::Store(error) => store_code(error),
         RunError::ClockBehind { .. } => Code::ServerClock,
         RunError::Socket { .. } => Code::AdminSocket,
+        RunError::Listen { .. } => Code::ListenAddress,
         RunError::Thread(_) | RunError::Misuse(_) | RunError::DriverPanicked => Code::ServerFault,
     };
     Failure::new(code, error.to_string())

@@ -1,5 +1,6 @@
 //! A server with its database in the test's hand.
 
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -12,7 +13,7 @@ use crate::keys::{Secret, WrapKey};
 use crate::receipt::{Receipt, frame_hash};
 use crate::rng::Random;
 use crate::server::{
-    By, Done, FleetRecord, Founding, Input, Item, JournalEntry, KeySetDraft, Moment, Order,
+    By, Done, FleetRecord, Founding, Input, Item, Job, JournalEntry, KeySetDraft, Moment, Order,
     OrderId, Output, PackageSealing, Refusal, Server, StoreId,
 };
 
@@ -38,6 +39,10 @@ pub(super) struct Desk {
     /// The batch that is to be stored.
     pub(super) asked: Option<StoreId>,
     pub(super) sent: Vec<(Item, Vec<u8>)>,
+    /// Datagrams to those who ask.
+    pub(super) answered: Vec<(SocketAddr, Vec<u8>)>,
+    /// Public-key work that nobody has done yet.
+    pub(super) work: Vec<Job>,
     pub(super) done: Vec<(OrderId, Result<Done, Refusal>)>,
     pub(super) timeout: Option<Tick>,
     pub(super) root: SigningKey,
@@ -73,6 +78,8 @@ impl Desk {
             orders: 0,
             asked: None,
             sent: Vec::new(),
+            answered: Vec::new(),
+            work: Vec::new(),
             done: Vec::new(),
             timeout: None,
             root,
@@ -111,6 +118,8 @@ impl Desk {
                     self.asked = Some(id);
                 }
                 Output::Transmit { item, frame } => self.sent.push((item, frame)),
+                Output::Send { to, octets } => self.answered.push((to, octets)),
+                Output::Work(job) => self.work.push(job),
                 Output::Done { id, outcome } => self.done.push((id, outcome)),
                 Output::Timeout { at } => {
                     self.timeout = at;
@@ -224,6 +233,8 @@ impl Desk {
             at,
             asked: None,
             sent: Vec::new(),
+            answered: Vec::new(),
+            work: Vec::new(),
             done: Vec::new(),
             timeout: None,
             ..self
