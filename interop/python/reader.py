@@ -20,7 +20,8 @@ from cwt.exceptions import CWTError
 
 YEAR_2026 = 1_767_225_600
 FRAME_MAX = 1200
-BEAT, KEYS, ERASE, KEM = 1, 2, 3, 4
+# None of the classes 4 (X25519), 5 (X-Wing) and 6 (RSA) signs.
+BEAT, KEYS, ERASE = 1, 2, 3
 TIME, RENEW, KEYDIST, DELETE, INIT, EXCLUDE, KEYSET, LOCK, UNLOCK = 1, 2, 3, 4, 5, 6, 8, 15, 16
 STOP, START, NOTIFY = 10, 11, 12
 ORDERS = (DELETE, INIT, LOCK, UNLOCK)
@@ -329,7 +330,11 @@ def read_keyset(value) -> dict:
     stolen = []
     if 6 in body:
         stolen = [octets(name, 8, "stolen key") for name in items(body[6], 1, 8, "stolen keys")]
-    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, set(), "limits")
+    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, {3}, "limits")
+    suites = {}
+    if 3 in limits:
+        suites = {"suites": [uint(suite, 4, "suite") for suite in items(limits[3], 1, 4, "suites")]}
+        demand(0 not in limits[3] and len(set(limits[3])) == len(limits[3]), "suites")
     for limit in (1, 4, 5, 7):
         uint(limits[limit], 2**32 - 1, "limit")
     demand(limits[6] is None or uint(limits[6], 2**32 - 1, "exclude-wait") >= 0, "exclude-wait")
@@ -343,7 +348,7 @@ def read_keyset(value) -> dict:
         "limits": {
             "longest_lease": limits[1], "grace": limits[4], "exclude_grace": limits[5],
             "exclude_wait": limits[6], "dead_man": limits[7], "erase_signatures": limits[8],
-        },
+        } | suites,
     }
 
 
@@ -351,7 +356,7 @@ def read_listed_key(value) -> dict:
     name, public, class_, not_before, expires, groups = items(value, 6, 6, "listed key")
     octets(public, 32, "public key")
     demand(name == key_name(public), "key name")
-    demand(type(class_) is int and 1 <= class_ <= 4, "class")
+    demand(type(class_) is int and 1 <= class_ <= 6, "class")
     demand(seconds(not_before) <= seconds(expires), "expires")
     demand(class_ > KEYS or expires - not_before <= 30 * 86_400, "expires")
     for group in items(groups, 0, 64, "groups"):
