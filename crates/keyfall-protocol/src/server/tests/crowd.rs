@@ -418,6 +418,7 @@ fn enrol(server: &Server, number: TerminalNumber) -> Unit {
             key_set_frame: fleet.key_set_frame.clone(),
             streams: vec![fleet.stream],
             carriers: Vec::new(),
+            servers: Vec::new(),
             keep_time: fleet.keep_time,
             wipe_roots: Vec::new(),
         },

@@ -14,8 +14,9 @@ use crate::keys::{Secret, WrapKey};
 use crate::receipt::{Receipt, frame_hash};
 use crate::rng::Random;
 use crate::server::{
-    AuditEntry, By, Change, ChangeReport, Done, FleetRecord, Founding, Input, Item, JournalEntry,
-    KeySetDraft, Moment, Order, OrderId, Output, PackageSealing, Refusal, Server, StoreId,
+    AuditEntry, By, Change, ChangeReport, Done, FleetRecord, Founding, Input, Item, Job,
+    JournalEntry, KeySetDraft, Moment, Order, OrderId, Output, PackageSealing, Refusal, Server,
+    StoreId,
 };
 
 /// Octets that are as good as random and always the same.
@@ -48,6 +49,8 @@ pub(super) struct Desk {
     pub(super) sent: Vec<(Item, Vec<u8>)>,
     /// Datagrams to single terminals.
     pub(super) to_peers: Vec<(SocketAddr, Vec<u8>)>,
+    /// Public-key work that nobody has done yet.
+    pub(super) work: Vec<Job>,
     pub(super) done: Vec<(OrderId, Result<Done, Refusal>)>,
     pub(super) timeout: Option<Tick>,
     pub(super) root: SigningKey,
@@ -88,6 +91,7 @@ impl Desk {
             asked: None,
             sent: Vec::new(),
             to_peers: Vec::new(),
+            work: Vec::new(),
             done: Vec::new(),
             timeout: None,
             root,
@@ -129,6 +133,7 @@ impl Desk {
                 }
                 Output::Transmit { item, frame } => self.sent.push((item, frame)),
                 Output::Send { to, octets } => self.to_peers.push((to, octets)),
+                Output::Work(job) => self.work.push(job),
                 Output::Done { id, outcome } => self.done.push((id, outcome)),
                 Output::Timeout { at } => {
                     self.timeout = at;
@@ -253,6 +258,7 @@ impl Desk {
             asked: None,
             sent: Vec::new(),
             to_peers: Vec::new(),
+            work: Vec::new(),
             done: Vec::new(),
             timeout: None,
             ..self

@@ -164,7 +164,9 @@ impl Model {
             | Order::Confirm
             | Order::LeaveOut { .. }
             | Order::NoteChange(_)
-            | Order::Scheduled => return None,
+            | Order::Scheduled
+            | Order::FirstContact { .. }
+            | Order::NoteDowngrade { .. } => return None,
         }
         Some(next)
     }
