@@ -649,6 +649,12 @@ fn a_fresh_key_is_changed_to_behind_a_barrier() {
     pair.run(Duration::from_secs(4));
     let count = |kind| pair.types().iter().filter(|&&it| it == kind).count();
     let drops: Vec<_> = pair.askers[0].machine.drops().iter().collect();
-    assert_eq!((count(5), count(6)), (3, 3), "{:?} {drops:?} {:?}", pair.types(), pair.askers[0].machine.groups());
+    assert_eq!(
+        (count(5), count(6)),
+        (3, 3),
+        "{:?} {drops:?} {:?}",
+        pair.types(),
+        pair.askers[0].machine.groups()
+    );
     assert!((0..3).all(|place| pair.is_current(place, group)));
 }
