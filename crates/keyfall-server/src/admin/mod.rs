@@ -9,6 +9,7 @@ mod key_set;
 mod keys;
 mod leaving;
 mod orders;
+mod overdue;
 mod reports;
 mod restored;
 

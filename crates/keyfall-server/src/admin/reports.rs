@@ -7,6 +7,7 @@ use keyfall_protocol::server::{Class, ClassReport, GroupRecord, Item, Refusal, T
 use crate::admin::erasing::erasure_state;
 use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::overdue;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
 use crate::driver::View;
@@ -86,7 +87,10 @@ pub(crate) fn keys(view: &View<'_>) -> api::Keys {
         fleet_generation: machine.fleet().fleet_generation.get(),
         keys: masters.chain(devices).collect(),
         signers: signers(view),
-        warnings: signers_warning(view).into_iter().collect(),
+        warnings: signers_warning(view)
+            .into_iter()
+            .chain(overdue::warning(machine, view.now))
+            .collect(),
     }
 }
 
@@ -227,6 +231,7 @@ fn warnings(view: &View<'_>) -> Vec<String> {
              restart the server if it is right now"
         ));
     }
+    warnings.extend(overdue::warning(view.machine, view.now));
     if let Some(refusal) = view.machine.schedule_refused() {
         warnings.push(format!("a scheduled renewal does not happen: {refusal}"));
     }

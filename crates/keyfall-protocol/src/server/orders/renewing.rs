@@ -1,6 +1,6 @@
 //! Renewal by the schedules, and of the devices' own keys.
 
-use crate::ids::{Generation, TerminalNumber};
+use crate::ids::{Generation, TerminalNumber, UnixSeconds};
 use crate::server::orders::Prepared;
 use crate::server::{
     Batch, By, Change, Done, GroupRecord, JournalEntry, OFFSET_MAX, Refusal, Server, TerminalRecord,
@@ -18,6 +18,13 @@ impl Server {
     fn ticks_due(&self) -> u32 {
         let schedule = self.fleet.key_set.fleet_schedule;
         schedule.generation_at(self.at.wall).steps_from(self.ticked)
+    }
+
+    /// Since when G is behind the root's schedule; `None` where it is not.
+    #[must_use]
+    pub fn devices_due_since(&self, wall: UnixSeconds) -> Option<UnixSeconds> {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        schedule.due_since(self.ticked, wall)
     }
 
     /// The generation to which an order renews: the next, or beyond all that sessions of the present
