@@ -8,6 +8,7 @@ use crate::admin::erasing::erasure_state;
 use crate::admin::group_policy;
 use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::overdue;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
 use crate::driver::View;
@@ -91,7 +92,10 @@ pub(crate) fn keys(view: &View<'_>) -> api::Keys {
         fleet_generation: machine.fleet().fleet_generation.get(),
         keys: masters.chain(devices).collect(),
         signers: signers(view),
-        warnings: signers_warning(view).into_iter().collect(),
+        warnings: signers_warning(view)
+            .into_iter()
+            .chain(overdue::warning(machine, view.now))
+            .collect(),
     }
 }
 
@@ -260,6 +264,7 @@ fn warnings(view: &View<'_>) -> Vec<String> {
              restart the server if it is right now"
         ));
     }
+    warnings.extend(overdue::warning(view.machine, view.now));
     if let Some(refusal) = view.machine.schedule_refused() {
         warnings.push(format!("a scheduled renewal does not happen: {refusal}"));
     }

@@ -337,7 +337,11 @@ fn key_table(keys: &[api::Key]) -> String {
 }
 
 fn renews(key: &api::Key) -> String {
-    key.renews_at.map_or_else(|| "-".to_owned(), utc)
+    match (key.overdue_since, key.renews_at) {
+        (Some(since), _) => format!("overdue since {}", utc(since)),
+        (None, Some(at)) => utc(at),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 fn named(named: &api::Named) -> String {
