@@ -120,9 +120,11 @@ fn desk(view: &View<'_>) -> Option<api::Desk> {
     let fleet = view.machine.fleet();
     let counts = view.machine.desk_counts();
     let listen = view.doors.addresses().to_vec();
-    (!listen.is_empty()).then(|| api::Desk {
+    let servers = fleet.servers.clone();
+    let one_way = listen.is_empty() && servers.is_empty();
+    (!one_way).then(|| api::Desk {
         listen,
-        servers: fleet.servers.clone(),
+        servers,
         suites: fleet
             .key_set
             .limits

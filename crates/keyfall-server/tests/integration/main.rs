@@ -4,6 +4,7 @@ mod audit;
 mod changing;
 mod crash;
 mod loss;
+mod migrating;
 mod orders;
 mod peers;
 mod refusals;

@@ -13,6 +13,7 @@ use keyfall_server::store::StoreError;
 use keyfall_server::{DirectoryError, InitError, RunError};
 use serde_json::json;
 
+use crate::migrating::TO_LAYOUT_2;
 use crate::orders::add;
 use crate::served::{Home, Served, opened};
 
