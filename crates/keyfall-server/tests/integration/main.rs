@@ -4,7 +4,6 @@ mod audit;
 mod changing;
 mod crash;
 mod loss;
-mod migrating;
 mod orders;
 mod peers;
 mod refusals;

@@ -13,7 +13,6 @@ use keyfall_server::store::StoreError;
 use keyfall_server::{DirectoryError, InitError, RunError};
 use serde_json::json;
 
-use crate::migrating::TO_LAYOUT_2;
 use crate::orders::add;
 use crate::served::{Home, Served, opened};
 
@@ -230,8 +229,12 @@ fn no_server_and_a_strange_database_are_told_apart() {
         server.end();
         let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
         let steps = "SELECT count(*) FROM schema_steps";
-        let steps: usize = db.query_row(steps, [], |row| row.get(0)).expect(steps);
-        assert_eq!(steps, 6 - layout, "layouts {layout} to 5");
+        let steps: i64 = db.query_row(steps, [], |row| row.get(0)).expect(steps);
+        assert_eq!(
+            steps,
+            6 - i64::try_from(layout).expect("small"),
+            "layouts {layout} to 5"
+        );
     }
 
     sql(&home, "UPDATE groups SET step = 1; DROP TABLE schema_steps");

@@ -3,7 +3,7 @@
 
 use crate::command::{
     Body, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass, SigningKey,
-    Target, Unverified, VerifyingKey,
+    Suites, Target, Unverified, VerifyingKey,
 };
 use crate::ids::{Generation, KeyEpoch, KeyName, TerminalNumber, UnixSeconds};
 use crate::keys::Secret;
@@ -31,6 +31,8 @@ pub struct KeySetDraft {
     pub erase: Vec<VerifyingKey>,
     /// `None`: as they are.
     pub limits: Option<Limits>,
+    /// How keys may be asked for from now on; `None`: as the limits say.
+    pub suites: Option<Suites>,
 }
 
 impl Default for KeySetDraft {
@@ -42,6 +44,7 @@ impl Default for KeySetDraft {
             dropped: Vec::new(),
             erase: Vec::new(),
             limits: None,
+            suites: None,
         }
     }
 }
@@ -105,7 +108,8 @@ impl Server {
             let class = key.public().suite().class();
             next.push(listed(key.public().listing(), class, wall, ROOT_LIFE));
         }
-        let limits = wanted.limits.unwrap_or(held.limits);
+        let mut limits = wanted.limits.unwrap_or(held.limits);
+        limits.suites = wanted.suites.unwrap_or(limits.suites);
         let erase = next.iter().filter(|key| key.class == SignerClass::Erase);
         let (erase, needed) = (erase.count(), limits.erase_signatures);
         if erase < usize::from(needed) {
