@@ -83,7 +83,10 @@ mod tests {
             match machine.poll_output() {
                 Output::Store(id) => feed(machine, at, Input::Stored(id)),
                 Output::Timeout { .. } => return,
-                Output::Transmit { .. } | Output::Done { .. } => {}
+                Output::Transmit { .. }
+                | Output::Send { .. }
+                | Output::Work(_)
+                | Output::Done { .. } => {}
             }
         }
     }
