@@ -10,6 +10,7 @@ mod commands;
 mod confirmations;
 mod cose;
 mod enrolment;
+mod exchanges;
 mod fleet;
 mod largest;
 mod malformed;
