@@ -12,7 +12,11 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|octets: &[u8]| {
     let number = TerminalNumber::new(1).expect("not 0");
-    let wrap = WrapKey::new(number, Generation::ZERO, Secret::init_with(|into| into.fill(7)));
+    let wrap = WrapKey::new(
+        number,
+        Generation::ZERO,
+        Secret::init_with(|into| into.fill(7)),
+    );
     if let Ok(message) = Message::decode(octets) {
         assert_eq!(message.encode(), octets);
         match message {

@@ -178,7 +178,7 @@ class Terminal:
             return None
         given = distribution.given
         if given.r is not None:
-            self.wrap = sharing.first_wrap_key(self.wrap, given.r, self.wrap.kid, self.g)
+            self.wrap = sharing.first_wrap_key(self.wrap, given.r, self.wrap.kid, self.wrap.generation)
         self.send(sharing.make_ack(request, distribution, self.wrap, 0))
         return {"g": given.g, "time": given.time, "not_member": given.not_member, "more": given.more,
                 "first": given.r is not None, "groups": [

@@ -231,7 +231,7 @@ def tokens() -> list:
 def refused() -> list:
     """Of each message what differs from it by one thing that no decoder takes."""
     ack = [1, 1, ACK, bytes(8), 0, bytes(32)]
-    part = [1, 0, sharing.PART, bytes(8), 0, 2, None, b"octets"]
+    part = [1, 0, sharing.PART, bytes(8), 0, 2, None, bytes(1100)]
     stop = [1, 0, sharing.STOP_ACK, bytes(8), 7, 1, 2, 3, bytes(32)]
     frame = signed(BEAT_KEY, reader.TIME, [0], {1: NOW, 2: 1000})
     floors = signed(BEAT_KEY, reader.TIME, [0], {1: NOW, 2: 1000, 3: [[31, EPOCH, 1]]})
@@ -253,7 +253,8 @@ def refused() -> list:
         "COOKIE: no TIME": [1, 1, 2, bytes(8), bytes(16), keyset_frame()],
         "KEY-DIS without suite": [1, 0, 3, bytes(8), bytes(100)],
         "PART: count 1": [*part[:5], 1, *part[6:]], "PART: count 65": [*part[:5], 65, *part[6:]],
-        "PART: index 2 of 2": [*part[:4], 2, *part[5:]], "PART: cookie of 15": [*part[:6], bytes(15), b""],
+        "PART: index 2 of 2": [*part[:4], 2, *part[5:]], "PART: cookie of 15": [*part[:6], bytes(15), part[7]],
+        "PART that is not full": [*part[:7], bytes(1099)],
         "PART alone": part,
         "STOP-ACK: group 0": [*stop[:4], 0, *stop[5:]], "STOP-ACK: group of 31 bits": [*stop[:4], 2**30, *stop[5:]],
         "STOP-ACK: transaction below zero": [*stop[:5], -1, *stop[6:]],
