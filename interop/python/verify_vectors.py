@@ -369,7 +369,7 @@ def package_vector(found: packages.Package, expected: dict):
     shown_ = {
         "number": found.number, "name": found.name, "fleet": found.fleet,
         "root": found.root.hex(), "key_set_frame": found.keyset_frame.hex(),
-        "streams": [s.hex() for s in found.streams], "carriers": found.carriers,
+        "streams": [s.hex() for s in found.streams], "carriers": found.carriers, "servers": found.servers,
         "keep_time": found.keep_time, "wipe_roots": found.wipe_roots, "obey_key": found.obey.octets.hex(),
         "wrap_key": found.wrap.octets.hex(), "wrap_generation": found.wrap.generation,
         "issued_at": found.issued_at, "expires": found.expires,
