@@ -75,6 +75,9 @@ pub struct Server {
     jumped: u32,
     /// Why the last scheduled renewal did not happen.
     schedule_refused: Option<Refusal>,
+    /// When a schedule next asks for a renewal, as it was after the last input that could change
+    /// that: a datagram cannot. `None`: to be looked for.
+    renewal_due: Option<Option<Tick>>,
     /// Where the floors of the next beacon begin.
     floors_from: usize,
     /// After a batch that could not be stored, nothing new is begun before this.
@@ -189,6 +192,7 @@ impl Server {
             anchor: at,
             jumped: 0,
             schedule_refused: None,
+            renewal_due: None,
             floors_from: 0,
             store_again: at.now,
             outputs: VecDeque::new(),
@@ -240,6 +244,7 @@ impl Server {
                 return Ok(());
             }
         }
+        self.renewal_due = None;
         self.schedule_renewals();
         self.begin_next(rng);
         self.turn_carousel(rng);
@@ -457,20 +462,10 @@ impl Server {
             // Stored or NotStored comes next, whatever is due.
             return Output::Timeout { at: None };
         }
-        let tick = |due: UnixSeconds| {
-            let ahead = u64::from(due.since(self.at.wall));
-            self.at.now.plus(Duration::from_secs(ahead))
+        let renewal = match self.renewal_due {
+            Some(found) => found,
+            None => *self.renewal_due.insert(self.next_renewal()),
         };
-        let wall = self.at.wall;
-        let renewal = self
-            .groups
-            .values()
-            .filter_map(|group| group.schedule.next_change(wall))
-            .chain(std::iter::once(
-                self.fleet.key_set.fleet_schedule.next_change(wall),
-            ))
-            .map(tick)
-            .min();
         let turn = match self.carousel.next_at() {
             Some(at) if self.may_send() => Some(at),
             Some(_) | None => None,
@@ -480,6 +475,19 @@ impl Server {
         Output::Timeout {
             at: renewal.into_iter().chain(turn).chain(again).min(),
         }
+    }
+
+    /// The next moment at which a group's schedule or the fleet's names another generation.
+    fn next_renewal(&self) -> Option<Tick> {
+        let tick = |due: UnixSeconds| {
+            let ahead = u64::from(due.since(self.at.wall));
+            self.at.now.plus(Duration::from_secs(ahead))
+        };
+        let wall = self.at.wall;
+        let groups = self.groups.values().map(|group| &group.schedule);
+        let of_groups = groups.filter_map(|schedule| schedule.next_change(wall));
+        let of_fleet = self.fleet.key_set.fleet_schedule.next_change(wall);
+        of_groups.chain([of_fleet]).map(tick).min()
     }
 }
 
