@@ -142,7 +142,7 @@ def keyset_frame() -> bytes:
 def contents_of_package() -> bytes:
     """Section 8: what first contact by token brings."""
     identity = [TERMINAL, "dave", "coast guard", public(ROOT), keyset_frame(), [stream("stream", 4)],
-                ["udp://239.255.70.77:47700?if=127.0.0.1&ttl=1"], 120, []]
+                ["udp://239.255.70.77:47700?if=127.0.0.1&ttl=1"], ["192.0.2.1:47701"], 120, []]
     return det([identity, stream(f"obey key of terminal {TERMINAL}", 32),
                 stream(f"wrap key of terminal {TERMINAL}", 32), G, NOW, NOW + 604_800])
 

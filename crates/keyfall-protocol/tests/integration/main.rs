@@ -11,6 +11,7 @@ mod confirmations;
 mod cose;
 mod enrolment;
 mod fleet;
+mod hpke;
 mod largest;
 mod malformed;
 mod messages;

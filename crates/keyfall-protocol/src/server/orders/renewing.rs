@@ -1,6 +1,6 @@
 //! Renewal by the schedules, and of the devices' own keys.
 
-use crate::ids::{Generation, TerminalNumber};
+use crate::ids::{Generation, TerminalNumber, UnixSeconds};
 use crate::server::orders::Prepared;
 use crate::server::{
     Batch, By, Change, Done, GroupRecord, JournalEntry, OFFSET_MAX, Refusal, Server, TerminalRecord,
@@ -13,11 +13,28 @@ impl Server {
         self.ticks_due() > 0 || self.groups.values().any(due)
     }
 
+    /// When the next schedule moves after `wall`.
+    pub(super) fn next_move(&self, wall: UnixSeconds) -> Option<UnixSeconds> {
+        let groups = self.groups.values();
+        let fleet = self.fleet.key_set.fleet_schedule.next_change(wall);
+        groups
+            .filter_map(|group| group.schedule.next_change(wall))
+            .chain(std::iter::once(fleet))
+            .min()
+    }
+
     /// How many ticks of the root's schedule have passed since the last that moved G. Orders in
     /// between do not count: G keeps the lead that they gave it, and no tick is swallowed.
     fn ticks_due(&self) -> u32 {
         let schedule = self.fleet.key_set.fleet_schedule;
         schedule.generation_at(self.at.wall).steps_from(self.ticked)
+    }
+
+    /// Since when G is behind the root's schedule; `None` where it is not.
+    #[must_use]
+    pub fn devices_due_since(&self, wall: UnixSeconds) -> Option<UnixSeconds> {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        schedule.due_since(self.ticked, wall)
     }
 
     /// The generation to which an order renews: the next, or beyond all that sessions of the present
