@@ -2,6 +2,7 @@
 //!
 //! `KEYFALL_SEEDS` sets how many seeds the random stories take; `KEYFALL_SEED` replays one.
 
+mod asking;
 mod calls;
 mod crashes;
 mod days;
