@@ -20,7 +20,8 @@ from cwt.exceptions import CWTError
 
 YEAR_2026 = 1_767_225_600
 FRAME_MAX = 1200
-BEAT, KEYS, ERASE, KEM = 1, 2, 3, 4
+# None of the classes 4 (X25519), 5 (X-Wing) and 6 (RSA) signs.
+BEAT, KEYS, ERASE = 1, 2, 3
 TIME, RENEW, KEYDIST, DELETE, INIT, EXCLUDE, KEYSET, LOCK, UNLOCK = 1, 2, 3, 4, 5, 6, 8, 15, 16
 STOP, START, NOTIFY = 10, 11, 12
 ORDERS = (DELETE, INIT, LOCK, UNLOCK)

@@ -36,7 +36,10 @@ mod restored;
 
 use serde::{Deserialize, Serialize};
 
-pub use group::{ChangeMode, GroupPolicy, GroupSet, SetGroup, Stragglers};
+pub use group::{
+    ChangeMode, GroupPolicy, GroupSet, KeyChange, KeyChangeState, Phase, SetGroup, Straggler,
+    Stragglers,
+};
 pub use key_set::{DraftKeySet, InstallKeySet, KeySetDraft, KeySetInstalled, Signer};
 pub use loss::{
     DeviceRenewed, DraftErase, EraseDraft, EraseIssued, EraseKind, ErasureState, Exclude, Excluded,
@@ -231,6 +234,9 @@ pub struct GroupShown {
     pub group: Group,
     pub members: Vec<Named>,
     pub distribution: Distribution,
+    /// The last change of its key with members that can answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<KeyChange>,
 }
 
 /// A group as the server knows it.

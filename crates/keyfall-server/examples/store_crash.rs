@@ -175,7 +175,7 @@ impl Sweep {
                         });
                     }
                     Output::Done { outcome: done, .. } => outcome = Some(done),
-                    Output::Transmit { .. } => {}
+                    Output::Transmit { .. } | Output::Send { .. } | Output::Work(_) => {}
                     Output::Timeout { .. } => break,
                 }
             }

@@ -360,14 +360,11 @@ fn said(entry: &Entry) -> Vec<JournalEntry> {
             group,
             terminals,
             epoch,
-        } => {
-            let removal = |terminal| JournalEntry::Removal {
-                group,
-                terminal,
-                epoch,
-            };
-            return terminals.into_iter().map(removal).collect();
-        }
+        } => JournalEntry::Removal {
+            group,
+            terminals,
+            epoch,
+        },
         Entry::Enrolment { terminal, name } => JournalEntry::Enrolment { terminal, name },
         Entry::Epoch { group, epoch, name } => JournalEntry::Epoch { group, epoch, name },
         Entry::Member {

@@ -128,6 +128,8 @@ impl ServerDisk {
                     group.schedule = *schedule;
                 }
             }
+            // What came of it is for people.
+            Change::Begun(_) | Change::Ended(_) => {}
             Change::Policy { group, policy } => {
                 if let Some(group) = self.groups.get_mut(group) {
                     group.policy = *policy;

@@ -442,6 +442,12 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::StopQueue => {
             "Change the key of this group without a stop: `keyfall admin group set` with --change hitless."
         }
+        DropReason::NotAsked => {
+            "Nothing, if the network doubles or delays packets; many are an attack on the way to the server, which changes nothing."
+        }
+        DropReason::OtherSuite => {
+            "Look at who is on the way to the server; the suites that count are those of the KEYSET."
+        }
         DropReason::Distrusted => {
             "Wait for the KEYDIST of the group's next epoch; the server makes one after a theft."
         }

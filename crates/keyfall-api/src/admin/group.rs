@@ -66,3 +66,64 @@ pub struct GroupSet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
+
+/// How the change of a group's key went, or goes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyChange {
+    pub mode: ChangeMode,
+    pub state: KeyChangeState,
+    /// What the group sends with after it.
+    pub epoch: u32,
+    pub generation: u32,
+    pub begun_at: u32,
+    /// Members that could be reached.
+    pub reachable: u64,
+    /// Of them: hold the key, as far as they said so.
+    pub holding: u64,
+    /// Have confirmed that they stopped.
+    pub stopped: u64,
+    /// Have confirmed that they send under the new key.
+    pub started: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stragglers: Vec<Straggler>,
+    /// Those of them that never confirmed are taken out of the group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
+    /// From the first STOP to the last START-ACK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted_microseconds: Option<u64>,
+}
+
+/// Where a change is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyChangeState {
+    Distributing,
+    Stopping,
+    Starting,
+    Finished,
+    /// A newer change came in between.
+    Superseded,
+    /// The server ended in the middle.
+    Interrupted,
+}
+
+/// What members are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    Distributing,
+    Stopping,
+    Starting,
+}
+
+/// A member that did not do in time what it was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Straggler {
+    #[serde(flatten)]
+    pub terminal: Named,
+    /// The first that it missed.
+    pub missed: Phase,
+    /// It sends under the new key all the same.
+    pub caught_up: bool,
+}

@@ -1,5 +1,7 @@
 //! A stored change becomes what the server is, and what it says from now on.
 
+use std::time::Duration;
+
 use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::WrapKey;
 use crate::server::{
@@ -10,6 +12,7 @@ use crate::server::{
 impl Server {
     pub(super) fn apply(&mut self, change: Change) {
         let now = self.at.now;
+        self.schedule_moves = None;
         match change {
             Change::Sequence(until) => self.fleet.sequence_reserved = until,
             Change::Terminal(terminal) => self.list_terminal(terminal),
@@ -26,6 +29,7 @@ impl Server {
             } => self.leave(group, terminal, until),
             Change::Master { key, schedule } => {
                 let number = key.group();
+                let ahead = schedule.activate_at.since(self.at.wall);
                 let mut fresh = false;
                 if let Some(group) = self.groups.get_mut(&number) {
                     fresh = group.master.epoch() != key.epoch();
@@ -34,11 +38,18 @@ impl Server {
                 }
                 self.forget_distributions(number);
                 self.frames.remove(&Item::Group(number));
-                self.carousel.announce(Item::Group(number), now);
+                // RENEW of an epoch silences whoever lacks its key: the KEYDISTs go first, where there is
+                // time for them.
+                let wait = if fresh { ahead } else { 0 };
+                let first = now.plus(Duration::from_secs(wait.into()));
+                self.carousel.announce(Item::Group(number), first);
                 if fresh {
                     self.begin_epoch(number);
                 }
             }
+            Change::Begun(begun) => self.begin_change(begun),
+            // It was said when it ended.
+            Change::Ended(_) => {}
             Change::Policy { group, policy } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.policy = policy;
@@ -51,17 +62,17 @@ impl Server {
             }
             Change::Fleet { generation, wraps } => {
                 self.fleet.fleet_generation = generation;
-                self.desk.callers.forget();
                 for wrap in wraps {
                     self.put_wrap(wrap);
                 }
+                self.callers.clear();
                 // Every standing statement names G: all are made anew (FORMATS section 3.1).
                 self.frames.clear();
                 self.carousel.announce(Item::Fleet, now);
             }
             Change::Wrap(wrap) => self.renew_wrap(wrap),
             Change::Mixed { wrap, at } => {
-                if let Some(number) = self.put_wrap(wrap)
+                if let Some(number) = self.move_wrap(wrap)
                     && let Some(terminal) = self.terminals.get_mut(&number)
                 {
                     terminal.mixed_at = Some(at);
@@ -75,8 +86,7 @@ impl Server {
                         terminal.excluded_at = Some(exclusion.at);
                     }
                     self.frames.remove(&Item::Device(number));
-                    self.desk.peers.forget(number);
-                    self.desk.callers.forget();
+                    self.peers.forget(number);
                 }
                 let (number, parts) = (exclusion.number, exclusion.parts());
                 self.list_exclusion(exclusion, now.plus(Class::Exclude.pace()));
@@ -109,7 +119,7 @@ impl Server {
         if self.offset(&terminal) > 0 {
             self.carousel.stand(Item::Device(number), now);
         }
-        self.desk.callers.forget();
+        self.callers.moved(None, &terminal);
         self.terminal_names.insert(terminal.name.clone(), number);
         self.terminals.insert(number, terminal);
     }
@@ -213,15 +223,24 @@ impl Server {
 
     fn put_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
         let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
-        self.desk.callers.forget();
         self.terminals.get_mut(&number)?.wrap = wrap;
+        Some(number)
+    }
+
+    /// As [`Self::put_wrap`], where it changes its name at the desk, too.
+    fn move_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
+        let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
+        let before = self.terminals.get(&number)?.wrap.key_req_id();
+        self.put_wrap(wrap)?;
+        self.callers
+            .moved(Some(before), self.terminals.get(&number)?);
         Some(number)
     }
 
     /// Its KEYDISTs are for the new key at once, and it is told so.
     fn renew_wrap(&mut self, wrap: WrapKey) {
         let now = self.at.now;
-        let Some(number) = self.put_wrap(wrap) else {
+        let Some(number) = self.move_wrap(wrap) else {
             return;
         };
         let item = Item::Device(number);

@@ -1,67 +1,53 @@
-//! Who calls: the key-req-ids of the present generation, and the addresses at which terminals were
-//! heard last.
+//! Who calls: terminals by the name that their wrap key has at the present G.
 
-use core::net::SocketAddr;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::ids::{Generation, TerminalNumber, Tick};
+use crate::ids::{Generation, TerminalNumber};
 use crate::server::TerminalRecord;
-use crate::sharing::message::CallerId;
 
-/// Key-req-ids of every terminal's wrap key, made when they are first looked for after a change.
+/// Key-req-ids of all terminals. Made when somebody asks, and again when a wrap key has moved.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
-    ids: HashMap<CallerId, TerminalNumber>,
-    /// The G of the ids; `None`: they are to be made.
-    made_at: Option<Generation>,
+    ids: HashMap<[u8; 8], TerminalNumber>,
+    /// The G for which they hold; `None`: for none.
+    g: Option<Generation>,
 }
 
 impl Callers {
-    /// A wrap key changed beside G.
-    pub(super) fn forget(&mut self) {
-        self.made_at = None;
-    }
-
-    /// Who has that id at `g`.
-    pub(super) fn find<'t>(
+    /// The terminal whose wrap key has that id now. A name and no proof: whoever listens knows it,
+    /// and two terminals may have the same by chance, of which one is found.
+    pub(super) fn find(
         &mut self,
-        id: &CallerId,
+        id: [u8; 8],
         g: Generation,
-        terminals: impl Iterator<Item = &'t TerminalRecord>,
+        terminals: &BTreeMap<TerminalNumber, TerminalRecord>,
     ) -> Option<TerminalNumber> {
-        if self.made_at != Some(g) {
-            let asks = |it: &&TerminalRecord| it.excluded_at.is_none();
-            let named = |it: &TerminalRecord| (it.wrap.key_req_id(), it.number);
-            self.ids = terminals.filter(asks).map(named).collect();
-            self.made_at = Some(g);
+        if self.g != Some(g) {
+            self.ids = terminals
+                .values()
+                .map(|terminal| (terminal.wrap.key_req_id(), terminal.number))
+                .collect();
+            self.g = Some(g);
         }
-        self.ids.get(id).copied()
-    }
-}
-
-/// Where terminals were heard last, by messages that were verified. Bounded by the number of
-/// terminals; forgotten with a restart.
-#[derive(Debug, Default)]
-pub(super) struct Peers(HashMap<TerminalNumber, Peer>);
-
-/// One way back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    pub(super) address: SocketAddr,
-    pub(super) heard: Tick,
-}
-
-impl Peers {
-    pub(super) fn heard(&mut self, terminal: TerminalNumber, address: SocketAddr, now: Tick) {
-        let heard = now;
-        self.0.insert(terminal, Peer { address, heard });
+        self.ids.get(&id).copied()
     }
 
-    pub(super) fn of(&self, terminal: TerminalNumber) -> Option<Peer> {
-        self.0.get(&terminal).copied()
+    /// One terminal is new, or its wrap key moved by itself from `before`.
+    pub(super) fn moved(&mut self, before: Option<[u8; 8]>, terminal: &TerminalRecord) {
+        if self.g.is_none() {
+            return;
+        }
+        if let Some(before) = before
+            && self.ids.get(&before) == Some(&terminal.number)
+        {
+            self.ids.remove(&before);
+        }
+        self.ids.insert(terminal.wrap.key_req_id(), terminal.number);
     }
 
-    pub(super) fn forget(&mut self, terminal: TerminalNumber) {
-        self.0.remove(&terminal);
+    /// Every wrap key has moved.
+    pub(super) fn clear(&mut self) {
+        self.ids.clear();
+        self.g = None;
     }
 }

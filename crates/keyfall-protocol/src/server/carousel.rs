@@ -27,6 +27,16 @@ pub enum Item {
     Group(GroupNumber),
     /// KEYDIST of a group: this shard of its members.
     Dist(GroupNumber, u32),
+    /// NOTIFY to a group: where its key stands.
+    Notify(GroupNumber),
+    /// NOTIFY to members of a group, by name: all come, and say what they hold. Not on the carousel.
+    Muster(GroupNumber),
+    /// NOTIFY to one terminal. Not on the carousel.
+    Invite(TerminalNumber),
+    /// STOP of a group.
+    Stop(GroupNumber),
+    /// START of a group.
+    Start(GroupNumber),
 }
 
 /// A class of items with one pace.
@@ -39,6 +49,8 @@ pub enum Class {
     Erase,
     Renew,
     KeyDist,
+    /// NOTIFY, STOP, START.
+    Change,
 }
 
 impl Item {
@@ -51,6 +63,11 @@ impl Item {
             Self::Erase(_) | Self::Lock(_) => Class::Erase,
             Self::Fleet | Self::Device(_) | Self::Group(_) => Class::Renew,
             Self::Dist(..) => Class::KeyDist,
+            Self::Notify(_)
+            | Self::Muster(_)
+            | Self::Invite(_)
+            | Self::Stop(_)
+            | Self::Start(_) => Class::Change,
         }
     }
 
@@ -62,13 +79,14 @@ impl Item {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Time,
         Self::KeySet,
         Self::Exclude,
         Self::Erase,
         Self::Renew,
         Self::KeyDist,
+        Self::Change,
     ];
 
     /// How often an item of this class comes round where the link allows.
@@ -77,7 +95,7 @@ impl Class {
         match self {
             Self::Time | Self::KeySet => Duration::from_secs(10),
             Self::Renew => Duration::from_secs(60),
-            Self::Exclude | Self::Erase | Self::KeyDist => Duration::from_secs(30),
+            Self::Exclude | Self::Erase | Self::KeyDist | Self::Change => Duration::from_secs(30),
         }
     }
 
@@ -91,6 +109,7 @@ impl Class {
             Self::Erase => "ERASE",
             Self::Renew => "RENEW",
             Self::KeyDist => "KEYDIST",
+            Self::Change => "CHANGE",
         }
     }
 }
@@ -154,6 +173,12 @@ impl Carousel {
         self.fresh
             .retain(|&Reverse((_, _, waiting))| waiting != item);
         self.fresh.push(Reverse((now, 0, item)));
+    }
+
+    /// What was announced is not said again.
+    pub(super) fn hush(&mut self, item: Item) {
+        self.fresh
+            .retain(|&Reverse((_, _, waiting))| waiting != item);
     }
 
     /// Takes out every standing item that `gone` names.

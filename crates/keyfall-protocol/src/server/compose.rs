@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// After it nothing that the online keys would have to sign is sent.
-    fn signers_ended(&self) -> bool {
+    pub(super) fn signers_ended(&self) -> bool {
         self.at.wall > self.signers_expire()
     }
 
@@ -79,7 +79,7 @@ impl Server {
         u32::try_from(place / RECIPIENTS_MAX).ok()
     }
 
-    fn frame_of(&mut self, item: Item, rng: &mut dyn Random) -> Option<Vec<u8>> {
+    pub(super) fn frame_of(&mut self, item: Item, rng: &mut dyn Random) -> Option<Vec<u8>> {
         if item.is_signed_elsewhere() {
             return self.signed_elsewhere(item).map(<[u8]>::to_vec);
         }
@@ -118,7 +118,12 @@ impl Server {
             | Item::Fleet
             | Item::Device(_)
             | Item::Group(_)
-            | Item::Dist(..) => return None,
+            | Item::Dist(..)
+            | Item::Notify(_)
+            | Item::Muster(_)
+            | Item::Invite(_)
+            | Item::Stop(_)
+            | Item::Start(_) => return None,
         };
         self.standing_orders(self.terminals.get(&number)?)
             .find(|order| order.erases() == erases)
@@ -137,7 +142,10 @@ impl Server {
             | Item::Erase(_)
             | Item::Lock(_)
             | Item::Fleet
-            | Item::Device(_) => None,
+            | Item::Device(_)
+            | Item::Stop(_)
+            | Item::Start(_) => None,
+            Item::Notify(_) | Item::Muster(_) | Item::Invite(_) => Some(NOTIFY_LIFE),
         };
         STATEMENT_LIFE.min(lease.unwrap_or(STATEMENT_LIFE)) / 2
     }
@@ -179,6 +187,11 @@ impl Server {
                 let body = self.distribution(stated, group, shard, rng)?;
                 Some((Target::Handles, body))
             }
+            Item::Notify(_)
+            | Item::Muster(_)
+            | Item::Invite(_)
+            | Item::Stop(_)
+            | Item::Start(_) => self.word(item),
         }
     }
 
@@ -278,11 +291,7 @@ impl Server {
     /// Signed under the next sequence number, which the caller uses up if the frame is sent.
     pub(super) fn sign_for(&self, target: Target, body: Body) -> Vec<u8> {
         let class = body.signer_class();
-        let life = if matches!(body, Body::Time(_)) {
-            TIME_LIFE
-        } else {
-            STATEMENT_LIFE
-        };
+        let life = self.life(&body);
         let command = Command {
             stream: self.fleet.stream,
             sequence: self.sequence,
@@ -293,6 +302,21 @@ impl Server {
             fleet_generation: self.fleet.fleet_generation,
         };
         self.signer(class).sign(&command)
+    }
+
+    /// Seconds that a statement may be played.
+    fn life(&self, body: &Body) -> u32 {
+        match body {
+            Body::Time(_) => TIME_LIFE,
+            Body::Notify(_) => NOTIFY_LIFE,
+            // They end with their deadline.
+            Body::Stop(halt) | Body::Start(halt) => halt.deadline.since(self.at.wall),
+            Body::Renew(_)
+            | Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::Exclude(_)
+            | Body::KeySet(_) => STATEMENT_LIFE,
+        }
     }
 
     fn signer(&self, class: Option<SignerClass>) -> &SigningKey {
@@ -312,6 +336,8 @@ impl Server {
 
 /// Seconds that a standing statement may be played; made anew at half of it.
 const STATEMENT_LIFE: u32 = 86_400;
+/// Seconds that a NOTIFY may be played.
+const NOTIFY_LIFE: u32 = 60;
 /// Seconds that a beacon may be played.
 const TIME_LIFE: u32 = 3_600;
 /// What the server admits of its own clock.

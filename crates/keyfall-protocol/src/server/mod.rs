@@ -14,6 +14,7 @@ mod desk;
 mod exposure;
 mod founding;
 mod orders;
+mod peers;
 mod records;
 mod refusal;
 mod restoring;
@@ -23,17 +24,23 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use callers::Callers;
 use carousel::Carousel;
 pub use carousel::{Class, ClassReport, Item};
-pub use changing::{ChangeMode, GroupPolicy, Stragglers};
+use changing::Changing;
+pub use changing::{
+    ChangeBegun, ChangeCause, ChangeMode, ChangeReport, ChangeState, ChangeTimes,
+    ConfirmationCounts, GroupPolicy, Phase, Straggler, Stragglers,
+};
 use desk::Desk;
 pub use desk::{DeskCounts, Job, Worked};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{
-    ACTIVATION_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order, PackageSealing, Reach,
-    SealedFor, WIPE_ROOTS_MAX,
+    ACTIVATION_LEAD, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order,
+    PackageSealing, Reach, SealedFor, WIPE_ROOTS_MAX,
 };
+use peers::Peers;
 pub use records::{
     AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, JournalEntry,
     Membership, NewKeys, OFFSET_MAX, Statement, TerminalRecord,
@@ -52,6 +59,9 @@ pub struct Server {
     terminals: BTreeMap<TerminalNumber, TerminalRecord>,
     groups: BTreeMap<GroupNumber, GroupRecord>,
     exclusions: BTreeMap<u32, Exclusion>,
+    peers: Peers,
+    callers: Callers,
+    changing: Changing,
     /// Names in use, for orders that name things.
     terminal_names: HashMap<String, TerminalNumber>,
     group_names: HashMap<String, GroupNumber>,
@@ -73,6 +83,8 @@ pub struct Server {
     anchor: Moment,
     /// Seconds by which the wall clock has jumped ahead of the monotonic one since the start.
     jumped: u32,
+    /// No schedule moves before then; `None`: to be reckoned.
+    schedule_moves: Option<UnixSeconds>,
     /// Why the last scheduled renewal did not happen.
     schedule_refused: Option<Refusal>,
     /// Where the floors of the next beacon begin.
@@ -175,6 +187,9 @@ impl Server {
             terminals: BTreeMap::new(),
             groups: BTreeMap::new(),
             exclusions: BTreeMap::new(),
+            peers: Peers::default(),
+            callers: Callers::default(),
+            changing: Changing::default(),
             terminal_names: HashMap::new(),
             group_names: HashMap::new(),
             carousel,
@@ -188,6 +203,7 @@ impl Server {
             ticked: Generation::ZERO,
             anchor: at,
             jumped: 0,
+            schedule_moves: None,
             schedule_refused: None,
             floors_from: 0,
             store_again: at.now,
@@ -230,17 +246,12 @@ impl Server {
             Input::Order { id, order, by } => self.waiting.push_back((Some(id), order, by)),
             Input::Stored(id) => self.on_stored(id)?,
             Input::NotStored(id) => self.on_not_stored(id)?,
-            Input::Datagram { from, octets } => {
-                self.on_desk(from, &octets, rng);
-                self.begin_waiting(rng);
-                return Ok(());
-            }
-            Input::Worked(worked) => {
-                self.on_worked(worked, rng);
-                return Ok(());
-            }
+            Input::Datagram { from, octets } => self.on_desk(from, &octets, rng),
+            Input::Worked(worked) => self.on_worked(worked, rng),
         }
         self.schedule_renewals();
+        self.begin_next(rng);
+        self.turn_changes(rng);
         self.begin_next(rng);
         self.turn_carousel(rng);
         Ok(())
@@ -350,6 +361,7 @@ impl Server {
         }
         if let Done::Scheduled { ticks } = storing.done {
             self.ticked = self.ticked.plus(ticks);
+            self.schedule_moves = None;
             self.schedule_refused = None;
         }
         if let Done::KeysInstalled { .. } = storing.done {
@@ -368,6 +380,8 @@ impl Server {
     fn on_not_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
         let storing = self.take_storing(id)?;
         self.store_again = self.at.now.plus(STORE_PAUSE);
+        // What the schedules ask for is asked for again.
+        self.schedule_moves = None;
         if let Some(order) = storing.order {
             let outcome = Err(Refusal::NotStored);
             self.outputs.push_back(Output::Done { id: order, outcome });
@@ -389,13 +403,6 @@ impl Server {
         }
     }
 
-    /// What the desk wants to be stored; the schedule is looked at with the next timeout.
-    fn begin_waiting(&mut self, rng: &mut dyn Random) {
-        if !self.waiting.is_empty() {
-            self.begin_next(rng);
-        }
-    }
-
     /// One batch at a time: what the next order is judged by is what is stored.
     fn begin_next(&mut self, rng: &mut dyn Random) {
         while self.storing.is_none() && self.at.now >= self.store_again {
@@ -406,6 +413,7 @@ impl Server {
             let Some((id, order, by)) = self.waiting.pop_front() else {
                 return;
             };
+            let scheduled = order == Order::Scheduled;
             match self.prepare(order, by, rng) {
                 Ok((batch, done)) => self.store(id, batch, done),
                 Err(refusal) => match id {
@@ -413,7 +421,9 @@ impl Server {
                         id,
                         outcome: Err(refusal),
                     }),
-                    None => self.schedule_refused = Some(refusal),
+                    None if scheduled => self.schedule_refused = Some(refusal),
+                    // What a change asked for by itself is not wanted any more.
+                    None => {}
                 },
             }
         }
@@ -461,24 +471,17 @@ impl Server {
             let ahead = u64::from(due.since(self.at.wall));
             self.at.now.plus(Duration::from_secs(ahead))
         };
-        let wall = self.at.wall;
-        let renewal = self
-            .groups
-            .values()
-            .filter_map(|group| group.schedule.next_change(wall))
-            .chain(std::iter::once(
-                self.fleet.key_set.fleet_schedule.next_change(wall),
-            ))
-            .map(tick)
-            .min();
+        let renewal = self.schedule_moves.map(tick);
         let turn = match self.carousel.next_at() {
             Some(at) if self.may_send() => Some(at),
             Some(_) | None => None,
         };
+        let change = self.changing.next_at().filter(|_| self.may_send());
+        let change = change.map(|at| at.max(self.at.now));
         let stalled = self.sequence_low() || !self.waiting.is_empty();
         let again = stalled.then_some(self.store_again);
         Output::Timeout {
-            at: renewal.into_iter().chain(turn).chain(again).min(),
+            at: [renewal, turn, change, again].into_iter().flatten().min(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::ids::{
 };
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
-use crate::server::{GroupPolicy, Restored};
+use crate::server::{ChangeBegun, ChangeReport, GroupPolicy, Restored};
 use crate::sharing::KemSecret;
 
 /// The fleet as a whole.
@@ -148,6 +148,10 @@ pub enum Change {
     },
     /// A group's key after a renewal or in a fresh epoch.
     Master { key: MasterKey, schedule: Schedule },
+    /// The change of a running group's key begins, after what else of it is made.
+    Begun(ChangeBegun),
+    /// One has ended: what [`Server::change_of`](super::Server) says of it.
+    Ended(Box<ChangeReport>),
     /// A group's [`GroupRecord::policy`].
     Policy {
         group: GroupNumber,
@@ -244,10 +248,10 @@ pub enum JournalEntry {
         epoch: KeyEpoch,
         generation: Generation,
     },
-    /// A member was removed; the group's fresh epoch without it.
+    /// Members were removed; the group's fresh epoch without them.
     Removal {
         group: GroupNumber,
-        terminal: TerminalNumber,
+        terminals: Vec<TerminalNumber>,
         epoch: KeyEpoch,
     },
     Renewal {

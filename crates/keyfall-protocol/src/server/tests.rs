@@ -1,6 +1,9 @@
 //! The server machine: store before send, orders judged by what is stored, numbers that never
 //! come twice.
 
+mod changing;
+mod confirming;
+mod crowd;
 mod desk;
 mod erasing;
 mod exclusion;

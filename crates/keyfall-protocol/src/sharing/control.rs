@@ -50,7 +50,7 @@ impl Confirmation {
         made
     }
 
-    /// Whether the holder of `wrap` made it; in constant time.
+    /// Whether the holder of `wrap` made it (KR-329); in constant time.
     #[must_use]
     pub fn check(&self, wrap: &WrapKey) -> bool {
         self.id == wrap.key_req_id()
@@ -193,6 +193,16 @@ fn read_head(r: &mut Reader<'_>) -> Result<u64, DecodeError> {
     r.uint("type")
 }
 
+/// COMMAND: a signed command to one terminal.
+pub(crate) fn command_datagram(frame: &[u8]) -> Vec<u8> {
+    let message = codec::encode(|e| {
+        e.array(4)?.u8(VERSION)?.u8(SUITE_NONE)?;
+        e.u64(COMMAND)?.bytes(frame)?;
+        Ok(())
+    });
+    datagram(&message)
+}
+
 fn datagram(message: &[u8]) -> Vec<u8> {
     [&MARKER[..], message].concat()
 }
@@ -228,6 +238,7 @@ const VERSION: u8 = 1;
 const SUITE_NONE: u8 = 0;
 const STOP_ACK: u64 = 5;
 const START_ACK: u64 = 6;
+const COMMAND: u64 = 8;
 const BUNDLE: u64 = 11;
 
 #[cfg(test)]

@@ -514,7 +514,7 @@ pub fn unmarked(datagram: &[u8]) -> Result<&[u8], DecodeError> {
 pub fn type_of(datagram: &[u8]) -> Option<u8> {
     // Array head, version, suite and type are one octet each.
     match datagram.strip_prefix(&MARKER)? {
-        [head, 1, _, kind, ..] if (0x84..=0x88).contains(head) && *kind < 24 => Some(*kind),
+        [head, 1, _, kind, ..] if (0x84..=0x89).contains(head) && *kind < 24 => Some(*kind),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ pub mod pair;
 mod parts;
 pub mod rsa_misty1;
 
+pub(crate) use control::command_datagram;
 pub use control::{BUNDLE_MAX, Bundle, Confirmation};
 pub use introduction::Introduction;
 pub use kem::{KemPublic, KemSecret, KemSuite, SealedToKem};

@@ -251,7 +251,6 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
         },
         stolen: vec![signing_key("another key").public().name(); stolen],
         limits: Limits {
-            suites: Suites::default(),
             longest_lease: u32::MAX,
             suites: every_suite(),
             grace: u32::MAX,

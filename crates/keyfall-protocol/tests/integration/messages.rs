@@ -372,7 +372,6 @@ fn strict_key_set() -> KeySet {
         ..erase.clone()
     };
     key_set.limits = Limits {
-        suites: Suites::default(),
         longest_lease: 4 * 3600,
         suites: Suites::new(&[SharingSuite::HpkePq]).unwrap(),
         grace: 60,

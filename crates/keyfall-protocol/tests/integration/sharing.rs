@@ -627,3 +627,34 @@ fn of_two_copies_of_a_package_the_first_to_ask_wins() {
     pair.run(Duration::from_secs(5));
     assert!(pair.is_current(0, group));
 }
+
+/// STOP, STOP-ACK, START, START-ACK after the members have fetched the fresh key.
+#[test]
+fn a_fresh_key_is_changed_to_behind_a_barrier() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 3);
+    let group = pair.group(&[1, 2, 3]);
+    for place in 0..3 {
+        pair.ask(place);
+    }
+    pair.run(Duration::from_secs(5));
+    let order = Order::SetGroup {
+        group,
+        change: Some(server::ChangeMode::Barrier),
+        stragglers: None,
+        legacy: None,
+    };
+    pair.order(order).expect("it may be");
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.order(Order::RekeyGroup { group }).expect("it may be");
+    pair.run(Duration::from_secs(4));
+    let count = |kind| pair.types().iter().filter(|&&it| it == kind).count();
+    let drops: Vec<_> = pair.askers[0].machine.drops().iter().collect();
+    assert_eq!(
+        (count(5), count(6)),
+        (3, 3),
+        "{:?} {drops:?} {:?}",
+        pair.types(),
+        pair.askers[0].machine.groups()
+    );
+    assert!((0..3).all(|place| pair.is_current(place, group)));
+}

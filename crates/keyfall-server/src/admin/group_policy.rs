@@ -2,11 +2,12 @@
 
 use keyfall_api::admin as api;
 use keyfall_protocol::server::{
-    By, ChangeMode, Done, GroupPolicy, GroupRecord, Order, Refusal, Server, Stragglers,
+    By, ChangeMode, ChangeReport, ChangeState, Done, GroupPolicy, GroupRecord, Order, Phase,
+    Refusal, Server, Stragglers,
 };
 
 use crate::admin::orders::{OrderError, asked, existing, just_stored, unexpected};
-use crate::admin::reports::named_group;
+use crate::admin::reports::{named_group, named_member};
 use crate::driver::{Handle, View};
 
 /// Sets what `order` names of the group's policy.
@@ -84,6 +85,44 @@ pub(super) fn shown(policy: GroupPolicy) -> api::GroupPolicy {
             Stragglers::LeaveOut => api::Stragglers::LeaveOut,
         },
         legacy_sharing: policy.legacy,
+    }
+}
+
+/// How the last change of the group's key went.
+pub(super) fn key_change(view: &View<'_>, report: &ChangeReport) -> api::KeyChange {
+    let halted = report.halted_for();
+    let straggler = |it: &keyfall_protocol::server::Straggler| api::Straggler {
+        terminal: named_member(view, it.terminal),
+        missed: match it.missed {
+            Phase::Distributing => api::Phase::Distributing,
+            Phase::Stopping => api::Phase::Stopping,
+            Phase::Starting => api::Phase::Starting,
+        },
+        caught_up: it.caught_up,
+    };
+    api::KeyChange {
+        mode: match report.mode {
+            ChangeMode::Hitless => api::ChangeMode::Hitless,
+            ChangeMode::Barrier => api::ChangeMode::Barrier,
+        },
+        state: match report.state {
+            ChangeState::At(Phase::Distributing) => api::KeyChangeState::Distributing,
+            ChangeState::At(Phase::Stopping) => api::KeyChangeState::Stopping,
+            ChangeState::At(Phase::Starting) => api::KeyChangeState::Starting,
+            ChangeState::Finished => api::KeyChangeState::Finished,
+            ChangeState::Superseded => api::KeyChangeState::Superseded,
+            ChangeState::Interrupted => api::KeyChangeState::Interrupted,
+        },
+        epoch: report.epoch.get(),
+        generation: report.generation.get(),
+        begun_at: report.begun_at.get(),
+        reachable: report.reachable as u64,
+        holding: report.holding as u64,
+        stopped: report.stopped as u64,
+        started: report.started as u64,
+        stragglers: report.stragglers.iter().map(straggler).collect(),
+        left_out: report.left_out,
+        halted_microseconds: halted.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
     }
 }
 

@@ -72,6 +72,10 @@ pub(crate) fn group(view: &View<'_>, name: &str) -> Result<api::GroupShown, Refu
         group: group_row(view, group),
         members: members.collect(),
         distribution: distribution(view, group),
+        change: view
+            .machine
+            .change_of(group.number)
+            .map(|report| group_policy::key_change(view, &report)),
     })
 }
 

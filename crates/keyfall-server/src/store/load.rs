@@ -18,7 +18,7 @@ use keyfall_protocol::sharing::{KemSecret, KemSuite};
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
-use crate::store::{State, StoreError, restored};
+use crate::store::{State, StoreError, changes, restored};
 
 /// Reads everything.
 pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreError> {
@@ -29,6 +29,7 @@ pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreErro
         exclusions: exclusions(db)?,
         draft: draft(db, sealer)?,
         restored: restored::read(db)?,
+        changes: changes::read(db)?,
     };
     memberships(db, &mut state)?;
     Ok(state)

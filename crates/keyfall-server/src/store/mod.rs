@@ -8,6 +8,7 @@
 //! Secrets reach the database only as blobs that [`Sealer`] made.
 
 mod audit;
+mod changes;
 mod copies;
 mod load;
 mod restored;
@@ -23,8 +24,8 @@ use std::time::Duration;
 use keyfall_protocol::ids::{SequenceNumber, UnixSeconds};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
-    AuditEntry, Batch, Change, DraftedKeys, Exclusion, FleetRecord, GroupRecord, JournalEntry,
-    Moment, Restored, Server, TerminalRecord,
+    AuditEntry, Batch, Change, ChangeReport, DraftedKeys, Exclusion, FleetRecord, GroupRecord,
+    JournalEntry, Moment, Restored, Server, TerminalRecord,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -68,6 +69,8 @@ pub struct State {
     pub draft: Option<DraftedKeys>,
     /// What is to be minded after a restore.
     pub restored: Restored,
+    /// The last change of each group's key.
+    pub changes: Vec<ChangeReport>,
 }
 
 impl State {
@@ -79,6 +82,7 @@ impl State {
             machine.resume_draft(draft);
         }
         machine.resume_restored(self.restored);
+        machine.resume_changes(self.changes);
         machine
     }
 }
@@ -434,11 +438,11 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
         JournalEntry::FleetGeneration { generation } => Entry::RankOne { g: generation },
         JournalEntry::Removal {
             group,
-            terminal,
+            terminals,
             epoch,
         } => Entry::Removal {
             group,
-            terminals: vec![terminal],
+            terminals,
             epoch,
         },
         JournalEntry::Device {
@@ -489,6 +493,8 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Member { .. }
             | Change::Left { .. }
             | Change::Master { .. }
+            | Change::Begun(_)
+            | Change::Ended(_)
             | Change::Policy { .. }
             | Change::Stated { .. }
             | Change::Fleet { .. }
@@ -522,6 +528,8 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Group(_)
         | Change::Member { .. }
         | Change::Left { .. }
+        | Change::Begun(_)
+        | Change::Ended(_)
         | Change::Policy { .. }
         | Change::Stated { .. }
         | Change::Excluded(_)

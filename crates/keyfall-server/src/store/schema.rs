@@ -198,6 +198,33 @@ CREATE TABLE lost_terminals (
 ALTER TABLE groups ADD COLUMN change TEXT NOT NULL DEFAULT 'hitless';
 ALTER TABLE groups ADD COLUMN stragglers TEXT NOT NULL DEFAULT 'follow';
 ALTER TABLE groups ADD COLUMN legacy INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE key_changes (
+    group_number INTEGER PRIMARY KEY REFERENCES groups (number),
+    epoch INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    mode TEXT NOT NULL,
+    begun_at INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    reachable INTEGER NOT NULL,
+    holding INTEGER NOT NULL,
+    stopped INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    left_out INTEGER NOT NULL,
+    first_stop INTEGER,
+    last_stop_ack INTEGER,
+    first_start INTEGER,
+    last_start_ack INTEGER,
+    ended INTEGER
+) STRICT;
+
+CREATE TABLE change_stragglers (
+    group_number INTEGER NOT NULL REFERENCES groups (number),
+    terminal INTEGER NOT NULL REFERENCES terminals (number),
+    missed TEXT NOT NULL,
+    caught_up INTEGER NOT NULL,
+    PRIMARY KEY (group_number, terminal)
+) STRICT, WITHOUT ROWID;
 ",
     "
 ALTER TABLE fleet ADD COLUMN kem BLOB;

@@ -5,14 +5,14 @@ use keyfall_protocol::keys::{MasterKey, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    Change, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord, IssuedOrder, NewKeys,
-    Statement, TerminalRecord,
+    Change, ChangeReport, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord,
+    IssuedOrder, NewKeys, Statement, TerminalRecord,
 };
 use keyfall_protocol::sharing::KemSecret;
 use rusqlite::{Transaction, params};
 
 use crate::seal::Sealer;
-use crate::store::{StoreError, restored};
+use crate::store::{StoreError, changes, restored};
 
 /// Writes what `server init` decided.
 pub(super) fn fleet(
@@ -81,6 +81,8 @@ pub(super) fn change(
             until,
         } => left(transaction, *group, *terminal, *until),
         Change::Master { key, schedule } => master(transaction, sealer, key, schedule, rng),
+        Change::Begun(begun) => changes::write(transaction, &ChangeReport::from(begun)),
+        Change::Ended(report) => changes::write(transaction, report),
         Change::Policy { group, policy } => set(transaction, *group, policy),
         Change::Stated { group, statement } => stated(transaction, *group, statement),
         Change::Fleet { generation, wraps } => {

@@ -222,6 +222,7 @@ fn the_carousel_report_predicts_and_claims_nothing() {
             (&json!("ERASE"), &json!(0)),
             (&json!("RENEW"), &json!(2)),
             (&json!("KEYDIST"), &json!(1)),
+            (&json!("CHANGE"), &json!(0)),
         ]
     );
     assert_eq!(report["carriers"][0]["address"], home.carrier.to_string());

@@ -216,7 +216,8 @@ fn no_server_and_a_strange_database_are_told_apart() {
         "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (2, 0);
          DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;
          ALTER TABLE groups DROP COLUMN change; ALTER TABLE groups DROP COLUMN stragglers;
-         ALTER TABLE groups DROP COLUMN legacy",
+         ALTER TABLE groups DROP COLUMN legacy; DROP TABLE key_changes;
+         DROP TABLE change_stragglers",
     );
     home.serve().end();
 

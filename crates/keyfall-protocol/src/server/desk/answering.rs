@@ -15,7 +15,7 @@ use crate::server::compose::CLOCK_ERROR_MS;
 use crate::server::{By, Order, Output, Server};
 use crate::sharing::message::{
     AckStatus, Cookie, KeyDis, KeyReq, Message, PART_OCTETS, Part, Reference, RequestHash,
-    SealedAsk, marked, sha256,
+    SealedAsk, marked, sha256, type_of,
 };
 use crate::sharing::pair::{AckKey, Ask, Line};
 use crate::sharing::{Introduction, KemPublic, KemSecret, KemSuite, SharingSuite};
@@ -38,7 +38,10 @@ impl Server {
         datagram: &[u8],
         rng: &mut dyn Random,
     ) {
-        if !self.may_send() || self.at.wall > self.signers_expire() {
+        if matches!(type_of(datagram), Some(STOP_ACK | START_ACK | BUNDLE)) {
+            return self.on_datagram(from, datagram);
+        }
+        if !self.may_answer() {
             return;
         }
         let Ok(message) = Message::decode_datagram(datagram) else {
@@ -62,6 +65,13 @@ impl Server {
             | Message::Command { .. }
             | Message::Introduction { .. } => self.desk.counts.silent += 1,
         }
+    }
+
+    /// As for the carousel, but while a batch is being stored, too: what is told is what is stored.
+    fn may_answer(&self) -> bool {
+        self.restored.held.is_none()
+            && self.sequence < self.fleet.sequence_reserved
+            && self.at.wall <= self.signers_expire()
     }
 
     /// Public-key work is done.
@@ -173,8 +183,12 @@ impl Server {
         rng: &mut dyn Random,
     ) -> Option<(TerminalNumber, Ask)> {
         let g = self.fleet.fleet_generation;
-        let terminals = self.terminals.values();
-        let Some(number) = self.desk.callers.find(&ask.id, g, terminals) else {
+        let caller = self.callers.find(ask.id, g, &self.terminals);
+        let admitted = |number: &TerminalNumber| {
+            let terminal = self.terminals.get(number);
+            terminal.is_some_and(|terminal| terminal.excluded_at.is_none())
+        };
+        let Some(number) = caller.filter(admitted) else {
             self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
             return None;
         };
@@ -331,7 +345,7 @@ impl Server {
             return;
         }
         if asked.returns {
-            self.desk.peers.heard(number, asked.from, now);
+            self.peers.heard(number, asked.from, now);
         }
         match fresh {
             None => self.send_answer(asked.from, &message),
@@ -395,7 +409,7 @@ impl Server {
             return;
         };
         self.desk.counts.acks += 1;
-        self.desk.peers.heard(open.terminal, from, self.at.now);
+        self.peers.heard(open.terminal, from, self.at.now);
         if status != AckStatus::All {
             self.desk.counts.refused_acks += 1;
             return;
@@ -404,6 +418,7 @@ impl Server {
             self.desk
                 .confirmed
                 .insert((open.terminal, group), (epoch, generation));
+            self.on_holding(open.terminal, group, epoch, generation);
         }
         if let Some(mixed) = open.mixed {
             let by = By {
@@ -519,11 +534,10 @@ impl Server {
         self.desk.confirmed.get(&(terminal, group)).copied()
     }
 
-    /// Where a terminal was heard last, and how long ago in seconds.
+    /// Where a terminal was heard last, where it answers.
     #[must_use]
-    pub fn heard_from(&self, terminal: TerminalNumber) -> Option<(SocketAddr, u64)> {
-        let peer = self.desk.peers.of(terminal)?;
-        Some((peer.address, self.at.now.since(peer.heard).as_secs()))
+    pub fn heard_from(&self, terminal: TerminalNumber) -> Option<SocketAddr> {
+        self.peers.reachable(terminal, self.at.now)
     }
 
     /// What came to the desk.
@@ -533,6 +547,9 @@ impl Server {
     }
 }
 
+const STOP_ACK: u8 = 5;
+const START_ACK: u8 = 6;
+const BUNDLE: u8 = 11;
 const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";
 /// Jobs that are out when the server asks everybody for a cookie first.
 const BUSY: usize = 64;

@@ -21,7 +21,6 @@ pub use job::{Job, Worked};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Secret, WrapKey};
 use crate::rng::Random;
-use crate::server::callers::{Callers, Peers};
 use crate::sharing::message::{Cookie, Message, Reference, marked};
 use crate::sharing::pair::{AckKey, PlainHash};
 use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
@@ -29,8 +28,6 @@ use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
 /// What the server keeps of those who ask.
 #[derive(Debug)]
 pub(super) struct Desk {
-    pub(super) callers: Callers,
-    pub(super) peers: Peers,
     cookies: Option<Cookies>,
     parts: Assembly<SocketAddr>,
     /// Answers that wait for their ACK, by the request that they answer.
@@ -105,8 +102,6 @@ pub struct DeskCounts {
 impl Desk {
     pub(super) fn new() -> Self {
         Self {
-            callers: Callers::default(),
-            peers: Peers::default(),
             cookies: None,
             parts: Assembly::new(WHOLES_MAX, REQUEST_PARTS_MAX),
             open: HashMap::new(),

@@ -9,7 +9,7 @@ use crate::ids::{TerminalNumber, UnixSeconds};
 use crate::rng::Random;
 use crate::server::orders::Prepared;
 use crate::server::{
-    Batch, By, Change, Done, Exclusion, GroupRecord, JournalEntry, Refusal, Server,
+    Batch, By, Change, ChangeCause, Done, Exclusion, GroupRecord, JournalEntry, Refusal, Server,
 };
 
 /// What an exclusion costs: one turn of what it sends anew.
@@ -146,6 +146,9 @@ impl Server {
             staying.extend(stay);
             exclusion.groups.push(fresh);
             changes.extend(rekeyed);
+            let cause = ChangeCause::Exclusion(exclusion.number);
+            let gone = &exclusion.terminals;
+            changes.extend(self.begins_fresh(group, fresh.new, cause, gone));
         }
         for part in 0..exclusion.parts() {
             let octets = self.sign_for(Target::All, Body::Exclude(exclusion.part(part)));

@@ -10,7 +10,8 @@ use crate::schedule::{Cadence, Schedule, generation_bound};
 use crate::server::orders::Prepared;
 use crate::server::orders::enrolling::check_name;
 use crate::server::{
-    Batch, By, Change, Done, GroupPolicy, GroupRecord, JournalEntry, Refusal, Server, Statement,
+    Batch, By, Change, ChangeCause, ChangeReport, Done, GroupPolicy, GroupRecord, JournalEntry,
+    Refusal, Server, Statement,
 };
 
 impl Server {
@@ -79,6 +80,9 @@ impl Server {
         }
         let renewed = self.renewed(group, self.next_by_order(group))?;
         let (epoch, generation) = (renewed.key.epoch(), renewed.key.generation());
+        let cause = ChangeCause::Renewal {
+            newcomer: Some(terminal),
+        };
         let outcome = format!("terminal {terminal}, from generation {generation} on");
         let mut changes = renewed.restate(group);
         changes.push(Change::Member {
@@ -86,6 +90,7 @@ impl Server {
             terminal,
             from: self.at.wall,
         });
+        changes.extend(self.begins(group, (epoch, generation), cause, &[]));
         let batch = Batch {
             changes,
             audit: Some(self.audit(by, "group add", &group.name, outcome)),
@@ -119,7 +124,7 @@ impl Server {
         if !group.members.contains(&terminal) {
             return Err(Refusal::NotMember(terminal));
         }
-        let at = self.at.wall.plus(ACTIVATION_LEAD);
+        let at = self.at.wall.plus(self.lead(group, &[terminal]));
         let (fresh, rekeyed) = self.fresh_epoch(group, at, rng);
         let mut changes = vec![Change::Left {
             group: number,
@@ -128,13 +133,14 @@ impl Server {
         }];
         changes.extend(rekeyed);
         let epoch = fresh.new;
+        changes.extend(self.begins_fresh(group, epoch, ChangeCause::FreshEpoch, &[terminal]));
         let outcome = format!("terminal {terminal}, epoch {epoch} without it");
         let batch = Batch {
             changes,
             audit: Some(self.audit(by, "group remove", &group.name, outcome)),
             journal: Some(JournalEntry::Removal {
                 group: number,
-                terminal,
+                terminals: vec![terminal],
                 epoch,
             }),
         };
@@ -147,17 +153,73 @@ impl Server {
         Ok((batch, done))
     }
 
+    /// Stragglers leave as others do.
+    pub(super) fn leave_out(
+        &self,
+        number: GroupNumber,
+        terminals: &[TerminalNumber],
+        by: By,
+        rng: &mut dyn Random,
+    ) -> Prepared {
+        let group = self.group(number)?;
+        let members = terminals.iter().copied();
+        let left: Vec<_> = members.filter(|it| group.members.contains(it)).collect();
+        if left.is_empty() {
+            return Err(Refusal::NoMembers);
+        }
+        let at = self.at.wall.plus(self.lead(group, &left));
+        let (fresh, rekeyed) = self.fresh_epoch(group, at, rng);
+        let until = self.at.wall;
+        let leaves = |&terminal| Change::Left {
+            group: number,
+            terminal,
+            until,
+        };
+        let mut changes: Vec<_> = left.iter().map(leaves).collect();
+        changes.extend(rekeyed);
+        let epoch = fresh.new;
+        changes.extend(self.begins_fresh(group, epoch, ChangeCause::LeftOut, &left));
+        let numbers: Vec<_> = left.iter().map(ToString::to_string).collect();
+        let outcome = format!(
+            "terminals {}, epoch {epoch} without them",
+            numbers.join(" ")
+        );
+        let batch = Batch {
+            changes,
+            audit: Some(self.audit(by, "left out", &group.name, outcome)),
+            journal: Some(JournalEntry::Removal {
+                group: number,
+                terminals: left,
+                epoch,
+            }),
+        };
+        Ok((batch, Done::Nothing))
+    }
+
+    /// The change that begins with a fresh epoch.
+    pub(super) fn begins_fresh(
+        &self,
+        group: &GroupRecord,
+        epoch: KeyEpoch,
+        cause: ChangeCause,
+        leaving: &[TerminalNumber],
+    ) -> Option<Change> {
+        self.begins(group, (epoch, Generation::ZERO), cause, leaving)
+    }
+
     pub(super) fn rekey_group(
         &self,
         group: &GroupRecord,
         by: By,
         rng: &mut dyn Random,
     ) -> Prepared {
-        let at = self.at.wall.plus(ACTIVATION_LEAD);
+        let at = self.at.wall.plus(self.lead(group, &[]));
         let (fresh, changes) = self.fresh_epoch(group, at, rng);
         let (number, epoch) = (group.number, fresh.new);
+        let mut changes = Vec::from(changes);
+        changes.extend(self.begins_fresh(group, epoch, ChangeCause::FreshEpoch, &[]));
         let batch = Batch {
-            changes: changes.into(),
+            changes,
             audit: Some(self.audit(by, "rekey", &group.name, format!("epoch {epoch}"))),
             journal: Some(JournalEntry::Epoch {
                 group: number,
@@ -184,8 +246,11 @@ impl Server {
         let (number, at) = (group.number, renewed.schedule.activate_at);
         let (epoch, generation) = (renewed.key.epoch(), renewed.key.generation());
         let outcome = format!("generation {generation}");
+        let cause = ChangeCause::Renewal { newcomer: None };
+        let mut changes = renewed.restate(group);
+        changes.extend(self.begins(group, (epoch, generation), cause, &[]));
         let batch = Batch {
-            changes: renewed.restate(group),
+            changes,
             audit: Some(self.audit(by, action, &group.name, outcome)),
             journal: Some(JournalEntry::Renewal {
                 group: number,
@@ -328,6 +393,15 @@ impl Server {
     }
 }
 
+/// What came of a change, for the store.
+pub(super) fn note_change(report: Box<ChangeReport>) -> Batch {
+    Batch {
+        changes: vec![Change::Ended(report)],
+        audit: None,
+        journal: None,
+    }
+}
+
 /// A group's key after a renewal.
 pub(super) struct Renewed {
     key: MasterKey,
@@ -370,3 +444,6 @@ fn continues(held: &Schedule, next: &Schedule) -> bool {
 
 /// Seconds from a renewal by command to its activation.
 pub const ACTIVATION_LEAD: u32 = 2;
+/// Seconds from a fresh epoch to its activation where members fetch it and confirm: all that hear
+/// no START move then.
+pub const CHANGE_LEAD: u32 = 8;

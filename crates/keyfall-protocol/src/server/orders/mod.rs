@@ -10,7 +10,8 @@ mod signing;
 
 pub use enrolling::WIPE_ROOTS_MAX;
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
-pub use groups::ACTIVATION_LEAD;
+use groups::note_change;
+pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD};
 pub use signing::{DraftedKeys, KeySetDraft};
 use zeroize::Zeroizing;
 
@@ -20,8 +21,8 @@ use crate::receipt::Receipt;
 use crate::rng::Random;
 use crate::schedule::Cadence;
 use crate::server::{
-    AuditEntry, Batch, By, ChangeMode, GroupPolicy, GroupRecord, Refusal, Server, Stragglers,
-    TerminalRecord,
+    AuditEntry, Batch, By, ChangeMode, ChangeReport, GroupPolicy, GroupRecord, Refusal, Server,
+    Stragglers, TerminalRecord,
 };
 use crate::sharing::SharingSuite;
 
@@ -84,6 +85,14 @@ pub enum Order {
         terminal: TerminalNumber,
         suite: SharingSuite,
     },
+    /// By the policy of its group, stragglers are taken out of it: a fresh epoch without them. No
+    /// operator gives it.
+    LeaveOut {
+        group: GroupNumber,
+        terminals: Vec<TerminalNumber>,
+    },
+    /// The end of a change is written down. No operator gives it.
+    NoteChange(Box<ChangeReport>),
     /// The schedules say so: every group, and G, to where they should be by now.
     Scheduled,
 }
@@ -237,14 +246,22 @@ impl Server {
             Order::Confirm => self.confirm(by),
             Order::FirstContact { terminal } => self.first_contact(terminal, by),
             Order::NoteDowngrade { terminal, suite } => self.note_downgrade(terminal, suite, by),
+            Order::LeaveOut { group, terminals } => self.leave_out(group, &terminals, by, rng),
+            Order::NoteChange(report) => Ok((note_change(report), Done::Nothing)),
             Order::Scheduled => self.scheduled(by),
         }
     }
 
-    /// Puts what is due by the schedules before everything else that waits: one batch for all.
+    /// Puts what is due by the schedules before everything else that waits: one batch for all. Looks
+    /// at the groups only where one of their schedules has moved.
     pub(super) fn schedule_renewals(&mut self) {
+        let wall = self.at.wall;
+        if self.storing.is_some() || self.schedule_moves.is_some_and(|at| wall < at) {
+            return;
+        }
+        self.schedule_moves = self.next_move(wall);
         let scheduled = |(_, order, _): &(_, Order, _)| *order == Order::Scheduled;
-        if self.storing.is_none() && self.is_due() && !self.waiting.iter().any(scheduled) {
+        if self.is_due() && !self.waiting.iter().any(scheduled) {
             let by = By {
                 actor: "scheduler".to_owned(),
                 reason: None,

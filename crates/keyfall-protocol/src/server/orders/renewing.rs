@@ -1,6 +1,6 @@
 //! Renewal by the schedules, and of the devices' own keys.
 
-use crate::ids::{Generation, TerminalNumber};
+use crate::ids::{Generation, TerminalNumber, UnixSeconds};
 use crate::server::orders::Prepared;
 use crate::server::{
     Batch, By, Change, Done, GroupRecord, JournalEntry, OFFSET_MAX, Refusal, Server, TerminalRecord,
@@ -11,6 +11,16 @@ impl Server {
         let wall = self.at.wall;
         let due = |group: &GroupRecord| group.is_due(wall);
         self.ticks_due() > 0 || self.groups.values().any(due)
+    }
+
+    /// When the next schedule moves after `wall`.
+    pub(super) fn next_move(&self, wall: UnixSeconds) -> Option<UnixSeconds> {
+        let groups = self.groups.values();
+        let fleet = self.fleet.key_set.fleet_schedule.next_change(wall);
+        groups
+            .filter_map(|group| group.schedule.next_change(wall))
+            .chain(std::iter::once(fleet))
+            .min()
     }
 
     /// How many ticks of the root's schedule have passed since the last that moved G. Orders in

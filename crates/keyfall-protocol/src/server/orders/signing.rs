@@ -12,7 +12,8 @@ use crate::schedule::FleetSchedule;
 use crate::server::founding::ROOT_LIFE;
 use crate::server::orders::Prepared;
 use crate::server::{
-    Batch, By, Change, Done, JournalEntry, NewKeys, OFFSET_MAX, Refusal, Server, TerminalRecord,
+    Batch, By, Change, ChangeCause, Done, JournalEntry, NewKeys, OFFSET_MAX, Refusal, Server,
+    TerminalRecord,
 };
 use crate::sharing::{KemSecret, KemSuite};
 
@@ -204,6 +205,8 @@ impl Server {
                 let (fresh, rekeyed) = self.fresh_epoch(group, wall, rng);
                 groups.push(fresh);
                 changes.extend(rekeyed);
+                let cause = ChangeCause::Theft;
+                changes.extend(self.begins_fresh(group, fresh.new, cause, &[]));
             }
         }
         let outcome = install_outcome(key_set, generation, &groups);

@@ -132,10 +132,12 @@ impl Gathered {
             }
             JournalEntry::Removal {
                 group,
-                terminal,
+                terminals,
                 epoch,
             } => {
-                self.members.insert((*group, *terminal), (false, at));
+                for &terminal in terminals {
+                    self.members.insert((*group, terminal), (false, at));
+                }
                 self.state(machine, at, *group, *epoch, Generation::ZERO);
             }
             JournalEntry::Renewal {

@@ -1,5 +1,7 @@
 //! A server with its database in the test's hand.
 
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -12,12 +14,19 @@ use crate::keys::{Secret, WrapKey};
 use crate::receipt::{Receipt, frame_hash};
 use crate::rng::Random;
 use crate::server::{
-    By, Done, FleetRecord, Founding, Input, Item, JournalEntry, KeySetDraft, Moment, Order,
-    OrderId, Output, PackageSealing, Refusal, Server, StoreId,
+    AuditEntry, By, Change, ChangeReport, Done, FleetRecord, Founding, Input, Item, Job,
+    JournalEntry, KeySetDraft, Moment, Order, OrderId, Output, PackageSealing, Refusal, Server,
+    StoreId,
 };
 
 /// Octets that are as good as random and always the same.
 pub(super) struct Counting(u64);
+
+impl Counting {
+    pub(super) const fn seeded(first: u64) -> Self {
+        Self(first)
+    }
+}
 
 impl Random for Counting {
     fn fill(&mut self, into: &mut [u8]) {
@@ -38,12 +47,20 @@ pub(super) struct Desk {
     /// The batch that is to be stored.
     pub(super) asked: Option<StoreId>,
     pub(super) sent: Vec<(Item, Vec<u8>)>,
+    /// Datagrams to single terminals.
+    pub(super) to_peers: Vec<(SocketAddr, Vec<u8>)>,
+    /// Public-key work that nobody has done yet.
+    pub(super) work: Vec<Job>,
     pub(super) done: Vec<(OrderId, Result<Done, Refusal>)>,
     pub(super) timeout: Option<Tick>,
     pub(super) root: SigningKey,
     pub(super) erase: SigningKey,
+    /// Changes of groups' keys, as they are stored.
+    pub(super) reports: BTreeMap<GroupNumber, ChangeReport>,
     /// The order journal.
     pub(super) journal: Vec<(UnixSeconds, JournalEntry)>,
+    /// The audit log.
+    pub(super) audits: Vec<AuditEntry>,
     /// Of the newest audit entry.
     pub(super) audited_at: UnixSeconds,
 }
@@ -73,11 +90,15 @@ impl Desk {
             orders: 0,
             asked: None,
             sent: Vec::new(),
+            to_peers: Vec::new(),
+            work: Vec::new(),
             done: Vec::new(),
             timeout: None,
             root,
             erase,
+            reports: BTreeMap::new(),
             journal: Vec::new(),
+            audits: Vec::new(),
             audited_at: FOUNDED,
         };
         desk.drain();
@@ -111,6 +132,8 @@ impl Desk {
                     self.asked = Some(id);
                 }
                 Output::Transmit { item, frame } => self.sent.push((item, frame)),
+                Output::Send { to, octets } => self.to_peers.push((to, octets)),
+                Output::Work(job) => self.work.push(job),
                 Output::Done { id, outcome } => self.done.push((id, outcome)),
                 Output::Timeout { at } => {
                     self.timeout = at;
@@ -137,11 +160,20 @@ impl Desk {
     pub(super) fn store(&mut self) {
         while let Some(id) = self.asked.take() {
             let batch = self.server.batch(id).expect("it was asked for");
+            for change in &batch.changes {
+                let report = match change {
+                    Change::Begun(begun) => ChangeReport::from(begun),
+                    Change::Ended(report) => (**report).clone(),
+                    _ => continue,
+                };
+                self.reports.insert(report.group, report);
+            }
             if let Some(entry) = &batch.journal {
                 self.journal.push((self.at.wall, entry.clone()));
             }
             if let Some(entry) = &batch.audit {
                 self.audited_at = entry.at;
+                self.audits.push(entry.clone());
             }
             self.feed(Input::Stored(id));
         }
@@ -219,11 +251,14 @@ impl Desk {
             at,
         );
         server.resume_restored(restored);
+        server.resume_changes(self.reports.values().cloned().collect());
         let mut desk = Self {
             server,
             at,
             asked: None,
             sent: Vec::new(),
+            to_peers: Vec::new(),
+            work: Vec::new(),
             done: Vec::new(),
             timeout: None,
             ..self

@@ -160,7 +160,13 @@ impl Model {
                 next.groups.iter_mut().for_each(Crew::rekey);
             }
             Order::InstallKeys { .. } => {}
-            Order::Receipt { .. } | Order::Confirm | Order::Scheduled => return None,
+            Order::Receipt { .. }
+            | Order::Confirm
+            | Order::LeaveOut { .. }
+            | Order::NoteChange(_)
+            | Order::Scheduled
+            | Order::FirstContact { .. }
+            | Order::NoteDowngrade { .. } => return None,
         }
         Some(next)
     }

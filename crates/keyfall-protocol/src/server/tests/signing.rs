@@ -6,6 +6,7 @@ use crate::command::{Body, FRAME_MAX, Limits, OrderKind, SignerClass, SigningKey
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
+use crate::sharing::KemSecret;
 
 const DAY: u32 = 86_400;
 
@@ -88,7 +89,7 @@ fn new_keys_sign_everything_and_the_old_ones_are_listed_until_they_end() {
             Class::KeySet => assert_eq!(read.signer(), desk.root.public().name()),
             Class::Time | Class::Renew => assert_eq!(read.signer(), new[0]),
             Class::Exclude | Class::KeyDist => assert_eq!(read.signer(), new[1]),
-            Class::Erase => panic!("none is issued"),
+            Class::Erase | Class::Change => panic!("none is issued"),
         }
     }
     assert!(
@@ -153,6 +154,8 @@ fn only_what_was_drafted_last_and_the_root_signed_is_installed() {
         command: it.command.clone(),
         beat: SigningKey::from_seed(it.beat.seed().duplicate()),
         keys: SigningKey::from_seed(it.keys.seed().duplicate()),
+        kem: it.kem.as_ref().map(KemSecret::duplicate),
+        kem_pq: it.kem_pq.as_ref().map(KemSecret::duplicate),
     });
     desk.server.resume_draft(kept.expect("drafted"));
     assert!(desk.carry_out(install(&last)).is_ok());

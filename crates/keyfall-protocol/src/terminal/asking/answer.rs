@@ -1,5 +1,7 @@
 //! What is made of a KEY-DIS: judged as a KEYDIST is, stored, and then confirmed.
 
+use std::time::Duration;
+
 use super::request::ExpectKeyDis;
 use super::{AskOutcome, State};
 use crate::command::ListedKey;
@@ -164,11 +166,13 @@ impl Terminal {
         self.outputs.push_back(Output::ToServer(state.ack.clone()));
         self.asking.answered = Some((state.reference, state.ack));
         if state.again {
-            self.asking.next = Some(self.now);
+            self.asking.next = Some(self.now.plus(STORED_WITHIN));
         } else {
             self.end_asking(AskOutcome::Current, rng);
         }
     }
 }
 
+/// What an ACK brings about is durable at the server after this time.
+const STORED_WITHIN: Duration = Duration::from_millis(200);
 const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";

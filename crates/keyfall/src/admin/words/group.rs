@@ -38,14 +38,15 @@ pub(in crate::admin) fn groups(all: &api::Groups) -> String {
 pub(in crate::admin) fn group(shown: &api::GroupShown) -> String {
     let members: Vec<_> = shown.members.iter().map(named).collect();
     format!(
-        "{}: group {}, {} members\n{}\nmembers: {}\nstanding distribution: {}\n{}",
+        "{}: group {}, {} members\n{}\nmembers: {}\nstanding distribution: {}\n{}{}",
         shown.group.name,
         shown.group.number,
         shown.group.members,
         key_table(std::slice::from_ref(&shown.group.key)),
         members.join(", "),
         distribution(&shown.distribution),
-        policy(shown.group.policy)
+        policy(shown.group.policy),
+        shown.change.as_ref().map_or_else(String::new, last_change)
     )
 }
 
@@ -80,6 +81,65 @@ pub(in crate::admin) fn group_set(set: &api::GroupSet) -> String {
     )
 }
 
+/// "barrier change: 998 of 1,000 stopped, 2 silent: truck7, truck9; stopped 84 ms".
+fn last_change(last: &api::KeyChange) -> String {
+    let did = match (last.mode, last.state) {
+        (api::ChangeMode::Barrier, api::KeyChangeState::Starting) => (last.started, "started"),
+        (api::ChangeMode::Barrier, _) => (last.stopped, "stopped"),
+        (api::ChangeMode::Hitless, api::KeyChangeState::Distributing) => {
+            (last.holding, "hold the key")
+        }
+        (api::ChangeMode::Hitless, _) => (last.started, "started"),
+    };
+    let state = match last.state {
+        api::KeyChangeState::Distributing
+        | api::KeyChangeState::Stopping
+        | api::KeyChangeState::Starting => ", at work",
+        api::KeyChangeState::Finished => "",
+        api::KeyChangeState::Superseded => ", ended by a newer one",
+        api::KeyChangeState::Interrupted => ", interrupted by a restart",
+    };
+    let named = |caught_up: bool, word: &str| {
+        let names: Vec<_> = last
+            .stragglers
+            .iter()
+            .filter(|it| it.caught_up == caught_up)
+            .map(|it| it.terminal.name.as_str())
+            .collect();
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!(", {} {word}: {}", names.len(), names.join(", "))
+        }
+    };
+    let halted = last.halted_microseconds.map_or_else(String::new, |micros| {
+        format!("; stopped {} ms", micros.div_ceil(1_000))
+    });
+    format!(
+        "\n{} change: {} of {} {}{state}{}{}{}{halted}",
+        change(last.mode),
+        thousands(did.0),
+        thousands(last.reachable),
+        did.1,
+        named(false, "silent"),
+        if last.left_out { " (left out)" } else { "" },
+        named(true, "late")
+    )
+}
+
+/// With a comma before every three digits.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
 fn policy(policy: api::GroupPolicy) -> String {
     format!(
         "changes its key: {}; stragglers: {}; legacy sharing: {}",
@@ -106,4 +166,48 @@ const fn stragglers(stragglers: api::Stragglers) -> &'static str {
 
 const fn switch(on: bool) -> &'static str {
     if on { "on" } else { "off" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_in_one_line() {
+        let straggler = |number, name: &str, caught_up| api::Straggler {
+            terminal: api::Named {
+                number,
+                name: name.to_owned(),
+            },
+            missed: api::Phase::Stopping,
+            caught_up,
+        };
+        let mut last = api::KeyChange {
+            mode: api::ChangeMode::Barrier,
+            state: api::KeyChangeState::Finished,
+            epoch: 7,
+            generation: 3,
+            begun_at: 1_800_000_000,
+            reachable: 1_000,
+            holding: 998,
+            stopped: 998,
+            started: 998,
+            stragglers: vec![straggler(7, "truck7", false), straggler(9, "truck9", false)],
+            left_out: false,
+            halted_microseconds: Some(83_400),
+        };
+        assert_eq!(
+            last_change(&last),
+            "\nbarrier change: 998 of 1,000 stopped, 2 silent: truck7, truck9; stopped 84 ms"
+        );
+        last.mode = api::ChangeMode::Hitless;
+        last.state = api::KeyChangeState::Interrupted;
+        last.stragglers = vec![straggler(7, "truck7", true)];
+        last.halted_microseconds = None;
+        assert_eq!(
+            last_change(&last),
+            "\nhitless change: 998 of 1,000 started, interrupted by a restart, 1 late: truck7"
+        );
+        assert_eq!(thousands(1_234_567), "1,234,567");
+    }
 }

@@ -1,0 +1,195 @@
+//! What a change is about and who takes part, through all of its states.
+
+use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
+use crate::server::changing::{
+    ChangeCause, ChangeMode, ChangeReport, ChangeState, ChangeTimes, Phase, Straggler, Stragglers,
+};
+
+/// One change of one group's key.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) group: GroupNumber,
+    /// What the group sends with after it.
+    pub(super) key: (KeyEpoch, Generation),
+    pub(super) mode: ChangeMode,
+    pub(super) stragglers: Stragglers,
+    pub(super) cause: ChangeCause,
+    pub(super) begun_at: UnixSeconds,
+    /// From then on whoever holds the key sends with it, whatever it heard.
+    pub(super) activate_at: UnixSeconds,
+    /// Members may be stopped by the change that was at work before.
+    pub(super) halted_before: bool,
+    pub(super) members: Members,
+    pub(super) times: ChangeTimes,
+}
+
+/// Who takes part: members that can be reached, by rising number.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    all: Vec<Member>,
+    /// How many have done it, by [`Phase`].
+    done: [usize; Phase::ALL.len()],
+}
+
+/// One of them: what it has done, and what not in time, by [`Phase`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Member {
+    terminal: TerminalNumber,
+    done: [bool; Phase::ALL.len()],
+    missed: [bool; Phase::ALL.len()],
+}
+
+impl Course {
+    /// Whether the key shares nothing with the one before, so that it has to be fetched.
+    pub(super) const fn is_fresh(&self) -> bool {
+        match self.cause {
+            ChangeCause::Renewal { .. } => false,
+            ChangeCause::FreshEpoch
+            | ChangeCause::LeftOut
+            | ChangeCause::Exclusion(_)
+            | ChangeCause::Theft => true,
+        }
+    }
+
+    /// Whether nothing waits for anybody: the key is active at once.
+    pub(super) const fn is_urgent(&self) -> bool {
+        match self.cause {
+            ChangeCause::Exclusion(_) | ChangeCause::Theft => true,
+            ChangeCause::Renewal { .. } | ChangeCause::FreshEpoch | ChangeCause::LeftOut => false,
+        }
+    }
+
+    /// Whether all stop before they start.
+    pub(super) fn halts(&self) -> bool {
+        self.mode == ChangeMode::Barrier && !self.is_urgent()
+    }
+
+    pub(super) fn report(&self, state: ChangeState) -> ChangeReport {
+        let (epoch, generation) = self.key;
+        let [holding, stopped, started] = self.members.done;
+        ChangeReport {
+            group: self.group,
+            epoch,
+            generation,
+            mode: self.mode,
+            begun_at: self.begun_at,
+            state,
+            reachable: self.members.len(),
+            holding,
+            stopped,
+            started,
+            stragglers: self.members.stragglers(),
+            left_out: false,
+            times: self.times,
+        }
+    }
+}
+
+impl Members {
+    /// `reachable` rises.
+    pub(super) fn of(reachable: impl Iterator<Item = TerminalNumber>) -> Self {
+        Self {
+            all: reachable.map(Member::new).collect(),
+            done: [0; Phase::ALL.len()],
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether everybody has done it.
+    pub(super) fn all_done(&self, phase: Phase) -> bool {
+        self.done[phase as usize] == self.all.len()
+    }
+
+    pub(super) fn has_done(&self, terminal: TerminalNumber, phase: Phase) -> bool {
+        let place = self.place(terminal);
+        place.is_ok_and(|place| self.all[place].done[phase as usize])
+    }
+
+    /// It did; who was not known to be reachable takes part from now on.
+    pub(super) fn mark(&mut self, terminal: TerminalNumber, phase: Phase) {
+        let place = self.join(terminal);
+        let done = &mut self.all[place].done[phase as usize];
+        if !*done {
+            *done = true;
+            self.done[phase as usize] += 1;
+        }
+    }
+
+    /// It takes part.
+    pub(super) fn join(&mut self, terminal: TerminalNumber) -> usize {
+        self.place(terminal).unwrap_or_else(|place| {
+            self.all.insert(place, Member::new(terminal));
+            place
+        })
+    }
+
+    /// Who has not done it yet.
+    pub(super) fn lacking(&self, phase: Phase) -> Vec<TerminalNumber> {
+        let lacking = self.all.iter().filter(|it| !it.done[phase as usize]);
+        lacking.map(|it| it.terminal).collect()
+    }
+
+    /// The deadline: whoever has not done it by now has missed it.
+    pub(super) fn miss(&mut self, phase: Phase) {
+        for member in &mut self.all {
+            member.missed[phase as usize] |= !member.done[phase as usize];
+        }
+    }
+
+    fn place(&self, terminal: TerminalNumber) -> Result<usize, usize> {
+        self.all.binary_search_by_key(&terminal, |it| it.terminal)
+    }
+
+    /// Silence to NOTIFY alone proves nothing: a KEYDIST may have brought the key.
+    fn stragglers(&self) -> Vec<Straggler> {
+        let straggler = |member: &Member| {
+            let caught_up = member.done[Phase::Starting as usize];
+            let missed = Phase::ALL
+                .into_iter()
+                .filter(|&phase| !(caught_up && phase == Phase::Distributing))
+                .find(|&phase| member.missed[phase as usize])?;
+            Some(Straggler {
+                terminal: member.terminal,
+                missed,
+                caught_up,
+            })
+        };
+        self.all.iter().filter_map(straggler).collect()
+    }
+}
+
+impl Member {
+    const fn new(terminal: TerminalNumber) -> Self {
+        Self {
+            terminal,
+            done: [false; Phase::ALL.len()],
+            missed: [false; Phase::ALL.len()],
+        }
+    }
+}
+
+/// When something is said again to those that have not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    pub(super) at: Tick,
+    pause: std::time::Duration,
+}
+
+impl Retry {
+    /// At once, then after `pause`, twice as long each time.
+    pub(super) const fn new(now: Tick, pause: std::time::Duration) -> Self {
+        Self { at: now, pause }
+    }
+
+    /// It was said.
+    pub(super) fn said(&mut self, now: Tick) {
+        self.at = now.plus(self.pause);
+        self.pause = (self.pause * 2).min(RETRY_MAX);
+    }
+}
+
+/// The longest pause.
+const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(8);
