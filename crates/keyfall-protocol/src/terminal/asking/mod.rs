@@ -258,6 +258,10 @@ impl Terminal {
             let wanted = match event {
                 Event::Notified { spread } => *spread,
                 Event::KeyWanted { .. } => Duration::ZERO,
+                // By a carrier: the server does not know it yet, and others may wait for that.
+                Event::KeyReceived { .. } if matches!(self.asking.state, State::Rest) => {
+                    RECEIVED_SPREAD
+                }
                 Event::KeyReceived { .. }
                 | Event::Renewed { .. }
                 | Event::FleetRenewed { .. }
@@ -372,6 +376,8 @@ const TRIES: u32 = 6;
 /// Rest after a sequence that came to nothing.
 const PAUSE_MIN: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Over this time terminals tell of a key that came by a carrier.
+const RECEIVED_SPREAD: Duration = Duration::from_millis(1000);
 /// So often a terminal that lacks nothing asks.
 const ASK_EVERY: Duration = Duration::from_secs(3600);
 /// Over this time terminals ask for an epoch that a command named: a KEYDIST may be on its way.
