@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use keyfall_protocol::command::{Body, Command, FreshEpoch, SignerClass, Unverified};
 use keyfall_protocol::ids::{
-    Fingerprint, Generation, GroupNumber, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId, Tick,
+    Fingerprint, Generation, GroupNumber, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId,
+    Tick,
 };
 use keyfall_protocol::keys::MasterKey;
 use keyfall_protocol::server::{Batch, Change};

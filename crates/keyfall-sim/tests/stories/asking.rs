@@ -16,16 +16,16 @@ use crate::{all_are_current, nothing_was_wrong};
 
 /// A world whose root lists these suites.
 pub(crate) fn world_of(seed: u64, suites: &[SharingSuite]) -> World {
-    let mut world = World::new(
-        seed,
-        Config {
-            limits: Limits {
-                suites: Suites::new(suites).expect("some, and none twice"),
-                ..Limits::default()
-            },
-            ..Config::default()
-        },
-    );
+    world_with(seed, suites, Config::default())
+}
+
+/// The same, beginning with `config` in all else.
+pub(crate) fn world_with(seed: u64, suites: &[SharingSuite], config: Config) -> World {
+    let limits = Limits {
+        suites: Suites::new(suites).expect("some, and none twice"),
+        ..config.limits
+    };
+    let mut world = World::new(seed, Config { limits, ..config });
     world.watch_keys();
     world
 }

@@ -11,6 +11,7 @@ mod interrupted;
 mod locks;
 mod losses;
 mod matrix;
+mod meetings;
 mod nonces;
 mod replays;
 mod rollbacks;
