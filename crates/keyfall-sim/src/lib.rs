@@ -38,6 +38,7 @@ mod snapshot;
 mod station;
 mod theft;
 mod thief;
+mod way;
 mod witness;
 mod world;
 
@@ -53,5 +54,6 @@ pub use snapshot::{DiskImage, Loot, SnapshotUnreadable, UserLoot};
 pub use station::{Station, StationId, Told};
 pub use theft::{Answer, CLOCK_SLACK, Cell, TheftPlan, TheftRun};
 pub use thief::{Opened, Thief};
+pub use way::{CapturedDatagram, Direction, Interceptor, WayQuality};
 pub use witness::Violation;
 pub use world::{Config, Errand, World};

@@ -9,6 +9,7 @@ use crate::link::Link;
 use crate::media::Ear;
 use crate::memory::Memory;
 use crate::snapshot::DiskImage;
+use crate::way::Way;
 
 /// Names a station of a world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -32,6 +33,8 @@ pub struct Station {
     /// The world's time at the machine's tick 0.
     pub(crate) booted: Tick,
     pub(crate) link: Link,
+    /// Where it can answer.
+    pub(crate) way: Option<Way>,
     pub(crate) ear: Ear,
     pub(crate) disk: Disk,
     /// The user compartment opens only to a passphrase.

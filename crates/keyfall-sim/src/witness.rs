@@ -4,11 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use keyfall_protocol::command::{Body, Command, FreshEpoch, SignerClass, Unverified};
 use keyfall_protocol::ids::{
-    Generation, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId, Tick,
+    Fingerprint, Generation, GroupNumber, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId,
+    Tick,
 };
+use keyfall_protocol::keys::MasterKey;
+use keyfall_protocol::server::{Batch, Change};
 use keyfall_protocol::terminal::{Event, Terminal};
 
 use crate::disk::ServerDisk;
@@ -37,6 +41,8 @@ pub(crate) struct Witness {
     sequences: HashMap<(StreamId, SequenceNumber), Rc<[u8]>>,
     stated: BTreeMap<KeyId, (KeyEpoch, Generation)>,
     fleet: Option<Generation>,
+    /// Every key by its name, where that is watched.
+    keys: Option<HashMap<(GroupNumber, KeyEpoch, Generation), Fingerprint>>,
 }
 
 impl Witness {
@@ -155,6 +161,48 @@ impl Witness {
         }
     }
 
+    pub(crate) fn watch_keys(&mut self) {
+        self.keys.get_or_insert_default();
+    }
+
+    /// The server made what lies in this batch.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "no other change names a group's key"
+    )]
+    pub(crate) fn sees_batch(&mut self, at: Tick, batch: &Batch) {
+        for change in &batch.changes {
+            match change {
+                Change::Group(group) => self.sees_master(at, &group.master),
+                Change::Master { key, .. } => self.sees_master(at, key),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn sees_master(&mut self, at: Tick, key: &MasterKey) {
+        let name = (key.group(), key.epoch(), key.generation());
+        self.sees_key(at, "the server", name, key.fingerprint());
+    }
+
+    /// Of one name there is one key, whoever holds it.
+    fn sees_key(
+        &mut self,
+        at: Tick,
+        who: &str,
+        name: (GroupNumber, KeyEpoch, Generation),
+        key: Fingerprint,
+    ) {
+        let Some(keys) = &mut self.keys else {
+            return;
+        };
+        let first = *keys.entry(name).or_insert(key);
+        if first != key {
+            let what = format!("{who} holds another {name:?}: {key} and not {first}");
+            self.note(at, "one key a name", what);
+        }
+    }
+
     /// A station told something: what it tells of keys is on its disk.
     pub(crate) fn sees_event(&mut self, at: Tick, station: &mut Station, event: &Event) {
         let told = match *event {
@@ -216,8 +264,26 @@ impl Witness {
             station.promised.clear();
         }
         station.key_set = key_set.version;
-        let held: BTreeMap<_, _> = machine
-            .groups()
+        if let Some(way) = &mut station.way {
+            way.asking_since = match machine.asks() {
+                "rest" => None,
+                _ => Some(way.asking_since.unwrap_or(at)),
+            };
+            let asking = way.asking_since.map(|since| at.since(since));
+            if asking > Some(SEQUENCE_MAX) {
+                let what = format!("{} still {}", station.name, machine.asks());
+                self.note(at, "a sequence ends", what);
+                way.asking_since = None;
+            }
+        }
+        let groups = machine.groups();
+        if self.keys.is_some() {
+            for it in &groups {
+                let name = (it.group, it.epoch, it.generation);
+                self.sees_key(at, &station.name, name, it.fingerprint);
+            }
+        }
+        let held: BTreeMap<_, _> = groups
             .into_iter()
             .map(|status| (status.group, (status.epoch, status.generation)))
             .collect();
@@ -242,6 +308,9 @@ impl Witness {
         }
     }
 }
+
+/// Two introductions, two requests and a store: six tries each, 24 s and a quarter more.
+const SEQUENCE_MAX: Duration = Duration::from_secs(150);
 
 fn is_online(class: SignerClass) -> bool {
     matches!(class, SignerClass::Beat | SignerClass::Keys)

@@ -49,7 +49,9 @@ pub use refusal::Refusal;
 pub use restoring::{CaughtUp, Floors, Hold, Restored, Since};
 
 use crate::error::ApiMisuse;
-use crate::ids::{Generation, GroupNumber, SequenceNumber, TerminalNumber, Tick, UnixSeconds};
+use crate::ids::{
+    Generation, GroupNumber, KeyIdKind, SequenceNumber, TerminalNumber, Tick, UnixSeconds,
+};
 use crate::rng::Random;
 
 /// The one authority over keys. Owns all of them; has no clock, file, socket or randomness.
@@ -380,6 +382,11 @@ impl Server {
     fn on_not_stored(&mut self, id: StoreId) -> Result<(), ApiMisuse> {
         let storing = self.take_storing(id)?;
         self.store_again = self.at.now.plus(STORE_PAUSE);
+        for change in &storing.batch.changes {
+            if let Change::Mixed { wrap, .. } = change {
+                self.meets_again(wrap.kid().kind().and_then(KeyIdKind::terminal));
+            }
+        }
         // What the schedules ask for is asked for again.
         self.schedule_moves = None;
         if let Some(order) = storing.order {
@@ -414,6 +421,7 @@ impl Server {
                 return;
             };
             let scheduled = order == Order::Scheduled;
+            let met = order.met();
             match self.prepare(order, by, rng) {
                 Ok((batch, done)) => self.store(id, batch, done),
                 Err(refusal) => match id {
@@ -423,9 +431,16 @@ impl Server {
                     }),
                     None if scheduled => self.schedule_refused = Some(refusal),
                     // What a change asked for by itself is not wanted any more.
-                    None => {}
+                    None => self.meets_again(met),
                 },
             }
+        }
+    }
+
+    /// Its mixed wrap key was not stored: it begins anew under the one before.
+    fn meets_again(&mut self, terminal: Option<TerminalNumber>) {
+        if let Some(number) = terminal {
+            self.desk.mixed.remove(&number);
         }
     }
 

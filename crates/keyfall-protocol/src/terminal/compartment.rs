@@ -108,6 +108,12 @@ impl User {
         turns
     }
 
+    /// The key before the mixed one is not known either: what the server lacked when the mixed one was
+    /// asked under may have come meanwhile.
+    pub(super) fn turn_to_mixed_key(&mut self) {
+        self.asks_under_before = false;
+    }
+
     /// Steps every wrap key to `target`.
     pub(super) fn renew_to(&mut self, target: Generation, until: Tick) {
         self.wrap.renew_to(target, until);

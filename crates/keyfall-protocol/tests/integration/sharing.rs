@@ -615,6 +615,63 @@ fn nothing_without_the_servers_signature_is_taken() {
     assert!(!pair.is_current(0, group));
 }
 
+/// The first ACK is held back, and comes after that of a second answer with other fresh octets: of
+/// two only the newer counted, or the server would hold a wrap key that its terminal has given up.
+#[test]
+fn an_ack_that_was_held_back_does_not_lock_its_terminal_out() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    let group = pair.group(&[1]);
+    let mut acks = 0;
+    pair.let_pass(move |_, _, octets| {
+        acks += usize::from(type_of(octets) == Some(ACK));
+        if acks == 1 && type_of(octets) == Some(ACK) {
+            Fate::Lost
+        } else {
+            Fate::Passes
+        }
+    });
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
+    assert!(pair.is_current(0, group));
+    let held_back = |(_, octets): &&(bool, Vec<u8>)| type_of(octets) == Some(ACK);
+    let first = pair.air.iter().find(held_back).expect("it was sent");
+    let (from, octets) = (pair.askers[0].address, first.1.clone());
+    pair.feed_server(server::Input::Datagram { from, octets });
+    pair.run(Duration::from_secs(1));
+    pair.order(Order::RekeyGroup { group }).expect("it may be");
+    pair.ask(0);
+    pair.run(Duration::from_secs(30));
+    assert!(pair.is_current(0, group));
+    let all = pair.askers[0].ended.iter();
+    assert!(all.clone().all(|it| *it == AskOutcome::Current), "{all:?}");
+}
+
+/// The NAT forgets while the terminal asks under its mixed key for the first time: the cookie of the
+/// old address is met with another one, and that says nothing of the key that is asked under.
+#[test]
+fn a_cookie_of_the_old_address_is_no_unknown_key() {
+    let mut pair = Pair::new(&[SharingSuite::HpkePq], 1);
+    let group = pair.group(&[1]);
+    let (mut acks, mut cookies) = (0, 0);
+    pair.let_pass(move |_, up, octets| {
+        acks += usize::from(type_of(octets) == Some(ACK));
+        cookies += usize::from(acks == 1 && type_of(octets) == Some(COOKIE));
+        if up && cookies == 1 {
+            Fate::Lost
+        } else {
+            Fate::Passes
+        }
+    });
+    pair.ask(0);
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.askers[0].machine.asks(), "expects KEY-DIS");
+    pair.askers[0].address = SocketAddr::from(([192, 0, 2, 1], 50_000));
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.run(Duration::from_secs(10));
+    assert!(pair.is_current(0, group));
+    assert_eq!(pair.askers[0].ended, [AskOutcome::Current]);
+}
+
 /// FORMATS section 8: of two copies of a package the first that asks wins, the other is told.
 #[test]
 fn of_two_copies_of_a_package_the_first_to_ask_wins() {

@@ -1,6 +1,7 @@
 //! What a world does for its machines: the daemons' part.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use keyfall_protocol::server::{self, By, Moment};
 use keyfall_protocol::terminal::{Event, Input, Output, StoreId};
@@ -23,7 +24,12 @@ impl World {
             Happening::ServerCommitted(boot, id) if boot == self.server_boots => {
                 self.feed_server(server::Input::Stored(id));
             }
-            Happening::ServerCommits(..) | Happening::ServerCommitted(..) => {}
+            Happening::ServerWorked(boot, worked) if boot == self.server_boots => {
+                self.feed_server(server::Input::Worked(worked));
+            }
+            Happening::ServerCommits(..)
+            | Happening::ServerCommitted(..)
+            | Happening::ServerWorked(..) => {}
             Happening::ServerStarts => self.start_server(),
             Happening::ServerCrashes => self.crash_server(),
             Happening::OrderComes(id, errand) => {
@@ -77,6 +83,9 @@ impl World {
             Happening::StationStarts(id) => self.start(id),
             Happening::StationCrashes(id) => self.crash(id),
             Happening::FrameArrives(id, octets) => self.feed(id, Input::Datagram(&octets)),
+            Happening::DatagramArrives(datagram) => self.arrive(&datagram),
+            Happening::Rebinds(id) => self.rebind(id),
+            Happening::WayTurns(id, cut) => self.cut_way_back(id, cut),
         }
     }
 
@@ -87,7 +96,7 @@ impl World {
         }
     }
 
-    fn feed_server(&mut self, input: server::Input) {
+    pub(super) fn feed_server(&mut self, input: server::Input) {
         let at = self.moment();
         let Some(server) = &mut self.server else {
             return;
@@ -124,8 +133,14 @@ impl World {
                         });
                     }
                 }
-                // A way back belongs to stories that open one.
-                server::Output::Send { .. } | server::Output::Work(_) => {}
+                server::Output::Send { to, octets } => self.send_from_server(to, octets),
+                server::Output::Work(job) => {
+                    let worked = job.run(&mut self.rng);
+                    let longest = u64::try_from(self.config.work.as_nanos()).unwrap_or(u64::MAX);
+                    let taken = Duration::from_nanos(self.rng.below(longest));
+                    let done = Happening::ServerWorked(self.server_boots, worked);
+                    self.clock.plan_after(taken, done);
+                }
                 server::Output::Done { id, outcome } => {
                     self.done.insert(id, outcome);
                 }
@@ -162,6 +177,7 @@ impl World {
         }
         if let Some(batch) = self.server.as_ref().and_then(|server| server.batch(id)) {
             self.server_disk.commit(batch);
+            self.witness.sees_batch(self.clock.now(), batch);
             let committed = Happening::ServerCommitted(self.server_boots, id);
             self.clock
                 .plan_after(self.config.server_disk.confirm, committed);
@@ -171,9 +187,10 @@ impl World {
     pub(super) fn drain_station(&mut self, id: StationId) {
         let now = self.now();
         let delay = self.config.station_disk;
-        let station = &mut self.stations[id.0];
-        while let Some(machine) = &mut station.machine {
-            match machine.poll_output() {
+        while let Some(machine) = &mut self.stations[id.0].machine {
+            let output = machine.poll_output();
+            let station = &mut self.stations[id.0];
+            match output {
                 Output::Store(store, snapshot) => {
                     let at = station.disk.busy_until.max(now).plus(delay.write);
                     let image = station.disk.asked.after(&snapshot);
@@ -200,8 +217,7 @@ impl World {
                     let destroys = Happening::StationDestroys(id, station.boots, erase);
                     self.clock.plan(at, destroys);
                 }
-                // The simulator's terminals have no way back yet.
-                Output::ToServer(_) => {}
+                Output::ToServer(octets) => self.send_to_server(id, octets),
                 Output::Event(event) => {
                     if let Event::Retired {
                         group,

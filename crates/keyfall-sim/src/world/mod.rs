@@ -3,7 +3,9 @@
 mod drive;
 mod operator;
 mod speech;
+mod way;
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use crate::seeded::Seeded;
 use crate::snapshot::{DiskImage, Loot};
 use crate::station::{Disk, Station, StationId};
 use crate::thief::Thief;
+use crate::way::{CapturedDatagram, Interceptor};
 use crate::witness::{Violation, Witness};
 
 /// What a world begins with.
@@ -41,9 +44,11 @@ pub struct Config {
     pub limits: Limits,
     pub server_disk: StoreDelay,
     pub station_disk: StoreDelay,
+    /// Up to so long the server's public-key work takes.
+    pub work: Duration,
     /// Everybody's wall at the beginning.
     pub began: UnixSeconds,
-    /// Whether frames are kept on tape; long runs need the memory.
+    /// Whether frames and datagrams are kept on tape; long runs need the memory.
     pub capture: bool,
 }
 
@@ -54,6 +59,7 @@ impl Default for Config {
             limits: Limits::default(),
             server_disk: StoreDelay::default(),
             station_disk: StoreDelay::default(),
+            work: Duration::ZERO,
             began: UnixSeconds::new(1_800_000_000),
             capture: true,
         }
@@ -75,6 +81,11 @@ pub struct World {
     /// So many of the next commits fail.
     commits_to_fail: u32,
     stations: Vec<Station>,
+    /// Who is behind which address.
+    ways: HashMap<SocketAddr, StationId>,
+    interceptor: Option<Interceptor>,
+    datagrams: Vec<CapturedDatagram>,
+    datagrams_sent: u64,
     frames: Vec<Captured>,
     packets: Vec<CapturedPacket>,
     witness: Witness,
@@ -90,6 +101,8 @@ enum Happening {
     ServerCommitted(u32, server::StoreId),
     ServerStarts,
     ServerCrashes,
+    /// Public-key work of that power-on is done.
+    ServerWorked(u32, server::Worked),
     OrderComes(OrderId, Errand),
     StationWakes(StationId),
     StationWrites(StationId, u32, StoreId, DiskImage),
@@ -103,6 +116,9 @@ enum Happening {
     StationStarts(StationId),
     StationCrashes(StationId),
     FrameArrives(StationId, Rc<[u8]>),
+    DatagramArrives(CapturedDatagram),
+    Rebinds(StationId),
+    WayTurns(StationId, bool),
 }
 
 impl World {
@@ -126,6 +142,10 @@ impl World {
             server_busy_until: Tick::default(),
             commits_to_fail: 0,
             stations: Vec::new(),
+            ways: HashMap::new(),
+            interceptor: None,
+            datagrams: Vec::new(),
+            datagrams_sent: 0,
             frames: Vec::new(),
             packets: Vec::new(),
             witness: Witness::default(),
@@ -209,6 +229,7 @@ impl World {
             boots: 1,
             booted: self.now(),
             link: Link::new(quality, self.rng.branch()),
+            way: None,
             ear: Ear::default(),
             disk: Disk::default(),
             has_passphrase: false,
@@ -253,6 +274,9 @@ impl World {
         station.forget();
         station.wake = None;
         station.boots += 1;
+        if let Some(way) = &mut station.way {
+            way.asking_since = None;
+        }
     }
 
     /// Switches on what is off, with what its disk holds.
@@ -284,6 +308,7 @@ impl World {
         }
         // As the daemon does: the boot is charged as powered-on time at once.
         self.feed(id, Input::Timeout);
+        self.ask(id);
     }
 
     /// From now on the station's user compartment opens only to a passphrase: by [`Self::unlock`],

@@ -2,6 +2,7 @@
 //!
 //! `KEYFALL_SEEDS` sets how many seeds the random stories take; `KEYFALL_SEED` replays one.
 
+mod asking;
 mod calls;
 mod crashes;
 mod days;
@@ -10,6 +11,7 @@ mod interrupted;
 mod locks;
 mod losses;
 mod matrix;
+mod meetings;
 mod nonces;
 mod replays;
 mod rollbacks;

@@ -184,6 +184,12 @@ impl Server {
     ) -> Option<(TerminalNumber, Ask)> {
         let g = self.fleet.fleet_generation;
         let caller = self.callers.find(ask.id, g, &self.terminals);
+        // INVARIANT 2: nobody is told under a mixed key, or that it is not known, before it is stored;
+        // nor is another one begun. It asks again.
+        if self.desk.is_meeting(ask.id, caller) {
+            self.desk.counts.silent += 1;
+            return None;
+        }
         let admitted = |number: &TerminalNumber| {
             let terminal = self.terminals.get(number);
             terminal.is_some_and(|terminal| terminal.excluded_at.is_none())
@@ -341,8 +347,12 @@ impl Server {
             told,
             mixed,
         };
+        let brings_fresh = open.mixed.is_some();
         if !self.desk.remember(reference, open) {
             return;
+        }
+        if brings_fresh {
+            self.desk.first.insert(number, reference);
         }
         if asked.returns {
             self.peers.heard(number, asked.from, now);
@@ -399,7 +409,11 @@ impl Server {
         let genuine = self.desk.open.get(&reference).is_some_and(|open| {
             let answer = open.answer.as_ref();
             let under = |answer: &Answer| answer.ack.check(status, &open.plain, mac);
-            open.suite == suite && answer.is_some_and(under)
+            // Who asked anew under the old key may have mixed in what the newer answer brings: of two
+            // only the newer counts.
+            let first = self.desk.first.get(&open.terminal);
+            let newest = open.mixed.is_none() || first == Some(&reference);
+            open.suite == suite && newest && answer.is_some_and(under)
         });
         if !genuine {
             self.desk.counts.silent += 1;
@@ -415,9 +429,9 @@ impl Server {
             return;
         }
         for (group, epoch, generation) in open.told {
-            self.desk
-                .confirmed
-                .insert((open.terminal, group), (epoch, generation));
+            let confirmed = self.desk.confirmed.entry((open.terminal, group));
+            let newest = confirmed.or_insert((epoch, generation));
+            *newest = (*newest).max((epoch, generation));
             self.on_holding(open.terminal, group, epoch, generation);
         }
         if let Some(mixed) = open.mixed {
@@ -426,6 +440,7 @@ impl Server {
                 reason: None,
                 ticket: None,
             };
+            self.desk.first.remove(&open.terminal);
             self.desk.mixed.insert(open.terminal, mixed);
             let terminal = open.terminal;
             let order = Order::FirstContact { terminal };

@@ -43,6 +43,8 @@ pub(super) struct Desk {
     kems: Option<(u32, Vec<Arc<KemSecret>>)>,
     /// The last beacon for those who ask.
     beacon: Option<(UnixSeconds, Vec<u8>)>,
+    /// The newest answer that brought fresh octets to each terminal, until it has mixed them in.
+    pub(super) first: HashMap<TerminalNumber, Reference>,
     /// Wrap keys with fresh octets in them, which an ACK has confirmed, until they are stored.
     pub(super) mixed: HashMap<TerminalNumber, WrapKey>,
     /// Whose wish for another suite stands in the audit already.
@@ -111,6 +113,7 @@ impl Desk {
             introduction: None,
             kems: None,
             beacon: None,
+            first: HashMap::new(),
             mixed: HashMap::new(),
             told_downgrade: HashSet::new(),
             counts: DeskCounts::default(),
@@ -121,6 +124,15 @@ impl Desk {
     fn cookies(&mut self, now: Tick, rng: &mut dyn Random) -> &mut Cookies {
         self.cookies
             .get_or_insert_with(|| Cookies::new(Secret::init_with(|into| rng.fill(into)), now))
+    }
+
+    /// Whether the caller is one whose mixed wrap key is being stored, under the new name or the old.
+    fn is_meeting(&self, id: [u8; 8], found: Option<TerminalNumber>) -> bool {
+        let by_name = |wrap: &WrapKey| wrap.key_req_id() == id;
+        match found {
+            Some(number) => self.mixed.contains_key(&number),
+            None => self.mixed.values().any(by_name),
+        }
     }
 
     fn remember(&mut self, reference: Reference, open: Open) -> bool {

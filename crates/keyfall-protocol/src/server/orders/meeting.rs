@@ -2,8 +2,22 @@
 
 use crate::ids::TerminalNumber;
 use crate::server::orders::Prepared;
-use crate::server::{Batch, By, Change, Done, Refusal, Server};
+use crate::server::{Batch, By, Change, Done, Order, Refusal, Server};
 use crate::sharing::SharingSuite;
+
+impl Order {
+    /// Who is met.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "one order is about a meeting"
+    )]
+    pub(in crate::server) fn met(&self) -> Option<TerminalNumber> {
+        match self {
+            Self::FirstContact { terminal } => Some(*terminal),
+            _ => None,
+        }
+    }
+}
 
 impl Server {
     /// From now on its wrap key is the mixed one, which no copy of its package opens.

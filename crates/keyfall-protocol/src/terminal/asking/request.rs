@@ -261,7 +261,9 @@ impl Terminal {
             self.asking.state = State::ExpectKeyDis(state);
             return Err(DropReason::NotAsked);
         }
-        let refused = state.cookie.is_some();
+        // The very cookie that was shown: it is good, and so the key is not known. Another one says no
+        // more than that the one shown was not: the server began anew, or the address changed.
+        let refused = state.cookie == Some(cookie);
         let (at, times) = state.unplaced;
         let unplaced = match (refused, at == self.g) {
             (true, true) => (self.g, times + 1),
@@ -288,8 +290,8 @@ impl Terminal {
         }
     }
 
-    /// The server never confirmed the mixed wrap key: the one before is tried again; else it does
-    /// not know this terminal.
+    /// The server never confirmed the mixed wrap key: the one before is tried; else it does not know
+    /// this terminal, and the next sequence begins with the mixed one.
     fn try_the_key_before(&mut self, rng: &mut dyn Random) {
         let turned = self
             .user
@@ -299,6 +301,9 @@ impl Terminal {
             self.dirty = true;
             self.begin_asking(rng);
         } else {
+            if let Some(user) = self.user.as_mut() {
+                user.turn_to_mixed_key();
+            }
             self.end_asking(AskOutcome::NotKnown, rng);
         }
     }
