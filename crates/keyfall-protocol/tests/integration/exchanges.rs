@@ -188,7 +188,9 @@ fn messages(air: &[(bool, Vec<u8>)]) -> Vec<Sent> {
     let mut assembly = Assembly::new(8, 64);
     let mut parts: Vec<Vec<u8>> = Vec::new();
     let mut made = Vec::new();
-    for (up, datagram) in air {
+    // Confirmations of a change have vectors of their own.
+    let asked = |datagram: &[u8]| !matches!(type_of(datagram), Some(5 | 6));
+    for (up, datagram) in air.iter().filter(|(_, datagram)| asked(datagram)) {
         match Message::decode_datagram(datagram).expect("ours") {
             Message::Part(part) => {
                 if part.index == 0 {

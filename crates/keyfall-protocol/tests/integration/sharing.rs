@@ -405,12 +405,15 @@ fn a_week_off_is_made_good_in_one_round_trip_or_two() {
         pair.ask(0);
         pair.run(Duration::from_secs(2));
         assert!(pair.is_current(0, group), "{suite:?} {renewals}");
-        let types = pair.types();
-        if renewals == 0 {
-            assert_eq!(types, [KEY_REQ, KEY_DIS, ACK]);
+        // The change of the key goes on beside it.
+        let mut types = pair.types();
+        types.retain(|kind| (KEY_REQ..=ACK).contains(kind));
+        let trips: &[u8] = if renewals == 0 {
+            &[KEY_REQ, KEY_DIS, ACK]
         } else {
-            assert_eq!(types, [KEY_REQ, COOKIE, KEY_REQ, KEY_DIS, ACK], "{suite:?}");
-        }
+            &[KEY_REQ, COOKIE, KEY_REQ, KEY_DIS, ACK]
+        };
+        assert!(types.starts_with(trips), "{suite:?}: {types:?}");
     }
 }
 
