@@ -219,8 +219,8 @@ fn no_server_and_a_strange_database_are_told_apart() {
          ALTER TABLE groups DROP COLUMN stragglers; ALTER TABLE groups DROP COLUMN legacy;";
     let without_restores = "DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;";
     let undone = [without_sharing, without_policies, without_restores];
-    for layout in [4, 3, 2] {
-        let undone = undone[..5 - layout].concat();
+    for layout in [4, 3, 2_u32] {
+        let undone = undone[..5 - layout as usize].concat();
         let step = format!("INSERT INTO schema_steps (step, applied_at) VALUES ({layout}, 0)");
         sql(&home, &format!("{undone} DELETE FROM schema_steps; {step}"));
         let server = home.serve();
@@ -228,7 +228,7 @@ fn no_server_and_a_strange_database_are_told_apart() {
         server.end();
         let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
         let steps = "SELECT count(*) FROM schema_steps";
-        let steps: usize = db.query_row(steps, [], |row| row.get(0)).expect(steps);
+        let steps: u32 = db.query_row(steps, [], |row| row.get(0)).expect(steps);
         assert_eq!(steps, 6 - layout, "layouts {layout} to 5");
     }
 
