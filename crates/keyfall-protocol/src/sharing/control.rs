@@ -50,7 +50,7 @@ impl Confirmation {
         made
     }
 
-    /// Whether the holder of `wrap` made it; in constant time.
+    /// Whether the holder of `wrap` made it (KR-329); in constant time.
     #[must_use]
     pub fn check(&self, wrap: &WrapKey) -> bool {
         self.id == wrap.key_req_id()

@@ -81,7 +81,8 @@ impl Group {
         self.change.as_ref().is_some_and(|change| change.stopped)
     }
 
-    /// While a STOP holds: before it no newer key is sent with, and no older one's grace begins.
+    /// While a STOP holds: before it no newer key is sent with, and no older one's grace begins
+    /// (KR-320).
     pub(super) fn stop_end(&self) -> Option<Tick> {
         let change = self.change.as_ref()?;
         let holds = change.stopped && change.kind == HaltKind::Stop;
@@ -171,7 +172,7 @@ impl Group {
         (epoch == self.epoch() && generation > self.newest()).then_some(generation)
     }
 
-    /// START does not wait for any activation time: neither of the key that it names, nor of a
+    /// START does not wait for any activation time (KR-326): neither of the key that it names, nor of a
     /// newer one where that is held no more.
     pub(super) fn hasten(&mut self) {
         let Some(key) = self.start_in_hand() else {

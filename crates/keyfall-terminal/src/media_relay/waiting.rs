@@ -1,4 +1,4 @@
-//! Packets that wait for the end of a STOP (REQUIREMENTS R-080): bounded in number, octets and time,
+//! Packets that wait for the end of a STOP (REQUIREMENTS R-080, KR-330): bounded in number, octets and time,
 //! the oldest go first.
 
 use std::collections::VecDeque;

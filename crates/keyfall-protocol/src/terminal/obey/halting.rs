@@ -12,7 +12,7 @@ use crate::terminal::change::{Change, STOP_MAX, Word};
 use crate::terminal::{Cause, Event, Output, ResumeCause, Terminal};
 
 impl Terminal {
-    /// What costs no signature. The same again passes: its confirmation may have been lost.
+    /// What costs no signature (KR-327). The same again passes: its confirmation may have been lost.
     pub(super) fn look_at_halt(
         &self,
         kind: HaltKind,
