@@ -134,7 +134,7 @@ fn a_terminal_fetches_its_keys_from_a_running_server_and_again_after_a_restart()
 
         let state = stored(&home);
         let fleet = &state.fleet;
-        assert_eq!(fleet.listen, [address.clone()]);
+        assert_eq!(fleet.listen.join(" "), address);
         assert_eq!(
             fleet.servers,
             [address.clone(), "keys.example:47900".to_owned()]
