@@ -53,7 +53,7 @@ def read_package(plain: bytes) -> Package:
         identity, 10, 10, "identity")
     terminal_number(number)
     items(wipe_roots, 0, 8, "wipe roots")
-    for text in [name, fleet, *items(carriers, 0, 16, "carriers"), *items(servers, 0, 16, "servers"),
+    for text in [name, fleet, *items(carriers, 0, 16, "carriers"), *items(servers, 0, 8, "servers"),
                  *wipe_roots]:
         demand(type(text) is str and 1 <= len(text.encode()) <= 200, "text")
         demand(not any(unicodedata.category(c) == "Cc" for c in text), "text")

@@ -69,7 +69,7 @@ struct InitArgs {
     /// Where commands are sent; may be given several times. Without it: on this machine only.
     #[arg(long = "carrier", value_name = "ADDRESS", default_value = THIS_MACHINE)]
     carriers: Vec<CarrierAddress>,
-    /// Where terminals that can answer are listened to, as in 0.0.0.0:47900 or [::]:47900; may be
+    /// Where terminals that can answer are listened to, as in 0.0.0.0:47900 or `[::]:47900`; may be
     /// given several times. Without it: one way only.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<std::net::SocketAddr>,

@@ -290,8 +290,8 @@ impl Server {
         self.fleet.key_set = keys.key_set;
         self.fleet.beat = keys.beat;
         self.fleet.keys = keys.keys;
-        self.fleet.kem = keys.kem.or(self.fleet.kem.take());
-        self.fleet.kem_pq = keys.kem_pq.or(self.fleet.kem_pq.take());
+        self.fleet.kem = keys.kem.or_else(|| self.fleet.kem.take());
+        self.fleet.kem_pq = keys.kem_pq.or_else(|| self.fleet.kem_pq.take());
         self.drafted = None;
         // All is signed by the new keys from now on, and the exclusions that a theft made doubtful
         // stand again.

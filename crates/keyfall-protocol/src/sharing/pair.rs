@@ -363,7 +363,7 @@ impl AckKey {
     }
 }
 
-/// How many octets of padding make the message `len` octets long. `plain`: the plaintext without
+/// KR-374: how many octets of padding make the message `len` octets long. `plain`: the plaintext without
 /// any; `outside`: the message without its ciphertext. Some lengths cannot be reached, because the
 /// heads grow with what they hold.
 fn padding(plain: usize, outside: usize, len: usize) -> usize {

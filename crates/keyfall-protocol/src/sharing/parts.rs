@@ -41,7 +41,7 @@ pub fn datagrams(message: &[u8], cookie: Option<Cookie>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Messages that are being put together, by source: few for each, few in all, each for a short
+/// Messages that are being put together (KR-372), by source: few for each, few in all, each for a short
 /// time only.
 #[derive(Debug)]
 pub struct Assembly<S> {

@@ -21,7 +21,7 @@ pub(super) struct User {
     /// the next that orders to this terminal alone may have made.
     handles: Vec<(Generation, Handle)>,
     /// The wrap key before fresh octets of the server were mixed in, until the server has shown that
-    /// it knows the mixed one; at the same generation.
+    /// it knows the mixed one (KR-367); at the same generation.
     before: Option<WrapKey>,
     /// The mixed key was not known to the server: it is asked under the one before.
     asks_under_before: bool,

@@ -202,7 +202,13 @@ fn messages(air: &[(bool, Vec<u8>)]) -> Vec<Sent> {
                     made.push(Sent { datagrams, message });
                 }
             }
-            _ => made.push(Sent {
+            Message::KeyReq { .. }
+            | Message::Cookie { .. }
+            | Message::KeyDis { .. }
+            | Message::Ack { .. }
+            | Message::Command { .. }
+            | Message::Hello { .. }
+            | Message::Introduction { .. } => made.push(Sent {
                 datagrams: vec![datagram.clone()],
                 message: datagram[4..].to_vec(),
             }),

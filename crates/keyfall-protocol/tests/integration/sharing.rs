@@ -27,6 +27,9 @@ pub(crate) enum Fate {
     Doubled,
 }
 
+/// Of the n-th datagram, from a terminal or not, with these octets.
+type Judge = Box<dyn FnMut(usize, bool, &[u8]) -> Fate>;
+
 /// One terminal of the pair.
 pub(crate) struct Asker {
     pub(crate) machine: Terminal,
@@ -47,7 +50,7 @@ pub(crate) struct Pair {
     pub(crate) air: Vec<(bool, Vec<u8>)>,
     /// What the server would send on its carriers; the test decides who hears it.
     pub(crate) frames: Vec<Vec<u8>>,
-    fate: Box<dyn FnMut(usize, bool, &[u8]) -> Fate>,
+    fate: Judge,
     on_way: VecDeque<(Tick, Way, Vec<u8>)>,
     server_wake: Option<Tick>,
     orders: u64,

@@ -4,6 +4,7 @@ mod audit;
 mod changing;
 mod crash;
 mod loss;
+mod meeting;
 mod orders;
 mod peers;
 mod refusals;

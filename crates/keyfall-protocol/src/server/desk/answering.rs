@@ -398,7 +398,7 @@ impl Server {
         }
     }
 
-    /// Only who opened the answer can say so (T-06, R-091).
+    /// Only who opened the answer can say so (KR-370, T-06), and nothing changes before (KR-365).
     fn on_ack(
         &mut self,
         from: SocketAddr,

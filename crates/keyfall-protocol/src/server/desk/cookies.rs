@@ -91,7 +91,7 @@ impl Cookies {
         recent.present.insert(iv)
     }
 
-    /// Whether public-key work may be begun for who has shown no cookie.
+    /// Whether public-key work may be begun for who has shown no cookie (KR-369).
     pub(super) fn may_begin_bare(&mut self, from: SocketAddr, now: Tick) -> bool {
         let bare = &mut self.bare;
         if now.since(bare.second) >= Duration::from_secs(1) {

@@ -20,7 +20,7 @@ impl Order {
 }
 
 impl Server {
-    /// From now on its wrap key is the mixed one, which no copy of its package opens.
+    /// From now on its wrap key is the mixed one, which no copy of its package opens (KR-371).
     pub(super) fn first_contact(&self, number: TerminalNumber, by: By) -> Prepared {
         let terminal = self.admitted_terminal(number)?;
         let mixed = self.desk.mixed.get(&number);
@@ -36,7 +36,7 @@ impl Server {
         Ok((batch, Done::Nothing))
     }
 
-    /// Somebody who holds the terminal's key wished for another suite than the root lists.
+    /// Somebody who holds the terminal's key wished for another suite than the root lists (KR-368).
     pub(super) fn note_downgrade(
         &self,
         number: TerminalNumber,

@@ -142,7 +142,7 @@ impl Server {
         Ok(command)
     }
 
-    /// False for a KEM key that is not held: a copy from which the server was restored is older, and
+    /// False for a KEM key that is not held (KR-373): a copy from which the server was restored is older, and
     /// what is sealed to the key would never open.
     fn can_use(&self, key: &ListedKey) -> bool {
         let held = match key.class {

@@ -67,7 +67,7 @@ impl Terminal {
         }
     }
 
-    /// Signature, key and nonce hold, or nothing has happened (INVARIANT 4).
+    /// Reference, signature, key and nonce hold, or nothing has happened (KR-360, INVARIANT 4).
     fn opened(
         &mut self,
         open: &ExpectKeyDis,
@@ -147,7 +147,7 @@ impl Terminal {
         });
     }
 
-    /// The ACK goes out once what it confirms is durable (INVARIANT 2).
+    /// The ACK goes out once what it confirms is durable (KR-366, INVARIANT 2).
     pub(in crate::terminal) fn confirm_answer(&mut self, rng: &mut dyn Random) {
         let (asked, done, dirty) = (self.store_asked, self.store_done, self.dirty);
         let State::ExpectStore(state) = &mut self.asking.state else {

@@ -363,7 +363,7 @@ impl Terminal {
 fn part_of(span: Duration, rng: &mut dyn Random) -> Duration {
     let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     let drawn = u64::from_be_bytes(octets(rng));
-    Duration::from_nanos((u128::from(drawn) * u128::from(nanos) >> 64) as u64)
+    Duration::from_nanos(((u128::from(drawn) * u128::from(nanos)) >> 64) as u64)
 }
 
 /// `span`, a quarter shorter or longer.
