@@ -208,6 +208,8 @@ impl Operated {
                         }
                         left |= awaited == Some(item);
                     }
+                    // Nobody asks here.
+                    Output::Send { .. } | Output::Work(_) => {}
                     Output::Done { outcome, .. } => {
                         let done = outcome?;
                         let renewed =
@@ -238,6 +240,7 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
             added_at: wall,
             package_expires: wall,
             wipe_roots: Vec::new(),
+            mixed_at: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

@@ -105,15 +105,15 @@ class Terminal:
                 return message
         return None
 
-    def send(self, message: bytes, suite: int, cookie=None):
-        for datagram in sharing.split(message, suite, cookie):
+    def send(self, message: bytes, cookie=None):
+        for datagram in sharing.split(message, cookie):
             self.socket.send(datagram)
 
     def introduced(self):
         """PROTOCOL 14, HELLO: fetches the server's KEM key and checks it against the KEYSET."""
         pieces, wanted = {}, 0
         for _ in range(4 * TRIES):
-            self.send(sharing.make_hello(wanted), 0)
+            self.send(sharing.make_hello(wanted))
             message = self.heard(FIRST_WAIT)
             read = sharing.read_message(message) if message else {"type": 0}
             if read["type"] != sharing.INTRODUCTION:
@@ -140,7 +140,7 @@ class Terminal:
         fresh = None if self.suite == PSK else KemSecret(self.suite, os.urandom(32))
         request, cookies, wait = self.request(fresh, None), 0, FIRST_WAIT
         for _ in range(TRIES):
-            self.send(request.message, self.suite, request.cookie)
+            self.send(request.message, request.cookie)
             until = time.monotonic() + wait * random.uniform(0.75, 1.25)
             while (message := self.heard(until - time.monotonic())) is not None:
                 read = sharing.read_message(message)
@@ -150,7 +150,7 @@ class Terminal:
                     cookies += 1
                     self.follow(read["frame"])
                     request = self.request(fresh, read["cookie"])
-                    self.send(request.message, self.suite, request.cookie)
+                    self.send(request.message, request.cookie)
                 elif read["type"] == sharing.KEY_DIS:
                     found = self.taken(message, request, fresh)
                     if found is not None:
@@ -178,8 +178,8 @@ class Terminal:
             return None
         given = distribution.given
         if given.r is not None:
-            self.wrap = sharing.first_wrap_key(self.wrap, given.r, self.wrap.kid, self.g)
-        self.send(sharing.make_ack(request, distribution, self.wrap, 0), self.suite)
+            self.wrap = sharing.first_wrap_key(self.wrap, given.r, self.wrap.kid, self.wrap.generation)
+        self.send(sharing.make_ack(request, distribution, self.wrap, 0))
         return {"g": given.g, "time": given.time, "not_member": given.not_member, "more": given.more,
                 "first": given.r is not None, "groups": [
                     {"kid": group.key.kid, "epoch": group.key.epoch, "generation": group.key.generation,
@@ -198,7 +198,7 @@ class Terminal:
                 body = command.body
                 type_ = sharing.STOP_ACK if command.type == reader.STOP else sharing.START_ACK
                 self.send(sharing.make_confirmation(self.wrap, type_, body["group"], body["transaction"],
-                                                    body["epoch"], body["generation"]), 0)
+                                                    body["epoch"], body["generation"]))
                 confirmed.append({"type": command.type, **body})
         return confirmed
 
@@ -241,7 +241,7 @@ class Server:
             publics = [self.kem[kem.HPKE_PQ].public()] if kem.HPKE_PQ in self.kem else []
             pieces = sharing.make_introduction(sharing.Introduction(self.root, self.keyset_frame, publics))
             if read["piece"] < len(pieces):
-                self.send(pieces[read["piece"]], 0, source)
+                self.send(pieces[read["piece"]], source)
         elif read["type"] == sharing.KEY_REQ:
             self.distribute(message, read, source)
         elif read["type"] == sharing.ACK and read["ref"] in self.open:
@@ -263,7 +263,7 @@ class Server:
         cookie = self.cookie_for(source)
         if self.cookies and read["cookie"] != cookie:
             frame = self.signed(self.beat, reader.TIME, [0], {1: int(time.time()), 2: 1000})
-            self.send(sharing.make_cookie(read["suite"], message, cookie, frame), read["suite"], source)
+            self.send(sharing.make_cookie(read["suite"], message, cookie, frame), source)
             return
         for key in self.keys:
             try:
@@ -277,7 +277,7 @@ class Server:
             given = Given(request.asked.nonce, int(time.time()), self.g, lacks, strange)
             distribution = sharing.make_key_dis(request, key, os.urandom(12), given, self.signer)
             self.open[request.ref()] = request, distribution, key
-            self.send(distribution.message, read["suite"], source)
+            self.send(distribution.message, source)
 
     def confirmations(self, source: tuple):
         """STOP and START of the first group, as COMMANDs."""
@@ -287,7 +287,7 @@ class Server:
         body = {1: key.kid // 4, 2: now * 1000, 3: key.epoch, 4: key.generation, 5: now + 60}
         for type_ in (reader.STOP, reader.START):
             frame = self.signed(self.signer, type_, [1, body[1]], body)
-            self.send(sharing.make_command(frame), 0, source)
+            self.send(sharing.make_command(frame), source)
 
     def signed(self, private: Ed25519PrivateKey, type_: int, target: list, body: dict) -> bytes:
         """Section 4: a frame signed by one key."""
@@ -297,8 +297,8 @@ class Server:
         signature = private.sign(det(["Signature1", protected, b"KF1/cmd", payload]))
         return det(cbor2.CBORTag(18, [protected, {}, payload, signature]))
 
-    def send(self, message: bytes, suite: int, source: tuple):
-        for datagram in sharing.split(message, suite):
+    def send(self, message: bytes, source: tuple):
+        for datagram in sharing.split(message):
             self.socket.sendto(datagram, source)
 
 

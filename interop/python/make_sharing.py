@@ -47,7 +47,17 @@ def signed(private: Ed25519PrivateKey, type_: int, target: list, body: dict) -> 
 
 
 KEYS_KEY, BEAT_KEY, ROOT = signer("keys key"), signer("beat key"), signer("root")
-SERVER = {suite: KemSecret(suite, stream(f"server KEM key of suite {suite}", 32)) for suite in (HPKE, HPKE_PQ)}
+IKM = {}
+
+
+def kem_secret(suite: int, name: str) -> KemSecret:
+    """From octets that are drawn, as RFC 9180 section 7.1.3 says."""
+    secret = KemSecret.derived(suite, stream(name, 32))
+    IKM[secret.private] = stream(name, 32)
+    return secret
+
+
+SERVER = {suite: kem_secret(suite, f"server KEM key of suite {suite}") for suite in (HPKE, HPKE_PQ)}
 DK = Key(stream(f"wrap key of terminal {TERMINAL}", 32), 4 * TERMINAL + 1, 0, 0).renewed(G + OFFSET)
 
 
@@ -56,17 +66,17 @@ def key_entry(key: Key) -> dict:
 
 
 def secret_entry(secret) -> dict:
-    return {"private": secret.private.hex(), "public": secret.public().hex()} if secret else None
+    return {"ikm": IKM[secret.private].hex(), "public": secret.public().hex()} if secret else None
 
 
-def datagrams(message: bytes, suite: int, cookie=None) -> list:
-    return [one.hex() for one in sharing.split(message, suite, cookie)]
+def datagrams(message: bytes, cookie=None) -> list:
+    return [one.hex() for one in sharing.split(message, cookie)]
 
 
 def key_req_entry(request: sharing.Request, dk: Key) -> dict:
     asked = request.asked
     return {
-        "datagrams": datagrams(request.message, request.suite, request.cookie), "message": request.message.hex(),
+        "datagrams": datagrams(request.message, request.cookie), "message": request.message.hex(),
         "sha256": request.hash().hex(), "ref": request.ref().hex(), "id": sharing.key_req_id(dk).hex(),
         "iv": request.iv.hex(), "cookie": hex_of(request.cookie), "inner": request.inner.hex(),
         "plain": sharing.key_req_plain(asked).hex(), "nonce": asked.nonce.hex(), "time": asked.time,
@@ -77,7 +87,7 @@ def key_req_entry(request: sharing.Request, dk: Key) -> dict:
 def key_dis_entry(distribution: sharing.Distribution, suite: int) -> dict:
     given = distribution.given
     return {
-        "datagrams": datagrams(distribution.message, suite), "message": distribution.message.hex(),
+        "datagrams": datagrams(distribution.message), "message": distribution.message.hex(),
         "inner": distribution.inner.hex(), "iv": distribution.iv.hex(), "plain": distribution.plain.hex(),
         "signer": "keys key", "nonce": given.nonce.hex(), "time": given.time, "g": given.g,
         "groups": [shown(group) for group in given.groups], "not_member": given.not_member, "more": given.more,
@@ -95,7 +105,7 @@ def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=
     """One case; `first_by`: None, "package" or "token"."""
     dk = sharing.token_key(stream("token", 16)) if first_by == "token" else DK
     g, terminal = (0, 0) if first_by == "token" else (G, TERMINAL)
-    fresh = None if suite == PSK else KemSecret(suite, stream(f"{name}: fresh key", 32))
+    fresh = None if suite == PSK else kem_secret(suite, f"{name}: fresh key")
     asked = Asked(terminal, stream(f"{name}: nonce", 16), time, [list(entry) for entry in held],
                   fresh and fresh.public(), b"")
     server = SERVER[suite].public() if fresh else None
@@ -108,7 +118,7 @@ def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=
         frame = signed(BEAT_KEY, reader.TIME, [0], {1: NOW, 2: 1000}) if suite == PSK else None
         message = sharing.make_cookie(suite, one.message, given_back, frame)
         case["first"] = key_req_entry(one, dk)
-        case["cookie"] = {"datagrams": datagrams(message, suite), "cookie": given_back.hex(),
+        case["cookie"] = {"datagrams": datagrams(message), "cookie": given_back.hex(),
                           "frame": hex_of(frame), "suite": suite}
     request = sharing.padded_key_req(suite, dk, g, stream(f"{name}: iv", 12), asked, given_back, server)
     case["key_req"] = key_req_entry(request, dk)
@@ -117,9 +127,10 @@ def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=
                   contents_of_package() if first_by == "token" else None)
     distribution = sharing.make_key_dis(request, dk, stream(f"{name}: iv of KEY-DIS", 12), given, KEYS_KEY)
     case["key_dis"] = key_dis_entry(distribution, suite)
-    after = sharing.first_wrap_key(dk, given.r, 4 * TERMINAL + 1, G) if given.r else dk
+    at = G if first_by == "token" else dk.generation
+    after = sharing.first_wrap_key(dk, given.r, 4 * TERMINAL + 1, at) if given.r else dk
     ack = sharing.make_ack(request, distribution, after, status)
-    case["ack"] = {"datagrams": datagrams(ack, suite), "status": status, "suite": suite,
+    case["ack"] = {"datagrams": datagrams(ack), "status": status, "suite": suite,
                    "mac": reader.strict(ack)[-1].hex(), "wrap_key": key_entry(after)}
     case["confirmations"] = [confirmation_entry(dk, type_, *rest) for type_, *rest in confirmed]
     return case
@@ -127,7 +138,7 @@ def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=
 
 def confirmation_entry(dk: Key, type_: int, group_: int, transaction: int, epoch: int, generation: int) -> dict:
     message = sharing.make_confirmation(dk, type_, group_, transaction, epoch, generation)
-    return {"datagrams": datagrams(message, 0), "suite": 0, "type": type_, "id": sharing.key_req_id(dk).hex(),
+    return {"datagrams": datagrams(message), "suite": 0, "type": type_, "id": sharing.key_req_id(dk).hex(),
             "group": group_, "transaction": transaction, "epoch": epoch, "generation": generation,
             "mac": reader.strict(message)[-1].hex()}
 
@@ -142,7 +153,7 @@ def keyset_frame() -> bytes:
 def contents_of_package() -> bytes:
     """Section 8: what first contact by token brings."""
     identity = [TERMINAL, "dave", "coast guard", public(ROOT), keyset_frame(), [stream("stream", 4)],
-                ["udp://239.255.70.77:47700?if=127.0.0.1&ttl=1"], 120, []]
+                ["udp://239.255.70.77:47700?if=127.0.0.1&ttl=1"], ["192.0.2.1:47701"], 120, []]
     return det([identity, stream(f"obey key of terminal {TERMINAL}", 32),
                 stream(f"wrap key of terminal {TERMINAL}", 32), G, NOW, NOW + 604_800])
 
@@ -184,7 +195,7 @@ def commands() -> list:
     entries = []
     for private, type_, target, body, told in made:
         frame = signed(private, type_, target, body)
-        entries.append({"datagrams": datagrams(sharing.make_command(frame), 0), "frame": frame.hex(), "type": type_,
+        entries.append({"datagrams": datagrams(sharing.make_command(frame)), "frame": frame.hex(), "type": type_,
                         "body": told})
     return entries
 
@@ -207,7 +218,7 @@ def bundles() -> list:
     messages = [sharing.make_confirmation(Key(stream(f"wrap key of terminal {number}", 32), 4 * number + 1, 0, 0)
                                           .renewed(G), sharing.STOP_ACK, 7, 22_792_407_000, EPOCH, 14)
                 for number in range(1, 11)]
-    return [{"datagrams": datagrams(sharing.make_bundle(held), 0), "messages": [one.hex() for one in held]}
+    return [{"datagrams": datagrams(sharing.make_bundle(held)), "messages": [one.hex() for one in held]}
             for held in (messages[:1], messages)]
 
 
@@ -220,7 +231,7 @@ def tokens() -> list:
 def refused() -> list:
     """Of each message what differs from it by one thing that no decoder takes."""
     ack = [1, 1, ACK, bytes(8), 0, bytes(32)]
-    part = [1, 3, sharing.PART, bytes(8), 0, 2, None, b"octets"]
+    part = [1, 0, sharing.PART, bytes(8), 0, 2, None, bytes(1100)]
     stop = [1, 0, sharing.STOP_ACK, bytes(8), 7, 1, 2, 3, bytes(32)]
     frame = signed(BEAT_KEY, reader.TIME, [0], {1: NOW, 2: 1000})
     floors = signed(BEAT_KEY, reader.TIME, [0], {1: NOW, 2: 1000, 3: [[31, EPOCH, 1]]})
@@ -242,7 +253,8 @@ def refused() -> list:
         "COOKIE: no TIME": [1, 1, 2, bytes(8), bytes(16), keyset_frame()],
         "KEY-DIS without suite": [1, 0, 3, bytes(8), bytes(100)],
         "PART: count 1": [*part[:5], 1, *part[6:]], "PART: count 65": [*part[:5], 65, *part[6:]],
-        "PART: index 2 of 2": [*part[:4], 2, *part[5:]], "PART: cookie of 15": [*part[:6], bytes(15), b""],
+        "PART: index 2 of 2": [*part[:4], 2, *part[5:]], "PART: cookie of 15": [*part[:6], bytes(15), part[7]],
+        "PART that is not full": [*part[:7], bytes(1099)],
         "PART alone": part,
         "STOP-ACK: group 0": [*stop[:4], 0, *stop[5:]], "STOP-ACK: group of 31 bits": [*stop[:4], 2**30, *stop[5:]],
         "STOP-ACK: transaction below zero": [*stop[:5], -1, *stop[6:]],

@@ -27,6 +27,7 @@ class Package:
     carriers: list
     keep_time: int
     wipe_roots: list
+    servers: list
     obey: Key
     wrap: Key
     issued_at: int
@@ -48,11 +49,12 @@ def read_sealed(package: bytes) -> list:
 
 def read_package(plain: bytes) -> Package:
     identity, obey, wrap, g, issued_at, expires = items(strict(plain), 6, 6, "package")
-    number, name, fleet, root, frame, streams, carriers, keep, wipe_roots = items(
-        identity, 9, 9, "identity")
+    number, name, fleet, root, frame, streams, carriers, servers, keep, wipe_roots = items(
+        identity, 10, 10, "identity")
     terminal_number(number)
     items(wipe_roots, 0, 8, "wipe roots")
-    for text in [name, fleet, *items(carriers, 0, 16, "carriers"), *wipe_roots]:
+    for text in [name, fleet, *items(carriers, 0, 16, "carriers"), *items(servers, 0, 16, "servers"),
+                 *wipe_roots]:
         demand(type(text) is str and 1 <= len(text.encode()) <= 200, "text")
         demand(not any(unicodedata.category(c) == "Cc" for c in text), "text")
     for path in wipe_roots:
@@ -68,6 +70,7 @@ def read_package(plain: bytes) -> Package:
         number, name, fleet, root, frame, command.body, streams, carriers,
         uint(keep, 2**32 - 1, "keep time"),
         wipe_roots,
+        servers,
         Key(octets(obey, 32, "obey key"), 4 * number, 0, 0),
         Key(octets(wrap, 32, "wrap key"), 4 * number + 1, 0, generation(g)),
         seconds(issued_at),

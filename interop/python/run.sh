@@ -44,5 +44,10 @@ elif ! "$keyfall" demo --help 2>/dev/null | grep -q -e --capture; then
 else
   capture="$work/capture.json"
   "$keyfall" demo --json --capture "$capture" >/dev/null
-  "$PYTHON" interop/python/verify_capture.py "$capture"
+  said="$("$PYTHON" interop/python/verify_capture.py "$capture")" || { echo "$said"; exit 1; }
+  echo "$said"
+  # What the demo's thefts must have left in it.
+  for wanted in " DELETE" " EXCLUDE" "dave: its receipt proves the DELETE" "bob: excluded from 1 groups"; do
+    grep -q -e "$wanted" <<<"$said" || { echo "python: the demo's capture does not say \"$wanted\""; exit 1; }
+  done
 fi

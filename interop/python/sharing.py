@@ -25,6 +25,8 @@ from reader import (Contents, Key, Refused, demand, det, epoch, fields, generati
 NONE, PSK, RSA_MISTY1 = 0, 1, 4
 MARKER = bytes(4)
 DATAGRAM_MAX = 1200
+# Octets of a message in one PART.
+PART_OCTETS = 1100
 KEY_REQ, COOKIE, KEY_DIS, ACK, STOP_ACK, START_ACK, PART, COMMAND, HELLO, INTRODUCTION, BUNDLE = range(1, 12)
 NAMES = {KEY_REQ: "KEY-REQ", COOKIE: "COOKIE", KEY_DIS: "KEY-DIS", ACK: "ACK", STOP_ACK: "STOP-ACK",
          START_ACK: "START-ACK", PART: "PART", COMMAND: "COMMAND", HELLO: "HELLO",
@@ -74,7 +76,7 @@ def read_message(message: bytes, longest: int = 65_535) -> dict:
     demand(type(value[0]) is int and value[0] == 1, "version")
     suite, type_ = uint(value[1], RSA_MISTY1, "suite"), uint(value[2], BUNDLE, "type")
     demand(type_ in READERS, "type")
-    demand(suite != NONE or type_ not in (KEY_REQ, KEY_DIS), "suite")
+    demand((suite != NONE) == (type_ in (KEY_REQ, COOKIE, KEY_DIS, ACK)), "suite")
     return {"suite": suite, "type": type_, **READERS[type_](suite, value[3:])}
 
 
@@ -141,9 +143,11 @@ def read_part(_suite: int, rest: list) -> dict:
     """PROTOCOL 14, row PART."""
     whole, index, count, cookie, held = items(rest, 5, 5, "PART")
     demand(uint(count, 64, "count") >= 2 and uint(index, 63, "index") < count, "index")
+    text(held, PART_OCTETS, "octets")
+    demand(len(held) == PART_OCTETS or (index == count - 1 and held), "all but the last are full")
     return {"whole": octets(whole, 8, "whole"), "index": index, "count": count,
             "cookie": optional(cookie, lambda value: octets(value, 16, "cookie")),
-            "octets": text(held, DATAGRAM_MAX, "octets")}
+            "octets": held}
 
 
 def read_command(_suite: int, rest: list) -> dict:
@@ -170,7 +174,7 @@ def read_introduction(_suite: int, rest: list) -> dict:
 def read_bundle(_suite: int, rest: list) -> dict:
     """PROTOCOL 14, row BUNDLE: whole messages, each a STOP-ACK or a START-ACK."""
     held, = items(rest, 1, 1, "BUNDLE")
-    for message in items(held, 1, 64, "messages"):
+    for message in items(held, 1, 16, "messages"):
         type_ = read_message(text(message, DATAGRAM_MAX, "message"))["type"]
         demand(type_ in (STOP_ACK, START_ACK), "a confirmation")
     return {"messages": held}
@@ -184,19 +188,18 @@ READERS = {KEY_REQ: read_key_req, COOKIE: read_cookie, KEY_DIS: read_key_dis, AC
 # -- PROTOCOL 14: what takes more than one datagram
 
 
-def split(message: bytes, suite: int, cookie: Optional[bytes] = None) -> list:
+def split(message: bytes, cookie: Optional[bytes] = None) -> list:
     """PROTOCOL 14, row PART: the datagrams of a message; one without PART where it fits."""
     if len(MARKER + message) <= DATAGRAM_MAX:
         return [datagram(message)]
-    room = DATAGRAM_MAX - len(datagram(part(message, suite, 63, 64, cookie, b""))) - 2
-    pieces = [message[at:at + room] for at in range(0, len(message), room)]
-    return [datagram(part(message, suite, index, len(pieces), cookie, held))
+    pieces = [message[at:at + PART_OCTETS] for at in range(0, len(message), PART_OCTETS)]
+    return [datagram(part(message, index, len(pieces), cookie, held))
             for index, held in enumerate(pieces)]
 
 
-def part(whole: bytes, suite: int, index: int, count: int, cookie: Optional[bytes], held: bytes) -> bytes:
+def part(whole: bytes, index: int, count: int, cookie: Optional[bytes], held: bytes) -> bytes:
     """PROTOCOL 14, row PART."""
-    return det([1, suite, PART, sha256(whole)[:8], index, count, cookie, held])
+    return det([1, NONE, PART, sha256(whole)[:8], index, count, cookie, held])
 
 
 def joined(datagrams: list) -> bytes:
@@ -207,13 +210,13 @@ def joined(datagrams: list) -> bytes:
     parts = [read_message(message) for message in messages]
     demand(all(one["type"] == PART for one in parts), "parts")
     first = parts[0]
-    same = ("suite", "whole", "count", "cookie")
+    same = ("whole", "count", "cookie")
     demand(all(one[name] == first[name] for one in parts for name in same), "parts of one message")
     by_index = {one["index"]: one["octets"] for one in parts}
     demand(sorted(by_index) == list(range(first["count"])), "a part is missing")
     message = b"".join(by_index[index] for index in range(first["count"]))
     demand(sha256(message)[:8] == first["whole"], "parts that make up another message")
-    demand(read_message(message)["suite"] == first["suite"], "suite of the parts")
+    read_message(message)
     return message
 
 
@@ -266,7 +269,7 @@ def key_req_plain(asked: Asked) -> bytes:
 def read_key_req_plain(plain: bytes, suite: int) -> Asked:
     """PROTOCOL 14, plaintext of a KEY-REQ."""
     terminal, nonce, time, held, fresh, pad = items(strict(plain), 6, 6, "plaintext of a KEY-REQ")
-    for entry in items(held, 0, 1024, "held"):
+    for entry in items(held, 0, 400, "held"):
         items(entry, 3, 3, "held")
         kid(entry[0]), epoch(entry[1]), generation(entry[2])
     demand((fresh is None) == (suite == PSK), "fresh key")
@@ -293,7 +296,7 @@ def make_key_req(suite: int, dk: Key, g: int, iv: bytes, asked: Asked, cookie: O
 
 def padded_key_req(suite: int, dk: Key, g: int, iv: bytes, asked: Asked, cookie: Optional[bytes] = None,
                    server_public: Optional[bytes] = None) -> Request:
-    """PROTOCOL 14: a datagram of 256 octets, hpke-pq a message of 1,536; else the next multiple of 64."""
+    """PROTOCOL 14: the pair padded to a length of its suite; else to the next multiple of 64 that can be reached."""
     for length in range(4096):
         request = make_key_req(suite, dk, g, iv, replace(asked, pad=bytes(length)), cookie, server_public)
         if is_padded(request):
@@ -301,10 +304,14 @@ def padded_key_req(suite: int, dk: Key, g: int, iv: bytes, asked: Asked, cookie:
     raise Refused("no padding fits")
 
 
+# Octets of the pair at least.
+PADDED = {PSK: 252, HPKE: 184, HPKE_PQ: 1408}
+
+
 def is_padded(request: Request) -> bool:
-    """PROTOCOL 14: a multiple of 64, not below 256 (the datagram) or 1,536 (the message of hpke-pq)."""
-    size = len(request.message) + (0 if request.suite == HPKE_PQ else len(MARKER))
-    return size >= (1536 if request.suite == HPKE_PQ else 256) and size % 64 == 0
+    """PROTOCOL 14: the pair has the least length of its suite, or a multiple of 64 above it."""
+    size, least = len(request.inner), PADDED[request.suite]
+    return size == least or (size > least and size % 64 == 0)
 
 
 def open_key_req(message: bytes, dk: Key, server: Optional[KemSecret] = None) -> Request:
@@ -397,8 +404,8 @@ def read_key_dis_plain(plain: bytes) -> Given:
     demand(type(more) is bool, "more")
     return Given(
         octets(nonce, 16, "nonce"), seconds(time), generation(g),
-        [read_contents(det(entry)) for entry in items(groups, 0, 4096, "groups")],
-        [group_number(group) for group in items(strange, 0, 4096, "groups of others")], more,
+        [read_contents(det(entry)) for entry in items(groups, 0, 400, "groups")],
+        [group_number(group) for group in items(strange, 0, 400, "groups of others")], more,
         optional(r, lambda value: octets(value, 32, "r")),
         optional(package, lambda value: text(value, packages.PACKAGE_MAX, "package")))
 
@@ -595,8 +602,8 @@ def token_key(random: bytes) -> Key:
     return Key(HKDFExpand(SHA256(), 32, b"").derive(prk), 0, 0, 0)
 
 
-def first_wrap_key(held: Key, r: bytes, kid_: int, g: int) -> Key:
+def first_wrap_key(held: Key, r: bytes, kid_: int, at: int) -> Key:
     """PROTOCOL 14: what the wrap key becomes with the r of the first hpke KEY-DIS."""
     prk = HKDF.extract(SHA256(), held.octets, r)
-    info = det(["KF1", "first", kid_, 0, g, None, 32])
-    return Key(HKDFExpand(SHA256(), 32, info).derive(prk), kid_, 0, g)
+    info = det(["KF1", "first", kid_, 0, at, None, 32])
+    return Key(HKDFExpand(SHA256(), 32, info).derive(prk), kid_, 0, at)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
+import kem
 import media
 import packages
 import reader
@@ -368,7 +369,7 @@ def package_vector(found: packages.Package, expected: dict):
     shown_ = {
         "number": found.number, "name": found.name, "fleet": found.fleet,
         "root": found.root.hex(), "key_set_frame": found.keyset_frame.hex(),
-        "streams": [s.hex() for s in found.streams], "carriers": found.carriers,
+        "streams": [s.hex() for s in found.streams], "carriers": found.carriers, "servers": found.servers,
         "keep_time": found.keep_time, "wipe_roots": found.wipe_roots, "obey_key": found.obey.octets.hex(),
         "wrap_key": found.wrap.octets.hex(), "wrap_generation": found.wrap.generation,
         "issued_at": found.issued_at, "expires": found.expires,
@@ -394,6 +395,36 @@ READERS = {
     "order-contents": (reader.read_order_contents, "order-contents"),
     "package-contents": (packages.read_package, "package-contents"),
 }
+
+
+def hpke():
+    held = load("hpke.json")
+    names = {"hpke": kem.HPKE, "hpke-pq": kem.HPKE_PQ}
+    same({entry["suite"] for entry in held["sealed"]}, set(names), "hpke: suites")
+    for entry in held["sealed"]:
+        kind, what = names[entry["suite"]], f"{entry['suite']}, {len(entry['plain']) // 2} octets"
+        same(entry["kem"], kem.KINDS[kind].id, f"{what}: KEM")
+        secret = kem.KemSecret.derived(kind, un(entry["seed"]))
+        same(secret.public().hex(), entry["public"], f"{what}: public key from the seed")
+        same(kem.hash_in_keyset(kind, secret.public()).hex(), entry["listed"], f"{what}: as a KEYSET lists it")
+        enc, ct, info = un(entry["enc"]), un(entry["ct"]), un(entry["info"])
+        same(secret.open(enc, ct, info).hex(), entry["plain"], what)
+        drawn = un("".join(entry["drawn"]))
+        same(drawn, stream(entry["drawn_from"], len(drawn)), f"{what}: drawn")
+        # The sender's X25519 half: all of it, or what follows the ciphertext of ML-KEM-768.
+        if kind == kem.HPKE:
+            same(kem.KemSecret.derived(kind, drawn).public().hex(), entry["enc"], f"{what}: encapsulated key")
+        else:
+            half = X25519PrivateKey.from_private_bytes(drawn[32:]).public_key().public_bytes_raw()
+            same(half, enc[1088:], f"{what}: X25519 half of the encapsulated key")
+        other = kem.KemSecret.derived(kind, bytes(32))
+        refused(lambda: other.open(enc, ct, info), f"{what} under another key")
+        refused(lambda: secret.open(enc, ct, info + b"x"), f"{what} for another purpose")
+        for place in (0, len(enc) - 1, len(enc), len(enc + ct) - 1):
+            changed = bytearray(enc + ct)
+            changed[place] ^= 1
+            refused(lambda: secret.open(bytes(changed[:len(enc)]), bytes(changed[len(enc):]), info),
+                    f"{what}, octet {place} changed")
 
 
 def malformed():
@@ -456,7 +487,7 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, commands, receipts, confirmations, enrolment,
+    for part in (derivations, srtp, commands, receipts, confirmations, enrolment, hpke,
                  malformed, capture):
         before = checks
         part()

@@ -23,6 +23,7 @@ local STATUSES = {
   [0] = "all taken", [1] = "refused: bounds", [2] = "refused: could not be stored", [3] = "refused: locked",
 }
 local DATAGRAM_MAX = 1200
+local PART_OCTETS = 1100 -- of a message
 
 -- Every field, in the order of its message
 
@@ -516,6 +517,9 @@ messages[7] = function(tree, items, _, context)
   add_bytes(tree, "part.octets", items[8], 0, DATAGRAM_MAX)
   local index, count = items[5].value, items[6].value
   demand(count >= 2 and index < count, "a part beyond the last", items[5])
+  local held = #octets_of(items[8])
+  local last = index == count - 1 and held > 0 and held < PART_OCTETS
+  demand(held == PART_OCTETS or last, "a part that is not full", items[8])
   local whole = octets_of(items[4])
   local said = string.format(" %d of %d, whole %s", index + 1, count, short(whole))
   local name = tostring(context.pinfo.src) .. " " .. tostring(context.pinfo.dst) .. " part " .. hex(whole)
@@ -595,7 +599,7 @@ add_message = function(tree, tvb, first, count, pinfo, inside)
   add_uint(tree, "type", items[3], 255)
   local type, suite = items[3].value, items[2].value
   demand(MESSAGES[type], "a message that is not known", items[3])
-  demand(suite > 0 or (type ~= 1 and type ~= 3), "no suite", items[2])
+  demand((suite > 0) == (type >= 1 and type <= 4), "suite", items[2])
   local context = {
     tvb = tvb, first = first, node = node, pinfo = pinfo, inside = inside,
     octets = tvb(first, count):raw(), size = inside and count or count + 4,

@@ -79,6 +79,16 @@ impl Schedule {
             }
         })
     }
+
+    /// When the first generation after `held` began, where that is at or before `t`; `None` also
+    /// without a cadence.
+    #[must_use]
+    pub fn due_since(&self, held: Generation, t: UnixSeconds) -> Option<UnixSeconds> {
+        let cadence = self.cadence?;
+        let steps = held.steps_from(self.generation) / u32::from(cadence.step) + 1;
+        let due = self.activate_at.plus(steps.saturating_mul(cadence.period));
+        (self.generation_at(t) > held).then_some(due)
+    }
 }
 
 /// The root's schedule of the rank-1 generation: [G0, t0, P0] in KEYSET (FORMATS section 3.1).
@@ -113,6 +123,19 @@ impl FleetSchedule {
         let period = self.period.max(1);
         self.from
             .plus((t.since(self.from) / period + 1).saturating_mul(period))
+    }
+
+    /// When the first scheduled G after `held` began, where that is at or before `t`.
+    #[must_use]
+    pub fn due_since(&self, held: Generation, t: UnixSeconds) -> Option<UnixSeconds> {
+        // Below G0 the schedule itself is what is due: 0 ticks.
+        let ticks = if held < self.first {
+            0
+        } else {
+            held.next().steps_from(self.first)
+        };
+        let due = self.from.plus(ticks.saturating_mul(self.period.max(1)));
+        (t >= due && self.generation_at(t) > held).then_some(due)
     }
 
     /// G_max = G0 + ceil((exp − t0) / P0) + 64: what a signer whose key ends at `exp` may claim.
@@ -159,6 +182,34 @@ mod tests {
         schedule.cadence = None;
         assert_eq!(schedule.generation_at(at(u32::MAX)).get(), 5);
         assert_eq!(schedule.next_change(at(7)), None);
+    }
+
+    #[test]
+    fn what_is_due_is_due_since_the_first_generation_that_is_missing() {
+        let generation = |n| Generation::new(n).expect("small");
+        let mut schedule = Schedule {
+            generation: generation(5),
+            activate_at: at(1000),
+            cadence: Cadence::new(2, 60),
+        };
+        assert_eq!(schedule.due_since(generation(5), at(1059)), None);
+        assert_eq!(schedule.due_since(generation(5), at(1060)), Some(at(1060)));
+        assert_eq!(schedule.due_since(generation(5), at(5000)), Some(at(1060)));
+        assert_eq!(schedule.due_since(generation(9), at(1179)), None);
+        assert_eq!(schedule.due_since(generation(9), at(1181)), Some(at(1180)));
+        schedule.cadence = None;
+        assert_eq!(schedule.due_since(generation(5), at(u32::MAX)), None);
+
+        let fleet = FleetSchedule {
+            first: generation(10),
+            from: at(100),
+            period: 60,
+        };
+        assert_eq!(fleet.due_since(generation(10), at(159)), None);
+        assert_eq!(fleet.due_since(generation(10), at(300)), Some(at(160)));
+        assert_eq!(fleet.due_since(generation(12), at(300)), Some(at(280)));
+        assert_eq!(fleet.due_since(generation(3), at(300)), Some(at(100)));
+        assert_eq!(fleet.due_since(generation(3), at(99)), None);
     }
 
     /// FORMATS section 2.1: step/period at most 64 for 600 s.

@@ -258,12 +258,11 @@ impl Driver {
             tracing::warn!("held: restored, sends nothing until `keyfall admin confirm`");
         }
         loop {
-            let due = self.feed(Input::Timeout)?;
+            let mut due = self.feed(Input::Timeout)?;
             self.tell_operators();
             self.settle();
-            let due = due.into_iter().chain(self.settle_at).min();
             // Requests are taken until the machine's time has come, however many there are.
-            while let Some(wait) = self.until(due) {
+            while let Some(wait) = self.until(due.into_iter().chain(self.settle_at).min()) {
                 match self.requests.recv_timeout(wait) {
                     Ok(Request::Order {
                         asked,
@@ -296,14 +295,10 @@ impl Driver {
                     Ok(Request::Heard(heard)) => {
                         self.doors.taken(&heard);
                         for (from, _, octets) in heard {
-                            self.feed(Input::Datagram { from, octets })?;
+                            due = self.feed(Input::Datagram { from, octets })?;
                         }
-                        break;
                     }
-                    Ok(Request::Worked(worked)) => {
-                        self.feed(Input::Worked(worked))?;
-                        break;
-                    }
+                    Ok(Request::Worked(worked)) => due = self.feed(Input::Worked(worked))?,
                     Err(RecvTimeoutError::Timeout) => break,
                     Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use keyfall_protocol::calendar::Utc;
 use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, RequestKey, SealedPackage};
 use keyfall_protocol::ids::{Tick, UnixSeconds};
 use keyfall_protocol::keys::Secret;
@@ -78,9 +79,10 @@ pub fn enrol(
     }?;
     // Only where this machine's clock is plausible at all; a terminal may have none.
     let now = wall_clock().filter(|&now| now >= opened.issued_at);
-    if now.is_some_and(|now| now > opened.expires) {
+    if let Some(now) = now.filter(|&now| now > opened.expires) {
         return Err(EnrolmentError::Expired {
             expires: opened.expires,
+            now,
         });
     }
     let mut terminal = Terminal::enrol(opened, Tick::default())?;
@@ -98,8 +100,14 @@ pub fn enrol(
 pub enum EnrolmentError {
     #[error(transparent)]
     Package(#[from] PackageError),
-    #[error("the package ended at {expires} (Unix seconds): ask for a new one")]
-    Expired { expires: UnixSeconds },
+    #[error(
+        "the package ended at {} and this device's clock says {}: ask for a new one, or set the \
+         clock where it is ahead", Utc(*expires), Utc(*now)
+    )]
+    Expired {
+        expires: UnixSeconds,
+        now: UnixSeconds,
+    },
     #[error(transparent)]
     Store(#[from] KeyStoreError),
     #[error(transparent)]

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::explain::{self, Code};
 use crate::output::{Failure, Output};
-use crate::{admin, attack, demo, inspect, media, server, terminal};
+use crate::{admin, attack, bench, demo, inspect, media, server, terminal};
 
 /// Keeps a fleet of terminals able to talk in secret, and keeps a lost terminal out.
 #[derive(Parser, Debug)]
@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Media(media::MediaArgs),
     Inspect(inspect::InspectArgs),
     Attack(attack::AttackArgs),
+    Bench(bench::BenchArgs),
     Explain(explain::ExplainArgs),
 }
 

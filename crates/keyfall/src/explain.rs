@@ -355,12 +355,6 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::Malformed => {
             "Look at what else sends to the carrier's address; `keyfall inspect` reads a captured frame."
         }
-        DropReason::NotAsked => {
-            "Nothing: a repeat that came late. Many of them: somebody on the way to the server plays with the traffic, which changes nothing."
-        }
-        DropReason::OtherSuite => {
-            "Look at who sits between this terminal and the server; the answer in the suite that was asked for is still taken."
-        }
         DropReason::UnknownSigner => {
             "Check that the terminal hears its own fleet; after the server's keys were renewed it needs the new KEYSET."
         }

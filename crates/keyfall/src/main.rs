@@ -5,6 +5,7 @@
 mod admin;
 mod args;
 mod attack;
+mod bench;
 mod control_client;
 mod demo;
 mod explain;
@@ -48,6 +49,7 @@ fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Command::Media(args) => media::run(args, output),
         Command::Inspect(args) => inspect::run(&args, output),
         Command::Attack(args) => attack::run(&args, output),
+        Command::Bench(args) => bench::run(&args, output),
         Command::Explain(args) => explain::run(&args, output),
     }
 }

@@ -9,7 +9,7 @@ use super::Why;
 pub struct Signer {
     /// Sixteen hexadecimal digits.
     pub name: String,
-    /// beat, keys, erase or KEM.
+    /// beat, keys, erase, KEM, KEM-PQ or RSA.
     pub class: String,
     pub not_before: u32,
     pub expires: u32,
@@ -28,6 +28,9 @@ pub struct DraftKeySet {
     /// Seconds that the online keys live; absent: as long as they may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<u32>,
+    /// Names of suites of key sharing, in order of preference; absent: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suites: Option<Vec<String>>,
     #[serde(default)]
     pub why: Why,
 }

@@ -61,6 +61,9 @@ impl fmt::Debug for VerifyingKey {
 pub struct SigningKey {
     seed: Secret<32>,
     pair: Ed25519KeyPair,
+    /// The public half and its name: every signature says it.
+    public: VerifyingKey,
+    name: KeyName,
 }
 
 impl SigningKey {
@@ -69,7 +72,15 @@ impl SigningKey {
     pub fn from_seed(seed: Secret<32>) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.expose())
             .expect("every 32 octets are an Ed25519 seed");
-        Self { seed, pair }
+        let mut octets = [0; 32];
+        octets.copy_from_slice(pair.public_key().as_ref());
+        let public = VerifyingKey(octets);
+        Self {
+            seed,
+            pair,
+            public,
+            name: public.name(),
+        }
     }
 
     /// The seed, for the seal of the store.
@@ -80,9 +91,7 @@ impl SigningKey {
 
     #[must_use]
     pub fn public(&self) -> VerifyingKey {
-        let mut octets = [0; 32];
-        octets.copy_from_slice(self.pair.public_key().as_ref());
-        VerifyingKey(octets)
+        self.public
     }
 
     /// The frame of `command`, signed by this key alone.
@@ -99,10 +108,10 @@ impl SigningKey {
     }
 
     fn signature(&self, external_aad: &[u8], body: &[u8], form: Form) -> OneSignature<Vec<u8>> {
-        let protected = protected_header(self.public().name());
+        let protected = protected_header(self.name);
         let signed = to_be_signed(form, external_aad, &protected, body);
         OneSignature {
-            name: self.public().name(),
+            name: self.name,
             signature: self.pair.sign(&signed).as_ref().to_vec(),
             protected,
         }
@@ -123,7 +132,7 @@ pub fn sign_together(command: &Command, keys: &[&SigningKey]) -> Vec<u8> {
     let payload = command.encode();
     let form = Form::of(keys.len());
     let mut keys = keys.to_vec();
-    keys.sort_by_key(|key| key.public().name());
+    keys.sort_by_key(|key| key.name);
     let signatures: Vec<_> = keys
         .iter()
         .map(|key| key.signature(EXTERNAL_AAD, &payload, form))
@@ -133,7 +142,7 @@ pub fn sign_together(command: &Command, keys: &[&SigningKey]) -> Vec<u8> {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({})", self.public().name())
+        write!(f, "SigningKey({})", self.name)
     }
 }
 

@@ -61,6 +61,14 @@ impl KemSuite {
             Self::XWing => 1216,
         }
     }
+
+    /// Octets of an encapsulated key.
+    pub(super) const fn encapsulated_len(self) -> usize {
+        match self {
+            Self::X25519 => 32,
+            Self::XWing => 1120,
+        }
+    }
 }
 
 /// A private key, made from 32 octets (RFC 9180 DeriveKeyPair).

@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use crate::command::codec::{self, Reader, Writer, Written};
 use crate::error::DecodeError;
 use crate::ids::Generation;
-use crate::sharing::SharingSuite;
+use crate::sharing::{KemSuite, SharingSuite};
 
 /// The longest datagram, marker included, in octets.
 pub const DATAGRAM_MAX: usize = 1200;
@@ -132,7 +132,6 @@ pub enum AckStatus {
     OutOfBounds,
     NotStored,
     Locked,
-    Unknown(u8),
 }
 
 /// A piece of a message that takes more than one datagram.
@@ -198,17 +197,16 @@ impl AckStatus {
             Self::OutOfBounds => 1,
             Self::NotStored => 2,
             Self::Locked => 3,
-            Self::Unknown(number) => number,
         }
     }
 
-    const fn from_number(number: u8) -> Self {
+    const fn from_number(number: u8) -> Option<Self> {
         match number {
-            0 => Self::All,
-            1 => Self::OutOfBounds,
-            2 => Self::NotStored,
-            3 => Self::Locked,
-            other => Self::Unknown(other),
+            0 => Some(Self::All),
+            1 => Some(Self::OutOfBounds),
+            2 => Some(Self::NotStored),
+            3 => Some(Self::Locked),
+            _ => None,
         }
     }
 }
@@ -370,8 +368,8 @@ impl<'b> Message<'b> {
                     }
                     (SharingSuite::Hpke | SharingSuite::HpkePq, 6) => KeyDis::Hpke {
                         suite,
-                        enc: r.bytes("encapsulated key")?,
-                        ct: r.bytes("ciphertext")?,
+                        enc: read_encapsulated(r, suite)?,
+                        ct: read_ciphertext(r)?,
                     },
                     _ => return Err(DecodeError::OutOfRange { what: "message" }),
                 };
@@ -383,7 +381,8 @@ impl<'b> Message<'b> {
             (ACK, 6) => Ok(Self::Ack {
                 suite: suited()?,
                 reference: read_reference(r)?,
-                status: AckStatus::from_number(small(r, "status")?),
+                status: AckStatus::from_number(small(r, "status")?)
+                    .ok_or(DecodeError::OutOfRange { what: "status" })?,
                 mac: r.octets("authentication value")?,
             }),
             (PART, 8) if unsuited => Part::read(r).map(Self::Part),
@@ -394,12 +393,18 @@ impl<'b> Message<'b> {
                 piece: small(r, "piece")?,
                 pad: r.bytes("padding")?.len(),
             }),
-            (INTRODUCTION, 7) if unsuited => Ok(Self::Introduction {
-                piece: small(r, "piece")?,
-                pieces: small(r, "pieces")?,
-                hash: r.octets("hash")?,
-                octets: r.bytes("introduction")?,
-            }),
+            (INTRODUCTION, 7) if unsuited => {
+                let (piece, pieces) = (small(r, "piece")?, small(r, "pieces")?);
+                if piece >= pieces {
+                    return Err(DecodeError::OutOfRange { what: "piece" });
+                }
+                Ok(Self::Introduction {
+                    piece,
+                    pieces,
+                    hash: r.octets("hash")?,
+                    octets: r.bytes("introduction")?,
+                })
+            }
             _ => Err(DecodeError::OutOfRange { what: "type" }),
         }
     }
@@ -412,8 +417,8 @@ impl<'b> Message<'b> {
         let (request, without) = match suite {
             SharingSuite::RsaMisty1 => (KeyReq::RsaMisty1(r.bytes("KEY-REQ")?), 4),
             SharingSuite::Hpke | SharingSuite::HpkePq if items <= 6 => {
-                let enc = r.bytes("encapsulated key")?;
-                let ct = r.bytes("ciphertext")?;
+                let enc = read_encapsulated(r, suite)?;
+                let ct = read_ciphertext(r)?;
                 (KeyReq::Hpke { suite, enc, ct }, 5)
             }
             SharingSuite::Psk | SharingSuite::Hpke | SharingSuite::HpkePq => {
@@ -422,7 +427,7 @@ impl<'b> Message<'b> {
                     id: r.octets("key-req-id")?,
                     g: r.generation()?,
                     iv: r.octets("IV")?,
-                    ct: r.bytes("ciphertext")?,
+                    ct: read_ciphertext(r)?,
                 };
                 (KeyReq::Psk(ask), 7)
             }
@@ -561,6 +566,24 @@ fn read_reference(r: &mut Reader<'_>) -> Result<Reference, DecodeError> {
     r.octets("reference").map(Reference)
 }
 
+fn read_encapsulated<'b>(r: &mut Reader<'b>, suite: SharingSuite) -> Result<&'b [u8], DecodeError> {
+    let len = KemSuite::of(suite).map(KemSuite::encapsulated_len);
+    let what = "encapsulated key";
+    let enc = r.bytes(what)?;
+    (len == Some(enc.len()))
+        .then_some(enc)
+        .ok_or(DecodeError::OutOfRange { what })
+}
+
+/// With its tag.
+fn read_ciphertext<'b>(r: &mut Reader<'b>) -> Result<&'b [u8], DecodeError> {
+    let what = "ciphertext";
+    let ct = r.bytes(what)?;
+    (ct.len() >= TAG_LEN)
+        .then_some(ct)
+        .ok_or(DecodeError::OutOfRange { what })
+}
+
 fn small(r: &mut Reader<'_>, what: &'static str) -> Result<u8, DecodeError> {
     u8::try_from(r.uint(what)?).map_err(|_| DecodeError::OutOfRange { what })
 }
@@ -568,6 +591,8 @@ fn small(r: &mut Reader<'_>, what: &'static str) -> Result<u8, DecodeError> {
 /// The version of the sequence.
 const VERSION: u64 = 1;
 const NO_SUITE: u8 = 0;
+/// Of AES-256-GCM.
+pub(super) const TAG_LEN: usize = 16;
 pub(super) const PARTS_MAX: u8 = 64;
 
 const KEY_REQ: u8 = 1;

@@ -16,7 +16,7 @@ use crate::keys::{Secret, WrapKey};
 use crate::rng::{Random, octets};
 use crate::sharing::SharingSuite;
 use crate::sharing::message::{
-    AckStatus, KeyDis, KeyReq, Message, Reference, RequestHash, SealedAsk, sha256,
+    AckStatus, KeyDis, KeyReq, Message, Reference, RequestHash, SealedAsk, TAG_LEN, sha256,
 };
 
 /// What a terminal asks.
@@ -72,24 +72,14 @@ pub struct Line<'k> {
 }
 
 impl Ask {
-    /// The sealed request as a message, without a cookie: at least `len` octets long.
+    /// The sealed request as a message, without a cookie: exactly `len` octets long, or where that
+    /// is too short the next multiple of 64.
     #[must_use]
     pub fn seal(&self, line: Line<'_>, g: Generation, len: usize, rng: &mut dyn Random) -> Vec<u8> {
         let iv: [u8; 12] = octets(rng);
         let id = line.wrap.key_req_id();
-        let overhead = {
-            let ct = [0u8; TAG_LEN];
-            let plain = self.encode(0).len();
-            let empty = message_of(line.suite, id, g, iv, &ct).len();
-            // The heads of ciphertext and padding grow with what they hold.
-            empty + plain + HEADS
-        };
-        let pad = if overhead <= len {
-            len - overhead
-        } else {
-            overhead.next_multiple_of(PADDED_TO) - overhead
-        };
-        let plain = self.encode(pad);
+        let outside = message_of(line.suite, id, g, iv, &[]).len() - head(0);
+        let plain = self.encode(padding(self.encode(0).len(), outside, len));
         let key = aead(&line.wrap.key_req_key(iv));
         let mut sealed = plain;
         let tag = key
@@ -373,6 +363,35 @@ impl AckKey {
     }
 }
 
+/// How many octets of padding make the message `len` octets long. `plain`: the plaintext without
+/// any; `outside`: the message without its ciphertext. Some lengths cannot be reached, because the
+/// heads grow with what they hold.
+fn padding(plain: usize, outside: usize, len: usize) -> usize {
+    let whole = |pad: usize| {
+        let ct = plain - head(0) + head(pad) + pad + TAG_LEN;
+        outside + head(ct) + ct
+    };
+    let mut len = len;
+    loop {
+        let most = len.saturating_sub(whole(0));
+        let least = most.saturating_sub(HEADS_GROW);
+        if let Some(pad) = (least..=most).find(|&pad| whole(pad) == len) {
+            return pad;
+        }
+        len = (len + 1).next_multiple_of(PADDED_TO);
+    }
+}
+
+/// Octets of the head of a byte string in CBOR (RFC 8949 section 3.1).
+const fn head(len: usize) -> usize {
+    match len {
+        0..24 => 1,
+        24..256 => 2,
+        256..65_536 => 3,
+        _ => 5,
+    }
+}
+
 fn message_of(suite: SharingSuite, id: [u8; 8], g: Generation, iv: [u8; 12], ct: &[u8]) -> Vec<u8> {
     let ask = SealedAsk {
         suite,
@@ -433,5 +452,4 @@ pub const HELD_MAX: u64 = 400;
 /// What is longer than asked for is padded to a multiple of this.
 const PADDED_TO: usize = 64;
 /// Octets by which the heads of ciphertext and padding may grow.
-const HEADS: usize = 4;
-const TAG_LEN: usize = 16;
+const HEADS_GROW: usize = 8;

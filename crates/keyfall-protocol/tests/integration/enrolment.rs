@@ -19,6 +19,10 @@ fn packages_are_the_published_ones() {
     let mut rng = Stream::new("package to a request key");
     let mut carol = package(3, "carol", &[CARRIER]);
     carol.identity.wipe_roots = vec!["/srv/crew".to_owned(), "/var/log/radio".to_owned()];
+    carol.identity.servers = vec![
+        "192.0.2.1:47701".to_owned(),
+        "[2001:db8::1]:47701".to_owned(),
+    ];
     let to_request = carol.seal_to(&request.public(), &mut rng).unwrap();
     let code = code();
     let mut code_rng = Stream::new("package under a code");
@@ -231,6 +235,8 @@ fn contents_shown(package: &EnrolmentPackage) -> Value {
         "key_set_frame": hex(&identity.key_set_frame),
         "streams": identity.streams.iter().map(|s| hex(s.as_bytes())).collect::<Vec<_>>(),
         "carriers": identity.carriers,
+        "servers": identity.servers,
+        "servers": identity.servers,
         "keep_time": identity.keep_time,
         "wipe_roots": identity.wipe_roots,
         "obey_key": hex(&package.obey.secret().expose()[..]),

@@ -4,13 +4,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod answers;
 mod capture;
 mod cbor;
 mod commands;
 mod confirmations;
 mod cose;
 mod enrolment;
+mod exchanges;
 mod fleet;
+mod hpke;
 mod largest;
 mod malformed;
 mod messages;

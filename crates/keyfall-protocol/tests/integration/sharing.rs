@@ -10,11 +10,12 @@ use keyfall_protocol::ids::{GroupNumber, TerminalNumber, Tick, UnixSeconds};
 use keyfall_protocol::keys::Secret;
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
-    self, By, Done, FleetRecord, Founding, Moment, Order, OrderId, PackageSealing, Server,
+    self, AuditEntry, By, Done, FleetRecord, Founding, Moment, Order, OrderId, PackageSealing,
+    Server,
 };
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{Message, type_of};
-use keyfall_protocol::terminal::{self, AskOutcome, Event, Snapshot, Terminal};
+use keyfall_protocol::terminal::{self, AskOutcome, Event, Snapshot, StoreId, Terminal};
 
 use crate::stream::Stream;
 
@@ -51,6 +52,11 @@ pub(crate) struct Pair {
     server_wake: Option<Tick>,
     orders: u64,
     pub(crate) done: Vec<Result<Done, server::Refusal>>,
+    pub(crate) audit: Vec<AuditEntry>,
+    /// Whether the terminals' stores become durable at once.
+    pub(crate) stores: bool,
+    /// The newest store that is not.
+    pub(crate) unstored: Option<StoreId>,
 }
 
 #[derive(Clone, Copy)]
@@ -89,6 +95,9 @@ impl Pair {
             server_wake: None,
             orders: 0,
             done: Vec::new(),
+            audit: Vec::new(),
+            stores: true,
+            unstored: None,
         };
         pair.drain_server();
         for n in 1..=terminals {
@@ -191,7 +200,11 @@ impl Pair {
     fn drain_server(&mut self) {
         loop {
             match self.server.poll_output() {
-                server::Output::Store(id) => self.feed_server(server::Input::Stored(id)),
+                server::Output::Store(id) => {
+                    let batch = self.server.batch(id).expect("it was asked for");
+                    self.audit.extend(batch.audit.clone());
+                    self.feed_server(server::Input::Stored(id));
+                }
                 server::Output::Transmit { frame, .. } => self.frames.push(frame),
                 server::Output::Send { to, octets } => self.send(Way::Down(to), octets),
                 server::Output::Work(job) => {
@@ -216,7 +229,11 @@ impl Pair {
                     if let Some(user) = user {
                         asker.user = user.to_vec();
                     }
-                    self.feed(place, terminal::Input::Stored(id));
+                    if self.stores {
+                        self.feed(place, terminal::Input::Stored(id));
+                    } else {
+                        self.unstored = Some(id);
+                    }
                 }
                 terminal::Output::ToServer(octets) => {
                     let from = asker.address;
@@ -315,11 +332,12 @@ impl Pair {
     }
 }
 
-const ALL: [SharingSuite; 3] = [SharingSuite::Psk, SharingSuite::Hpke, SharingSuite::HpkePq];
+pub(crate) const ALL: [SharingSuite; 3] =
+    [SharingSuite::Psk, SharingSuite::Hpke, SharingSuite::HpkePq];
 const KEY_REQ: u8 = 1;
 const COOKIE: u8 = 2;
-const KEY_DIS: u8 = 3;
-const ACK: u8 = 4;
+pub(crate) const KEY_DIS: u8 = 3;
+pub(crate) const ACK: u8 = 4;
 
 /// one terminal in three groups, one KEY-DIS.
 #[test]

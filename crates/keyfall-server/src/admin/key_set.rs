@@ -2,8 +2,10 @@
 //! elsewhere. The root key never comes to this process.
 
 use keyfall_api::admin as api;
+use keyfall_protocol::command::Suites;
 use keyfall_protocol::ids::KeyName;
 use keyfall_protocol::server::{By, KeySetDraft, Order, Server};
+use keyfall_protocol::sharing::SharingSuite;
 
 use crate::admin::orders::{OrderError, asked, shortened, unhex};
 use crate::driver::{Handle, View};
@@ -24,13 +26,14 @@ pub(crate) async fn draft_key_set(
 /// What the request asks for.
 ///
 /// # Errors
-/// [`OrderError::NotAKeyName`].
+/// [`OrderError::NotAKeyName`], [`OrderError::NotSuites`].
 pub(crate) fn wanted(order: &api::DraftKeySet) -> Result<KeySetDraft, OrderError> {
     let default = KeySetDraft::default();
     let stolen = order.stolen.iter().map(|name| key_name(name));
     Ok(KeySetDraft {
         life: order.life.unwrap_or(default.life),
         stolen: stolen.collect::<Result<_, _>>()?,
+        suites: order.suites.as_deref().map(suites).transpose()?,
         ..default
     })
 }
@@ -90,6 +93,16 @@ pub(super) fn signers_warning(view: &View<'_>) -> Option<String> {
         0 | 1 => format!("the online keys end in {hours} h: {next}"),
         days => format!("the online keys end in {days} days: {next}"),
     })
+}
+
+/// The legacy suite needs an RSA key, which no draft draws yet.
+fn suites(names: &[String]) -> Result<Suites, OrderError> {
+    let known = [SharingSuite::Hpke, SharingSuite::HpkePq, SharingSuite::Psk];
+    let named = |name: &String| known.into_iter().find(|suite| suite.name() == name);
+    let listed: Option<Vec<_>> = names.iter().map(named).collect();
+    listed
+        .and_then(|listed| Suites::new(&listed))
+        .ok_or_else(|| OrderError::NotSuites(shortened(&names.join(","))))
 }
 
 fn key_name(text: &str) -> Result<KeyName, OrderError> {

@@ -5,6 +5,7 @@ use keyfall_protocol::ids::UnixSeconds;
 use keyfall_protocol::keys::PreSharedKey;
 use keyfall_protocol::server::{GroupRecord, TerminalRecord};
 
+use crate::admin::overdue;
 use crate::driver::View;
 
 /// A terminal's two keys.
@@ -17,6 +18,7 @@ pub(super) fn of_terminal(view: &View<'_>, terminal: &TerminalRecord) -> [Key; 2
     let wrap = Key {
         offset: (offset > 0).then_some(offset),
         renews_at: Some(schedule.next_change(view.now).get()),
+        overdue_since: overdue::of_devices(view.machine, view.now).map(UnixSeconds::get),
         ..shown(&terminal.wrap, KeyKind::Wrap, &terminal.name)
     };
     [shown(&terminal.obey, KeyKind::Obey, &terminal.name), wrap]
@@ -26,6 +28,7 @@ pub(super) fn of_terminal(view: &View<'_>, terminal: &TerminalRecord) -> [Key; 2
 pub(super) fn of_group(view: &View<'_>, group: &GroupRecord) -> Key {
     Key {
         renews_at: group.schedule.next_change(view.now).map(UnixSeconds::get),
+        overdue_since: overdue::of_group(view.machine, group, view.now).map(UnixSeconds::get),
         lease: Some(group.lease),
         ..shown(&group.master, KeyKind::Master, &group.name)
     }
@@ -44,6 +47,7 @@ fn shown<R>(key: &PreSharedKey<R>, kind: KeyKind, of: &str) -> Key {
         generation: key.generation().get(),
         offset: None,
         renews_at: None,
+        overdue_since: None,
         lease: None,
         fingerprint: key.fingerprint().to_string(),
     }

@@ -10,6 +10,7 @@ mod key_set;
 mod keys;
 mod leaving;
 mod orders;
+mod overdue;
 mod reports;
 mod restored;
 

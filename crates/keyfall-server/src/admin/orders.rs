@@ -28,6 +28,8 @@ pub(crate) enum OrderError {
         "{0:?} is no name of a key: it has 16 hexadecimal digits, as `keyfall admin keys` shows"
     )]
     NotAKeyName(String),
+    #[error("{0:?} is no list of suites: write some of hpke, hpke-pq, psk, none twice")]
+    NotSuites(String),
     #[error(
         "that is no receipt: give the file that the terminal left, or its text that begins with \
          KF1-RECEIPT-"

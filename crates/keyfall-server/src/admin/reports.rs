@@ -8,6 +8,7 @@ use crate::admin::erasing::erasure_state;
 use crate::admin::group_policy;
 use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::overdue;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
 use crate::driver::View;
@@ -91,7 +92,10 @@ pub(crate) fn keys(view: &View<'_>) -> api::Keys {
         fleet_generation: machine.fleet().fleet_generation.get(),
         keys: masters.chain(devices).collect(),
         signers: signers(view),
-        warnings: signers_warning(view).into_iter().collect(),
+        warnings: signers_warning(view)
+            .into_iter()
+            .chain(overdue::warning(machine, view.now))
+            .collect(),
     }
 }
 
@@ -116,9 +120,11 @@ fn desk(view: &View<'_>) -> Option<api::Desk> {
     let fleet = view.machine.fleet();
     let counts = view.machine.desk_counts();
     let listen = view.doors.addresses().to_vec();
-    (!listen.is_empty()).then(|| api::Desk {
+    let servers = fleet.servers.clone();
+    let one_way = listen.is_empty() && servers.is_empty();
+    (!one_way).then(|| api::Desk {
         listen,
-        servers: fleet.servers.clone(),
+        servers,
         suites: fleet
             .key_set
             .limits
@@ -260,6 +266,7 @@ fn warnings(view: &View<'_>) -> Vec<String> {
              restart the server if it is right now"
         ));
     }
+    warnings.extend(overdue::warning(view.machine, view.now));
     if let Some(refusal) = view.machine.schedule_refused() {
         warnings.push(format!("a scheduled renewal does not happen: {refusal}"));
     }

@@ -127,6 +127,7 @@ impl From<OrderError> for Refused {
             OrderError::Denied(Denied::HourlyLimit { .. }) => ProblemCode::HourlyLimit,
             OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
             OrderError::NotAKeyName(_) => ProblemCode::NoSuchKey,
+            OrderError::NotSuites(_) => ProblemCode::BadKeySet,
             OrderError::NotAReceipt => ProblemCode::BadReceipt,
             OrderError::NotHexadecimal { .. } | OrderError::BadWhy | OrderError::NothingToSet => {
                 ProblemCode::BadRequest

@@ -210,16 +210,32 @@ fn no_server_and_a_strange_database_are_told_apart() {
         "the database has layout 1, from before the first release, and this version reads 2 and \
          newer: found the fleet anew with `keyfall server init`"
     );
-    // The layout before restores; it is brought up.
-    sql(
-        &home,
-        "DELETE FROM schema_steps; INSERT INTO schema_steps (step, applied_at) VALUES (2, 0);
-         DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;
-         ALTER TABLE groups DROP COLUMN change; ALTER TABLE groups DROP COLUMN stragglers;
-         ALTER TABLE groups DROP COLUMN legacy; DROP TABLE key_changes;
-         DROP TABLE change_stragglers",
-    );
-    home.serve().end();
+    // Older layouts are brought up: those before key sharing, before policies of groups, before
+    // restores.
+    let without_sharing = "ALTER TABLE fleet DROP COLUMN kem; ALTER TABLE fleet DROP COLUMN kem_pq;
+         ALTER TABLE key_set_draft DROP COLUMN kem; ALTER TABLE key_set_draft DROP COLUMN kem_pq;
+         ALTER TABLE terminals DROP COLUMN mixed_at; DROP TABLE servers; DROP TABLE listens;";
+    let without_policies = "ALTER TABLE groups DROP COLUMN change;
+         ALTER TABLE groups DROP COLUMN stragglers; ALTER TABLE groups DROP COLUMN legacy;
+         DROP TABLE change_stragglers; DROP TABLE key_changes;";
+    let without_restores = "DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;";
+    let undone = [without_sharing, without_policies, without_restores];
+    for layout in [4, 3, 2] {
+        let undone = undone[..5 - layout].concat();
+        let step = format!("INSERT INTO schema_steps (step, applied_at) VALUES ({layout}, 0)");
+        sql(&home, &format!("{undone} DELETE FROM schema_steps; {step}"));
+        let server = home.serve();
+        add(&server, &format!("with-layout-{layout}"));
+        server.end();
+        let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
+        let steps = "SELECT count(*) FROM schema_steps";
+        let steps: i64 = db.query_row(steps, [], |row| row.get(0)).expect(steps);
+        assert_eq!(
+            steps,
+            6 - i64::try_from(layout).expect("small"),
+            "layouts {layout} to 5"
+        );
+    }
 
     sql(&home, "UPDATE groups SET step = 1; DROP TABLE schema_steps");
     let error = Served::start(&home.dir).err().expect("not ours");

@@ -112,8 +112,8 @@ fn a_draft_outlives_a_restart_and_old_keys_are_gone_from_every_file() {
     assert_eq!(in_use.len(), 2);
     assert_eq!(
         keys["signers"].as_array().expect("signers").len(),
-        5,
-        "the old ones stay listed"
+        7,
+        "the old ones stay listed, and what requests are sealed to"
     );
     let mut heard = [false; 3];
     frames_until(

@@ -1,6 +1,8 @@
 //! Enrolment: what is refused changes nothing.
 
+use keyfall_protocol::calendar::Utc;
 use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, parse_request, request_text};
+use keyfall_protocol::ids::UnixSeconds;
 use keyfall_terminal::key_store::KeyStoreError;
 use keyfall_terminal::{EnrolmentError, OsRandom, enrol, request, restore};
 
@@ -88,11 +90,41 @@ fn package_past_its_end_is_refused() {
     let dirs = tempfile::tempdir().unwrap();
     let code = EnrolmentCode::random(&mut OsRandom);
     let mut package = fleet.package(1, &carrier.address);
-    package.issued_at = keyfall_protocol::ids::UnixSeconds::new(fleet.now.get() - 7200);
-    package.expires = keyfall_protocol::ids::UnixSeconds::new(fleet.now.get() - 3600);
+    package.issued_at = UnixSeconds::new(fleet.now.get() - 7200);
+    package.expires = UnixSeconds::new(fleet.now.get() - 3600);
     let sealed = package.seal_under(&code, &mut OsRandom);
     let dir = dirs.path().join("alice");
     let refused = enrol(&dir, &sealed, Some(&code), None);
     assert!(matches!(refused, Err(EnrolmentError::Expired { .. })));
     assert!(!dir.exists());
+}
+
+/// To a clock that is years ahead a package of today is long past its end: nobody finds that fault
+/// unless the refusal names the clock.
+#[test]
+fn refusal_of_a_package_past_its_end_names_this_devices_clock() {
+    let fleet = Fleet::new();
+    let carrier = Carrier::new();
+    let dirs = tempfile::tempdir().unwrap();
+    let code = EnrolmentCode::random(&mut OsRandom);
+    let mut package = fleet.package(1, &carrier.address);
+    let years_ago = |years: u32| UnixSeconds::new(fleet.now.get() - years * 31_556_952);
+    (package.issued_at, package.expires) = (years_ago(11), years_ago(10));
+    let sealed = package.seal_under(&code, &mut OsRandom);
+    let refused = enrol(&dirs.path().join("alice"), &sealed, Some(&code), None).unwrap_err();
+    let EnrolmentError::Expired { expires, now } = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(expires, years_ago(10));
+    assert!(
+        now.get() - fleet.now.get() < 60,
+        "the device's clock says {now:?}"
+    );
+    let told = refused.to_string();
+    for named in [
+        format!("ended at {}", Utc(expires)),
+        format!("this device's clock says {}", Utc(now)),
+    ] {
+        assert!(told.contains(&named), "{told} does not say {named}");
+    }
 }

@@ -258,8 +258,32 @@ pub(super) fn status(status: &api::Status) -> String {
         status.journal.entries,
         carriers(&status.carriers)
     );
+    text.push_str(&status.desk.as_ref().map_or_else(one_way, desk));
     text.push_str(&warning_lines(&status.warnings));
     text
+}
+
+fn one_way() -> String {
+    "\nterminals cannot ask: it listens nowhere".to_owned()
+}
+
+fn desk(desk: &api::Desk) -> String {
+    let places = |places: &[String], none: &str| match places {
+        [] => none.to_owned(),
+        some => some.join(" and "),
+    };
+    format!(
+        "\nlistens at {}; packages say {}; suites {}\n  {} requests, {} answered, {} confirmed; {} in a \
+         suite that is not listed, {} by silence",
+        places(&desk.listen, "no address of its own"),
+        places(&desk.servers, "no address"),
+        desk.suites.join(", "),
+        desk.requests,
+        desk.answers,
+        desk.acks,
+        desk.downgrades,
+        desk.silent
+    )
 }
 
 fn warning_lines(warnings: &[String]) -> String {
@@ -337,7 +361,11 @@ fn key_table(keys: &[api::Key]) -> String {
 }
 
 fn renews(key: &api::Key) -> String {
-    key.renews_at.map_or_else(|| "-".to_owned(), utc)
+    match (key.overdue_since, key.renews_at) {
+        (Some(since), _) => format!("overdue since {}", utc(since)),
+        (None, Some(at)) => utc(at),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 fn named(named: &api::Named) -> String {

@@ -1,16 +1,19 @@
 //! What is heard: plain RTP as an application gets it, and multicast as anybody gets it.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use keyfall_carrier::{CarrierAddress, MulticastReceiver};
 
-/// Datagrams that came, in the order in which they came. Collects in a thread until the process
-/// ends.
+/// Datagrams that came, in the order in which they came, and when. Collects in a thread until the
+/// process ends.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct Heard(Arc<Mutex<Vec<Timed>>>);
+
+/// A datagram, and when it was heard.
+pub(super) type Timed = (Instant, Vec<u8>);
 
 impl Heard {
     /// Listens on a local UDP port: the application behind a relay.
@@ -60,27 +63,34 @@ impl Heard {
     }
 
     fn push(&self, datagram: &[u8]) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(datagram.to_vec());
+        self.hold().push((Instant::now(), datagram.to_vec()));
     }
 
     /// Everything so far.
     pub(super) fn all(&self) -> Vec<Vec<u8>> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.hold()
+            .iter()
+            .map(|(_, octets)| octets.clone())
+            .collect()
+    }
+
+    /// The same, with the time of each.
+    pub(super) fn timed(&self) -> Vec<Timed> {
+        self.hold().clone()
     }
 
     pub(super) fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.hold().len()
     }
 
     /// What came so far; begins anew.
     pub(super) fn take(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let taken = std::mem::take(&mut *self.hold());
+        taken.into_iter().map(|(_, octets)| octets).collect()
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Vec<Timed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) struct DemoArgs {
     /// Keep everything in this new directory: recordings, logs, the server, the terminals.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Write all frames, packages and states to this file, for other people's programs.
+    /// Write all frames and packages, and the terminals' states at the end, to this file, for other
+    /// people's programs.
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
 }
@@ -123,6 +124,11 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
     teller.told("catch up", caught)?;
     teller.told("re-derive", rederive)?;
     teller.told("join late", late)?;
+    teller.step("validity", || stage.renew_by_validity())?;
+    let mut loss = theft::Loss::default();
+    teller.step("delete", || stage.delete_dave(&mut loss))?;
+    teller.step("exclude", || stage.exclude_bob(&mut loss))?;
+    teller.step("thief", || stage.thief(&loss))?;
     if let Some(file) = &args.capture {
         let capture = stage.capture()?.to_string();
         // Packages with their codes: for the eyes of whoever asked for it.
@@ -135,11 +141,6 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
             .and_then(|mut file| file.write_all(capture.as_bytes()))
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
-    teller.step("validity", || stage.renew_by_validity())?;
-    let mut loss = theft::Loss::default();
-    teller.step("delete", || stage.delete_dave(&mut loss))?;
-    teller.step("exclude", || stage.exclude_bob(&mut loss))?;
-    teller.step("thief", || stage.thief(&loss))?;
     Ok(())
 }
 
@@ -228,7 +229,7 @@ fn summary(report: &Report, args: &DemoArgs) -> String {
     format!(
         "\n{} steps in {:.0} s. Keys came over a link that only goes one way: no terminal sent a word \
          to the server.\n{kept}\n\nTry next:\n  keyfall server init fleet --carrier \
-         'udp://239.255.70.77:47700?if=127.0.0.1'\n  keyfall terminal --help\n  keyfall explain KF-2003",
+         'udp://239.255.70.77:47700?if=127.0.0.1'\n  keyfall attack\n  keyfall terminal --help\n  keyfall explain KF-2003",
         report.steps.len(),
         report.seconds,
     )

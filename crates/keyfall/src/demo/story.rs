@@ -43,6 +43,7 @@ pub(super) struct Stage {
     pub(super) eavesdropper: Heard,
     /// What the eavesdropper has on tape of the calls that are over.
     pub(super) tape: Vec<Vec<u8>>,
+    pub(super) set_at: Instant,
 }
 
 /// Addresses on the loopback interface that no other demo uses.
@@ -118,6 +119,7 @@ impl Stage {
             alice_takes,
             eavesdropper,
             tape: Vec::new(),
+            set_at: Instant::now(),
         })
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use keyfall_plane::Arrival;
@@ -17,7 +17,7 @@ use keyfall_terminal::key_store::KeyStore;
 use serde_json::json;
 
 use crate::demo::children::wait_for;
-use crate::demo::ears::Call;
+use crate::demo::ears::{Call, Timed};
 use crate::demo::speech::Speech;
 use crate::demo::story::{GROUP, PATIENCE, Stage, Told, settle};
 
@@ -27,6 +27,8 @@ pub(super) struct Loss {
     /// A copy of Bob's directory, made when he was stolen.
     bob: PathBuf,
     stolen_at: u32,
+    /// The same time by the clock of the recordings.
+    stolen: Option<Instant>,
     /// Packets and frames on tape when Bob was excluded.
     packets_before: usize,
     frames_before: usize,
@@ -45,6 +47,17 @@ struct Tally {
     media_after_of: usize,
     /// Of all that: what the matrix does not allow.
     beyond: usize,
+}
+
+/// What docs/THREATS.md leaves to the thief of a terminal that heard no deletion.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    /// Media from this generation on.
+    media_from: (KeyEpoch, Generation),
+    /// Distributions that were heard from then on.
+    distributions_from: Tick,
+    /// And before the exclusion: up to this place on the tape.
+    distributions_before: usize,
 }
 
 impl Stage {
@@ -170,6 +183,7 @@ impl Stage {
         self.overheard();
         self.radio.as_mut().context("no radio")?.cut("bob")?;
         loss.stolen_at = wall()?;
+        loss.stolen = Some(Instant::now());
         loss.bob = self.dir.join("bob-stolen");
         wait_for("the thief copies bob's disk", PATIENCE, || {
             Ok(loot(&self.dir.join("bob"), &loss.bob).ok().map(drop))
@@ -230,12 +244,23 @@ impl Stage {
     /// The thief puts everything together; what opened stands beside what docs/THREATS.md allows.
     pub(super) fn thief(&mut self, loss: &Loss) -> anyhow::Result<Told> {
         let (frames, packets) = (self.recorded_frames(), self.recorded_packets());
-        let from = self.readable_from(loss.stolen_at);
+        let allowed = Allowed {
+            media_from: self.readable_from(loss.stolen_at),
+            distributions_from: self.tick(loss.past_begins().context("bob was not stolen")?),
+            distributions_before: loss.frames_before,
+        };
         let mut bob = Thief::default();
         bob.take_disk(&read_disk(&loss.bob)?)?;
-        let allowed = Some((from, loss.frames_before));
         let opened = bob.open(&frames, &packets);
-        let jammed = tally(&opened, &frames, &packets, loss.packets_before, allowed);
+        let jammed = tally(
+            &opened,
+            &frames,
+            &packets,
+            loss.packets_before,
+            Some(&allowed),
+        );
+        let old = |frame: &&Captured| is_distribution(frame) && allowed.is_too_old(frame);
+        let old = frames.iter().filter(old).count();
         let mut dave = Thief::default();
         if let Ok(disk) = read_disk(&self.dir.join("dave-stolen")) {
             dave.take_disk(&disk)?;
@@ -243,7 +268,7 @@ impl Stage {
         let opened = dave.open(&frames, &packets);
         let heard = tally(&opened, &frames, &packets, loss.dave_before, None);
         let beyond = jammed.beyond + heard.beyond;
-        let allowed = jammed.all() + heard.all() - beyond;
+        let within = jammed.all() + heard.all() - beyond;
         let rows = [
             row("delete heard (dave)", &heard),
             row("exclude, jammed (bob)", &jammed),
@@ -251,7 +276,7 @@ impl Stage {
         let sentence = format!(
             "a thief has both disks and every recording; what opens:\n\
              {:17}{:<22} {:>16} {:>16} {:>18}\n{}\n\
-             {:17}{beyond} beyond the matrix of docs/THREATS.md; {allowed} within it: under keys that bob \
+             {:17}{beyond} beyond the matrix of docs/THREATS.md; {within} within it: under keys that bob \
              held,\n\
              {:17}or that were sent to him at most {} s before (device key period and keep time)",
             "",
@@ -268,14 +293,15 @@ impl Stage {
             sentence,
             json!({
                 "thief_opened": beyond,
-                "thief_opened_allowed": allowed,
+                "thief_opened_allowed": within,
                 "recorded_media": jammed.media_of,
                 "recorded_media_opened": jammed.media,
                 "distributions": jammed.distributions_of,
                 "distributions_opened": jammed.distributions,
                 "media_after_the_order": jammed.media_after_of,
                 "media_after_the_order_opened": jammed.media_after,
-                "readable_from_generation": from.1.get(),
+                "distributions_too_old": old,
+                "readable_from_generation": allowed.media_from.1.get(),
                 "delete_heard_opened": heard.all(),
             }),
         )
@@ -295,6 +321,10 @@ impl Stage {
         .must(
             jammed.media < jammed.media_of,
             "the thief opened the whole past",
+        )
+        .must(
+            old > 0,
+            "no distribution is old enough to be closed to the thief",
         ))
     }
 
@@ -337,12 +367,17 @@ impl Stage {
     }
 
     fn recorded_frames(&self) -> Vec<Captured> {
-        let recorded = |octets: Vec<u8>| Captured {
-            at: Tick::default(),
+        let recorded = |(at, octets): Timed| Captured {
+            at: self.tick(at),
             item: Item::Time,
             octets: Rc::from(octets),
         };
-        self.frames.all().into_iter().map(recorded).collect()
+        self.frames.timed().into_iter().map(recorded).collect()
+    }
+
+    /// Since the stage was set; 0 for what is earlier.
+    fn tick(&self, at: Instant) -> Tick {
+        Tick::default().plus(at.saturating_duration_since(self.set_at))
     }
 
     /// Every packet of the calls, with the epoch and generation that its tag means: the epochs are
@@ -381,6 +416,20 @@ impl Stage {
     }
 }
 
+impl Loss {
+    /// Distributions that were heard before are closed to the thief. `None`: nothing was stolen.
+    fn past_begins(&self) -> Option<Instant> {
+        let past = Duration::from_secs((FLEET_PERIOD + KEEP_TIME).into()) + SLACK;
+        self.stolen.map(|at| at.checked_sub(past).unwrap_or(at))
+    }
+}
+
+impl Allowed {
+    fn is_too_old(&self, frame: &Captured) -> bool {
+        frame.at < self.distributions_from
+    }
+}
+
 impl Tally {
     fn all(&self) -> usize {
         self.media + self.distributions + self.media_after
@@ -388,30 +437,27 @@ impl Tally {
 }
 
 /// Counts what opened: packets before and after place `before` on the tape, distributions, and of
-/// those what is not allowed: older than `allowed`, or anything afterwards.
+/// those what is not `allowed`: without that, all.
 fn tally(
     opened: &Opened,
     frames: &[Captured],
     packets: &[CapturedPacket],
     before: usize,
-    allowed: Option<((KeyEpoch, Generation), usize)>,
+    allowed: Option<&Allowed>,
 ) -> Tally {
-    let is_distribution = |frame: &Captured| {
-        Unverified::decode(&frame.octets)
-            .is_ok_and(|read| matches!(read.command().body, Body::KeyDist(_)))
-    };
     let (media, after): (Vec<usize>, Vec<usize>) =
         opened.packets.iter().partition(|&&place| place < before);
-    let too_old = media.iter().filter(|&&place| {
+    let media_beyond = media.iter().filter(|&&place| {
         let packet = &packets[place];
-        allowed.is_none_or(|(from, _)| (packet.epoch, packet.generation) < from)
+        allowed.is_none_or(|allowed| (packet.epoch, packet.generation) < allowed.media_from)
     });
-    let late = opened
-        .frames
-        .iter()
-        .filter(|&&place| allowed.is_none_or(|(_, frames_before)| place >= frames_before));
+    let distributions_beyond = opened.frames.iter().filter(|&&place| {
+        allowed.is_none_or(|allowed| {
+            place >= allowed.distributions_before || allowed.is_too_old(&frames[place])
+        })
+    });
     Tally {
-        beyond: too_old.count() + late.count() + after.len(),
+        beyond: media_beyond.count() + distributions_beyond.count() + after.len(),
         media: media.len(),
         media_of: before.min(packets.len()),
         distributions: opened.frames.len(),
@@ -419,6 +465,11 @@ fn tally(
         media_after: after.len(),
         media_after_of: packets.len().saturating_sub(before),
     }
+}
+
+fn is_distribution(frame: &Captured) -> bool {
+    Unverified::decode(&frame.octets)
+        .is_ok_and(|read| matches!(read.command().body, Body::KeyDist(_)))
 }
 
 fn row(name: &str, tally: &Tally) -> String {
@@ -499,5 +550,37 @@ const WATCH: u32 = 2;
 /// Seconds; as story.rs tells the server.
 const FLEET_PERIOD: u32 = 10;
 const KEEP_TIME: u32 = 2;
+/// A terminal hears the time a little late, and looks at its timers each second.
+const SLACK: Duration = Duration::from_secs(2);
 /// Another stream than the speech.
 const HUM_SSRC: u32 = 0x4b46_0002;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_that_opens_and_is_older_than_allowed_is_beyond_the_matrix() {
+        let heard_at = |seconds| Captured {
+            at: Tick::from_secs(seconds),
+            item: Item::Time,
+            octets: Rc::from([]),
+        };
+        let frames = [5, 20, 30].map(heard_at);
+        let allowed = Allowed {
+            media_from: (KeyEpoch::new(0), Generation::ZERO),
+            distributions_from: Tick::from_secs(6),
+            distributions_before: 2,
+        };
+        let beyond = |places: &[usize]| {
+            let opened = Opened {
+                frames: places.to_vec(),
+                ..Opened::default()
+            };
+            tally(&opened, &frames, &[], 0, Some(&allowed)).beyond
+        };
+        assert_eq!(beyond(&[1]), 0);
+        assert_eq!(beyond(&[0, 1]), 1, "heard too long before the theft");
+        assert_eq!(beyond(&[1, 2]), 1, "sent after the exclusion");
+    }
+}

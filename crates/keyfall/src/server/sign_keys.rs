@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyfall_api::admin as api;
-use keyfall_protocol::command::{Body, Command, KeySet, SigningKey, Unverified};
+use keyfall_protocol::command::{Body, Command, KeySet, SigningKey, Suites, Unverified};
 use keyfall_server::{Stopped, StoppedError, key_file};
 use serde::Serialize;
 
 use crate::admin::client::{code_of, get, post};
 use crate::explain::Code;
 use crate::output::{Failure, Output, utc};
-use crate::server::{Dir, run_failure, signer_life};
+use crate::server::{Dir, run_failure, signer_life, suites};
 
 /// Make the next online keys and have the root sign them, whether the server runs or not.
 ///
@@ -23,7 +23,8 @@ use crate::server::{Dir, run_failure, signer_life};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  keyfall server sign-keys fleet --root /media/usb/root.key\n  \
-                  keyfall server sign-keys fleet --root /media/usb/root.key --stolen 0123456789abcdef\n\n\
+                  keyfall server sign-keys fleet --root /media/usb/root.key --stolen 0123456789abcdef\n  \
+                  keyfall server sign-keys fleet --root /media/usb/root.key --suites hpke-pq,psk\n\n\
                   With a root that stays elsewhere:\n  keyfall server sign-keys fleet --draft next.keyset\n  \
                   keyfall server sign-keys --sign next.keyset --root root.key\n  \
                   keyfall server sign-keys fleet --install next.keyset"
@@ -47,6 +48,15 @@ pub(super) struct SignKeysArgs {
         conflicts_with_all = ["sign", "install"]
     )]
     life: u32,
+    /// How terminals may ask for keys, in order of preference: hpke, hpke-pq, psk, separated by
+    /// commas. Without it: as before.
+    #[arg(
+        long,
+        value_name = "SUITES",
+        value_parser = suites,
+        conflicts_with_all = ["sign", "install"]
+    )]
+    suites: Option<Suites>,
     /// Only write to this file what the root is to sign.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "sign", "install"])]
     draft: Option<PathBuf>,
@@ -103,6 +113,7 @@ impl SignKeysArgs {
         api::DraftKeySet {
             stolen: self.stolen.clone(),
             life: Some(self.life),
+            suites: self.suites.as_ref().map(names),
             why: self.why(),
         }
     }
@@ -234,6 +245,8 @@ struct SignedDocument {
     stolen: Vec<String>,
     /// So many erase keys must sign what deletes.
     erase_signatures: u8,
+    /// How terminals may ask for keys, in order of preference.
+    suites: Vec<String>,
     /// Unix seconds; by it terminals judge how late it is at the least.
     issued_at: u32,
     /// Seconds.
@@ -280,6 +293,7 @@ fn sign_file(file: &Path, root: &SigningKey, output: &Output) -> Result<(), Fail
             .collect(),
         stolen: key_set.stolen.iter().map(ToString::to_string).collect(),
         erase_signatures: key_set.limits.erase_signatures,
+        suites: names(&key_set.limits.suites),
         issued_at: key_set.issued_at.get(),
         longest_lease: key_set.limits.longest_lease,
         dead_man: key_set.limits.dead_man,
@@ -318,7 +332,7 @@ fn signed_text(signed: &SignedDocument) -> String {
     );
     for key in &signed.keys {
         text.push_str(&format!(
-            "\n  {:5} {} until {}",
+            "\n  {:6} {} until {}",
             key.class,
             key.name,
             utc(key.expires)
@@ -328,8 +342,11 @@ fn signed_text(signed: &SignedDocument) -> String {
         text.push_str(&format!("\n  stolen {name}: what it signed is void"));
     }
     format!(
-        "{text}\n  {} of the erase keys must sign what deletes\nNext, where the server is: {}",
-        signed.erase_signatures, signed.next
+        "{text}\n  {} of the erase keys must sign what deletes; terminals may ask by {}\n\
+         Next, where the server is: {}",
+        signed.erase_signatures,
+        signed.suites.join(", "),
+        signed.next
     )
 }
 
@@ -378,6 +395,10 @@ fn is_root(key: &SigningKey, root: &str) -> Result<(), Failure> {
          server init` wrote for this fleet"
     );
     Err(Failure::new(Code::NotTheRoot, sentence))
+}
+
+fn names(suites: &Suites) -> Vec<String> {
+    suites.iter().map(|suite| suite.name().to_owned()).collect()
 }
 
 /// What the server drafted, as long as it is a KEYSET: the root signs nothing else.

@@ -107,7 +107,7 @@ fn a_root_that_stays_elsewhere_signs_a_file() {
         (&signed["version"], &signed["ok"]),
         (&drafted["version"], &true.into())
     );
-    assert_eq!(signed["keys"].as_array().unwrap().len(), 5);
+    assert_eq!(signed["keys"].as_array().unwrap().len(), 7);
     keyfall(sign).refuses(1, "KF-3216", "signed already");
     let installed = sign_keys(&place, &["--install", file, "--json"]).document();
     assert_eq!(installed["version"], drafted["version"]);

@@ -131,7 +131,7 @@ fn package_past_its_end_is_refused_by_policy() {
         "--code",
         &bench.code,
     ]);
-    ran.refuses(3, "KF-3105", "ask for a new one");
+    ran.refuses(3, "KF-3105", "this device's clock says");
     assert!(!bench.dir.exists());
 }
 

@@ -30,6 +30,13 @@ impl Server {
         schedule.generation_at(self.at.wall).steps_from(self.ticked)
     }
 
+    /// Since when G is behind the root's schedule; `None` where it is not.
+    #[must_use]
+    pub fn devices_due_since(&self, wall: UnixSeconds) -> Option<UnixSeconds> {
+        let schedule = self.fleet.key_set.fleet_schedule;
+        schedule.due_since(self.ticked, wall)
+    }
+
     /// The generation to which an order renews: the next, or beyond all that sessions of the present
     /// period may have used, so that whoever joins reads nothing of them.
     pub(super) fn next_by_order(&self, group: &GroupRecord) -> Generation {

@@ -3,7 +3,7 @@
 
 use crate::command::{
     Body, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass, SigningKey,
-    Target, Unverified, VerifyingKey,
+    Suites, Target, Unverified, VerifyingKey,
 };
 use crate::ids::{Generation, KeyEpoch, KeyName, TerminalNumber, UnixSeconds};
 use crate::keys::Secret;
@@ -31,6 +31,8 @@ pub struct KeySetDraft {
     pub erase: Vec<VerifyingKey>,
     /// `None`: as they are.
     pub limits: Option<Limits>,
+    /// How keys may be asked for from now on; `None`: as the limits say.
+    pub suites: Option<Suites>,
 }
 
 impl Default for KeySetDraft {
@@ -42,6 +44,7 @@ impl Default for KeySetDraft {
             dropped: Vec::new(),
             erase: Vec::new(),
             limits: None,
+            suites: None,
         }
     }
 }
@@ -52,7 +55,7 @@ pub struct DraftedKeys {
     pub command: Command,
     pub beat: SigningKey,
     pub keys: SigningKey,
-    /// What requests are sealed to, where none was listed that stays.
+    /// What requests are sealed to, where the one that was listed does not stay.
     pub kem: Option<KemSecret>,
     pub kem_pq: Option<KemSecret>,
 }
@@ -87,7 +90,9 @@ impl Server {
         // The fresh ones first: the first of a class is the one that signs.
         let mut next: Vec<ListedKey> = online.into();
         let stays = |key: &&ListedKey| {
-            key.expires > wall && !gone.clone().any(|&name| name == key.public.name())
+            key.expires > wall
+                && !gone.clone().any(|&name| name == key.public.name())
+                && self.can_use(key)
         };
         next.extend(held.keys.iter().filter(stays).cloned());
         for &public in &wanted.erase {
@@ -103,7 +108,8 @@ impl Server {
             let class = key.public().suite().class();
             next.push(listed(key.public().listing(), class, wall, ROOT_LIFE));
         }
-        let limits = wanted.limits.unwrap_or(held.limits);
+        let mut limits = wanted.limits.unwrap_or(held.limits);
+        limits.suites = wanted.suites.unwrap_or(limits.suites);
         let erase = next.iter().filter(|key| key.class == SignerClass::Erase);
         let (erase, needed) = (erase.count(), limits.erase_signatures);
         if erase < usize::from(needed) {
@@ -134,6 +140,20 @@ impl Server {
             kem_pq,
         });
         Ok(command)
+    }
+
+    /// False for a KEM key that is not held: a copy from which the server was restored is older, and
+    /// what is sealed to the key would never open.
+    fn can_use(&self, key: &ListedKey) -> bool {
+        let held = match key.class {
+            SignerClass::Kem => &self.fleet.kem,
+            SignerClass::KemPq => &self.fleet.kem_pq,
+            SignerClass::Beat | SignerClass::Keys | SignerClass::Erase | SignerClass::Rsa => {
+                return true;
+            }
+        };
+        let listing = held.as_ref().map(|held| held.public().listing());
+        listing == Some(key.public)
     }
 
     /// The KEYSET that waits for the root's signature.
@@ -255,8 +275,11 @@ impl Server {
     /// schedule terminals forget theirs, and no wrap key goes back.
     fn schedule_after(&self, stolen: &[KeyName]) -> FleetSchedule {
         let held = &self.fleet.key_set;
-        // An erase key moves no G, so that its five years are not to be run through.
-        let moves_g = |key: &&ListedKey| key.class != SignerClass::Erase;
+        // The others move no G, so that their five years are not to be run through.
+        let moves_g = |key: &&ListedKey| match key.class {
+            SignerClass::Beat | SignerClass::Keys => true,
+            SignerClass::Erase | SignerClass::Kem | SignerClass::KemPq | SignerClass::Rsa => false,
+        };
         let ends = stolen.iter().filter_map(|&name| held.key(name));
         let ends = ends.filter(moves_g);
         let Some(last) = ends.map(|key| key.expires).max() else {

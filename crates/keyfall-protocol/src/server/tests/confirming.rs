@@ -100,7 +100,10 @@ fn a_forged_confirmation_is_counted_and_met_with_silence() {
     ] {
         give(&mut crowd, 3, noise);
     }
-    assert_eq!(crowd.desk.server.confirmations().malformed, 4);
+    // What does not even begin as a confirmation is the desk's, and met with silence, too.
+    let silent = crowd.desk.server.desk_counts().silent;
+    assert_eq!(crowd.desk.server.confirmations().malformed + silent, 4);
+    assert!(crowd.to_terminals.is_empty(), "silence");
     assert_eq!(crowd.report().stopped, 2);
 }
 

@@ -6,7 +6,7 @@ use crate::command::{Body, FRAME_MAX, Limits, OrderKind, SignerClass, SigningKey
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
-use crate::sharing::KemSecret;
+use crate::sharing::{KemSecret, KemSuite};
 
 const DAY: u32 = 86_400;
 
@@ -72,8 +72,12 @@ fn new_keys_sign_everything_and_the_old_ones_are_listed_until_they_end() {
     let new = online(&desk);
     assert!(new.iter().all(|name| !old.contains(name)));
     let listed: Vec<_> = key_set.keys.iter().map(|key| key.public.name()).collect();
-    let erase = before.keys[2].public.name();
-    assert_eq!(listed, [new[0], new[1], old[0], old[1], erase]);
+    let [erase, kem, kem_pq] = [2, 3, 4].map(|place| before.keys[place].public.name());
+    assert_eq!(
+        listed,
+        [new[0], new[1], old[0], old[1], erase, kem, kem_pq],
+        "what requests are sealed to stays"
+    );
     assert_eq!(key_set.key(old[0]), before.key(old[0]), "until they end");
     for (class, name) in [(SignerClass::Beat, new[0]), (SignerClass::Keys, new[1])] {
         assert_eq!(key_set.first_of(class).expect("one").public.name(), name);
@@ -335,7 +339,7 @@ fn stolen_keys_are_named_as_long_as_there_is_room() {
     let mut desk = Desk::with_group(2);
     // With as many keys as there may be; `install` looks whether it fits in a frame.
     let draft = KeySetDraft {
-        erase: (0..9).map(|n| other_key(n).public()).collect(),
+        erase: (0..7).map(|n| other_key(n).public()).collect(),
         ..KeySetDraft::default()
     };
     install(&mut desk, draft);
@@ -432,6 +436,55 @@ fn a_stolen_erase_key_moves_no_generation() {
     assert_eq!(fleet.key_set.fleet_schedule, before.fleet_schedule);
     assert_eq!(fleet.fleet_generation, g);
     assert!(fleet.key_set.key(erase.public.name()).is_none());
+}
+
+/// What requests are sealed to signs nothing: stolen, it is replaced, and no G has to outrun its
+/// five years.
+#[test]
+fn a_stolen_kem_key_is_replaced_and_moves_no_generation() {
+    for suite in [KemSuite::X25519, KemSuite::XWing] {
+        let mut desk = Desk::with_group(2);
+        let (before, g) = {
+            let fleet = &desk.server.fleet;
+            (fleet.key_set.clone(), fleet.fleet_generation)
+        };
+        let kem = before.first_of(suite.class()).expect("listed").public;
+        install(&mut desk, stolen(&[kem.name()]));
+        let fleet = &desk.server.fleet;
+        assert_eq!(fleet.key_set.fleet_schedule, before.fleet_schedule);
+        assert_eq!(fleet.fleet_generation, g);
+        assert_eq!(fleet.key_set.stolen, [kem.name()]);
+        let listed: Vec<_> = fleet.key_set.keys.iter().map(|it| it.public).collect();
+        assert!(!listed.contains(&kem));
+        assert_eq!(listed.len(), before.keys.len() + 2, "the old online keys");
+        for held in [&fleet.kem, &fleet.kem_pq] {
+            let public = held.as_ref().expect("drawn").public();
+            assert!(listed.contains(&public.listing()), "{public:?}");
+        }
+    }
+}
+
+/// A server restored from a copy holds no KEM key that was drawn after it: requests sealed to the
+/// one that is listed would never open, so the next KEYSET lists another.
+#[test]
+fn a_listed_kem_key_that_is_not_held_is_replaced() {
+    let mut desk = Desk::with_group(2);
+    let before = desk.server.fleet.key_set.clone();
+    let [kem, kem_pq] = [KemSuite::X25519, KemSuite::XWing]
+        .map(|suite| before.first_of(suite.class()).expect("listed").public);
+    desk.server.fleet.kem_pq = None;
+    desk.server.fleet.kem = Some(KemSecret::from_seed(
+        KemSuite::X25519,
+        Secret::init_with(|into| into.fill(1)),
+    ));
+    install(&mut desk, KeySetDraft::default());
+    let fleet = &desk.server.fleet;
+    let listed: Vec<_> = fleet.key_set.keys.iter().map(|it| it.public).collect();
+    assert!(!listed.contains(&kem) && !listed.contains(&kem_pq));
+    for held in [&fleet.kem, &fleet.kem_pq] {
+        let public = held.as_ref().expect("drawn").public();
+        assert!(listed.contains(&public.listing()), "{public:?}");
+    }
 }
 
 /// A theft that is found out when the key is listed no more: what it excluded is undone all the
