@@ -205,6 +205,16 @@ impl Witness {
 
     /// A station told something: what it tells of keys is on its disk.
     pub(crate) fn sees_event(&mut self, at: Tick, station: &mut Station, event: &Event) {
+        if let Event::Retired { group, .. } = event
+            && station.way.is_some()
+        {
+            let machine = station.machine.iter();
+            let mut held = machine.flat_map(|machine| machine.groups());
+            if !held.any(|it| it.group == *group) {
+                // What the server takes away by a KEY-DIS is not lost; it is told so once it is stored.
+                station.promised.remove(group);
+            }
+        }
         let told = match *event {
             Event::KeyReceived {
                 group,

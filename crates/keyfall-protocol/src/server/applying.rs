@@ -68,6 +68,7 @@ impl Server {
                 self.callers.clear();
                 // Every standing statement names G: all are made anew (FORMATS section 3.1).
                 self.frames.clear();
+                self.desk.beacon = None;
                 self.carousel.announce(Item::Fleet, now);
             }
             Change::Wrap(wrap) => self.renew_wrap(wrap),

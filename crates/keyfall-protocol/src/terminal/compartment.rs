@@ -25,6 +25,8 @@ pub(super) struct User {
     before: Option<WrapKey>,
     /// The mixed key was not known to the server: it is asked under the one before.
     asks_under_before: bool,
+    /// Nor was the one before: the next sequence is the mixed one's alone, at every offset.
+    tried_before: bool,
     pub(super) groups: BTreeMap<GroupNumber, Group>,
 }
 
@@ -43,6 +45,7 @@ impl User {
             handles: Vec::new(),
             before: None,
             asks_under_before: false,
+            tried_before: false,
             groups,
         };
         user.list_handles();
@@ -71,7 +74,7 @@ impl User {
     pub(super) fn mix(&mut self, asked: &WrapKey, mixed: WrapKey) {
         let generation = self.wrap.newest().generation();
         self.before = Some(asked.duplicate().renew_to(generation));
-        self.asks_under_before = false;
+        (self.asks_under_before, self.tried_before) = (false, false);
         self.wrap = Ring::new(mixed.renew_to(generation));
         self.list_handles();
     }
@@ -98,7 +101,7 @@ impl User {
 
     /// There is a key before the mixed one that was not asked under yet.
     pub(super) fn has_key_before(&self) -> bool {
-        self.before.is_some() && !self.asks_under_before
+        self.before.is_some() && !self.asks_under_before && !self.tried_before
     }
 
     /// The server does not know the mixed key; true where there is one before it to ask under.
@@ -108,10 +111,11 @@ impl User {
         turns
     }
 
-    /// The key before the mixed one is not known either: what the server lacked when the mixed one was
-    /// asked under may have come meanwhile.
+    /// A sequence found neither key known. What the server lacked when the mixed one was asked under
+    /// may have come meanwhile, and an order to this terminal alone may have been missed: the next
+    /// sequence asks under the mixed one at every offset, the one after it under both again.
     pub(super) fn turn_to_mixed_key(&mut self) {
-        self.asks_under_before = false;
+        self.tried_before = std::mem::take(&mut self.asks_under_before);
     }
 
     /// Steps every wrap key to `target`.

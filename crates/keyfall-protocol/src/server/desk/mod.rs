@@ -42,7 +42,7 @@ pub(super) struct Desk {
     /// Parsed KEM keys, likewise.
     kems: Option<(u32, Vec<Arc<KemSecret>>)>,
     /// The last beacon for those who ask.
-    beacon: Option<(UnixSeconds, Vec<u8>)>,
+    pub(super) beacon: Option<(UnixSeconds, Vec<u8>)>,
     /// The newest answer that brought fresh octets to each terminal, until it has mixed them in.
     pub(super) first: HashMap<TerminalNumber, Reference>,
     /// Wrap keys with fresh octets in them, which an ACK has confirmed, until they are stored.

@@ -120,10 +120,15 @@ impl Terminal {
         // Who was given fresh octets shows that it mixed them in.
         let answer = unmarked(sent).unwrap_or(sent);
         let key = AckKey::new(mixed.as_ref().unwrap_or(&open.wrap), &open.message, answer);
+        // The server holds the key that was asked under at its G: the own offset, where orders to this
+        // terminal alone were missed.
+        let offset = open.wrap.generation().steps_from(grant.g);
         let status = match self.take_grant(grant, &signer) {
             Ok(()) => AckStatus::All,
             Err(_) => AckStatus::OutOfBounds,
         };
+        self.take_offset(offset);
+        self.asking.beyond = 0;
         if let Some(user) = self.user.as_mut() {
             match mixed {
                 Some(mixed) => {

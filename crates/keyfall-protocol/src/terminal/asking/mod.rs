@@ -35,6 +35,8 @@ pub(super) struct Asking {
     next: Option<Tick>,
     /// How long to rest after the next sequence that comes to nothing.
     pause: Duration,
+    /// How far beyond the own offset the next sequence begins: below it the server knew no key.
+    beyond: u32,
     /// The last KEY-DIS that was taken, and the ACK that answers its repeats.
     answered: Option<(Reference, Vec<u8>)>,
     parts: Assembly<()>,
@@ -112,6 +114,7 @@ impl Asking {
             waits: false,
             next: None,
             pause: PAUSE_MIN,
+            beyond: 0,
             answered: None,
             parts: Assembly::new(4, 64),
             kems: Vec::new(),

@@ -113,7 +113,8 @@ impl Terminal {
             return;
         }
         let retry = Retry::first(self.now, rng);
-        self.send_request(suite, retry, None, (self.g, 0, 0, 0), rng);
+        let beyond = self.asking.beyond;
+        self.send_request(suite, retry, None, (self.g, 0, 0, beyond), rng);
     }
 
     /// The server's key of that suite: in the KEYSET, or fetched.
@@ -282,6 +283,7 @@ impl Terminal {
             self.try_the_key_before(rng);
             return Ok(());
         }
+        self.asking.beyond = beyond;
         let next = (unplaced.0, unplaced.1, state.cookies + 1, beyond);
         self.send_request(state.suite, state.retry, Some(cookie), next, rng);
         match heard {
@@ -293,6 +295,7 @@ impl Terminal {
     /// The server never confirmed the mixed wrap key: the one before is tried; else it does not know
     /// this terminal, and the next sequence begins with the mixed one.
     fn try_the_key_before(&mut self, rng: &mut dyn Random) {
+        self.asking.beyond = 0;
         let turned = self
             .user
             .as_mut()
