@@ -2,6 +2,10 @@
 
 mod desk;
 mod fleet;
+mod parts;
+mod speech;
+mod stop;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,7 +52,20 @@ fn measure(args: &SharingArgs, output: &Output) -> anyhow::Result<()> {
     let mut text = String::new();
     for suite in [SharingSuite::Psk, SharingSuite::Hpke, SharingSuite::HpkePq] {
         text += &format!("{} {:#?}\n", suite.name(), desk::measure(suite, n, rounds)?);
+        text += &format!(
+            "{} {:#?}\n",
+            suite.name(),
+            parts::measure(suite, rounds * 10)?
+        );
     }
+    for members in if args.quick {
+        vec![1, 20]
+    } else {
+        vec![1, 10, 100, 1000]
+    } {
+        text += &format!("{:#?}\n", stop::measure(members, 5)?);
+    }
+    text += &format!("{:#?}\n", stop::hitless(n)?);
     text += &format!("{:#?}\n", desk::forge(n, 5000)?);
     output.text(&text).map_err(|_| anyhow::anyhow!("no output"))
 }
