@@ -154,7 +154,7 @@ impl Fleet {
 
     /// The datagrams of a new request.
     pub(super) fn ask(&mut self, place: usize) -> anyhow::Result<Vec<Vec<u8>>> {
-        self.terminals[place].ask(self.desk.clock.now)
+        Ok(self.terminals[place].ask(self.desk.clock.now)?.datagrams)
     }
 
     /// What a terminal answers to these datagrams.
@@ -184,7 +184,16 @@ impl Operated {
 
     /// A little later, so that no budget of a second is used up.
     pub(super) fn let_pass(&mut self, seconds: u32) {
-        self.clock.now = self.clock.now.plus(Duration::from_secs(seconds.into()));
+        self.move_to(self.clock.now.plus(Duration::from_secs(seconds.into())));
+    }
+
+    /// Both clocks move on to `to`.
+    pub(super) fn move_to(&mut self, to: Tick) {
+        let whole = |at: Tick| at.as_nanos() / 1_000_000_000;
+        let to = to.max(self.clock.now);
+        let seconds = whole(to) - whole(self.clock.now);
+        self.clock.now = to;
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         self.clock.wall = self.clock.wall.plus(seconds);
     }
 
@@ -289,12 +298,13 @@ impl Member {
         Ok(())
     }
 
-    /// The datagrams of a new request.
-    pub(super) fn ask(&mut self, now: Tick) -> anyhow::Result<Vec<Vec<u8>>> {
+    /// A new request.
+    pub(super) fn ask(&mut self, now: Tick) -> anyhow::Result<Answered> {
         let within = Duration::ZERO;
         let order = terminal::Input::Order(terminal::Order::Ask { within });
-        let mut asked = self.feed(now, order)?.datagrams;
-        asked.extend(self.feed(now, terminal::Input::Timeout)?.datagrams);
+        let at_once = self.feed(now, order)?.datagrams;
+        let mut asked = self.feed(now, terminal::Input::Timeout)?;
+        asked.datagrams.splice(0..0, at_once);
         Ok(asked)
     }
 

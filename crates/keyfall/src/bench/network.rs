@@ -7,10 +7,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use keyfall_protocol::ids::{Generation, TerminalNumber, Tick, UnixSeconds};
+use keyfall_protocol::ids::Tick;
 use keyfall_protocol::rng::octets;
 use keyfall_protocol::server::{Founding, Moment};
-use keyfall_protocol::sharing::message::{KeyReq, Message, marked, type_of};
+use keyfall_protocol::sharing::message::{Cookie, KeyReq, Message, marked, type_of};
 use keyfall_protocol::sharing::pair::{Ask, Line};
 use keyfall_protocol::sharing::{KemPublic, KemSecret, KemSuite, SharingSuite, datagrams};
 use keyfall_protocol::terminal::{AskOutcome, Input};
@@ -21,7 +21,7 @@ use tokio::net;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::desk::{COOKIE, KEY_DIS, PART};
+use super::desk::{KEY_DIS, PART};
 use super::fleet::{Fleet, Member, Operated, drawn, founding, wall};
 
 /// A fleet that is switched on at once, in suite `psk`.
@@ -67,7 +67,7 @@ impl Running {
             runtime.block_on(keyfall_server::run(
                 &path,
                 // The bench may have given up.
-                move || drop(ready.send(())),
+                move || ready.send(()).unwrap_or_default(),
                 async move { drop(ended.await) },
             ))
         });
@@ -87,7 +87,7 @@ impl Running {
 
     pub(super) fn stop(self) -> anyhow::Result<()> {
         // It may have ended by itself: its outcome says so.
-        drop(self.end.send(()));
+        self.end.send(()).unwrap_or_default();
         let outcome = self.thread.join().map_err(|_| anyhow::anyhow!("a panic"))?;
         Ok(outcome?)
     }
@@ -116,9 +116,9 @@ impl Running {
             match socket.recv(&mut buffer) {
                 // Of an answer in several parts the last counts.
                 Ok(len) => match type_of(&buffer[..len]) {
-                    Some(KEY_DIS) => (open, answered) = (open - 1, answered + 1),
+                    Some(KEY_DIS) => (open, answered) = (open.saturating_sub(1), answered + 1),
                     Some(PART) if is_last(&buffer[..len]) => {
-                        (open, answered) = (open - 1, answered + 1);
+                        (open, answered) = (open.saturating_sub(1), answered + 1);
                     }
                     Some(_) | None => {}
                 },
@@ -162,7 +162,7 @@ impl Running {
                 fresh: fresh.as_ref().map(|it| it.public().octets().to_vec()),
             };
             let wrap = &record.wrap;
-            let inner = ask.seal(Line { suite, wrap }, g, 184, &mut OsRandom);
+            let inner = ask.seal(Line { suite, wrap }, g, padded(suite), &mut OsRandom);
             let Some(to) = to else {
                 requests.push(vec![marked(&inner)]);
                 continue;
@@ -255,3 +255,60 @@ fn enrol(path: &Path, terminals: u32) -> anyhow::Result<Fleet> {
         Ok(store.commit(batch, clock.wall, &mut OsRandom)?)
     })
 }
+
+/// As a terminal seals its request once more.
+fn sealed(
+    to: &KemPublic,
+    suite: SharingSuite,
+    inner: &[u8],
+    cookie: Option<Cookie>,
+) -> anyhow::Result<Vec<u8>> {
+    let sealed = to.seal(b"KF1/key-req", inner, &mut OsRandom);
+    let (enc, ct) = sealed.context("the server's own key")?;
+    let request = KeyReq::Hpke {
+        suite,
+        enc: &enc,
+        ct: &ct,
+    };
+    Ok(Message::KeyReq { request, cookie }.encode())
+}
+
+/// The cookie for this socket: a few requests are answered without one.
+fn cookie_for(
+    socket: &UdpSocket,
+    request: impl Fn() -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Cookie> {
+    let mut buffer = [0; 2048];
+    // At once: a few in a second are answered without.
+    for _ in 0..TRIES {
+        for octets in datagrams(&request()?, None) {
+            socket.send(&octets)?;
+        }
+    }
+    while let Ok(len) = socket.recv(&mut buffer) {
+        if let Ok(Message::Cookie { cookie, .. }) = Message::decode_datagram(&buffer[..len]) {
+            return Ok(cookie);
+        }
+    }
+    anyhow::bail!("the server gave no cookie")
+}
+
+fn is_last(octets: &[u8]) -> bool {
+    let part = Message::decode_datagram(octets);
+    matches!(part, Ok(Message::Part(part)) if part.index + 1 == part.count)
+}
+
+/// As terminals pad.
+const fn padded(suite: SharingSuite) -> usize {
+    match suite {
+        SharingSuite::Psk | SharingSuite::RsaMisty1 => 252,
+        SharingSuite::Hpke => 184,
+        SharingSuite::HpkePq => 1408,
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOSS_AFTER: Duration = Duration::from_millis(300);
+/// Requests on their way: fewer than a socket's buffer holds.
+const WINDOW: usize = 64;
+const TRIES: usize = 12;

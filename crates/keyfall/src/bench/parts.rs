@@ -178,7 +178,7 @@ fn udp_sharing(fleet: &mut Fleet, rounds: usize) -> anyhow::Result<f64> {
         let took = thread::scope(|scope| {
             let asking = scope.spawn(|| -> anyhow::Result<Instant> {
                 let began = Instant::now();
-                send(&far, &member.ask(now)?)?;
+                send(&far, &member.ask(now)?.datagrams)?;
                 respond(&far, member, now, |it| it.machine.asks() != "rest")?;
                 Ok(began)
             });

@@ -273,15 +273,13 @@ impl<'f> Air<'f> {
     }
 
     fn move_time(&mut self) -> anyhow::Result<Span> {
-        let clock = &mut self.fleet.desk.clock;
+        let now = self.fleet.desk.clock.now;
         let dues = self.dues.iter().flatten().copied();
         let next = dues.chain(self.server_due).min();
         // No further than a second, so that who listens sees it pass.
-        let most = clock.now.plus(Duration::from_secs(1));
-        let to = next.map_or(most, |next| next.clamp(clock.now, most));
-        let seconds = to.as_nanos() / SECOND - clock.now.as_nanos() / SECOND;
-        clock.now = to;
-        clock.wall = clock.wall.plus(u32::try_from(seconds)?);
+        let most = now.plus(Duration::from_secs(1));
+        let to = next.map_or(most, |next| next.clamp(now, most));
+        self.fleet.desk.move_to(to);
         for place in 0..self.dues.len() {
             if self.dues[place].is_some_and(|due| due <= to) {
                 self.feed(place, terminal::Input::Timeout)?;
@@ -295,8 +293,6 @@ impl<'f> Air<'f> {
     }
 }
 
-/// Nanoseconds.
-const SECOND: u64 = 1_000_000_000;
 /// Two routers, crossed both ways for STOP and for START.
 const ROUTERS_MS: f64 = 0.8;
 const SEQUENCES: usize = 5;
