@@ -6,6 +6,7 @@ mod admin;
 mod args;
 mod attack;
 mod bench;
+mod chart;
 mod control_client;
 mod demo;
 mod explain;
@@ -32,7 +33,19 @@ fn main() -> ExitCode {
         Err(early) => return early,
     };
     let output = Output::new(args.json);
-    start_log();
+    start_log(match args.command {
+        // A bench runs servers of its own, which have nothing to say.
+        Command::Bench(_) => "warn",
+        Command::Server(_)
+        | Command::Admin(_)
+        | Command::Demo(_)
+        | Command::DemoRadio(_)
+        | Command::Terminal(_)
+        | Command::Media(_)
+        | Command::Inspect(_)
+        | Command::Attack(_)
+        | Command::Explain(_) => "info",
+    });
     terminal::harden();
     output.end(run(args, &output))
 }
@@ -54,10 +67,10 @@ fn run(args: Args, output: &Output) -> Result<(), Failure> {
     }
 }
 
-/// Logs go to stderr; KEYFALL_LOG says which (docs/LOGGING.md).
-fn start_log() {
+/// Logs go to stderr; KEYFALL_LOG says which (docs/LOGGING.md), else `otherwise`.
+fn start_log(otherwise: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("KEYFALL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(otherwise));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,26 +1,22 @@
 //! The chart of REQUIREMENTS F-12 as SVG: one strip for each answer, time since the theft from left
-//! to right, the share of traffic that the thief reads from 0 to 100 %. No fonts, scripts or files
-//! from elsewhere; light and dark as the reader's screen.
+//! to right, the share of traffic that the thief reads from 0 to 100 %.
 
 use std::fmt::Write as _;
 
 use keyfall_sim::TheftPlan;
 
 use crate::attack::{BIN, Series};
+use crate::chart::{LEFT, RIGHT, Sheet, escape};
 
 pub(super) fn draw(plan: &TheftPlan, series: &[Series]) -> String {
     let bottom = TOP + STRIP * series.len() as f64;
     let height = bottom + 58.0;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
-         <title>Share of the traffic that a thief reads, over the time since the theft</title>\n\
-         <style>{STYLE}</style>\n\
-         <rect class=\"paper\" width=\"{WIDTH}\" height=\"{height}\"/>\n\
-         <text x=\"{LEFT}\" y=\"24\" font-size=\"16\" font-weight=\"600\">What a thief reads who has a terminal, its keys \
-         and every recording</text>\n\
-         <text class=\"faint\" x=\"{LEFT}\" y=\"44\">share of the group's traffic, by the time at which it was sent; \
-         measured with the real machines (keyfall attack)</text>\n"
+    let mut svg = Sheet::new(
+        height,
+        "Share of the traffic that a thief reads, over the time since the theft",
+        "What a thief reads who has a terminal, its keys and every recording",
+        "share of the group's traffic, by the time at which it was sent; measured with the real machines \
+         (keyfall attack)",
     );
     for (place, series) in series.iter().enumerate() {
         strip(&mut svg, TOP + STRIP * place as f64, place, series);
@@ -30,40 +26,34 @@ pub(super) fn draw(plan: &TheftPlan, series: &[Series]) -> String {
         let x = x(hours);
         for place in 0..series.len() {
             let low = TOP + STRIP * place as f64 + NAME + AREA;
-            line(&mut svg, "moment", (x, low - AREA), (x, low));
+            svg.line("moment", (x, low - AREA), (x, low));
         }
         let y = TOP - 4.0;
-        push(
-            &mut svg,
+        svg.push(
             format_args!(
                 "<text class=\"moment-name\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{what}</text>\n"
             ),
         );
     }
     axis(&mut svg, bottom);
-    svg += "</svg>\n";
-    svg
+    svg.end()
 }
 
 /// One curve: its name and what it means above, its area below.
-fn strip(svg: &mut String, top: f64, place: usize, series: &Series) {
+fn strip(svg: &mut Sheet, top: f64, place: usize, series: &Series) {
     let (high, low) = (top + NAME, top + NAME + AREA);
     let (name, remark) = (escape(series.name), escape(&series.remark));
-    push(
-        svg,
-        format_args!(
-            "<rect class=\"c{place}\" x=\"{LEFT}\" y=\"{:.1}\" width=\"10\" height=\"10\"/>\
+    svg.push(format_args!(
+        "<rect class=\"c{place}\" x=\"{LEFT}\" y=\"{:.1}\" width=\"10\" height=\"10\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\"><tspan font-weight=\"600\">{name}</tspan>\
              <tspan class=\"faint\" dx=\"8\">{remark}</tspan></text>\n",
-            top + 9.0,
-            LEFT + 16.0,
-            top + 18.0
-        ),
-    );
+        top + 9.0,
+        LEFT + 16.0,
+        top + 18.0
+    ));
     for (share, y) in [(100, high), (0, low)] {
-        line(svg, "grid", (LEFT, y), (RIGHT, y));
-        push(
-            svg,
+        svg.line("grid", (LEFT, y), (RIGHT, y));
+        svg.push(
             format_args!(
                 "<text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">{share} %</text>\n",
                 LEFT - 6.0,
@@ -89,43 +79,27 @@ fn strip(svg: &mut String, top: f64, place: usize, series: &Series) {
         &mut path,
         format_args!("H{:.1}V{low:.1}Z", x(last.min(UNTIL))),
     );
-    push(
-        svg,
-        format_args!("<path class=\"c{place}\" d=\"{path}\"/>\n"),
-    );
+    svg.push(format_args!("<path class=\"c{place}\" d=\"{path}\"/>\n"));
 }
 
-fn axis(svg: &mut String, bottom: f64) {
-    line(svg, "axis", (LEFT, bottom), (RIGHT, bottom));
+fn axis(svg: &mut Sheet, bottom: f64) {
+    svg.line("axis", (LEFT, bottom), (RIGHT, bottom));
     for hours in (FROM as i32..=UNTIL as i32).step_by(2) {
         let at = x(f64::from(hours));
-        line(svg, "axis", (at, bottom), (at, bottom + 5.0));
+        svg.line("axis", (at, bottom), (at, bottom + 5.0));
         let sign = if hours > 0 { "+" } else { "" };
         let y = bottom + 20.0;
-        push(
-            svg,
+        svg.push(
             format_args!(
                 "<text x=\"{at:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" font-size=\"11\">{sign}{hours}</text>\n"
             ),
         );
     }
-    push(
-        svg,
-        format_args!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">hours since the theft</text>\n",
-            (LEFT + RIGHT) / 2.0,
-            bottom + 42.0
-        ),
-    );
-}
-
-fn line(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-    push(
-        svg,
-        format_args!(
-            "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>\n"
-        ),
-    );
+    svg.push(format_args!(
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">hours since the theft</text>\n",
+        (LEFT + RIGHT) / 2.0,
+        bottom + 42.0
+    ));
 }
 
 fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
@@ -137,33 +111,14 @@ fn x(hours: f64) -> f64 {
     LEFT + (hours - FROM) / (UNTIL - FROM) * (RIGHT - LEFT)
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
 /// Hours.
 const FROM: f64 = -6.0;
 const UNTIL: f64 = 24.0;
-const WIDTH: f64 = 860.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 836.0;
 const TOP: f64 = 80.0;
 /// Of one strip: its name, its area, and air.
 const STRIP: f64 = 78.0;
 const NAME: f64 = 28.0;
 const AREA: f64 = 38.0;
-/// Six colours that stay apart for most eyes, on light and on dark.
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-.paper{fill:#fff}text{fill:#1c2024}.faint{fill:#5f6871}\
-.grid{stroke:#d8dde2}.axis{stroke:#5f6871}\
-.moment{stroke:#1c2024;stroke-dasharray:3 3}.moment-name{font-weight:600}\
-.c0{fill:#c0392b}.c1{fill:#c77800}.c2{fill:#9a8000}.c3{fill:#27865a}.c4{fill:#2070b8}.c5{fill:#8450a8}\
-path{fill-opacity:.75}\
-@media(prefers-color-scheme:dark){.paper{fill:#14171a}text{fill:#e8ebee}.faint{fill:#a3acb5}\
-.grid{stroke:#343b42}.axis{stroke:#a3acb5}.moment{stroke:#e8ebee}\
-.c0{fill:#f07167}.c1{fill:#f5a742}.c2{fill:#d8c34a}.c3{fill:#58c48e}.c4{fill:#5fa8ee}.c5{fill:#bd8ce0}}";
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,15 +7,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use keyfall_protocol::command::{Limits, SigningKey, Suites};
 use keyfall_protocol::enrolment::{RequestKey, SealedPackage};
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
+use keyfall_protocol::ids::{
+    Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber, Tick, UnixSeconds,
+};
 use keyfall_protocol::keys::Secret;
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{
-    self, By, Done, FleetRecord, Founding, Job, Moment, Order, OrderId, PackageSealing, Server,
+    self, By, Done, FleetRecord, Founding, Item, Job, Moment, Order, OrderId, PackageSealing,
+    Server,
 };
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::terminal::{self, AskOutcome, Event, Terminal};
 use keyfall_server::OsRandom;
+use zeroize::Zeroizing;
 
 /// A server, its terminals, and one group of them all.
 pub(super) struct Fleet {
@@ -35,6 +39,9 @@ pub(super) struct Operated {
 pub(super) struct Member {
     pub(super) machine: Terminal,
     pub(super) address: SocketAddr,
+    /// What it stored last of both compartments.
+    device: Zeroizing<Vec<u8>>,
+    user: Zeroizing<Vec<u8>>,
 }
 
 /// What one input made a server do.
@@ -42,7 +49,9 @@ pub(super) struct Member {
 pub(super) struct Served {
     pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub(super) jobs: Vec<Job>,
-    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) frames: Vec<(Item, Vec<u8>)>,
+    /// When the machine has something to do by itself.
+    pub(super) due: Option<Tick>,
     done: Option<Result<Done, server::Refusal>>,
 }
 
@@ -50,9 +59,10 @@ pub(super) struct Served {
 #[derive(Default)]
 pub(super) struct Answered {
     pub(super) datagrams: Vec<Vec<u8>>,
-    /// Octets of the snapshots that were to be stored.
-    pub(super) stored: usize,
     pub(super) ended: Option<AskOutcome>,
+    pub(super) session: Option<SessionId>,
+    /// When the machine has something to do by itself.
+    pub(super) due: Option<Tick>,
 }
 
 impl Fleet {
@@ -113,7 +123,12 @@ impl Fleet {
         let port = u16::try_from(1024 + n % 60_000)?;
         let host = u8::try_from(1 + n / 60_000)?;
         let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), port));
-        let mut member = Member { machine, address };
+        let mut member = Member {
+            machine,
+            address,
+            device: Zeroizing::default(),
+            user: Zeroizing::default(),
+        };
         member.feed(now, terminal::Input::Timeout)?;
         self.terminals.push(member);
         Ok(())
@@ -139,7 +154,7 @@ impl Fleet {
 
     /// The datagrams of a new request.
     pub(super) fn ask(&mut self, place: usize) -> anyhow::Result<Vec<Vec<u8>>> {
-        self.terminals[place].ask(self.desk.clock.now)
+        Ok(self.terminals[place].ask(self.desk.clock.now)?.datagrams)
     }
 
     /// What a terminal answers to these datagrams.
@@ -169,7 +184,16 @@ impl Operated {
 
     /// A little later, so that no budget of a second is used up.
     pub(super) fn let_pass(&mut self, seconds: u32) {
-        self.clock.now = self.clock.now.plus(Duration::from_secs(seconds.into()));
+        self.move_to(self.clock.now.plus(Duration::from_secs(seconds.into())));
+    }
+
+    /// Both clocks move on to `to`.
+    pub(super) fn move_to(&mut self, to: Tick) {
+        let whole = |at: Tick| at.as_nanos() / 1_000_000_000;
+        let to = to.max(self.clock.now);
+        let seconds = whole(to) - whole(self.clock.now);
+        self.clock.now = to;
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         self.clock.wall = self.clock.wall.plus(seconds);
     }
 
@@ -194,11 +218,12 @@ impl Operated {
         self.serve_stored(server::Input::Order { id, order, by }, store)
     }
 
-    /// Gives an order and returns what goes out on the carriers at once.
-    pub(super) fn announce(&mut self, order: Order) -> anyhow::Result<Vec<Vec<u8>>> {
-        let served = self.ordered(order, &mut |_| Ok(()))?;
-        served.done.context("an order is answered at once")??;
-        Ok(served.frames)
+    /// Gives an order and returns what it lets out at once.
+    pub(super) fn begin(&mut self, order: Order) -> anyhow::Result<Served> {
+        let mut served = self.ordered(order, &mut |_| Ok(()))?;
+        let done = served.done.take();
+        done.context("an order is answered at once")??;
+        Ok(served)
     }
 
     /// Feeds one input and does what follows; stores cost nothing.
@@ -206,7 +231,8 @@ impl Operated {
         self.serve_stored(input, &mut |_| Ok(()))
     }
 
-    /// What is answered to these datagrams of one terminal, public-key work done at once.
+    /// What is answered to these datagrams of one terminal, public-key work done at once; what is
+    /// said to others is lost.
     pub(super) fn answer(
         &mut self,
         from: SocketAddr,
@@ -220,7 +246,8 @@ impl Operated {
                 served.jobs.extend(more.jobs);
                 served.datagrams.extend(more.datagrams);
             }
-            replies.extend(served.datagrams.into_iter().map(|(_, octets)| octets));
+            let own = served.datagrams.into_iter().filter(|(to, _)| *to == from);
+            replies.extend(own.map(|(_, octets)| octets));
         }
         Ok(replies)
     }
@@ -242,11 +269,14 @@ impl Operated {
                         store(batch)?;
                         next = Some(server::Input::Stored(id));
                     }
-                    server::Output::Transmit { frame, .. } => served.frames.push(frame),
+                    server::Output::Transmit { item, frame } => served.frames.push((item, frame)),
                     server::Output::Send { to, octets } => served.datagrams.push((to, octets)),
                     server::Output::Work(job) => served.jobs.push(job),
                     server::Output::Done { outcome, .. } => served.done = Some(outcome),
-                    server::Output::Timeout { .. } => break,
+                    server::Output::Timeout { at } => {
+                        served.due = at;
+                        break;
+                    }
                 }
             }
         }
@@ -261,12 +291,20 @@ impl Operated {
 }
 
 impl Member {
-    /// The datagrams of a new request.
-    pub(super) fn ask(&mut self, now: Tick) -> anyhow::Result<Vec<Vec<u8>>> {
+    /// A power cut: what is stored is there, the time is not.
+    pub(super) fn restart(&mut self, now: Tick) -> anyhow::Result<()> {
+        self.machine = Terminal::restore(&self.device, Some(&self.user), now)?;
+        self.feed(now, terminal::Input::Timeout)?;
+        Ok(())
+    }
+
+    /// A new request.
+    pub(super) fn ask(&mut self, now: Tick) -> anyhow::Result<Answered> {
         let within = Duration::ZERO;
         let order = terminal::Input::Order(terminal::Order::Ask { within });
-        let mut asked = self.feed(now, order)?.datagrams;
-        asked.extend(self.feed(now, terminal::Input::Timeout)?.datagrams);
+        let at_once = self.feed(now, order)?.datagrams;
+        let mut asked = self.feed(now, terminal::Input::Timeout)?;
+        asked.datagrams.splice(0..0, at_once);
         Ok(asked)
     }
 
@@ -302,8 +340,8 @@ impl Member {
         loop {
             match self.machine.poll_output() {
                 terminal::Output::Store(id, snapshot) => {
-                    answered.stored += snapshot.device.len();
-                    answered.stored += snapshot.user.map_or(0, |user| user.len());
+                    self.device = snapshot.device;
+                    self.user = snapshot.user.unwrap_or(std::mem::take(&mut self.user));
                     let stored = terminal::Input::Stored(id);
                     self.machine.handle_input(now, &mut OsRandom, stored)?;
                 }
@@ -311,8 +349,14 @@ impl Member {
                 terminal::Output::Event(Event::AskEnded { outcome }) => {
                     answered.ended = Some(outcome);
                 }
+                terminal::Output::Event(Event::SessionReady { session, .. }) => {
+                    answered.session = Some(session);
+                }
                 terminal::Output::Event(_) | terminal::Output::Erase(_) => {}
-                terminal::Output::Timeout { .. } => return Ok(answered),
+                terminal::Output::Timeout { at, .. } => {
+                    answered.due = at;
+                    return Ok(answered);
+                }
             }
         }
     }
