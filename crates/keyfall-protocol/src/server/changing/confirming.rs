@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// Who it is that confirmed what it had not confirmed before (KR-336, KR-337).
+    /// Who it is that confirmed what it had not confirmed before (KR-336, KR-337, KR-338).
     fn take_confirmation(&mut self, confirmation: &Confirmation) -> Option<TerminalNumber> {
         let group = confirmation.group;
         let phase = match confirmation.kind {
