@@ -16,7 +16,7 @@ pub(super) fn write(
     report: &ChangeReport,
 ) -> Result<(), StoreError> {
     let number = report.group.get();
-    let times = report.times.from_begin();
+    let times = report.times.since_begin();
     let [stop, stop_ack, start, start_ack, ended] = [
         times.first_stop,
         times.last_stop_ack,

@@ -98,10 +98,10 @@ impl Fleet {
             members: (1..=count).filter_map(TerminalNumber::new).collect(),
             cadence: None,
         };
-        match fleet.desk.order_stored(order, store)? {
-            Done::Group { number, .. } => fleet.group = number,
-            other => anyhow::bail!("no group was made: {other:?}"),
-        }
+        let Done::Group { number, .. } = fleet.desk.order_stored(order, store)? else {
+            anyhow::bail!("no group was made");
+        };
+        fleet.group = number;
         Ok(fleet)
     }
 
@@ -112,9 +112,8 @@ impl Fleet {
             sealing: PackageSealing::ToRequest(request.public()),
             wipe_roots: Vec::new(),
         };
-        let package = match self.desk.order_stored(order, store)? {
-            Done::Terminal { package, .. } => package,
-            other => anyhow::bail!("no terminal was added: {other:?}"),
+        let Done::Terminal { package, .. } = self.desk.order_stored(order, store)? else {
+            anyhow::bail!("no terminal was added");
         };
         let package = SealedPackage::decode(&package)?.open_with(&request)?;
         let now = self.desk.clock.now;
@@ -341,7 +340,9 @@ impl Member {
             match self.machine.poll_output() {
                 terminal::Output::Store(id, snapshot) => {
                     self.device = snapshot.device;
-                    self.user = snapshot.user.unwrap_or(std::mem::take(&mut self.user));
+                    self.user = snapshot
+                        .user
+                        .unwrap_or_else(|| std::mem::take(&mut self.user));
                     let stored = terminal::Input::Stored(id);
                     self.machine.handle_input(now, &mut OsRandom, stored)?;
                 }

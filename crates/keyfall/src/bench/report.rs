@@ -180,7 +180,7 @@ impl Report {
             "{:<46}{head}\n",
             "The sequence with one terminal, µs, medians"
         );
-        let rows: [(&str, fn(&Parts) -> f64); 13] = [
+        let rows: [Row; 13] = [
             ("terminal makes KEY-REQ", |it| it.key_req),
             ("server opens it, grants, signs KEY-DIS", |it| it.key_dis),
             ("terminal takes the key, makes ACK", |it| it.ack),
@@ -310,3 +310,6 @@ fn figure(value: f64) -> String {
         format!("{value:.2}")
     }
 }
+
+/// A line of the table: what it is, and where the figure stands.
+type Row = (&'static str, fn(&Parts) -> f64);

@@ -152,7 +152,7 @@ impl Phase {
 impl ChangeTimes {
     /// With ticks that count from the beginning, as a store keeps them.
     #[must_use]
-    pub fn from_begin(&self) -> Self {
+    pub fn since_begin(&self) -> Self {
         let offset = |at: Tick| Tick::default().plus(at.since(self.begun));
         Self {
             begun: Tick::default(),
