@@ -45,6 +45,9 @@ pub(super) enum Parcel {
     Fetch(TerminalNumber),
 }
 
+/// Whether the message with that number is lost.
+type Loses = Box<dyn FnMut(u64, &Parcel) -> bool>;
+
 /// All of them.
 pub(super) struct Crowd {
     pub(super) desk: Desk,
@@ -52,7 +55,7 @@ pub(super) struct Crowd {
     way: BTreeMap<(Tick, u64), Parcel>,
     parcels: u64,
     /// Whether the message with that number is lost.
-    pub(super) loses: Box<dyn FnMut(u64, &Parcel) -> bool>,
+    pub(super) loses: Loses,
     /// Datagrams to terminals and to the server since the start.
     pub(super) to_terminals: Vec<(Tick, TerminalNumber, Vec<u8>)>,
     pub(super) to_server: Vec<(Tick, TerminalNumber, Vec<u8>)>,

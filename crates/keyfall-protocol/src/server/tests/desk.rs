@@ -161,10 +161,12 @@ impl Desk {
         while let Some(id) = self.asked.take() {
             let batch = self.server.batch(id).expect("it was asked for");
             for change in &batch.changes {
-                let report = match change {
-                    Change::Begun(begun) => ChangeReport::from(begun),
-                    Change::Ended(report) => (**report).clone(),
-                    _ => continue,
+                let report = if let Change::Begun(begun) = change {
+                    ChangeReport::from(begun)
+                } else if let Change::Ended(report) = change {
+                    (**report).clone()
+                } else {
+                    continue;
                 };
                 self.reports.insert(report.group, report);
             }
