@@ -216,7 +216,8 @@ fn no_server_and_a_strange_database_are_told_apart() {
          ALTER TABLE key_set_draft DROP COLUMN kem; ALTER TABLE key_set_draft DROP COLUMN kem_pq;
          ALTER TABLE terminals DROP COLUMN mixed_at; DROP TABLE servers; DROP TABLE listens;";
     let without_policies = "ALTER TABLE groups DROP COLUMN change;
-         ALTER TABLE groups DROP COLUMN stragglers; ALTER TABLE groups DROP COLUMN legacy;";
+         ALTER TABLE groups DROP COLUMN stragglers; ALTER TABLE groups DROP COLUMN legacy;
+         DROP TABLE change_stragglers; DROP TABLE key_changes;";
     let without_restores = "DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;";
     let undone = [without_sharing, without_policies, without_restores];
     for layout in [4, 3, 2_u32] {
