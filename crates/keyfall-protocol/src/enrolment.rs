@@ -12,7 +12,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::command::codec::{self, Reader, Writer, Written};
-use crate::command::{Body, KeySet, Unverified, VerifyingKey};
+use crate::command::{KeySet, Unverified, VerifyingKey};
 use crate::error::DecodeError;
 use crate::ids::{Generation, StreamId, TerminalNumber, UnixSeconds};
 use crate::keys::{ObeyKey, Secret, WrapKey};
@@ -77,21 +77,8 @@ impl Identity {
     /// # Errors
     /// [`PackageError::KeySetNotSigned`].
     pub fn key_set(&self) -> Result<KeySet, PackageError> {
-        let frame = Unverified::decode(&self.key_set_frame).map_err(PackageError::Malformed)?;
-        let verified = frame
-            .verify(&self.root)
-            .ok_or(PackageError::KeySetNotSigned)?;
-        match &verified.command().body {
-            Body::KeySet(key_set) => Ok(key_set.clone()),
-            Body::Time(_)
-            | Body::Renew(_)
-            | Body::KeyDist(_)
-            | Body::Order(_)
-            | Body::Exclude(_)
-            | Body::Stop(_)
-            | Body::Start(_)
-            | Body::Notify(_) => Err(PackageError::KeySetNotSigned),
-        }
+        Unverified::decode(&self.key_set_frame).map_err(PackageError::Malformed)?;
+        KeySet::signed_by(&self.root, &self.key_set_frame).ok_or(PackageError::KeySetNotSigned)
     }
 
     pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {

@@ -58,6 +58,18 @@ impl ServerDisk {
         }
     }
 
+    /// The same once more.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let (fleet, terminals, groups, exclusions) = self.load();
+        Self {
+            fleet,
+            terminals: terminals.into_iter().map(|it| (it.number, it)).collect(),
+            groups: groups.into_iter().map(|it| (it.number, it)).collect(),
+            exclusions: exclusions.into_iter().map(|it| (it.number, it)).collect(),
+        }
+    }
+
     /// Commits a batch: all of it.
     pub fn commit(&mut self, batch: &Batch) {
         for change in &batch.changes {

@@ -28,6 +28,7 @@
 mod capture;
 mod clock;
 mod disk;
+mod exchange;
 mod link;
 mod losses;
 mod media;
@@ -46,6 +47,7 @@ mod world;
 pub use capture::{Captured, CapturedPacket};
 pub use clock::Clock;
 pub use disk::{ServerDisk, StoreDelay, Stored};
+pub use exchange::{Bounds, Exchange, Ground, Step};
 pub use link::{Link, LinkQuality};
 pub use losses::{LossOutcome, survive_losses};
 pub use media::{Ear, Heard, Speaker, rtp_packet};

@@ -62,7 +62,7 @@ pub(crate) struct Way {
     pub(crate) down: Link,
     /// As the server sees it.
     pub(crate) address: SocketAddr,
-    /// Since when the machine is in a sequence of key sharing without a rest.
+    /// Since when the machine is in a sequence of key sharing that has not ended.
     pub(crate) asking_since: Option<Tick>,
     is_cut: bool,
     rebinds: u16,

@@ -205,6 +205,9 @@ impl Witness {
 
     /// A station told something: what it tells of keys is on its disk.
     pub(crate) fn sees_event(&mut self, at: Tick, station: &mut Station, event: &Event) {
+        if let (Event::AskEnded { .. }, Some(way)) = (event, &mut station.way) {
+            way.asking_since = None;
+        }
         if let Event::Retired { group, .. } = event
             && station.way.is_some()
         {
@@ -266,6 +269,9 @@ impl Witness {
     pub(crate) fn sees_station(&mut self, at: Tick, station: &mut Station) {
         let open = |machine: &&Terminal| !machine.is_locked();
         let Some(machine) = station.machine.as_ref().filter(open) else {
+            if let Some(way) = &mut station.way {
+                way.asking_since = None;
+            }
             return;
         };
         let key_set = machine.key_set();
@@ -275,10 +281,9 @@ impl Witness {
         }
         station.key_set = key_set.version;
         if let Some(way) = &mut station.way {
-            way.asking_since = match machine.asks() {
-                "rest" => None,
-                _ => Some(way.asking_since.unwrap_or(at)),
-            };
+            if machine.asks() != "rest" {
+                way.asking_since.get_or_insert(at);
+            }
             let asking = way.asking_since.map(|since| at.since(since));
             if asking > Some(SEQUENCE_MAX) {
                 let what = format!("{} still {}", station.name, machine.asks());
@@ -319,8 +324,8 @@ impl Witness {
     }
 }
 
-/// Two introductions, two requests and a store: six tries each, 24 s and a quarter more.
-const SEQUENCE_MAX: Duration = Duration::from_secs(150);
+/// Up to four answers, for each an introduction and two requests of six tries: 24 s and a quarter more.
+const SEQUENCE_MAX: Duration = Duration::from_secs(300);
 
 fn is_online(class: SignerClass) -> bool {
     matches!(class, SignerClass::Beat | SignerClass::Keys)

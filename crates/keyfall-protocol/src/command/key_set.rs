@@ -1,8 +1,8 @@
 //! KEYSET: which keys may sign what until when, signed by the root alone (FORMATS section 2).
 
-use crate::command::VerifyingKey;
 use crate::command::codec::{Reader, Writer, Written};
 use crate::command::envelope::SIGNERS_MAX;
+use crate::command::{Body, Unverified, VerifyingKey};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, UnixSeconds};
 use crate::schedule::FleetSchedule;
@@ -198,6 +198,24 @@ impl Default for Limits {
 }
 
 impl KeySet {
+    /// What the frame says, where it is a KEYSET and `root` signed it; the only way to one that may
+    /// be relied on.
+    #[must_use]
+    pub fn signed_by(root: &VerifyingKey, frame: &[u8]) -> Option<Self> {
+        let verified = Unverified::decode(frame).ok()?.verify(root)?;
+        match &verified.command().body {
+            Body::KeySet(key_set) => Some(key_set.clone()),
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::KeyDist(_)
+            | Body::Order(_)
+            | Body::Exclude(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => None,
+        }
+    }
+
     /// The listed key of that name.
     #[must_use]
     pub fn key(&self, name: KeyName) -> Option<&ListedKey> {

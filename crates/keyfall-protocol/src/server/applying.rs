@@ -184,6 +184,7 @@ impl Server {
 
     /// The fresh epoch comes next.
     fn leave(&mut self, number: GroupNumber, terminal: TerminalNumber, until: UnixSeconds) {
+        self.desk.forget_held(terminal, number);
         if let Some(group) = self.groups.get_mut(&number) {
             group.members.remove(&terminal);
         }

@@ -11,6 +11,7 @@ use crate::command::codec::{self, Reader, Writer, Written};
 use crate::error::DecodeError;
 use crate::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber};
 use crate::keys::WrapKey;
+use crate::sharing::message::{Message, marked, message_in};
 
 /// One terminal's word that it stopped, or that it sends again, under what was named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +73,7 @@ impl Confirmation {
     /// The datagram.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        datagram(&self.message())
+        marked(&self.message())
     }
 
     /// Reads a message strictly.
@@ -153,7 +154,7 @@ impl Bundle {
     /// The datagram.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        datagram(&self.message())
+        marked(&self.message())
     }
 
     /// Reads a message strictly.
@@ -195,28 +196,7 @@ fn read_head(r: &mut Reader<'_>) -> Result<u64, DecodeError> {
 
 /// COMMAND: a signed command to one terminal.
 pub(crate) fn command_datagram(frame: &[u8]) -> Vec<u8> {
-    let message = codec::encode(|e| {
-        e.array(4)?.u8(VERSION)?.u8(SUITE_NONE)?;
-        e.u64(COMMAND)?.bytes(frame)?;
-        Ok(())
-    });
-    datagram(&message)
-}
-
-fn datagram(message: &[u8]) -> Vec<u8> {
-    [&MARKER[..], message].concat()
-}
-
-fn message_in(datagram: &[u8]) -> Result<&[u8], DecodeError> {
-    if datagram.len() > DATAGRAM_MAX {
-        return Err(DecodeError::TooLong {
-            len: datagram.len(),
-            max: DATAGRAM_MAX,
-        });
-    }
-    datagram
-        .strip_prefix(&MARKER)
-        .ok_or(DecodeError::Unexpected { what: "marker" })
+    marked(&Message::Command { frame }.encode())
 }
 
 fn type_number(kind: HaltKind) -> u64 {
@@ -229,16 +209,11 @@ fn type_number(kind: HaltKind) -> u64 {
 /// As many confirmations as fit in a datagram at the largest numbers.
 pub const BUNDLE_MAX: usize = 16;
 
-/// RFC 3948: what is no ESP packet begins so.
-const MARKER: [u8; 4] = [0; 4];
-/// The longest datagram, in octets.
-const DATAGRAM_MAX: usize = 1200;
 const VERSION: u8 = 1;
 /// Nothing in it is sealed.
 const SUITE_NONE: u8 = 0;
 const STOP_ACK: u64 = 5;
 const START_ACK: u64 = 6;
-const COMMAND: u64 = 8;
 const BUNDLE: u64 = 11;
 
 #[cfg(test)]

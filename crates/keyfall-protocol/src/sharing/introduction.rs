@@ -2,9 +2,8 @@
 //! too long to be listed. Nothing in it is secret, and nothing is believed but what the root signed.
 
 use crate::command::codec::{self, Reader};
-use crate::command::{Body, KeySet, Unverified, VerifyingKey};
+use crate::command::{KeySet, VerifyingKey};
 use crate::error::DecodeError;
-use crate::sharing::message::sha256;
 
 /// The document, which is sent in pieces.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,30 +52,10 @@ impl Introduction {
         Ok(introduction)
     }
 
-    /// The first 16 octets of SHA-256 of the root key: what a token says of it.
-    #[must_use]
-    pub fn root_hash(&self) -> [u8; 16] {
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&sha256(&[self.root.as_bytes()])[..16]);
-        hash
-    }
-
     /// The KEYSET, where the root of this introduction signed it.
     #[must_use]
     pub fn key_set(&self) -> Option<KeySet> {
-        let frame = Unverified::decode(&self.key_set_frame).ok()?;
-        let verified = frame.verify(&self.root)?;
-        match &verified.command().body {
-            Body::KeySet(key_set) => Some(key_set.clone()),
-            Body::Time(_)
-            | Body::Renew(_)
-            | Body::KeyDist(_)
-            | Body::Order(_)
-            | Body::Exclude(_)
-            | Body::Stop(_)
-            | Body::Start(_)
-            | Body::Notify(_) => None,
-        }
+        KeySet::signed_by(&self.root, &self.key_set_frame)
     }
 }
 

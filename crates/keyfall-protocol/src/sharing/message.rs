@@ -217,13 +217,7 @@ impl<'b> Message<'b> {
     /// # Errors
     /// [`DecodeError`] where the octets are not exactly one message of this module.
     pub fn decode_datagram(octets: &'b [u8]) -> Result<Self, DecodeError> {
-        if octets.len() > DATAGRAM_MAX {
-            return Err(DecodeError::TooLong {
-                len: octets.len(),
-                max: DATAGRAM_MAX,
-            });
-        }
-        Self::decode(unmarked(octets)?)
+        Self::decode(message_in(octets)?)
     }
 
     /// Reads a whole message strictly, one datagram's or one that was put together.
@@ -507,11 +501,17 @@ pub fn marked(message: &[u8]) -> Vec<u8> {
 /// The message of a datagram.
 ///
 /// # Errors
-/// [`DecodeError::Missing`] where the marker is not there.
-pub fn unmarked(datagram: &[u8]) -> Result<&[u8], DecodeError> {
+/// [`DecodeError`] where it is too long for one, or the marker is not there.
+pub fn message_in(datagram: &[u8]) -> Result<&[u8], DecodeError> {
+    if datagram.len() > DATAGRAM_MAX {
+        return Err(DecodeError::TooLong {
+            len: datagram.len(),
+            max: DATAGRAM_MAX,
+        });
+    }
     datagram
         .strip_prefix(&MARKER)
-        .ok_or(DecodeError::Missing { what: "marker" })
+        .ok_or(DecodeError::Unexpected { what: "marker" })
 }
 
 /// The type number of a datagram, looked at before anything else is; `None` where it is none.

@@ -1,6 +1,7 @@
 //! Security and robustness of the terminal machine, against what a server would sign and what
 //! nobody should.
 
+mod answers;
 mod asking;
 mod clock;
 mod datagrams;

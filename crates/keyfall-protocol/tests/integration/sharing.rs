@@ -522,6 +522,64 @@ fn a_recorded_request_from_elsewhere_gets_no_long_answer() {
     assert!(pair.air[0].1.len() <= request.len());
 }
 
+/// KR-364: nor does a recording whose time is still near, of a request that was answered without a
+/// cookie.
+#[test]
+fn a_fresh_recording_from_elsewhere_gets_no_long_answer() {
+    let mut pair = Pair::new(&[SharingSuite::Psk], 1);
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
+    for _ in 0..8 {
+        pair.group(&[1]);
+    }
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.ask(0);
+    pair.run(Duration::from_secs(1));
+    let types = pair.types();
+    assert!(
+        types.starts_with(&[KEY_REQ, KEY_DIS]),
+        "no cookie was asked: {types:?}"
+    );
+    let (request, answer) = (pair.air[0].1.clone(), pair.air[1].1.len());
+    assert!(answer > request.len());
+    let from = SocketAddr::from(([203, 0, 113, 9], 9));
+    pair.let_pass(|_, _, _| Fate::Passes);
+    for _ in 0..3 {
+        let octets = request.clone();
+        pair.feed_server(server::Input::Datagram { from, octets });
+    }
+    assert_eq!(pair.types(), [COOKIE; 3]);
+    assert!(pair.air.iter().all(|(_, it)| it.len() <= request.len()));
+}
+
+/// INVARIANT 6: who is excluded is a stranger at the desk, in whatever suite it asks.
+#[test]
+fn an_excluded_terminal_is_not_answered() {
+    for suite in ALL {
+        let mut pair = Pair::new(&[suite], 2);
+        let group = pair.group(&[1, 2]);
+        pair.ask(0);
+        pair.run(Duration::from_secs(5));
+        assert!(pair.is_current(0, group), "{suite:?}");
+        let terminals = vec![TerminalNumber::new(1).expect("not 0")];
+        pair.order(Order::Exclude { terminals }).expect("it may be");
+        let (acks, answers) = (
+            pair.server.desk_counts().acks,
+            pair.server.desk_counts().answers,
+        );
+        pair.ask(0);
+        pair.run(Duration::from_secs(60));
+        let counts = pair.server.desk_counts();
+        assert_eq!((counts.acks, counts.answers), (acks, answers), "{suite:?}");
+        assert_eq!(
+            pair.askers[0].ended.last(),
+            Some(&AskOutcome::NotKnown),
+            "{suite:?}"
+        );
+        assert!(!pair.is_current(0, group), "{suite:?}");
+    }
+}
+
 /// KR-362: the suites of the KEYSET, and no other.
 #[test]
 fn a_suite_that_the_root_does_not_list_is_not_answered() {
@@ -650,6 +708,44 @@ fn an_ack_that_was_held_back_does_not_lock_its_terminal_out() {
     assert!(pair.is_current(0, group));
     let all = pair.askers[0].ended.iter();
     assert!(all.clone().all(|it| *it == AskOutcome::Current), "{all:?}");
+}
+
+/// Who was taken out confirms that it gave the key up: nothing is kept as confirmed of it.
+#[test]
+fn a_key_that_was_given_up_is_not_confirmed() {
+    let mut pair = Pair::new(&[SharingSuite::Psk], 2);
+    let group = pair.group(&[1, 2]);
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
+    let terminal = TerminalNumber::new(1).expect("not 0");
+    assert!(pair.server.confirmed(terminal, group).is_some());
+    let leave = Order::RemoveMember { group, terminal };
+    pair.order(leave).expect("it may be");
+    assert_eq!(pair.server.confirmed(terminal, group), None);
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
+    assert!(pair.askers[0].machine.groups().is_empty());
+    assert_eq!(pair.server.confirmed(terminal, group), None);
+}
+
+/// No ACK ever arrives: the server never learns that fresh octets were mixed in, and brings others to
+/// each request. The sequence ends all the same, with the keys held.
+#[test]
+fn a_sequence_whose_acks_are_all_lost_ends() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    let group = pair.group(&[1]);
+    pair.let_pass(|_, _, octets| match type_of(octets) {
+        Some(ACK) => Fate::Lost,
+        _ => Fate::Passes,
+    });
+    pair.ask(0);
+    pair.run(Duration::from_secs(30));
+    assert!(pair.is_current(0, group));
+    assert_eq!(pair.askers[0].ended, [AskOutcome::NoAnswer]);
+    assert!(pair.air.len() < 40, "{} messages", pair.air.len());
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.run(Duration::from_secs(90));
+    assert_eq!(pair.askers[0].ended.last(), Some(&AskOutcome::Current));
 }
 
 /// The NAT forgets while the terminal asks under its mixed key for the first time: the cookie of the

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyfall_protocol::command::{
-    Body, Command, FreshEpoch, KeySet, OrderKind, SigningKey, Unverified, VerifyingKey,
-};
+use keyfall_protocol::command::{Command, FreshEpoch, KeySet, OrderKind, SigningKey, VerifyingKey};
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
 };
@@ -54,7 +52,8 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
         name: row.get(0)?,
         stream: StreamId::new(row.get(1)?),
         root,
-        key_set: key_set(&key_set_frame, &root).ok_or_else(|| damaged("fleet/1/key_set"))?,
+        key_set: KeySet::signed_by(&root, &key_set_frame)
+            .ok_or_else(|| damaged("fleet/1/key_set"))?,
         key_set_frame,
         beat: SigningKey::from_seed(opened(sealer, row, 4, "fleet/1/beat")?),
         keys: SigningKey::from_seed(opened(sealer, row, 5, "fleet/1/keys")?),
@@ -100,21 +99,6 @@ fn kem(
     Ok(seed
         .transpose()?
         .map(|seed| KemSecret::from_seed(suite, seed)))
-}
-
-fn key_set(frame: &[u8], root: &VerifyingKey) -> Option<KeySet> {
-    let verified = Unverified::decode(frame).ok()?.verify(root)?;
-    match &verified.command().body {
-        Body::KeySet(key_set) => Some(key_set.clone()),
-        Body::Time(_)
-        | Body::Renew(_)
-        | Body::KeyDist(_)
-        | Body::Order(_)
-        | Body::Exclude(_)
-        | Body::Stop(_)
-        | Body::Start(_)
-        | Body::Notify(_) => None,
-    }
 }
 
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {

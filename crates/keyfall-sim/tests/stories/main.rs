@@ -12,6 +12,8 @@ mod locks;
 mod losses;
 mod matrix;
 mod meetings;
+mod middle;
+mod model;
 mod nonces;
 mod replays;
 mod rollbacks;

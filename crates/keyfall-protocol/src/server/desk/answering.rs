@@ -327,7 +327,9 @@ impl Server {
         });
         let held = ask.held.iter().filter_map(|it| {
             let group = it.kid.kind().and_then(KeyIdKind::group)?;
-            Some((group, it.epoch, it.generation))
+            // It gives up what it is no member of, and the ACK says so.
+            let keeps = !grant.gone.contains(&group);
+            keeps.then_some((group, it.epoch, it.generation))
         });
         let told: Vec<_> = held.chain(told).collect();
         let ack_under = mixed.as_ref().unwrap_or(wrap);

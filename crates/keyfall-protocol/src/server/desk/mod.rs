@@ -135,6 +135,14 @@ impl Desk {
         }
     }
 
+    /// It is no member any more, and gives the key up: what it confirmed, or still may, is void.
+    pub(super) fn forget_held(&mut self, terminal: TerminalNumber, group: GroupNumber) {
+        self.confirmed.remove(&(terminal, group));
+        for open in self.open.values_mut().filter(|it| it.terminal == terminal) {
+            open.told.retain(|(of, ..)| *of != group);
+        }
+    }
+
     fn remember(&mut self, reference: Reference, open: Open) -> bool {
         if self.open.len() >= OPEN_MAX && !self.open.contains_key(&reference) {
             let now = open.at;

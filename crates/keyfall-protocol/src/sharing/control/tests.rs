@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::TerminalNumber;
 use crate::keys::Secret;
+use crate::sharing::message::DATAGRAM_MAX;
 
 proptest! {
     /// encode ∘ decode = id, with and without the marker.

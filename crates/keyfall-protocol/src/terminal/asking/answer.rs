@@ -6,7 +6,7 @@ use super::request::ExpectKeyDis;
 use super::{AskOutcome, State};
 use crate::command::ListedKey;
 use crate::rng::Random;
-use crate::sharing::message::{AckStatus, KeyDis, Message, Reference, marked, unmarked};
+use crate::sharing::message::{AckStatus, KeyDis, Message, Reference, marked};
 use crate::sharing::pair::{AckKey, Grant, PlainHash, SignedGrant};
 use crate::stats::DropReason;
 use crate::terminal::{Output, StoreId, Terminal};
@@ -20,6 +20,8 @@ pub(super) struct ExpectStore {
     ack: Vec<u8>,
     /// The server has more, or is to show that it knows the mixed key.
     again: bool,
+    /// It brought fresh octets.
+    mixes: bool,
 }
 
 /// A KEY-DIS that opened.
@@ -116,10 +118,10 @@ impl Terminal {
             signer,
         } = opened;
         let mixed = grant.first.as_ref().map(|first| open.wrap.mix(first));
-        let again = grant.more || mixed.is_some();
+        let mixes = mixed.is_some();
+        let again = grant.more || mixes;
         // Who was given fresh octets shows that it mixed them in.
-        let answer = unmarked(sent).unwrap_or(sent);
-        let key = AckKey::new(mixed.as_ref().unwrap_or(&open.wrap), &open.message, answer);
+        let key = AckKey::new(mixed.as_ref().unwrap_or(&open.wrap), &open.message, sent);
         // The server holds the key that was asked under at its G: the own offset, where orders to this
         // terminal alone were missed.
         let offset = open.wrap.generation().steps_from(grant.g);
@@ -149,6 +151,7 @@ impl Terminal {
             reference: open.hash.reference(),
             ack: marked(&ack.encode()),
             again,
+            mixes,
         });
     }
 
@@ -170,7 +173,13 @@ impl Terminal {
         };
         self.outputs.push_back(Output::ToServer(state.ack.clone()));
         self.asking.answered = Some((state.reference, state.ack));
-        if state.again {
+        if state.mixes {
+            self.asking.mixed += 1;
+        }
+        if self.asking.mixed > MIXED_MAX {
+            // The keys are here; that they are, the server does not hear.
+            self.end_asking(AskOutcome::NoAnswer, rng);
+        } else if state.again {
             self.asking.next = Some(self.now.plus(STORED_WITHIN));
         } else {
             self.end_asking(AskOutcome::Current, rng);
@@ -180,4 +189,6 @@ impl Terminal {
 
 /// What an ACK brings about is durable at the server after this time.
 const STORED_WITHIN: Duration = Duration::from_millis(200);
+/// Answers with fresh octets that one sequence takes.
+const MIXED_MAX: u32 = 3;
 const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";

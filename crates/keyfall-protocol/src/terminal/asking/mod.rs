@@ -18,7 +18,7 @@ use request::{ExpectIntroduction, ExpectKeyDis};
 
 use crate::ids::{Tick, UnixSeconds};
 use crate::rng::{Random, octets};
-use crate::sharing::message::{Message, Reference, type_of};
+use crate::sharing::message::{Message, Reference, hello, message_in};
 use crate::sharing::{Assembly, Introduction, KemPublic};
 use crate::stats::DropReason;
 use crate::terminal::{Event, Output, Terminal};
@@ -37,6 +37,8 @@ pub(super) struct Asking {
     pause: Duration,
     /// How far beyond the own offset the next sequence begins: below it the server knew no key.
     beyond: u32,
+    /// Wrap keys that were mixed in this sequence, and whose ACK came to nothing.
+    mixed: u32,
     /// The last KEY-DIS that was taken, and the ACK that answers its repeats.
     answered: Option<(Reference, Vec<u8>)>,
     parts: Assembly<()>,
@@ -115,6 +117,7 @@ impl Asking {
             next: None,
             pause: PAUSE_MIN,
             beyond: 0,
+            mixed: 0,
             answered: None,
             parts: Assembly::new(4, 64),
             kems: Vec::new(),
@@ -171,24 +174,21 @@ impl Terminal {
         if !self.asking.replies.take(self.now, 0) {
             return Err(DropReason::VerifyBudget);
         }
-        if type_of(datagram).is_none() {
-            return Err(DropReason::Malformed);
-        }
-        let message = Message::decode_datagram(datagram).map_err(|_| DropReason::Malformed)?;
+        let octets = message_in(datagram).map_err(|_| DropReason::Malformed)?;
+        let message = Message::decode(octets).map_err(|_| DropReason::Malformed)?;
         let Message::Part(part) = message else {
-            return self.on_message(&message, datagram, rng);
+            return self.on_message(&message, octets, rng);
         };
         match self.asking.parts.add((), &part, self.now) {
             Some(whole) => {
                 let message = Message::decode(&whole).map_err(|_| DropReason::Malformed)?;
-                let sent = crate::sharing::message::marked(&whole);
-                self.on_message(&message, &sent, rng)
+                self.on_message(&message, &whole, rng)
             }
             None => Ok(()),
         }
     }
 
-    /// `sent`: the message with its marker.
+    /// `sent`: the message as it was sent, put together where it came in parts.
     fn on_message(
         &mut self,
         message: &Message<'_>,
@@ -304,6 +304,7 @@ impl Terminal {
     /// The sequence is over. What came to nothing begins anew after a pause that doubles.
     fn end_asking(&mut self, outcome: AskOutcome, rng: &mut dyn Random) {
         self.asking.state = State::Rest;
+        self.asking.mixed = 0;
         let pause = if outcome == AskOutcome::Current {
             self.asking.pause = PAUSE_MIN;
             jittered(ASK_EVERY, rng)
@@ -335,10 +336,7 @@ impl Terminal {
             return Err(DropReason::NotAsked);
         };
         let Some(whole) = state.add(piece, pieces, hash, octets) else {
-            let missing: Vec<_> = state
-                .missing()
-                .map(crate::sharing::message::hello)
-                .collect();
+            let missing: Vec<_> = state.missing().map(hello).collect();
             if state.is_fresh() {
                 let hellos = missing.into_iter().map(Output::ToServer);
                 self.outputs.extend(hellos);
