@@ -22,6 +22,7 @@ use self::shown::{deleted_lines, status_for_people, why_for_people};
 use crate::control_client;
 use crate::explain::Code;
 use crate::output::{Failure, Output};
+use crate::server::server_address;
 
 mod guarding;
 mod passphrase;
@@ -109,7 +110,7 @@ struct RunArgs {
     interface: Option<std::net::Ipv4Addr>,
     /// Where the server answers, as HOST:PORT, instead of what the enrolment package says; may be
     /// given several times: they are tried in this order.
-    #[arg(long = "server", value_name = "HOST:PORT")]
+    #[arg(long = "server", value_name = "HOST:PORT", value_parser = server_address)]
     servers: Vec<String>,
     /// Erase every key as soon as this file is there and says anything but 0: a file that a tamper
     /// switch makes, or the value of a GPIO line. SIGUSR1 does the same.
