@@ -209,17 +209,21 @@ fn every_report_reads_in_words_too() {
 #[test]
 fn a_server_that_cannot_be_asked_is_not_founded() {
     let place = Place::new();
+    let init = |options: &[&str]| {
+        let words = ["server", "init", place.dir()];
+        keyfall(words.into_iter().chain(options.iter().copied()))
+    };
     for address in [
         "0.0.0.0:47900",
         "[::]:47900",
         "keys.example:0",
         "keys.example",
     ] {
-        let ran = place.init_with(&["--listen", "127.0.0.1:47900", "--address", address]);
+        let ran = init(&["--listen", "127.0.0.1:47900", "--address", address]);
         ran.refuses(2, "KF-3001", "write HOST:PORT as a terminal reaches it");
     }
     for listen in ["0.0.0.0:47900", "[::]:47900", "127.0.0.1:0"] {
-        let ran = place.init_with(&["--listen", listen]);
+        let ran = init(&["--listen", listen]);
         ran.refuses(2, "KF-3001", "say with --address HOST:PORT how they reach");
     }
     assert!(!place.dir.exists());
