@@ -133,10 +133,10 @@ fn stops(sheet: &mut Sheet, top: f64, report: &Report) {
             name,
         );
     }
-    let y = top + 16.0 + 18.0 * curves.len() as f64;
+    let below = (LEFT + 440.0, plot.y(2.5));
     small(
         sheet,
-        (LEFT + 12.0, y),
+        below,
         "dashed and hollow: reckoned from the cost of each member",
     );
 }
