@@ -254,18 +254,22 @@ impl Server {
             return;
         }
         let (enc, ct) = (enc.to_vec(), ct.to_vec());
-        self.begin_job(asked.from, asked.message, Task::Open { key, enc, ct });
+        self.begin_job(asked, Task::Open { key, enc, ct });
     }
 
-    fn begin_job(&mut self, from: SocketAddr, message: &[u8], task: Task) {
+    fn begin_job(&mut self, asked: &Request<'_>, task: Task) {
         if self.desk.jobs.len() >= JOBS_MAX {
             self.desk.counts.overload += 1;
             return;
         }
         self.desk.last_job += 1;
         let number = self.desk.last_job;
-        let message = message.to_vec();
-        self.desk.jobs.insert(number, Asker { from, message });
+        let asker = Asker {
+            from: asked.from,
+            message: asked.message.to_vec(),
+            hash: asked.hash,
+        };
+        self.desk.jobs.insert(number, asker);
         self.outputs.push_back(Output::Work(Job { number, task }));
     }
 
@@ -273,7 +277,7 @@ impl Server {
         let asked = Request {
             from: asker.from,
             message: &asker.message,
-            hash: RequestHash::of(&asker.message),
+            hash: asker.hash,
             returns: true,
         };
         let spoken = match Message::decode(&asker.message) {
@@ -365,13 +369,13 @@ impl Server {
                 let info = [KEY_DIS_INFO, &asked.hash.as_bytes()[..]].concat();
                 let inner = Zeroizing::new(message);
                 let task = Task::Seal { to, info, inner };
-                self.begin_job(asked.from, asked.message, task);
+                self.begin_job(asked, task);
             }
         }
     }
 
     fn on_sealed(&mut self, asker: &Asker, enc: &[u8], ct: &[u8]) {
-        let reference = RequestHash::of(&asker.message).reference();
+        let reference = asker.hash.reference();
         let Some(open) = self.desk.open.get_mut(&reference) else {
             return;
         };

@@ -21,7 +21,7 @@ pub use job::{Job, Worked};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Secret, WrapKey};
 use crate::rng::Random;
-use crate::sharing::message::{Cookie, Message, Reference, marked};
+use crate::sharing::message::{Cookie, Message, Reference, RequestHash, marked};
 use crate::sharing::pair::{AckKey, PlainHash};
 use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
 
@@ -58,6 +58,7 @@ struct Asker {
     from: SocketAddr,
     /// The request as it was sent.
     message: Vec<u8>,
+    hash: RequestHash,
 }
 
 /// An answer that waits for its ACK.
