@@ -55,7 +55,8 @@ const STYLE: &str = "\
 .moment{stroke:#1c2024;stroke-dasharray:3 3}.moment-name{font-weight:600}\
 .c0{fill:#c0392b}.c1{fill:#c77800}.c2{fill:#9a8000}.c3{fill:#27865a}.c4{fill:#2070b8}.c5{fill:#8450a8}\
 .s0{stroke:#c0392b}.s1{stroke:#c77800}.s2{stroke:#9a8000}.s3{stroke:#27865a}.s4{stroke:#2070b8}.s5{stroke:#8450a8}\
-path{fill-opacity:.75}polyline{fill:none;stroke-width:2}.reckoned{stroke-dasharray:5 4}\
+path{fill-opacity:.75}polyline{fill:none;stroke-width:2}.reckoned,.again{stroke-dasharray:5 4}\
+.arrow{stroke-width:1.6}\
 @media(prefers-color-scheme:dark){.paper{fill:#14171a}text{fill:#e8ebee}.faint{fill:#a3acb5}\
 .grid{stroke:#343b42}.axis{stroke:#a3acb5}.moment{stroke:#e8ebee}\
 .c0{fill:#f07167}.c1{fill:#f5a742}.c2{fill:#d8c34a}.c3{fill:#58c48e}.c4{fill:#5fa8ee}.c5{fill:#bd8ce0}\
