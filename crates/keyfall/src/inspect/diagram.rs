@@ -23,7 +23,7 @@ pub(super) fn draw(sequence: &Sequence) -> String {
         .zip(names(&sequence.lifelines).iter().zip(&places))
     {
         head(&mut sheet, *x, name, lifeline.address);
-        sheet.line("axis", (*x, TOP - 40.0), (*x, bottom));
+        sheet.line("axis", (*x, TOP - 32.0), (*x, bottom));
     }
     let mut before = Duration::ZERO;
     for (y, step) in rows {
@@ -38,7 +38,7 @@ pub(super) fn draw(sequence: &Sequence) -> String {
 
 /// Each step with its height on the sheet.
 fn rows(steps: &[Step]) -> Vec<(f64, &Step)> {
-    let (mut y, mut before) = (TOP - ROW + 14.0, Duration::ZERO);
+    let (mut y, mut before) = (TOP - ROW, Duration::ZERO);
     let mut rows = Vec::with_capacity(steps.len());
     for step in steps {
         let waited = step.after.saturating_sub(before) >= PAUSE;
@@ -95,7 +95,7 @@ fn names(lifelines: &[Lifeline]) -> Vec<String> {
 }
 
 fn head(sheet: &mut Sheet, x: f64, name: &str, address: SocketAddr) {
-    let (y, below) = (TOP - 58.0, TOP - 44.0);
+    let (y, below) = (TOP - 52.0, TOP - 38.0);
     sheet.push(format_args!(
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" font-weight=\"600\">{name}</text>\n\
          <text class=\"faint\" x=\"{x:.1}\" y=\"{below:.1}\" text-anchor=\"middle\" font-size=\"11\">{address}</text>\n"
@@ -192,7 +192,7 @@ fn time(after: Duration) -> String {
     if after < Duration::from_secs(1) {
         format!("{:.1} ms", after.as_secs_f64() * 1e3)
     } else {
-        format!("{:.3} s", after.as_secs_f64())
+        format!("{:.4} s", after.as_secs_f64())
     }
 }
 
@@ -211,8 +211,8 @@ const fn colour(sort: Sort) -> (&'static str, &'static str) {
 /// Of the first lifeline and of the last one.
 const FIRST: f64 = 150.0;
 const LAST: f64 = 770.0;
-/// Where rows begin.
-const TOP: f64 = 122.0;
+/// Of the first arrow.
+const TOP: f64 = 132.0;
 const ROW: f64 = 32.0;
 /// Silence as long as this is said.
 const PAUSE: Duration = Duration::from_secs(1);

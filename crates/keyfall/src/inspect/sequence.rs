@@ -264,14 +264,16 @@ fn lifelines(said: &[(&Datagram, Said<'_>)]) -> Vec<Lifeline> {
         .map(|(it, said)| server_of(it, said.speaker))
         .collect();
     let (mut servers, mut terminals) = (Vec::new(), Vec::new());
+    let is_there = |among: &[Lifeline], address| among.iter().any(|it| it.address == address);
     let add = |to: &mut Vec<Lifeline>, role, address| {
-        if !to.iter().any(|it| it.address == address) {
+        if !is_there(to, address) {
             to.push(Lifeline { role, address });
         }
     };
     for (datagram, said) in talked {
-        // A part does not say who sends it.
-        let speaker = if said.part.is_some() && known.contains(&datagram.from) {
+        // A part does not say who sends it; terminals ask first.
+        let answers = known.contains(&datagram.from) || is_there(&servers, datagram.from);
+        let speaker = if said.part.is_some() && answers {
             Role::Server
         } else {
             said.speaker
@@ -359,10 +361,10 @@ impl<'d> Said<'d> {
                 Self::terminal(name, detail, Sort::Confirms)
             }
             Message::Hello { piece, .. } => {
-                Self::terminal(name, format!("piece {piece}"), Sort::Asks)
+                Self::terminal(name, format!("piece {}", u16::from(*piece) + 1), Sort::Asks)
             }
             Message::Introduction { piece, pieces, .. } => {
-                let detail = format!("piece {piece} of {pieces}");
+                let detail = format!("piece {} of {pieces}", u16::from(*piece) + 1);
                 Self::server(name, detail, Sort::Asks)
             }
             Message::Command { frame } => Self {

@@ -158,7 +158,7 @@ fn a_receipt_is_readable() {
     }
 }
 
-fn vectors(name: &str) -> Value {
+pub(crate) fn vectors(name: &str) -> Value {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = dir.join("../../interop/vectors").join(name);
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
@@ -290,6 +290,6 @@ fn sender() -> SrtpSender {
     SrtpSender::new(stream, Stretch::default())
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
