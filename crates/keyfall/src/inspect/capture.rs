@@ -244,3 +244,25 @@ const PCAP: [[u8; 4]; 5] = [
     0xa1b2_3c4d_u32.to_le_bytes(),
     0xa1b2_cd34_u32.to_le_bytes(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy that broke off ends in a sentence, or at the end of a packet.
+    #[test]
+    fn every_beginning_of_a_capture_is_read_or_refused() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/capture");
+        for file in std::fs::read_dir(seeds).expect("the folder is there") {
+            let path = file.expect("readable").path();
+            let whole = std::fs::read(&path).expect("readable");
+            let all = read(&whole).expect("a seed is whole").datagrams;
+            assert!(!all.is_empty(), "{}", path.display());
+            let ends = (4..whole.len())
+                .filter_map(|len| read(&whole[..len]).ok())
+                .inspect(|read| assert!(all.starts_with(&read.datagrams)));
+            let packets = all.len() + 2;
+            assert!(ends.count() <= packets, "{}", path.display());
+        }
+    }
+}
