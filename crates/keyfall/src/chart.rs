@@ -9,12 +9,22 @@ pub(crate) struct Sheet(String);
 impl Sheet {
     /// `heading` stands on top, `remark` below it.
     pub(crate) fn new(height: f64, title: &str, heading: &str, remark: &str) -> Self {
+        Self::sized((WIDTH, height), title, heading, remark)
+    }
+
+    /// Of that width and height.
+    pub(crate) fn sized(
+        (width, height): (f64, f64),
+        title: &str,
+        heading: &str,
+        remark: &str,
+    ) -> Self {
         Self(format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
              font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
              <title>{title}</title>\n\
              <style>{STYLE}</style>\n\
-             <rect class=\"paper\" width=\"{WIDTH}\" height=\"{height}\"/>\n\
+             <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>\n\
              <text x=\"{LEFT}\" y=\"24\" font-size=\"16\" font-weight=\"600\">{heading}</text>\n\
              <text class=\"faint\" x=\"{LEFT}\" y=\"44\">{remark}</text>\n"
         ))

@@ -97,6 +97,14 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     let stretch = args.rederive_after.map(stretch_of).transpose()?;
     let keys = args.dir.as_deref().map(Keys::of).transpose()?;
     let file = read(args.file.as_deref())?;
+    let same = |svg: &&PathBuf| {
+        let file = args.file.as_ref().map(std::fs::canonicalize);
+        matches!((file, svg.canonicalize()), (Some(Ok(file)), Ok(svg)) if file == svg)
+    };
+    if args.svg.as_ref().filter(same).is_some() {
+        let sentence = "--svg would write over the capture: name another file";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
     let bad_input = |sentence| Failure::new(Code::BadInput, sentence);
     let mut listing = if capture::is_capture(&file) {
         let capture = capture::read(&file).map_err(bad_input)?;

@@ -5,30 +5,28 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sequence::{Lifeline, Role, Sequence, Sort, Step};
-use crate::chart::{LEFT, RIGHT, Sheet, escape};
+use crate::chart::{LEFT, Sheet, WIDTH, escape};
 
 pub(super) fn draw(sequence: &Sequence) -> String {
     let rows = rows(&sequence.steps);
     let bottom = rows.last().map_or(TOP, |(y, _)| *y) + 24.0;
-    let mut sheet = Sheet::new(
-        bottom + 20.0,
+    let (places, width) = places(&sequence.lifelines);
+    let mut sheet = Sheet::sized(
+        (width, bottom + 20.0),
         "Key sharing as it was captured, message by message",
         "Who said what to whom",
         &escape(&remark(sequence)),
     );
-    let places = places(sequence.lifelines.len());
-    for (lifeline, (name, x)) in sequence
-        .lifelines
-        .iter()
-        .zip(names(&sequence.lifelines).iter().zip(&places))
-    {
+    let names = names(&sequence.lifelines);
+    for ((lifeline, name), x) in sequence.lifelines.iter().zip(&names).zip(&places) {
         head(&mut sheet, *x, name, lifeline.address);
         sheet.line("axis", (*x, TOP - 32.0), (*x, bottom));
     }
     let mut before = Duration::ZERO;
     for (y, step) in rows {
-        if step.after.saturating_sub(before) >= PAUSE {
-            pause(&mut sheet, y - ROW, step.after - before);
+        let waited = step.after.saturating_sub(before);
+        if waited >= PAUSE {
+            pause(&mut sheet, y - ROW, width, waited);
         }
         before = step.after;
         arrow(&mut sheet, &places, y, step);
@@ -69,10 +67,16 @@ fn remark(sequence: &Sequence) -> String {
     remark
 }
 
-/// Where the lifelines stand, evenly.
-fn places(number: usize) -> Vec<f64> {
-    let apart = (LAST - FIRST) / number.saturating_sub(1).max(1) as f64;
-    (0..number).map(|n| FIRST + apart * n as f64).collect()
+/// Where the lifelines stand, evenly, and the width of the sheet: that of every chart, or more where
+/// addresses would run into each other.
+fn places(lifelines: &[Lifeline]) -> (Vec<f64>, f64) {
+    let addresses = lifelines.iter().map(|it| it.address.to_string());
+    let widest = addresses.map(|it| width(&it, 11.0)).fold(0.0, f64::max);
+    let gaps = lifelines.len().saturating_sub(1).max(1) as f64;
+    let edge = (widest / 2.0 + 12.0).max(WIDTH - LAST);
+    let apart = ((WIDTH - edge - FIRST) / gaps).max(widest + 16.0);
+    let places = (0..lifelines.len()).map(|n| FIRST + apart * n as f64);
+    (places.collect(), FIRST + apart * gaps + edge)
 }
 
 /// Terminals are numbered where there are several.
@@ -103,10 +107,11 @@ fn head(sheet: &mut Sheet, x: f64, name: &str, address: SocketAddr) {
 }
 
 /// Time in which nothing was said.
-fn pause(sheet: &mut Sheet, y: f64, long: Duration) {
-    sheet.line("grid again", (LEFT, y), (RIGHT, y));
+fn pause(sheet: &mut Sheet, y: f64, sheet_width: f64, long: Duration) {
+    let end = sheet_width - LEFT / 2.0;
+    sheet.line("grid again", (LEFT, y), (end, y));
     let long = format!("{} later", time(long));
-    let x = (FIRST + LAST) / 2.0;
+    let x = FIRST + 120.0;
     let wide = width(&long, 11.0);
     under(sheet, (x - wide / 2.0, y - 7.0), wide);
     sheet.push(format_args!(
@@ -208,7 +213,7 @@ const fn colour(sort: Sort) -> (&'static str, &'static str) {
     }
 }
 
-/// Of the first lifeline and of the last one.
+/// Of the first lifeline, and of the last one where there is room.
 const FIRST: f64 = 150.0;
 const LAST: f64 = 770.0;
 /// Of the first arrow.

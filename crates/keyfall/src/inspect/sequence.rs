@@ -1,7 +1,7 @@
 //! Who said what to whom in a capture, in order: parts put together, repeats named, one line for what went
 //! to several.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -94,12 +94,13 @@ impl Sequence {
             sent: HashMap::new(),
             open: HashMap::new(),
             assembly: Assembly::new(PARTLY_MAX, PARTS_MAX),
+            not_drawn: 0,
         };
         for (datagram, said) in said {
             telling.tell(datagram, said);
         }
         let mut steps: Vec<_> = telling.steps.into_iter().map(|told| told.step).collect();
-        let not_drawn = steps.len().saturating_sub(STEPS_MAX);
+        let not_drawn = telling.not_drawn + steps.len().saturating_sub(STEPS_MAX);
         steps.truncate(STEPS_MAX);
         Self {
             lifelines: telling.lifelines,
@@ -121,6 +122,7 @@ struct Telling<'d> {
     /// Steps of messages in parts, with the parts that were seen.
     open: HashMap<(Ends, [u8; 8]), (usize, Vec<u8>)>,
     assembly: Assembly<Ends>,
+    not_drawn: usize,
 }
 
 struct Told<'d> {
@@ -143,13 +145,16 @@ impl<'d> Telling<'d> {
         if let Some(part) = said.part {
             return self.tell_part(datagram, said, &part, repeat);
         }
-        let (from, targets) = self.ends(datagram, said.speaker);
+        let Some((from, targets)) = self.places(datagram, said.speaker) else {
+            self.not_drawn += 1;
+            return;
+        };
         if let Some(frame) = said.frame {
             // The same to one terminal after the other is one step.
-            let same =
-                self.steps.iter_mut().rev().find(|told| {
-                    told.frame == Some(frame) && at.saturating_sub(told.at) < TOGETHER
-                });
+            let newest = self.steps.iter_mut().rev();
+            let same = newest
+                .take_while(|told| at.saturating_sub(told.at) < TOGETHER)
+                .find(|told| told.frame == Some(frame));
             if let Some(told) = same
                 && told.step.from == from
                 && !told.step.to.iter().any(|to| targets.contains(to))
@@ -180,10 +185,13 @@ impl<'d> Telling<'d> {
             }
             // A part that was seen begins the message again.
             Some(_) | None => {
+                let Some(places) = self.places(datagram, said.speaker) else {
+                    self.not_drawn += 1;
+                    return;
+                };
                 let place = self.steps.len();
                 self.open.insert(name, (place, vec![part.index]));
-                let ends = self.ends(datagram, said.speaker);
-                self.push(datagram, ends, said, repeat);
+                self.push(datagram, places, said, repeat);
                 self.steps[place].step.parts = Some((1, part.count.into()));
                 place
             }
@@ -223,32 +231,27 @@ impl<'d> Telling<'d> {
         });
     }
 
-    /// Where it goes from and to, as places in the lifelines.
-    fn ends(&self, datagram: &Datagram, speaker: Role) -> (usize, Vec<usize>) {
-        let (from, to) = (datagram.from, datagram.to);
-        let place =
-            |address: SocketAddr| self.lifelines.iter().position(|it| it.address == address);
+    /// Where it goes from and to, as places in the lifelines; `None` where they are not drawn.
+    fn places(&self, datagram: &Datagram, speaker: Role) -> Option<(usize, Vec<usize>)> {
+        let of = |address: SocketAddr| self.lifelines.iter().position(|it| it.address == address);
         let of_role = |role| {
             let all = self.lifelines.iter().enumerate();
             all.filter(move |(_, it)| it.role == role)
         };
-        let from = place(from).or_else(|| {
+        let from = of(datagram.from).or_else(|| {
             // A carrier has a port of its own.
-            let mut servers = of_role(speaker);
-            let same = servers.clone().find(|(_, it)| it.address.ip() == from.ip());
+            let mut servers = of_role(Role::Server).filter(|_| speaker == Role::Server);
+            let ip = datagram.from.ip();
+            let same = servers.clone().find(|(_, it)| it.address.ip() == ip);
             same.or_else(|| servers.next()).map(|(place, _)| place)
-        });
-        let targets = if goes_to_many(to.ip()) {
-            let terminals: Vec<_> = of_role(Role::Terminal).map(|(place, _)| place).collect();
-            if terminals.is_empty() {
-                place(to).into_iter().collect()
-            } else {
-                terminals
-            }
+        })?;
+        let terminals: Vec<_> = of_role(Role::Terminal).map(|(place, _)| place).collect();
+        let to = if goes_to_many(datagram.to.ip()) && !terminals.is_empty() {
+            terminals
         } else {
-            place(to).into_iter().collect()
+            vec![of(datagram.to)?]
         };
-        (from.unwrap_or(0), targets)
+        Some((from, to))
     }
 }
 
@@ -260,13 +263,13 @@ fn lifelines(said: &[(&Datagram, Said<'_>)]) -> Vec<Lifeline> {
         Role::Terminal | Role::Listeners => datagram.to,
     };
     let whole = talked.iter().filter(|(_, said)| said.part.is_none());
-    let known: Vec<_> = whole
+    let known: HashSet<_> = whole
         .map(|(it, said)| server_of(it, said.speaker))
         .collect();
     let (mut servers, mut terminals) = (Vec::new(), Vec::new());
     let is_there = |among: &[Lifeline], address| among.iter().any(|it| it.address == address);
     let add = |to: &mut Vec<Lifeline>, role, address| {
-        if !is_there(to, address) {
+        if to.len() < LIFELINES_MAX && !is_there(to, address) {
             to.push(Lifeline { role, address });
         }
     };
@@ -424,6 +427,8 @@ impl<'d> Said<'d> {
 
 /// Steps that are drawn.
 const STEPS_MAX: usize = 500;
+/// Servers, and terminals, that are drawn.
+const LIFELINES_MAX: usize = 24;
 /// A copy within this time is the same packet.
 const SAME_PACKET: Duration = Duration::from_millis(5);
 /// Within this time what goes to several goes to all at once.

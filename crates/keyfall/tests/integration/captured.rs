@@ -260,6 +260,31 @@ fn parts_repeats_and_carriers_are_drawn() {
     }
 }
 
+/// More terminals than there is room for: the sheet grows, then the rest is counted.
+#[test]
+fn a_crowd_is_drawn_as_far_as_there_is_room() {
+    let octets = datagrams("psk, nothing lacks", "ack").remove(0);
+    let crowd = (0..30).map(|terminal| (u32::from(terminal), 0, ip(false, terminal, &octets)));
+    let top = tempfile::tempdir().unwrap();
+    let (file, svg) = (top.path().join("c.pcap"), top.path().join("c.svg"));
+    let packets: Vec<_> = crowd.collect();
+    fs::write(&file, FORMS[0].write(RAW, &packets)).unwrap();
+    let words = [
+        "inspect".as_ref(),
+        file.as_os_str(),
+        "--svg".as_ref(),
+        svg.as_os_str(),
+    ];
+    let told = keyfall(words).stdout;
+    assert!(told.contains("24 messages; 6 more have no room"), "{told}");
+    let svg = fs::read_to_string(svg).unwrap();
+    assert!(svg.contains("6 more not drawn") && svg.contains(">terminal 24</text>"));
+    assert!(
+        !svg.contains("viewBox=\"0 0 860 "),
+        "wider than other charts"
+    );
+}
+
 #[test]
 fn what_cannot_be_drawn_leaves_no_file() {
     let top = tempfile::tempdir().unwrap();
@@ -279,6 +304,15 @@ fn what_cannot_be_drawn_leaves_no_file() {
     let file = FORMS[0].write(RAW, &other);
     draw(&file[..file.len() - 1]).refuses(1, "KF-3003", "damaged");
     assert!(!svg.exists());
+    fs::write(&svg, &file).unwrap();
+    let over = [
+        "inspect".as_ref(),
+        svg.as_os_str(),
+        "--svg".as_ref(),
+        svg.as_os_str(),
+    ];
+    keyfall(over).refuses(2, "KF-3001", "write over the capture");
+    assert_eq!(fs::read(svg).unwrap(), file);
 }
 
 fn shown(octets: &[u8]) -> Value {
