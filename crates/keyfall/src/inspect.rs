@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use self::capture::Datagram;
 use self::message::{Field, Packet, Shown, hex, show};
-use self::sequence::Sequence;
+use self::sequence::{Sequence, count};
 use crate::control_client;
 use crate::explain::Code;
 use crate::output::{Failure, Output};
@@ -43,7 +43,7 @@ pub(crate) struct InspectArgs {
     /// Say also whether it opens with the keys of the terminal in this directory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Draw what a capture holds, message by message, into this file.
+    /// Draw the commands and datagrams of key sharing in a capture, one after the other, into this SVG file.
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     svg: Option<PathBuf>,
     /// SRTP suite of media packets, which does not stand in them.
@@ -206,19 +206,14 @@ fn draw(datagrams: &[Datagram], svg: &Path, output: &Output) -> Result<(), Failu
             0 => String::new(),
             more => format!("; {more} more have no room, cut the capture with `editcap`"),
         };
-        format!(
-            "{}: {} messages{more}",
-            drawn.file.display(),
-            drawn.messages
-        )
+        let messages = count(drawn.messages, "message");
+        format!("{}: {messages}{more}", drawn.file.display())
     })
 }
 
 fn nothing_of_ours(datagrams: &[Datagram]) -> String {
-    let number = datagrams.len();
-    format!(
-        "this capture holds {number} datagrams of UDP and none of ours: look at its filter and interface"
-    )
+    let all = count(datagrams.len(), "datagram");
+    format!("this capture holds {all} of UDP and none of ours: look at its filter and interface")
 }
 
 /// Messages in several datagrams, by sender and receiver in a capture.
@@ -345,9 +340,11 @@ fn for_people(listing: &Listing) -> String {
             not_udp,
             cut,
         } = left_out;
-        let count = listing.messages.len();
         let mut end = format!(
-            "{count} messages; left out: {of_others} datagrams of others, {not_udp} packets that are no whole datagram of UDP"
+            "{}; left out: {} of others, {} without a whole datagram of UDP",
+            count(listing.messages.len(), "message"),
+            count(*of_others, "datagram"),
+            count(*not_udp, "packet")
         );
         if *cut > 0 {
             end += &format!(", {cut} of which the capture holds only the beginning");

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::sequence::{Lifeline, Role, Sequence, Sort, Step};
+use super::sequence::{Lifeline, Role, Sequence, Sort, Step, count};
 use crate::chart::{LEFT, Sheet, WIDTH, escape};
 
 pub(super) fn draw(sequence: &Sequence) -> String {
@@ -55,8 +55,8 @@ fn remark(sequence: &Sequence) -> String {
     let last = sequence.steps.last();
     let over = last.map_or_else(String::new, |step| time(step.after));
     let mut remark = format!(
-        "{} messages in {over}, as captured (keyfall inspect --svg); octets of UDP, all parts of a message together",
-        sequence.steps.len(),
+        "{} in {over}, as captured (keyfall inspect --svg); octets of UDP, all parts of a message together",
+        count(sequence.steps.len(), "message"),
     );
     if number(Role::Server) > 1 {
         remark += &format!("; {} servers", number(Role::Server));

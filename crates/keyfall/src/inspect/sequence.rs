@@ -305,7 +305,8 @@ fn lifelines(said: &[(&Datagram, Said<'_>)]) -> Vec<Lifeline> {
     servers
 }
 
-fn count(number: usize, what: &str) -> String {
+/// A number with its word, one or several.
+pub(super) fn count(number: usize, what: &str) -> String {
     let many = if number == 1 { "" } else { "s" };
     format!("{number} {what}{many}")
 }

@@ -142,7 +142,7 @@ fn what_is_not_ours_is_counted_and_damage_is_said() {
         let short = &file[..file.len() - 1];
         read(short).refuses(1, "KF-3003", "damaged or cut off behind packet 3");
         let nothing = form.write(RAW, &packets[..2]);
-        read(&nothing).refuses(1, "KF-3003", "1 datagrams of UDP and none of ours");
+        read(&nothing).refuses(1, "KF-3003", "1 datagram of UDP and none of ours");
         read(&form.write(147, &packets)).refuses(1, "KF-3003", "none of ours");
     }
     read(&FORMS[0].write(RAW, &packets)[..20]).refuses(1, "KF-3003", "ends in its header");
