@@ -87,6 +87,7 @@ fn names(lifelines: &[Lifeline]) -> Vec<String> {
         let (place, word) = match it.role {
             Role::Server => (0, "server"),
             Role::Terminal => (1, "terminal"),
+            Role::Collector => return "who collects".to_owned(),
             Role::Listeners => return "who listens".to_owned(),
         };
         seen[place] += 1;

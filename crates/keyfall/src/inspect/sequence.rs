@@ -32,6 +32,8 @@ pub(super) struct Lifeline {
 pub(super) enum Role {
     Server,
     Terminal,
+    /// A member's address at which it collects what others confirm.
+    Collector,
     /// The carrier's address, where no terminal was heard: whoever listens.
     Listeners,
 }
@@ -74,6 +76,8 @@ struct Said<'d> {
     detail: String,
     sort: Sort,
     speaker: Role,
+    /// A member may bring it for others.
+    collectable: bool,
     /// It is a command as a carrier brings it.
     carried: bool,
     /// The signed command in it, where it holds nothing else.
@@ -233,7 +237,7 @@ impl<'d> Telling<'d> {
 
     /// Where it goes from and to, as places in the lifelines; `None` where they are not drawn.
     fn places(&self, datagram: &Datagram, speaker: Role) -> Option<(usize, Vec<usize>)> {
-        let of = |address: SocketAddr| self.lifelines.iter().position(|it| it.address == address);
+        let of = |address| place_of(&self.lifelines, address);
         let of_role = |role| {
             let all = self.lifelines.iter().enumerate();
             all.filter(move |(_, it)| it.role == role)
@@ -255,54 +259,82 @@ impl<'d> Telling<'d> {
     }
 }
 
+/// The lifeline of an address; a terminal has more than one port.
+fn place_of(lifelines: &[Lifeline], address: SocketAddr) -> Option<usize> {
+    let exact = lifelines.iter().position(|it| it.address == address);
+    exact.or_else(|| {
+        let same = |it: &Lifeline| it.role == Role::Terminal && it.address.ip() == address.ip();
+        let mut all = lifelines.iter().enumerate().filter(|(_, it)| same(it));
+        let only = all.next().filter(|_| all.next().is_none());
+        only.map(|(place, _)| place)
+    })
+}
+
 fn lifelines(said: &[(&Datagram, Said<'_>)]) -> Vec<Lifeline> {
     // Carriers' ports are not those at which servers are asked.
     let (carried, talked): (Vec<_>, Vec<_>) = said.iter().partition(|(_, said)| said.carried);
-    let server_of = |datagram: &Datagram, speaker| match speaker {
-        Role::Server => datagram.from,
-        Role::Terminal | Role::Listeners => datagram.to,
-    };
-    let whole = talked.iter().filter(|(_, said)| said.part.is_none());
-    let known: HashSet<_> = whole
-        .map(|(it, said)| server_of(it, said.speaker))
-        .collect();
+    let asked: HashSet<_> = talked.iter().filter_map(|it| server_in(it)).collect();
+    // What is confirmed elsewhere is collected there.
+    let (handed_in, talked): (Vec<_>, Vec<_>) = talked
+        .into_iter()
+        .partition(|(it, said)| said.collectable && !asked.is_empty() && !asked.contains(&it.to));
     let (mut servers, mut terminals) = (Vec::new(), Vec::new());
-    let is_there = |among: &[Lifeline], address| among.iter().any(|it| it.address == address);
-    let add = |to: &mut Vec<Lifeline>, role, address| {
-        if to.len() < LIFELINES_MAX && !is_there(to, address) {
-            to.push(Lifeline { role, address });
-        }
-    };
     for (datagram, said) in talked {
         // A part does not say who sends it; terminals ask first.
-        let answers = known.contains(&datagram.from) || is_there(&servers, datagram.from);
-        let speaker = if said.part.is_some() && answers {
-            Role::Server
+        let answers = asked.contains(&datagram.from) || is_there(&servers, datagram.from);
+        let (server, terminal) = if said.speaker == Role::Server || said.part.is_some() && answers {
+            (datagram.from, datagram.to)
         } else {
-            said.speaker
-        };
-        let server = server_of(datagram, speaker);
-        let terminal = if server == datagram.from {
-            datagram.to
-        } else {
-            datagram.from
+            (datagram.to, datagram.from)
         };
         add(&mut servers, Role::Server, server);
         add(&mut terminals, Role::Terminal, terminal);
     }
     let heard = (servers.len(), terminals.len());
+    for (datagram, _) in handed_in {
+        for (role, address) in [
+            (Role::Terminal, datagram.from),
+            (Role::Collector, datagram.to),
+        ] {
+            if place_of(&terminals, address).is_none() {
+                add(&mut terminals, role, address);
+            }
+        }
+    }
     for (datagram, _) in carried {
+        let to = datagram.to;
         if heard.0 == 0 {
             add(&mut servers, Role::Server, datagram.from);
         }
-        if !goes_to_many(datagram.to.ip()) {
-            add(&mut terminals, Role::Terminal, datagram.to);
-        } else if heard.1 == 0 {
-            add(&mut terminals, Role::Listeners, datagram.to);
+        if goes_to_many(to.ip()) {
+            if heard.1 == 0 {
+                add(&mut terminals, Role::Listeners, to);
+            }
+        } else if place_of(&terminals, to).is_none() {
+            add(&mut terminals, Role::Terminal, to);
         }
     }
     servers.extend(terminals);
     servers
+}
+
+/// The server's address, where the message itself says which end that is.
+fn server_in((datagram, said): &(&Datagram, Said<'_>)) -> Option<SocketAddr> {
+    let certain = said.part.is_none() && !said.collectable;
+    certain.then_some(match said.speaker {
+        Role::Server => datagram.from,
+        Role::Terminal | Role::Collector | Role::Listeners => datagram.to,
+    })
+}
+
+fn add(to: &mut Vec<Lifeline>, role: Role, address: SocketAddr) {
+    if to.len() < LIFELINES_MAX && !is_there(to, address) {
+        to.push(Lifeline { role, address });
+    }
+}
+
+fn is_there(among: &[Lifeline], address: SocketAddr) -> bool {
+    among.iter().any(|it| it.address == address)
 }
 
 /// A number with its word, one or several.
@@ -327,15 +359,11 @@ impl<'d> Said<'d> {
         }
         if let Ok(one) = Confirmation::decode(octets) {
             let detail = format!("group {}", one.group);
-            return Some(Self::terminal(
-                confirmation_name(one.kind),
-                detail,
-                Sort::Confirms,
-            ));
+            return Some(Self::confirms(confirmation_name(one.kind), detail));
         }
         if let Ok(bundle) = Bundle::decode(octets) {
             let detail = count(bundle.confirmations.len(), "confirmation");
-            return Some(Self::terminal("BUNDLE", detail, Sort::Confirms));
+            return Some(Self::confirms("BUNDLE", detail));
         }
         Self::of(&Message::decode_datagram(octets).ok()?)
     }
@@ -405,6 +433,13 @@ impl<'d> Said<'d> {
         Self::server(command.body.name(), detail, sort)
     }
 
+    fn confirms(name: &'static str, detail: String) -> Self {
+        Self {
+            collectable: true,
+            ..Self::terminal(name, detail, Sort::Confirms)
+        }
+    }
+
     const fn server(name: &'static str, detail: String, sort: Sort) -> Self {
         Self::by(Role::Server, name, detail, sort)
     }
@@ -419,6 +454,7 @@ impl<'d> Said<'d> {
             detail,
             sort,
             speaker,
+            collectable: false,
             carried: false,
             frame: None,
             part: None,

@@ -220,9 +220,11 @@ fn parts_repeats_and_carriers_are_drawn() {
     packets.push((5, 0, ip(false, 2, &request[0])));
     packets.push((5, 1_000_000, ip(false, 2, &request[0])));
     for part in &answer {
-        packets.push((6, 0, answer_ip(part)));
+        let to_first = ([192, 0, 2, 1], 50_000);
+        packets.push((6, 0, udp(([192, 0, 2, 255], 47_900), to_first, part)));
     }
-    packets.push((7, 0, multicast_ip(&stop)));
+    let carrier = ([239, 255, 70, 77], 47_700);
+    packets.push((7, 0, udp(([192, 0, 2, 255], 40_000), carrier, &stop)));
     let top = tempfile::tempdir().unwrap();
     let (file, svg) = (top.path().join("c.pcap"), top.path().join("c.svg"));
     fs::write(&file, FORMS[0].write(RAW, &packets)).unwrap();
@@ -258,6 +260,43 @@ fn parts_repeats_and_carriers_are_drawn() {
     for foreign in ["<script", "url(", "@import", "href"] {
         assert!(!svg.contains(foreign), "{foreign}");
     }
+}
+
+/// R-079: what members hand to the one that collects is drawn between terminals, though both use other ports for it.
+#[test]
+fn what_a_member_collects_is_drawn_between_terminals() {
+    let published = vectors("confirmations.json");
+    let stop_ack = from_hex(&published["confirmations"][0]["datagram"]);
+    let bundle = from_hex(&published["bundles"][0]["datagram"]);
+    let ack = datagrams("psk, nothing lacks", "ack").remove(0);
+    let (server, first, second) = ([192, 0, 2, 255], [192, 0, 2, 1], [192, 0, 2, 2]);
+    let packets = [
+        (1, 0, udp((first, 50_000), (server, 47_900), &ack)),
+        (1, 1, udp((second, 50_000), (server, 47_900), &ack)),
+        (1, 2, udp((second, 50_001), (first, 47_950), &stop_ack)),
+        (1, 3, udp((first, 50_000), (server, 47_900), &bundle)),
+    ];
+    let top = tempfile::tempdir().unwrap();
+    let (file, svg) = (top.path().join("c.pcap"), top.path().join("c.svg"));
+    fs::write(&file, FORMS[0].write(RAW, &packets)).unwrap();
+    let words = [
+        "inspect".as_ref(),
+        file.as_os_str(),
+        "--svg".as_ref(),
+        svg.as_os_str(),
+    ];
+    assert!(keyfall(words).stdout.ends_with("c.svg: 4 messages\n"));
+    let svg = fs::read_to_string(svg).unwrap();
+    assert_eq!(names(&svg), ["ACK", "ACK", "STOP-ACK", "BUNDLE"]);
+    assert_eq!(
+        svg.matches("class=\"axis\"").count(),
+        3,
+        "a line for each of three"
+    );
+    // From terminal 2 to terminal 1, and on to the server.
+    let line = |number: usize| svg.split("<line class=\"arrow").nth(number).unwrap();
+    assert!(line(3).contains("x1=\"460.0\"") && line(3).contains("x2=\"770.0\""));
+    assert!(line(4).contains("x1=\"150.0\"") && line(4).contains("x2=\"460.0\""));
 }
 
 /// More terminals than there is room for: the sheet grows, then the rest is counted.
@@ -386,26 +425,18 @@ fn ip(six: bool, terminal: u8, octets: &[u8]) -> Vec<u8> {
         let builder = PacketBuilder::ipv6(source, from, 64).udp(50_000, 47_900);
         builder.write(&mut packet, octets).unwrap();
     } else {
-        let builder = PacketBuilder::ipv4([192, 0, 2, terminal], [192, 0, 2, 255], 64);
-        let builder = builder.udp(50_000, 47_900);
-        builder.write(&mut packet, octets).unwrap();
+        packet = udp(
+            ([192, 0, 2, terminal], 50_000),
+            ([192, 0, 2, 255], 47_900),
+            octets,
+        );
     }
     packet
 }
 
-/// From the server to terminal 1.
-fn answer_ip(octets: &[u8]) -> Vec<u8> {
+fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), octets: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    let builder = PacketBuilder::ipv4([192, 0, 2, 255], [192, 0, 2, 1], 64);
-    let builder = builder.udp(47_900, 50_000);
-    builder.write(&mut packet, octets).unwrap();
-    packet
-}
-
-fn multicast_ip(octets: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    let builder = PacketBuilder::ipv4([192, 0, 2, 255], [239, 255, 70, 77], 1);
-    let builder = builder.udp(40_000, 47_700);
+    let builder = PacketBuilder::ipv4(from.0, to.0, 64).udp(from.1, to.1);
     builder.write(&mut packet, octets).unwrap();
     packet
 }
