@@ -46,12 +46,12 @@ impl Datagram {
 
 /// Whether it begins as a capture does.
 pub(crate) fn is_capture(file: &[u8]) -> bool {
-    file.starts_with(&SECTION_HEADER) || PCAP.iter().any(|magic| file.starts_with(magic))
+    file.starts_with(&SECTION.to_be_bytes()) || PCAP.iter().any(|magic| file.starts_with(magic))
 }
 
 /// Reads a whole capture; a sentence where it is damaged.
 pub(crate) fn read(file: &[u8]) -> Result<Capture, String> {
-    if file.starts_with(&SECTION_HEADER) {
+    if file.starts_with(&SECTION.to_be_bytes()) {
         read_pcapng(file)
     } else {
         read_pcap(file)
@@ -93,23 +93,25 @@ fn read_pcapng(file: &[u8]) -> Result<Capture, String> {
     let mut capture = Capture::default();
     let mut interfaces: Vec<Interface> = Vec::new();
     let (mut rest, mut number, mut at) = (file, 0, Duration::ZERO);
-    let mut next: fn(_) -> _ = parse_block_le;
+    let mut order = Order::Little;
     while !rest.is_empty() {
-        let (after, block) = next(rest).map_err(|_| damaged(number))?;
+        let (kind, block, after) = order.split(rest).ok_or_else(|| damaged(number))?;
         rest = after;
+        // The others are passed over by their length alone: the library is not careful with all of them.
+        if ![SECTION, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET].contains(&kind) {
+            continue;
+        }
+        let parsed = match order {
+            Order::Little => parse_block_le(block),
+            Order::Big => parse_block_be(block),
+        };
+        let (_, block) = parsed.map_err(|_| damaged(number))?;
         let unlisted = || {
             let packet = number + 1;
             format!("packet {packet} of this capture names an interface that it does not describe")
         };
         match block {
-            Block::SectionHeader(section) => {
-                interfaces.clear();
-                next = if section.big_endian() {
-                    parse_block_be
-                } else {
-                    parse_block_le
-                };
-            }
+            Block::SectionHeader(_) => interfaces.clear(),
             Block::InterfaceDescription(it) => interfaces.push(Interface::of(&it)),
             Block::EnhancedPacket(packet) => {
                 let interface = interfaces.get(packet.if_id as usize);
@@ -143,6 +145,33 @@ fn damaged(after: usize) -> String {
     format!(
         "this capture is damaged or cut off behind packet {after}: take what is whole with `editcap`"
     )
+}
+
+/// In which a section of a pcapng file is written.
+#[derive(Clone, Copy)]
+enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    /// The kind of the first block, the block, and what stands behind it; a section begins in an order of its own.
+    fn split<'f>(&mut self, file: &'f [u8]) -> Option<(u32, &'f [u8], &'f [u8])> {
+        let word = |place: usize| file.get(place..)?.first_chunk::<4>().copied();
+        if word(0)? == SECTION.to_be_bytes() {
+            *self = match word(8)? {
+                [0x1a, 0x2b, 0x3c, 0x4d] => Self::Big,
+                _ => Self::Little,
+            };
+        }
+        let number = match self {
+            Self::Little => u32::from_le_bytes,
+            Self::Big => u32::from_be_bytes,
+        };
+        let (kind, len) = (number(word(0)?), number(word(4)?) as usize);
+        let (block, rest) = file.split_at_checked(len)?;
+        (len >= BLOCK_MIN).then_some((kind, block, rest))
+    }
 }
 
 /// Where packets of a pcapng section were taken.
@@ -235,7 +264,13 @@ fn udp(link: Linktype, octets: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])>
     ))
 }
 
-const SECTION_HEADER: [u8; 4] = 0x0a0d_0d0a_u32.to_be_bytes();
+/// Blocks of a pcapng file. The first reads alike in both orders.
+const SECTION: u32 = 0x0a0d_0d0a;
+const INTERFACE: u32 = 1;
+const SIMPLE_PACKET: u32 = 3;
+const ENHANCED_PACKET: u32 = 6;
+/// Kind, and length before and behind.
+const BLOCK_MIN: usize = 12;
 /// Microseconds, nanoseconds, and a form that some kernels wrote.
 const PCAP: [[u8; 4]; 5] = [
     0xa1b2_c3d4_u32.to_be_bytes(),
@@ -263,6 +298,26 @@ mod tests {
                 .inspect(|read| assert!(all.starts_with(&read.datagrams)));
             let packets = all.len() + 2;
             assert!(ends.count() <= packets, "{}", path.display());
+        }
+    }
+
+    /// The library took 12 from the length of a block that says it has 8. Found by fuzzing.
+    #[test]
+    fn a_block_shorter_than_its_head_is_damage() {
+        let seed = include_bytes!("../../../../fuzz/seeds/capture/pcapng");
+        let section = &seed[..28];
+        for kind in [
+            SECTION,
+            INTERFACE,
+            SIMPLE_PACKET,
+            ENHANCED_PACKET,
+            0x8000_0001,
+        ] {
+            for len in [0u32, 8, 11, 13, u32::MAX] {
+                let block = [kind.to_le_bytes(), len.to_le_bytes(), [0; 4]].concat();
+                let refused = read(&[section, &block].concat()).expect_err("damage");
+                assert!(refused.contains("behind packet 0"), "{refused}");
+            }
         }
     }
 }
