@@ -25,6 +25,7 @@ mod sealed_contents;
 mod sharing;
 mod sizes;
 mod srtp;
+mod strangers;
 mod stream;
 mod unauthorised;
 mod vectors;
