@@ -11,7 +11,7 @@
 //! | `control` | the control socket |
 //! | `committing`, `key_store` | snapshots to disk, passphrases, erasure |
 //! | `tamper`, `hardening` | the device is opened; keys stay inside the process |
-//! | `enrolment`, `stored` | what is done while no process runs the terminal |
+//! | `enrolment`, `stored`, `legacy_key` | what is done while no process runs the terminal |
 //! | `status`, `inspection` | what people are shown |
 
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ mod enrolment;
 pub mod hardening;
 mod inspection;
 pub mod key_store;
+mod legacy_key;
 mod media_relay;
 mod os_random;
 mod server_line;
@@ -34,5 +35,6 @@ pub use control::{SOCKET_NAME, socket_path};
 pub use driver::{Ending, RunError, RunOptions, serve};
 pub use enrolment::{Enrolled, EnrolmentError, enrol, request};
 pub use inspection::inspect;
+pub use legacy_key::{LegacyKeyError, legacy_key};
 pub use os_random::OsRandom;
 pub use stored::{ProtectError, StoredError, protect, restore, stored_status};

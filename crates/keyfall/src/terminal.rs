@@ -24,6 +24,7 @@ use crate::explain::Code;
 use crate::output::{Failure, Output};
 
 mod guarding;
+pub(crate) mod legacy_key;
 mod passphrase;
 mod shown;
 
@@ -46,6 +47,7 @@ enum Verb {
     Lock(LockArgs),
     Unlock(UnlockArgs),
     Protect(ProtectArgs),
+    LegacyKey(legacy_key::LegacyKeyArgs),
     Why(WhyArgs),
 }
 
@@ -142,6 +144,7 @@ pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
         Verb::Lock(args) => guarding::lock(&args, output),
         Verb::Unlock(args) => guarding::unlock(&args, output),
         Verb::Protect(args) => guarding::protect(&args, output),
+        Verb::LegacyKey(args) => legacy_key::run(&args, output),
         Verb::Why(args) => why(&args.dir.resolve()?, output),
     }
 }

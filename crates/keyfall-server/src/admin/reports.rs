@@ -8,6 +8,7 @@ use crate::admin::erasing::erasure_state;
 use crate::admin::group_policy;
 use crate::admin::key_set::{signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::legacy;
 use crate::admin::overdue;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
@@ -214,6 +215,7 @@ fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
         erasure: terminal.erasure().map(erasure_state),
         lock: terminal.lock().map(erasure_state),
         wipe_roots: terminal.wipe_roots.clone(),
+        legacy_key: terminal.legacy_key.as_ref().map(legacy::shown),
     }
 }
 

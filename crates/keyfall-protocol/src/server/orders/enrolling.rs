@@ -71,6 +71,7 @@ impl Server {
             package_expires: expires,
             wipe_roots,
             mixed_at: None,
+            legacy_key: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

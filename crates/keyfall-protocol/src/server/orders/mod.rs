@@ -4,6 +4,7 @@ mod enrolling;
 mod erasing;
 mod exclusion;
 mod groups;
+mod legacy;
 mod meeting;
 mod renewing;
 mod signing;
@@ -25,6 +26,7 @@ use crate::server::{
     Stragglers, TerminalRecord,
 };
 use crate::sharing::SharingSuite;
+use crate::sharing::rsa_misty1::RsaPublic;
 
 /// What may be ordered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,9 +82,15 @@ pub enum Order {
     Confirm,
     /// A terminal has shown that it mixed fresh octets into its wrap key (FORMATS section 8).
     FirstContact { terminal: TerminalNumber },
-    /// A terminal asked in a suite that the root does not list.
-    NoteDowngrade {
+    /// The key under which that terminal gets its answers in the suite rsa-misty1; `None`: it gets
+    /// none any more.
+    SetLegacyKey {
         terminal: TerminalNumber,
+        key: Option<RsaPublic>,
+    },
+    /// A terminal asked in a suite that it is not to speak; `None`: the suite does not say which.
+    NoteDowngrade {
+        terminal: Option<TerminalNumber>,
         suite: SharingSuite,
     },
     /// By the policy of its group, stragglers are taken out of it: a fresh epoch without them. No
@@ -245,6 +253,7 @@ impl Server {
             Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
             Order::Confirm => self.confirm(by),
             Order::FirstContact { terminal } => self.first_contact(terminal, by),
+            Order::SetLegacyKey { terminal, key } => self.set_legacy_key(terminal, key, by),
             Order::NoteDowngrade { terminal, suite } => self.note_downgrade(terminal, suite, by),
             Order::LeaveOut { group, terminals } => self.leave_out(group, &terminals, by, rng),
             Order::NoteChange(report) => Ok((note_change(report), Done::Nothing)),

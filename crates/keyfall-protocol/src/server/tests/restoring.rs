@@ -16,6 +16,7 @@ use crate::server::{
     GroupRecord, Item, KeySetDraft, Order, Refusal, Server, Since, Stragglers, TerminalRecord,
 };
 use crate::sharing::KemSecret;
+use crate::sharing::rsa_misty1::RsaSecret;
 
 const HOUR: u32 = 3_600;
 
@@ -41,6 +42,7 @@ impl Copied {
             keys: signer(&drafted.keys),
             kem: drafted.kem.as_ref().map(KemSecret::duplicate),
             kem_pq: drafted.kem_pq.as_ref().map(KemSecret::duplicate),
+            rsa: drafted.rsa.as_ref().map(RsaSecret::duplicate),
         });
         Self {
             fleet: FleetRecord {
@@ -53,6 +55,7 @@ impl Copied {
                 keys: signer(&fleet.keys),
                 kem: fleet.kem.as_ref().map(KemSecret::duplicate),
                 kem_pq: fleet.kem_pq.as_ref().map(KemSecret::duplicate),
+                rsa: fleet.rsa.as_ref().map(RsaSecret::duplicate),
                 fleet_generation: fleet.fleet_generation,
                 sequence_reserved: fleet.sequence_reserved,
                 carriers: fleet.carriers.clone(),
@@ -142,6 +145,7 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
         package_expires: record.package_expires,
         wipe_roots: record.wipe_roots.clone(),
         mixed_at: record.mixed_at,
+        legacy_key: None,
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),
         orders: record.orders.clone(),
