@@ -1,6 +1,8 @@
 use std::fs;
+use std::sync::OnceLock;
 
 use keyfall_protocol::server::{ChangeMode, Stragglers};
+use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
 use super::*;
 
@@ -114,10 +116,25 @@ fn entries() -> Vec<Entry> {
                 legacy: true,
             },
         },
+        Entry::LegacyKey {
+            terminal: terminal(3),
+            key: Some(rsa_key()),
+        },
+        Entry::LegacyKey {
+            terminal: terminal(3),
+            key: None,
+        },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),
         },
     ]
+}
+
+/// Made once: it takes a while, and entries are compared.
+fn rsa_key() -> RsaPublic {
+    static KEY: OnceLock<RsaPublic> = OnceLock::new();
+    let made = || RsaSecret::generate(RsaSize::Bits2048).expect("made");
+    KEY.get_or_init(|| made().public().clone()).clone()
 }
 
 fn written(path: &Path) -> Journal {

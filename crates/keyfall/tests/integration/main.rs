@@ -8,6 +8,7 @@ mod fleet;
 mod guarding;
 mod inspect;
 mod killed;
+mod legacy;
 mod loss;
 mod ran;
 mod restore;

@@ -16,7 +16,7 @@ use crate::server::{
     GroupRecord, Item, KeySetDraft, Order, Refusal, Server, Since, Stragglers, TerminalRecord,
 };
 use crate::sharing::KemSecret;
-use crate::sharing::rsa_misty1::RsaSecret;
+use crate::sharing::rsa_misty1::{RsaPublic, RsaSecret, RsaSize};
 
 const HOUR: u32 = 3_600;
 
@@ -145,7 +145,7 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
         package_expires: record.package_expires,
         wipe_roots: record.wipe_roots.clone(),
         mixed_at: record.mixed_at,
-        legacy_key: None,
+        legacy_key: record.legacy_key.clone(),
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),
         orders: record.orders.clone(),
@@ -607,6 +607,33 @@ fn a_restored_server_changes_keys_as_it_was_set_last() {
     assert!(!desk.server.groups[&group(1)].policy.legacy);
     let said = |loss: &String| loss.contains("legacy sharing is off");
     assert!(done.losses.iter().any(said), "{:?}", done.losses);
+}
+
+/// A key that was replaced, perhaps because it was stolen, does not come back, and none counts where
+/// the end of the journal is lost.
+#[test]
+fn a_restored_server_answers_under_no_legacy_key_of_before() {
+    let made = || RsaSecret::generate(RsaSize::Bits2048).expect("made");
+    let [first, second] = [made(), made()].map(|key| key.public().clone());
+    let set = |key: Option<&RsaPublic>| Order::SetLegacyKey {
+        terminal: terminal(1),
+        key: key.cloned(),
+    };
+    let mut lost = fleet(2);
+    lost.carry_out(set(Some(&first))).expect("known");
+    let copied = Copied::of(&lost);
+    let known = lost.journal.len();
+    let held = |desk: &Desk| desk.server.terminals[&terminal(1)].legacy_key.clone();
+    assert_eq!(held(&copied.restored(&lost, None).0), Some(first.clone()));
+    lost.carry_out(set(Some(&second))).expect("known");
+    assert_eq!(held(&copied.restored(&lost, None).0), Some(second.clone()));
+    lost.carry_out(set(None)).expect("known");
+    assert_eq!(held(&copied.restored(&lost, None).0), None);
+    assert_eq!(
+        held(&copied.restored(&lost, Some(known)).0),
+        None,
+        "unknown"
+    );
 }
 
 #[test]

@@ -139,10 +139,10 @@ impl Terminal {
         let wrap = newest
             .duplicate()
             .renew_to(newest.generation().plus(beyond));
-        let (nonce, time) = (octets(rng), self.asked_time());
         let kem = KemSuite::of(suite);
         let fresh =
             kem.map(|kem| KemSecret::from_seed(kem, Secret::init_with(|into| rng.fill(into))));
+        let (nonce, time) = (octets(rng), self.asked_time());
         let held = user.groups.values().map(|group| Holding {
             kid: group.ring.newest().kid(),
             epoch: group.epoch(),
