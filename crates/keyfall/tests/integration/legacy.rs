@@ -157,10 +157,10 @@ fn two_daemons_speak_the_legacy_suite_once_every_switch_is_on() {
 fn a_new_fleet_does_not_have_the_legacy_suite() {
     let place = Place::new();
     let refused = place.init_with(&["--suites", "rsa-misty1,psk"]);
-    assert_eq!(refused.exit, 2, "{}", refused.stderr);
+    assert_eq!(refused.exit, 2, "{}", refused.stdout);
     assert!(
-        refused.stderr.contains("off in a new fleet"),
+        refused.stdout.contains("off in a new fleet"),
         "{}",
-        refused.stderr
+        refused.stdout
     );
 }

@@ -619,21 +619,25 @@ fn a_restored_server_answers_under_no_legacy_key_of_before() {
         terminal: terminal(1),
         key: key.cloned(),
     };
-    let mut lost = fleet(2);
-    lost.carry_out(set(Some(&first))).expect("known");
-    let copied = Copied::of(&lost);
-    let known = lost.journal.len();
-    let held = |desk: &Desk| desk.server.terminals[&terminal(1)].legacy_key.clone();
-    assert_eq!(held(&copied.restored(&lost, None).0), Some(first.clone()));
-    lost.carry_out(set(Some(&second))).expect("known");
-    assert_eq!(held(&copied.restored(&lost, None).0), Some(second.clone()));
-    lost.carry_out(set(None)).expect("known");
-    assert_eq!(held(&copied.restored(&lost, None).0), None);
-    assert_eq!(
-        held(&copied.restored(&lost, Some(known)).0),
-        None,
-        "unknown"
-    );
+    let (first, second) = (Some(&first), Some(&second));
+    let cases = [
+        (vec![], false, first),
+        (vec![second], false, second),
+        (vec![second, None], false, None),
+        (vec![second], true, None),
+    ];
+    for (after, unknown, expected) in cases {
+        let mut lost = fleet(2);
+        lost.carry_out(set(first)).expect("known");
+        let copied = Copied::of(&lost);
+        let known = unknown.then_some(lost.journal.len());
+        for &key in &after {
+            lost.carry_out(set(key)).expect("known");
+        }
+        let (desk, _) = copied.restored(&lost, known);
+        let held = &desk.server.terminals[&terminal(1)].legacy_key;
+        assert_eq!(held.as_ref(), expected, "{after:?} {unknown}");
+    }
 }
 
 #[test]
