@@ -241,6 +241,7 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
             package_expires: wall,
             wipe_roots: Vec::new(),
             mixed_at: None,
+            legacy_key: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

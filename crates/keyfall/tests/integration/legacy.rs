@@ -120,6 +120,9 @@ fn two_daemons_speak_the_legacy_suite_once_every_switch_is_on() {
     let shown = it.place.told(&["terminal", "show", "alice"]);
     assert_eq!(shown["terminal"]["legacy_key"]["name"], made["key"]);
 
+    let exposed = it.place.told(&["exposure", "alice"])["notes"].to_string();
+    assert!(exposed.contains("opens with its RSA key"), "{exposed}");
+
     // The group does not allow it: nothing comes.
     it.place.told(&["rekey", "ops"]);
     let epoch = |of: &Value| of["groups"][0]["epoch"].as_u64().unwrap();
