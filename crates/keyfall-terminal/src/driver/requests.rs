@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use keyfall_api::control::{
-    Answer, ControlError, Passphrase, Protect, Refusal, RelayStatus, Request,
+    Answer, Collecting, ControlError, Passphrase, Protect, Refusal, RelayStatus, Request,
 };
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::terminal::{AskOutcome, EraseCause, Input};
@@ -216,6 +216,14 @@ impl Driver {
                 .asks_in()
                 .map_or("no suite", SharingSuite::name);
             format!("{}; in {suite}; last: {last}", self.terminal.asks())
+        });
+        status.collecting = self.collector.as_ref().map(|collector| {
+            let (confirmations, bundles) = collector.counts();
+            Collecting {
+                address: collector.address.to_string(),
+                confirmations,
+                bundles,
+            }
         });
         status.store_failure.clone_from(&self.store_failure);
         status.memory_locked = Some(self.memory_locked);

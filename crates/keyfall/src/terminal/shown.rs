@@ -57,6 +57,12 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
     if let Some(key) = &status.legacy_key {
         lines.push(format!("RSA key {key} for the suite rsa-misty1"));
     }
+    if let Some(collecting) = &status.collecting {
+        lines.push(format!(
+            "collects confirmations at {}: {} in {} bundles so far",
+            collecting.address, collecting.confirmations, collecting.bundles
+        ));
+    }
     lines.extend(status.groups.iter().map(group_for_people));
     for relay in &status.relays {
         lines.push(crate::media::relay_for_people(relay));
