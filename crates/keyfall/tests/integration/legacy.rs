@@ -137,7 +137,10 @@ fn two_daemons_speak_the_legacy_suite_once_every_switch_is_on() {
     assert!(set["warning"].as_str().unwrap().contains("forward secrecy"));
     let status = it.asked();
     assert_eq!(Some(epoch(&status)), fresh.as_u64());
-    let desk = it.place.told(&["status"])["desk"].clone();
+    let told = it.place.told(&["status"]);
+    let warnings = told["warnings"].to_string();
+    assert!(warnings.contains("ask in rsa-misty1"), "{warnings}");
+    let desk = told["desk"].clone();
     assert!(desk["acks"].as_u64().unwrap() >= 3, "{desk}");
 
     // And through a restart of the server, whose key and whose registrations are stored.
@@ -153,6 +156,42 @@ fn two_daemons_speak_the_legacy_suite_once_every_switch_is_on() {
     let log = it.place.told(&["audit", "--last", "1"]);
     assert_eq!(log["entries"][0]["action"], "terminal legacy-key");
     assert_eq!(log["entries"][0]["outcome"], "no RSA key is registered");
+}
+
+/// The key lies with the wrap key, behind the passphrase, and stays until another is wanted.
+#[test]
+fn a_protected_terminal_makes_its_rsa_key_by_its_passphrase() {
+    let it = Legacy::new();
+    let _server = it.place.serve();
+    it.enrol();
+    let file = |name: &str, text: &str| {
+        let path = it.place.top.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let right = file("right", "correct horse battery");
+    let wrong = file("wrong", "correct horse staple");
+    let ran = keyfall([
+        "terminal",
+        "protect",
+        &it.alice,
+        "--passphrase-file",
+        &right,
+    ]);
+    assert_eq!(ran.exit, 0, "{}", ran.stderr);
+    let to = ["--out", &it.public];
+    it.legacy_key(&to)
+        .refuses(5, "KF-3116", "--passphrase-file");
+    let by = |pass: &str, more: &[&str]| {
+        let pass = ["--out", &it.public, "--passphrase-file", pass, "--json"];
+        let ran = it.legacy_key(&[&pass[..], more].concat());
+        drop(std::fs::remove_file(&it.public));
+        ran
+    };
+    assert_ne!(by(&wrong, &[]).exit, 0);
+    let made = by(&right, &[]).document()["key"].clone();
+    assert_eq!(by(&right, &[]).document()["key"], made);
+    assert_ne!(by(&right, &["--renew"]).document()["key"], made);
 }
 
 /// A fleet is founded without it.
