@@ -51,11 +51,17 @@ pub fn legacy_key(
 
 /// What is to be stored after `input`.
 fn feed(terminal: &mut Terminal, input: Input<'_>) -> Result<Option<Snapshot>, LegacyKeyError> {
-    terminal.handle_input(Tick::default(), &mut OsRandom, input)?;
+    let now = Tick::default();
+    terminal.handle_input(now, &mut OsRandom, input)?;
     let mut newest = None;
     loop {
         match terminal.poll_output() {
-            Output::Store(_, snapshot) => newest = Some(snapshot),
+            // One at a time: the next holds what came after. Only the last is made durable, and nobody
+            // is told of one before.
+            Output::Store(id, snapshot) => {
+                newest = Some(snapshot);
+                terminal.handle_input(now, &mut OsRandom, Input::Stored(id))?;
+            }
             Output::Timeout { .. } => return Ok(newest),
             // Nobody listens.
             Output::ToServer(_) | Output::Erase(_) | Output::Event(_) => {}
