@@ -26,5 +26,6 @@ mod sharing;
 mod sizes;
 mod srtp;
 mod stream;
+mod tokens;
 mod unauthorised;
 mod vectors;

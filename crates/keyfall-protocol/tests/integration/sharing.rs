@@ -16,8 +16,8 @@ use keyfall_protocol::server::{
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{Message, type_of};
 use keyfall_protocol::terminal::{
-    self, AskOutcome, ContactInput, ContactOutput, Event, FirstContact, FirstContactError, Snapshot,
-    StoreId, Terminal,
+    self, AskOutcome, ContactInput, ContactOutput, Event, FirstContact, FirstContactError,
+    Snapshot, StoreId, Terminal,
 };
 use keyfall_protocol::token::Token;
 
@@ -94,6 +94,7 @@ impl Pair {
                 suites: Suites::new(suites).expect("some, and none twice"),
                 ..Limits::default()
             },
+            listen: vec!["192.0.2.9:47900".to_owned()],
             ..Founding::default()
         };
         let fleet = FleetRecord::found(founding, &root, &erase.public(), FOUNDED, &mut rng);
@@ -142,9 +143,15 @@ impl Pair {
         self.drain_newcomer(self.newcomers.len() - 1);
     }
 
+    pub(crate) fn tell_newcomer(&mut self, place: usize, datagram: &[u8]) {
+        self.feed_newcomer(place, ContactInput::FromServer(datagram));
+    }
+
     fn feed_newcomer(&mut self, place: usize, input: ContactInput<'_>) {
         let newcomer = &mut self.newcomers[place];
-        newcomer.contact.handle_input(self.now, &mut self.rng, input);
+        newcomer
+            .contact
+            .handle_input(self.now, &mut self.rng, input);
         self.drain_newcomer(place);
     }
 
@@ -251,7 +258,7 @@ impl Pair {
         self.drain_server();
     }
 
-    fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self) -> Moment {
         let elapsed = u32::try_from(self.now.since(Tick::default()).as_secs()).expect("short");
         Moment {
             now: self.now,
@@ -350,7 +357,9 @@ impl Pair {
                             self.feed(place, terminal::Input::FromServer(&octets));
                         }
                         let mut newcomers = self.newcomers.iter();
-                        if let (None, Some(place)) = (place, newcomers.position(|it| it.address == to)) {
+                        if let (None, Some(place)) =
+                            (place, newcomers.position(|it| it.address == to))
+                        {
                             self.feed_newcomer(place, ContactInput::FromServer(&octets));
                         }
                     }
