@@ -18,6 +18,7 @@ mod largest;
 mod malformed;
 mod messages;
 mod misty1;
+mod newcomers;
 mod receipts;
 mod refused_orders;
 mod rsa_misty1;

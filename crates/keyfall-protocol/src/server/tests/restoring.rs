@@ -439,8 +439,8 @@ fn a_token_of_before_the_backup_is_void() {
         (record.is_pending(), record.may_ask(desk.at.wall))
     };
     assert_eq!(pending(&desk), (true, true));
-    let copy = Copy::of(&desk);
-    let (restored, done) = copy.restored(&desk, None);
+    let copied = Copied::of(&desk);
+    let (restored, done) = copied.restored(&desk, None);
     assert_eq!(pending(&restored), (true, false));
     let named = |loss: &&String| loss.contains("token of terminal dave (2)");
     assert_eq!(
