@@ -11,6 +11,7 @@ use keyfall_protocol::server::{
 };
 use keyfall_protocol::sharing::KemSecret;
 use keyfall_protocol::sharing::rsa_misty1::RsaSecret;
+use keyfall_protocol::token::TokenRecord;
 
 /// How long a store takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,6 +154,9 @@ impl ServerDisk {
                 let number = wrap.kid().kind().and_then(KeyIdKind::terminal);
                 if let Some(terminal) = number.and_then(|it| self.terminals.get_mut(&it)) {
                     terminal.mixed_at = Some(*at);
+                    if let Some(token) = &mut terminal.token {
+                        token.key = None;
+                    }
                 }
             }
             Change::Stated { group, statement } => {
@@ -168,6 +172,12 @@ impl ServerDisk {
             Change::LegacyKey { terminal, key } => {
                 if let Some(terminal) = self.terminals.get_mut(terminal) {
                     terminal.legacy_key = key.clone();
+                }
+            }
+            Change::TokenVoid(number) => {
+                let terminal = self.terminals.get_mut(number);
+                if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
+                    token.key = None;
                 }
             }
             Change::Excluded(exclusion) => {
@@ -291,6 +301,10 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
         added_at: terminal.added_at,
         package_expires: terminal.package_expires,
         wipe_roots: terminal.wipe_roots.clone(),
+        token: terminal.token.as_ref().map(|token| TokenRecord {
+            id: token.id,
+            key: token.key.as_ref().map(PreSharedKey::duplicate),
+        }),
         mixed_at: terminal.mixed_at,
         legacy_key: terminal.legacy_key.clone(),
         excluded_at: terminal.excluded_at,

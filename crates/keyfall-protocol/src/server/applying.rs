@@ -77,6 +77,9 @@ impl Server {
                     && let Some(terminal) = self.terminals.get_mut(&number)
                 {
                     terminal.mixed_at = Some(at);
+                    if let Some(token) = &mut terminal.token {
+                        token.key = None;
+                    }
                     self.desk.mixed.remove(&number);
                     self.forget_distributions_to(number);
                 }
@@ -84,6 +87,12 @@ impl Server {
             Change::LegacyKey { terminal, key } => {
                 if let Some(terminal) = self.terminals.get_mut(&terminal) {
                     terminal.legacy_key = key;
+                }
+            }
+            Change::TokenVoid(number) => {
+                let terminal = self.terminals.get_mut(&number);
+                if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
+                    token.key = None;
                 }
             }
             Change::Excluded(exclusion) => {

@@ -14,6 +14,7 @@ use keyfall_protocol::server::{
 };
 use keyfall_protocol::sharing::rsa_misty1::{RsaPublic, RsaSecret};
 use keyfall_protocol::sharing::{KemSecret, KemSuite};
+use keyfall_protocol::token::TokenRecord;
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
@@ -123,7 +124,7 @@ fn rsa(
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {
     let mut statement = db.prepare(
         "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at,
-             mixed_at, legacy_key
+             mixed_at, token_id, token, legacy_key
          FROM terminals ORDER BY number",
     )?;
     let (mut wipe_roots, mut orders) = (wipe_roots(db)?, orders(db)?);
@@ -141,8 +142,9 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
             added_at: UnixSeconds::new(row.get(5)?),
             package_expires: UnixSeconds::new(row.get(6)?),
             wipe_roots: wipe_roots.remove(&number).unwrap_or_default(),
+            token: token(sealer, row, &place("token"))?,
             mixed_at: row.get::<_, Option<u32>>(8)?.map(UnixSeconds::new),
-            legacy_key: legacy_key(row, 9, &place("legacy_key"))?,
+            legacy_key: legacy_key(row, 11, &place("legacy_key"))?,
             excluded_at: row.get::<_, Option<u32>>(7)?.map(UnixSeconds::new),
             memberships: Vec::new(),
             orders: orders.remove(&number).unwrap_or_default(),
@@ -155,6 +157,16 @@ fn legacy_key(row: &Row<'_>, column: usize, place: &str) -> Result<Option<RsaPub
     let spki: Option<Vec<u8>> = row.get(column)?;
     let read = |spki: Vec<u8>| RsaPublic::from_spki(&spki).ok_or_else(|| damaged(place));
     spki.map(read).transpose()
+}
+
+/// The token that a terminal is enrolled by, and its key as long as it may be used.
+fn token(sealer: &Sealer, row: &Row<'_>, place: &str) -> Result<Option<TokenRecord>, StoreError> {
+    let Some(id) = row.get::<_, Option<[u8; 8]>>(9)? else {
+        return Ok(None);
+    };
+    let sealed: Option<Vec<u8>> = row.get(10)?;
+    let key = sealed.map(|_| opened(sealer, row, 10, place)).transpose()?;
+    Ok(Some(TokenRecord::restored(id, key)))
 }
 
 fn wipe_roots(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<String>>, StoreError> {

@@ -59,7 +59,7 @@ impl Server {
     }
 
     fn begin_legacy_job(&mut self, asked: &Request<'_>, task: Task) {
-        if let Some(number) = self.begin_job(asked.from, asked.message, task) {
+        if let Some(number) = self.begin_job(asked, task) {
             self.desk.legacy_jobs.insert(number, asked.from.ip());
         }
     }

@@ -54,6 +54,8 @@ pub(super) struct Desk {
     /// Whose wish for another suite stands in the audit already; `None`: somebody's for the legacy
     /// suite, which does not say whose.
     told_downgrade: HashSet<Option<TerminalNumber>>,
+    /// Whose token's misuse stands there already.
+    told_token: HashSet<TerminalNumber>,
     pub(super) counts: DeskCounts,
 }
 
@@ -63,6 +65,8 @@ struct Asker {
     from: SocketAddr,
     /// The request as it was sent.
     message: Vec<u8>,
+    /// A cookie showed that `from` receives.
+    returns: bool,
 }
 
 /// An answer that waits for its ACK.
@@ -139,6 +143,7 @@ impl Desk {
             first: HashMap::new(),
             mixed: HashMap::new(),
             told_downgrade: HashSet::new(),
+            told_token: HashSet::new(),
             counts: DeskCounts::default(),
         }
     }
