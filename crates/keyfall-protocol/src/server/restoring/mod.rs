@@ -138,6 +138,10 @@ impl Server {
         changes.extend(self.nobodies(&gathered, rng));
         done.lost = gathered.enrolled.keys().copied().collect();
 
+        // Each may have been used since: whoever has it would be a second one (KR-379).
+        let pending = self.terminals.values().filter(|it| it.is_pending());
+        changes.extend(pending.map(|it| Change::TokenVoid(it.number)));
+
         changes.extend(self.policies_after(&gathered));
         let mut keys = Vec::new();
         let mut fresh = BTreeMap::new();
@@ -298,6 +302,7 @@ impl Server {
                 added_at: *added_at,
                 package_expires: *added_at,
                 wipe_roots: Vec::new(),
+                token: None,
                 mixed_at: None,
                 excluded_at: None,
                 memberships: Vec::new(),

@@ -68,11 +68,9 @@ impl ExpectIntroduction {
         self.pieces[usize::from(piece)] = Some(octets.to_vec());
         let whole: Option<Vec<_>> = self.pieces.iter().cloned().collect();
         let whole = whole?.concat();
-        if sha256(&[&whole]) == hash {
-            return Some(whole);
-        }
+        // Where its content is not believed, it is asked for anew.
         (self.hash, self.pieces) = (None, Vec::new());
-        None
+        (sha256(&[&whole]) == hash).then_some(whole)
     }
 
     /// Exactly one piece has come.
@@ -313,7 +311,7 @@ impl Terminal {
 }
 
 /// Octets of a message that is padded (FORMATS section 8); marker included the datagram has 256.
-const fn padded_len(suite: SharingSuite) -> usize {
+pub(super) const fn padded_len(suite: SharingSuite) -> usize {
     match suite {
         SharingSuite::Psk | SharingSuite::RsaMisty1 => 252,
         // The sealed whole is longer by the encapsulated key and a tag.
@@ -326,6 +324,6 @@ const fn padded_len(suite: SharingSuite) -> usize {
 pub(super) const KEY_REQ_INFO: &[u8] = b"KF1/key-req";
 /// Keys that a request names: those that are left out come again, and are no harm.
 const HELD_TOLD: usize = 400;
-const COOKIES_MAX: u32 = 12;
+pub(super) const COOKIES_MAX: u32 = 12;
 const OFFSETS_TRIED: u32 = 8;
 const PIECES_MAX: u8 = 8;
