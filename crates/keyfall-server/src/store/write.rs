@@ -23,8 +23,8 @@ pub(super) fn fleet(
 ) -> Result<(), StoreError> {
     transaction.execute(
         "INSERT INTO fleet (id, name, stream, root, key_set, beat, keys, generation,
-             sequence_reserved, keep_time, bits_per_second, kem, kem_pq)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             sequence_reserved, keep_time, bits_per_second, kem, kem_pq, epoch_life)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             fleet.name,
             fleet.stream.as_bytes(),
@@ -38,6 +38,7 @@ pub(super) fn fleet(
             fleet.bits_per_second.cast_signed(),
             kem_seed(sealer, rng, "fleet/1/kem", fleet.kem.as_ref()),
             kem_seed(sealer, rng, "fleet/1/kem_pq", fleet.kem_pq.as_ref()),
+            fleet.epoch_life,
         ],
     )?;
     let tables = [
