@@ -5,6 +5,8 @@
 /// The fleet of the terminal's own tests: the server's keys in the test's hands.
 #[path = "../../../keyfall-terminal/tests/integration/fleet.rs"]
 mod fleet;
+
+mod captured;
 mod guarding;
 mod inspect;
 mod killed;
