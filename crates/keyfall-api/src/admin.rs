@@ -17,6 +17,7 @@
 //! | POST `/v1/groups/{name}/rekey` | [`Renew`] | [`GroupRekeyed`] |
 //! | POST `/v1/devices/renew` | [`Renew`] | [`DevicesRenewed`] |
 //! | POST `/v1/terminals/{name}/renew` | [`Renew`] | [`DeviceRenewed`] |
+//! | POST `/v1/terminals/{name}/legacy-key` | [`SetLegacyKey`] | [`LegacyKeySet`] |
 //! | POST `/v1/exclude` | [`Exclude`] | [`Excluded`] |
 //! | POST `/v1/erase/draft`, `/v1/erase/issue` | [`DraftErase`], [`IssueErase`] | [`EraseDraft`], [`EraseIssued`] |
 //! | POST `/v1/receipts` | [`TakeReceipt`] | [`ReceiptTaken`] |
@@ -31,6 +32,7 @@
 
 mod group;
 mod key_set;
+mod legacy;
 mod loss;
 mod restored;
 
@@ -41,6 +43,7 @@ pub use group::{
     Stragglers,
 };
 pub use key_set::{DraftKeySet, InstallKeySet, KeySetDraft, KeySetInstalled, Signer};
+pub use legacy::{LegacyKeySet, RsaKey, SetLegacyKey};
 pub use loss::{
     DeviceRenewed, DraftErase, EraseDraft, EraseIssued, EraseKind, ErasureState, Exclude, Excluded,
     Exposure, FreshEpoch, GroupRekeyed, HourlyLimit, IssueErase, KeyExposure, MemberRemoved, Reach,
@@ -73,6 +76,10 @@ pub struct AddTerminal {
     /// without it the package is sealed under a code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// No package is made: the terminal fetches its contents by a token that is good for so many
+    /// seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u32>,
     /// Directories that INIT wipes beside the terminal's own, as absolute paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wipe_roots: Vec<String>,
@@ -80,22 +87,31 @@ pub struct AddTerminal {
     pub why: Why,
 }
 
-/// The sealed package of a terminal. It is not kept: what is lost has to be made anew.
+/// The sealed package of a terminal, or the token that takes its place. Neither is kept as it is shown
+/// here: what is lost has to be made anew.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalAdded {
     pub schema: u32,
     pub number: u32,
     pub name: String,
-    pub package: String,
+    /// Absent where a token takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
     /// What opens the package; to be carried by another way than it. Absent where a request key
     /// was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Past this the package is refused.
+    /// By which the terminal fetches what a package would bring, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Where it does so, as HOST:PORT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Past this the package or token is refused.
     pub expires: u32,
 }
 
-/// Without the code and the package.
+/// Without the code, the token and the package.
 impl std::fmt::Debug for TerminalAdded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TerminalAdded")
@@ -127,7 +143,11 @@ pub struct Terminal {
     pub number: u32,
     pub name: String,
     pub added_at: u32,
+    /// When its package or token ends.
     pub package_expires: u32,
+    /// It is enrolled by a token, and whether that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenState>,
     /// It was enrolled after the backup that the server was restored from: its keys are lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keys_lost: bool,
@@ -143,6 +163,21 @@ pub struct Terminal {
     /// What INIT wipes beside the terminal's own directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wipe_roots: Vec<String>,
+    /// The key for its answers in the suite rsa-misty1, where one is registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy_key: Option<RsaKey>,
+}
+
+/// What became of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenState {
+    /// It may be used until it ends.
+    Pending,
+    /// It was used: the terminal itself has shown that it is there.
+    Used,
+    /// It ended, or is void, before it was used.
+    Ended,
 }
 
 /// A number and the name for it.
@@ -580,4 +615,9 @@ pub enum ProblemCode {
     /// There is nothing to confirm.
     #[serde(rename = "KF-3330")]
     NotHeld,
+    #[serde(rename = "KF-3331")]
+    BadTokenLife,
+    /// Terminals cannot come with a token.
+    #[serde(rename = "KF-3332")]
+    NoTokens,
 }

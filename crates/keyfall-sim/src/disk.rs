@@ -10,6 +10,8 @@ use keyfall_protocol::server::{
     Batch, Change, Exclusion, FleetRecord, GroupRecord, Membership, NewKeys, TerminalRecord,
 };
 use keyfall_protocol::sharing::KemSecret;
+use keyfall_protocol::sharing::rsa_misty1::RsaSecret;
+use keyfall_protocol::token::TokenRecord;
 
 /// How long a store takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +154,9 @@ impl ServerDisk {
                 let number = wrap.kid().kind().and_then(KeyIdKind::terminal);
                 if let Some(terminal) = number.and_then(|it| self.terminals.get_mut(&it)) {
                     terminal.mixed_at = Some(*at);
+                    if let Some(token) = &mut terminal.token {
+                        token.key = None;
+                    }
                 }
             }
             Change::Stated { group, statement } => {
@@ -164,6 +169,17 @@ impl ServerDisk {
                 wraps.iter().for_each(|wrap| self.put_wrap(wrap));
             }
             Change::Wrap(wrap) => self.put_wrap(wrap),
+            Change::LegacyKey { terminal, key } => {
+                if let Some(terminal) = self.terminals.get_mut(terminal) {
+                    terminal.legacy_key = key.clone();
+                }
+            }
+            Change::TokenVoid(number) => {
+                let terminal = self.terminals.get_mut(number);
+                if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
+                    token.key = None;
+                }
+            }
             Change::Excluded(exclusion) => {
                 for number in &exclusion.terminals {
                     if let Some(terminal) = self.terminals.get_mut(number) {
@@ -238,6 +254,7 @@ impl ServerDisk {
         self.fleet.key_set = keys.key_set.clone();
         self.fleet.beat = copy_signer(&keys.beat);
         self.fleet.keys = copy_signer(&keys.keys);
+        self.fleet.rsa = keys.rsa.as_ref().map(RsaSecret::duplicate);
         for (held, next) in [
             (&mut self.fleet.kem, &keys.kem),
             (&mut self.fleet.kem_pq, &keys.kem_pq),
@@ -264,6 +281,7 @@ fn copy_fleet(fleet: &FleetRecord) -> FleetRecord {
         keys: copy_signer(&fleet.keys),
         kem: fleet.kem.as_ref().map(KemSecret::duplicate),
         kem_pq: fleet.kem_pq.as_ref().map(KemSecret::duplicate),
+        rsa: fleet.rsa.as_ref().map(RsaSecret::duplicate),
         fleet_generation: fleet.fleet_generation,
         sequence_reserved: fleet.sequence_reserved,
         carriers: fleet.carriers.clone(),
@@ -284,7 +302,12 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
         added_at: terminal.added_at,
         package_expires: terminal.package_expires,
         wipe_roots: terminal.wipe_roots.clone(),
+        token: terminal.token.as_ref().map(|token| TokenRecord {
+            id: token.id,
+            key: token.key.as_ref().map(PreSharedKey::duplicate),
+        }),
         mixed_at: terminal.mixed_at,
+        legacy_key: terminal.legacy_key.clone(),
         excluded_at: terminal.excluded_at,
         memberships: terminal.memberships.clone(),
         orders: terminal.orders.clone(),

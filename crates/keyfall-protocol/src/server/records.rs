@@ -10,6 +10,8 @@ use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
 use crate::server::{ChangeBegun, ChangeReport, GroupPolicy, Restored};
 use crate::sharing::KemSecret;
+use crate::sharing::rsa_misty1::{RsaPublic, RsaSecret};
+use crate::token::TokenRecord;
 
 /// The fleet as a whole.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct FleetRecord {
     /// To which terminals seal their requests, as the KEYSET lists them.
     pub kem: Option<KemSecret>,
     pub kem_pq: Option<KemSecret>,
+    /// The same for the suite rsa-misty1, where the KEYSET lists one.
+    pub rsa: Option<RsaSecret>,
     pub fleet_generation: Generation,
     /// Every sequence number below this may have been used.
     pub sequence_reserved: SequenceNumber,
@@ -52,9 +56,13 @@ pub struct TerminalRecord {
     pub package_expires: UnixSeconds,
     /// What INIT wipes beside the state directory, as the package declared it.
     pub wipe_roots: Vec<String>,
+    /// It is enrolled by this token instead of a package, which is good until `package_expires`.
+    pub token: Option<TokenRecord>,
     /// Since then its wrap key holds octets that were in no package: the first to ask has it, and no
     /// copy of the package.
     pub mixed_at: Option<UnixSeconds>,
+    /// Its key for answers in the suite rsa-misty1, as an operator registered it.
+    pub legacy_key: Option<RsaPublic>,
     /// From then on it is in no group, for good.
     pub excluded_at: Option<UnixSeconds>,
     /// Every stretch of belonging to a group, in the order in which they began.
@@ -181,8 +189,16 @@ pub enum Change {
     },
     /// One terminal's wrap key, one further than the others'.
     Wrap(WrapKey),
-    /// One terminal's wrap key, with fresh octets in it, at the same generation.
+    /// One terminal's wrap key, with fresh octets in it, at the same generation; its token, where it has
+    /// one, is used.
     Mixed { wrap: WrapKey, at: UnixSeconds },
+    /// A terminal's [`TerminalRecord::legacy_key`].
+    LegacyKey {
+        terminal: TerminalNumber,
+        key: Option<RsaPublic>,
+    },
+    /// A token that nobody may use any more.
+    TokenVoid(TerminalNumber),
     /// A new exclusion: each of its terminals has that `excluded_at`.
     Excluded(Exclusion),
     /// One more of the terminal's [`TerminalRecord::orders`].
@@ -213,6 +229,8 @@ pub struct NewKeys {
     /// `None`: as they are.
     pub kem: Option<KemSecret>,
     pub kem_pq: Option<KemSecret>,
+    /// `None`: from now on there is none.
+    pub rsa: Option<RsaSecret>,
 }
 
 /// One transaction: changes with their audit and order-journal entries.
@@ -275,6 +293,11 @@ pub enum JournalEntry {
     Policy {
         group: GroupNumber,
         policy: GroupPolicy,
+    },
+    /// What an operator registered of a terminal; `None`: took away.
+    LegacyKey {
+        terminal: TerminalNumber,
+        key: Option<RsaPublic>,
     },
     FleetGeneration {
         generation: Generation,
@@ -347,6 +370,20 @@ impl IssuedOrder {
 }
 
 impl TerminalRecord {
+    /// By a token, which nobody has used yet.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.token.is_some() && self.mixed_at.is_none()
+    }
+
+    /// Whether the desk may answer it: not what is excluded, nor what waits for a token that has ended
+    /// or is void (KR-377).
+    pub(super) fn may_ask(&self, wall: UnixSeconds) -> bool {
+        let key = self.token.as_ref().and_then(|token| token.key.as_ref());
+        let token_stands = key.is_some() && wall <= self.package_expires;
+        self.excluded_at.is_none() && (!self.is_pending() || token_stands)
+    }
+
     /// The newest DELETE or INIT.
     #[must_use]
     pub fn erasure(&self) -> Option<&IssuedOrder> {

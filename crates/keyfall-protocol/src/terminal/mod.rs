@@ -22,8 +22,8 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-pub use asking::AskOutcome;
 use asking::Asking;
+pub use asking::{AskOutcome, ContactInput, ContactOutput, FirstContact, FirstContactError};
 use budget::Budget;
 pub use budget::Source;
 use compartment::{Held, Notes, User};
@@ -47,6 +47,7 @@ use crate::ids::{
 use crate::keys::ObeyKey;
 use crate::receipt::Receipt;
 use crate::rng::{Random, octets};
+use crate::sharing::rsa_misty1::RsaSecret;
 use crate::stats::DropCounters;
 use crate::trusted_time::{PoweredOn, TrustedTime};
 
@@ -115,6 +116,9 @@ pub enum Input<'a> {
     /// The user compartment, opened by PIN or passphrase; look at [`Terminal::may_unlock`] before
     /// either is asked for.
     Unlock(&'a [u8]),
+    /// A key of its own for asking in the suite rsa-misty1, in place of the one before. Comes to nothing
+    /// while locked.
+    LegacyKey(RsaSecret),
     /// Tamper, or the last try: as DELETE, without a signature.
     Erase(EraseCause),
 }
@@ -321,13 +325,21 @@ impl Terminal {
     /// # Errors
     /// [`PackageError::KeySetNotSigned`].
     pub fn enrol(package: EnrolmentPackage, now: Tick) -> Result<Self, PackageError> {
+        let g = package.wrap.generation();
+        let mut terminal = Self::begin(package, g, now)?;
+        terminal.settle();
+        Ok(terminal)
+    }
+
+    /// `g`: the fleet's generation when the package was made.
+    fn begin(package: EnrolmentPackage, g: Generation, now: Tick) -> Result<Self, PackageError> {
         let key_set = package.identity.key_set()?;
         let floor = package.issued_at.max(key_set.issued_at);
         let powered = PoweredOn::boot(0, now);
         let longest = key_set.limits.longest_lease;
         let end = package.issued_at.plus(longest);
-        let g = package.wrap.generation();
-        let mut terminal = Self::assemble(
+        let offset = package.wrap.generation().steps_from(g);
+        Ok(Self::assemble(
             Parts {
                 last_lease: Lease::stated(end, package.issued_at, longest, powered.charged()),
                 time: TrustedTime::new(floor, Vec::new()),
@@ -342,11 +354,9 @@ impl Terminal {
                 lock: Lock::default(),
                 exclusions: Exclusions::default(),
             },
-            Some(User::new(package.wrap, 0, BTreeMap::new())),
+            Some(User::new(package.wrap, offset, BTreeMap::new())),
             now,
-        );
-        terminal.settle();
-        Ok(terminal)
+        ))
     }
 
     /// A boot costs one step of powered-on time, which is stored with the first input.
@@ -418,6 +428,7 @@ impl Terminal {
             Input::Opened(trial) => self.on_opened(trial),
             Input::Lock => self.close(false),
             Input::Unlock(snapshot) => self.open(snapshot)?,
+            Input::LegacyKey(key) => self.take_legacy_key(key),
             Input::Erase(cause) => self.erase(false, cause, None),
         }
         self.turn_asking(rng);

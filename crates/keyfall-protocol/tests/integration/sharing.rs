@@ -15,8 +15,11 @@ use keyfall_protocol::server::{
 };
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::type_of;
-use keyfall_protocol::terminal::{self, AskOutcome, Event, Snapshot, StoreId, Terminal};
+use keyfall_protocol::terminal::{
+    self, AskOutcome, ContactInput, Event, Snapshot, StoreId, Terminal,
+};
 
+use crate::newcomers::Newcomer;
 use crate::stream::Stream;
 
 /// What is done to each datagram.
@@ -37,13 +40,15 @@ pub(crate) struct Asker {
     pub(crate) device: Vec<u8>,
     pub(crate) user: Vec<u8>,
     pub(crate) ended: Vec<AskOutcome>,
-    wake: Option<Tick>,
+    pub(crate) wake: Option<Tick>,
 }
 
 /// Server and terminals with a clock of their own.
 pub(crate) struct Pair {
     pub(crate) server: Server,
     pub(crate) askers: Vec<Asker>,
+    /// Who comes with a token and is no asker yet.
+    pub(crate) newcomers: Vec<Newcomer>,
     pub(crate) rng: Stream,
     pub(crate) now: Tick,
     /// Every datagram that was sent: from a terminal?
@@ -56,6 +61,11 @@ pub(crate) struct Pair {
     orders: u64,
     pub(crate) done: Vec<Result<Done, server::Refusal>>,
     pub(crate) audit: Vec<AuditEntry>,
+    /// What signs KEYSETs.
+    pub(crate) root: SigningKey,
+    /// Public-key work that was begun, and is done when the test says so where this is some.
+    pub(crate) begun: usize,
+    pub(crate) jobs: Option<Vec<server::Job>>,
     /// Whether the terminals' stores become durable at once.
     pub(crate) stores: bool,
     /// The newest store that is not.
@@ -63,7 +73,7 @@ pub(crate) struct Pair {
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+pub(crate) enum Way {
     Up(SocketAddr),
     Down(SocketAddr),
 }
@@ -80,6 +90,7 @@ impl Pair {
                 suites: Suites::new(suites).expect("some, and none twice"),
                 ..Limits::default()
             },
+            listen: vec!["192.0.2.9:47900".to_owned()],
             ..Founding::default()
         };
         let fleet = FleetRecord::found(founding, &root, &erase.public(), FOUNDED, &mut rng);
@@ -89,6 +100,7 @@ impl Pair {
         let mut pair = Self {
             server,
             askers: Vec::new(),
+            newcomers: Vec::new(),
             rng,
             now,
             air: Vec::new(),
@@ -99,6 +111,9 @@ impl Pair {
             orders: 0,
             done: Vec::new(),
             audit: Vec::new(),
+            root,
+            begun: 0,
+            jobs: None,
             stores: true,
             unstored: None,
         };
@@ -192,7 +207,7 @@ impl Pair {
         self.drain_server();
     }
 
-    fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self) -> Moment {
         let elapsed = u32::try_from(self.now.since(Tick::default()).as_secs()).expect("short");
         Moment {
             now: self.now,
@@ -211,8 +226,14 @@ impl Pair {
                 server::Output::Transmit { frame, .. } => self.frames.push(frame),
                 server::Output::Send { to, octets } => self.send(Way::Down(to), octets),
                 server::Output::Work(job) => {
-                    let worked = job.run(&mut self.rng);
-                    self.feed_server(server::Input::Worked(worked));
+                    self.begun += 1;
+                    match &mut self.jobs {
+                        Some(jobs) => jobs.push(job),
+                        None => {
+                            let worked = job.run(&mut self.rng);
+                            self.feed_server(server::Input::Worked(worked));
+                        }
+                    }
                 }
                 server::Output::Done { outcome, .. } => self.done.push(outcome),
                 server::Output::Timeout { at } => {
@@ -223,7 +244,7 @@ impl Pair {
         }
     }
 
-    fn drain_asker(&mut self, place: usize) {
+    pub(crate) fn drain_asker(&mut self, place: usize) {
         loop {
             let asker = &mut self.askers[place];
             match asker.machine.poll_output() {
@@ -252,7 +273,7 @@ impl Pair {
         }
     }
 
-    fn send(&mut self, way: Way, octets: Vec<u8>) {
+    pub(crate) fn send(&mut self, way: Way, octets: Vec<u8>) {
         assert!(octets.len() <= 1200, "{} octets", octets.len());
         let up = matches!(way, Way::Up(_));
         let fate = (self.fate)(self.air.len(), up, &octets);
@@ -274,6 +295,7 @@ impl Pair {
         loop {
             let arrival = self.on_way.front().map(|(at, ..)| *at);
             let wakes = self.askers.iter().filter_map(|it| it.wake);
+            let wakes = wakes.chain(self.newcomers.iter().filter_map(|it| it.wake));
             let next = arrival.into_iter().chain(wakes).chain(self.server_wake);
             let Some(at) = next.min().filter(|&at| at <= until) else {
                 self.now = until;
@@ -289,6 +311,12 @@ impl Pair {
                         if let Some(place) = place {
                             self.feed(place, terminal::Input::FromServer(&octets));
                         }
+                        let mut newcomers = self.newcomers.iter();
+                        if let (None, Some(place)) =
+                            (place, newcomers.position(|it| it.address == to))
+                        {
+                            self.feed_newcomer(place, ContactInput::FromServer(&octets));
+                        }
                     }
                 }
                 continue;
@@ -296,6 +324,11 @@ impl Pair {
             for place in 0..self.askers.len() {
                 if self.askers[place].wake.is_some_and(|at| at <= self.now) {
                     self.feed(place, terminal::Input::Timeout);
+                }
+            }
+            for place in 0..self.newcomers.len() {
+                if self.newcomers[place].wake.is_some_and(|at| at <= self.now) {
+                    self.feed_newcomer(place, ContactInput::Timeout);
                 }
             }
             if self.server_wake.is_some_and(|at| at <= self.now) {

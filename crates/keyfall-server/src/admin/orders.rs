@@ -28,8 +28,19 @@ pub(crate) enum OrderError {
         "{0:?} is no name of a key: it has 16 hexadecimal digits, as `keyfall admin keys` shows"
     )]
     NotAKeyName(String),
-    #[error("{0:?} is no list of suites: write some of hpke, hpke-pq, psk, none twice")]
+    #[error("{0:?} is no list of suites: write some of hpke, hpke-pq, psk, rsa-misty1, none twice")]
     NotSuites(String),
+    #[error(
+        "rsa-misty1 is spoken only where it stands first, by terminals with an RSA key; others take the \
+         next: write it first, or leave it out"
+    )]
+    LegacyNotFirst,
+    #[error("RSA keys are made with 2048, 3072, 4096 or 8192 bits, for the suite rsa-misty1 alone")]
+    BadRsaSize,
+    #[error(
+        "that is no RSA key of 2048 to 8192 bits: give the file that `keyfall terminal legacy-key` wrote"
+    )]
+    NotAnRsaKey,
     #[error(
         "that is no receipt: give the file that the terminal left, or its text that begins with \
          KF1-RECEIPT-"
@@ -85,11 +96,12 @@ pub(crate) async fn add_terminal(
     let asked = asked("terminal add", &order.name, by);
     let name = order.name.clone();
     let prepare = move |_: &Server| {
-        let sealing = match &order.request {
-            Some(text) => PackageSealing::ToRequest(
+        let sealing = match (&order.request, order.token) {
+            (Some(text), _) => PackageSealing::ToRequest(
                 enrolment::parse_request(text).map_err(|_| Refusal::BadRequestKey)?,
             ),
-            None => PackageSealing::UnderCode,
+            (None, Some(life)) => PackageSealing::ByToken { life },
+            (None, None) => PackageSealing::UnderCode,
         };
         Ok(Order::AddTerminal {
             name: order.name,
@@ -97,7 +109,7 @@ pub(crate) async fn add_terminal(
             wipe_roots: order.wipe_roots,
         })
     };
-    let answer = move |_: &View<'_>, done| {
+    let answer = move |view: &View<'_>, done| {
         let Done::Terminal {
             number,
             package,
@@ -107,15 +119,20 @@ pub(crate) async fn add_terminal(
         else {
             unexpected()
         };
+        let (code, token) = match sealed {
+            SealedFor::Request => (None, None),
+            SealedFor::Code(code) => (Some(code.to_string()), None),
+            SealedFor::Token(token) => (None, Some(token.to_string())),
+        };
+        let server = view.machine.fleet().servers.first();
         api::TerminalAdded {
             schema: api::SCHEMA,
             number: number.get(),
             name,
-            package: hex(&package),
-            code: match sealed {
-                SealedFor::Request => None,
-                SealedFor::Code(code) => Some(code.to_string()),
-            },
+            package: token.is_none().then(|| hex(&package)),
+            code,
+            server: token.as_ref().and(server).cloned(),
+            token,
             expires: expires.get(),
         }
     };

@@ -6,8 +6,9 @@ use keyfall_protocol::server::{Class, ClassReport, GroupRecord, Item, Refusal, T
 
 use crate::admin::erasing::erasure_state;
 use crate::admin::group_policy;
-use crate::admin::key_set::{signers, signers_warning};
+use crate::admin::key_set::{legacy_warning, signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::legacy;
 use crate::admin::overdue;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
@@ -209,12 +210,24 @@ fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
         name: terminal.name.clone(),
         added_at: terminal.added_at.get(),
         package_expires: terminal.package_expires.get(),
+        token: token_state(view, terminal),
         keys_lost: view.machine.is_lost(terminal.number),
         excluded_at: terminal.excluded_at.map(UnixSeconds::get),
         erasure: terminal.erasure().map(erasure_state),
         lock: terminal.lock().map(erasure_state),
         wipe_roots: terminal.wipe_roots.clone(),
+        legacy_key: terminal.legacy_key.as_ref().map(legacy::shown),
     }
+}
+
+fn token_state(view: &View<'_>, terminal: &TerminalRecord) -> Option<api::TokenState> {
+    let token = terminal.token.as_ref()?;
+    let ended = token.key.is_none() || view.now > terminal.package_expires;
+    Some(match (terminal.mixed_at, ended) {
+        (Some(_), _) => api::TokenState::Used,
+        (None, true) => api::TokenState::Ended,
+        (None, false) => api::TokenState::Pending,
+    })
 }
 
 fn group_row(view: &View<'_>, group: &GroupRecord) -> api::Group {
@@ -259,6 +272,7 @@ fn log(head: Head) -> api::Log {
 fn warnings(view: &View<'_>) -> Vec<String> {
     let mut warnings: Vec<_> = restored::warning(view).into_iter().collect();
     warnings.extend(signers_warning(view));
+    warnings.extend(legacy_warning(&view.machine.fleet().key_set.limits.suites));
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {
         warnings.push(format!(

@@ -34,7 +34,8 @@ impl Refused {
             | ProblemCode::BadPeriod
             | ProblemCode::BadWipeRoot
             | ProblemCode::BadReceipt
-            | ProblemCode::BadKeySet => StatusCode::BAD_REQUEST,
+            | ProblemCode::BadKeySet
+            | ProblemCode::BadTokenLife => StatusCode::BAD_REQUEST,
             ProblemCode::NotYou
             | ProblemCode::EraseSignatures
             | ProblemCode::NotTheRoot
@@ -53,7 +54,8 @@ impl Refused {
             | ProblemCode::NotTheDraft
             | ProblemCode::AlreadyProved
             | ProblemCode::KeysLost
-            | ProblemCode::NotHeld => StatusCode::CONFLICT,
+            | ProblemCode::NotHeld
+            | ProblemCode::NoTokens => StatusCode::CONFLICT,
             ProblemCode::NotStored | ProblemCode::StoreFault => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemCode::Ending => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -108,12 +110,15 @@ impl From<Refusal> for Refused {
             Refusal::ForgedReceipt(_) | Refusal::ReceiptOfAnother(_) => ProblemCode::BadReceipt,
             Refusal::AlreadyProved { .. } => ProblemCode::AlreadyProved,
             Refusal::NoSuchKey(_) => ProblemCode::NoSuchKey,
-            Refusal::BadLife(_) | Refusal::TooFewEraseKeys { .. } | Refusal::TooManyKeys(..) => {
-                ProblemCode::BadKeySet
-            }
+            Refusal::BadLife(_)
+            | Refusal::TooFewEraseKeys { .. }
+            | Refusal::TooManyKeys(..)
+            | Refusal::NoRsaKey => ProblemCode::BadKeySet,
             Refusal::NotTheRoot => ProblemCode::NotTheRoot,
             Refusal::KeysLost(_) => ProblemCode::KeysLost,
             Refusal::NotHeld => ProblemCode::NotHeld,
+            Refusal::BadTokenLife(_) => ProblemCode::BadTokenLife,
+            Refusal::NotListening | Refusal::NoSuiteForToken => ProblemCode::NoTokens,
             Refusal::NotStored => ProblemCode::NotStored,
         };
         Self::new(code, refusal.to_string())
@@ -127,7 +132,10 @@ impl From<OrderError> for Refused {
             OrderError::Denied(Denied::HourlyLimit { .. }) => ProblemCode::HourlyLimit,
             OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
             OrderError::NotAKeyName(_) => ProblemCode::NoSuchKey,
-            OrderError::NotSuites(_) => ProblemCode::BadKeySet,
+            OrderError::NotSuites(_) | OrderError::LegacyNotFirst | OrderError::BadRsaSize => {
+                ProblemCode::BadKeySet
+            }
+            OrderError::NotAnRsaKey => ProblemCode::BadRequest,
             OrderError::NotAReceipt => ProblemCode::BadReceipt,
             OrderError::NotHexadecimal { .. } | OrderError::BadWhy | OrderError::NothingToSet => {
                 ProblemCode::BadRequest

@@ -19,7 +19,7 @@ pub(super) fn terminals(all: &api::Terminals) -> String {
         "NUMBER",
         "NAME",
         "ADDED",
-        "PACKAGE GOOD UNTIL",
+        "PACKAGE OR TOKEN GOOD UNTIL",
         "STATE",
     ])];
     rows.extend(all.terminals.iter().map(|terminal| {
@@ -45,11 +45,23 @@ pub(super) fn terminal(shown: &api::TerminalShown) -> String {
             terminal.wipe_roots.join(" and ")
         )
     };
+    let legacy = terminal
+        .legacy_key
+        .as_ref()
+        .map_or_else(String::new, |key| {
+            let (name, bits) = (&key.name, key.bits);
+            format!("\nanswered in rsa-misty1 under RSA key {name} of {bits} bits")
+        });
     format!(
-        "{}: terminal {}, added {}, package good until {}\nstate: {}{wipe_roots}\nmember of {}\n{}",
+        "{}: terminal {}, added {}, {} good until {}\nstate: {}{wipe_roots}{legacy}\nmember of {}\n{}",
         terminal.name,
         terminal.number,
         utc(terminal.added_at),
+        if terminal.token.is_some() {
+            "token"
+        } else {
+            "package"
+        },
         utc(terminal.package_expires),
         loss::state(terminal),
         if groups.is_empty() {

@@ -5,7 +5,7 @@ use crate::ids::TerminalNumber;
 use crate::server::orders::Prepared;
 use crate::server::restoring::gathered::Gathered;
 use crate::server::restoring::{Restored, Since};
-use crate::server::{Batch, By, Change, Done, Item, Refusal, Server};
+use crate::server::{Batch, By, Change, Done, Item, Refusal, Server, TerminalRecord};
 
 impl Server {
     /// From now on everything is sent that stands (FORMATS section 12).
@@ -93,6 +93,13 @@ impl Server {
                 Utc(*at)
             ));
         }
+        let tokens = self.terminals.values().filter(|it| it.is_pending());
+        for TerminalRecord { name, number, .. } in tokens.filter(|it| it.may_ask(self.at.wall)) {
+            losses.push(format!(
+                "the token of terminal {name} ({number}) may have been used after the backup, and is void: \
+                 exclude it and add the device anew"
+            ));
+        }
         for (&(number, _), (kind, at)) in &gathered.orders {
             let what = if gathered.enrolled.contains_key(&number) {
                 "is lost, and so are the terminal's keys: it can be excluded only"
@@ -140,7 +147,8 @@ fn unknown_losses(since: &Since, gathered: &Gathered) -> Vec<String> {
             "online keys that were signed after {known} are lost: make the next ones with `keyfall \
              server sign-keys`, and name again the stolen ones"
         ),
-        "legacy sharing is off in every group: `keyfall admin group set` allows it again"
+        "legacy sharing is off in every group, and no terminal's RSA key is registered: `keyfall admin \
+         group set` and `admin terminal legacy-key` allow it again"
             .to_owned(),
         format!("DELETE, INIT, LOCK and UNLOCK given after {known} are lost: give them again"),
     ]

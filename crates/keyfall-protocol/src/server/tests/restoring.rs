@@ -9,13 +9,17 @@ use super::desk::{
 };
 use crate::command::{Body, OrderKind, SigningKey};
 use crate::ids::{TerminalNumber, UnixSeconds};
+use crate::keys::WrapKey;
 use crate::rng::{Random, octets};
 use crate::schedule::Cadence;
 use crate::server::{
     By, CaughtUp, ChangeMode, Class, DraftedKeys, Exclusion, FleetRecord, Founding, GroupPolicy,
-    GroupRecord, Item, KeySetDraft, Order, Refusal, Server, Since, Stragglers, TerminalRecord,
+    GroupRecord, Item, KeySetDraft, Order, PackageSealing, Refusal, Server, Since, Stragglers,
+    TerminalRecord,
 };
 use crate::sharing::KemSecret;
+use crate::sharing::rsa_misty1::{RsaPublic, RsaSecret, RsaSize};
+use crate::token::TokenRecord;
 
 const HOUR: u32 = 3_600;
 
@@ -41,6 +45,7 @@ impl Copied {
             keys: signer(&drafted.keys),
             kem: drafted.kem.as_ref().map(KemSecret::duplicate),
             kem_pq: drafted.kem_pq.as_ref().map(KemSecret::duplicate),
+            rsa: drafted.rsa.as_ref().map(RsaSecret::duplicate),
         });
         Self {
             fleet: FleetRecord {
@@ -53,6 +58,7 @@ impl Copied {
                 keys: signer(&fleet.keys),
                 kem: fleet.kem.as_ref().map(KemSecret::duplicate),
                 kem_pq: fleet.kem_pq.as_ref().map(KemSecret::duplicate),
+                rsa: fleet.rsa.as_ref().map(RsaSecret::duplicate),
                 fleet_generation: fleet.fleet_generation,
                 sequence_reserved: fleet.sequence_reserved,
                 carriers: fleet.carriers.clone(),
@@ -142,7 +148,12 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
         added_at: record.added_at,
         package_expires: record.package_expires,
         wipe_roots: record.wipe_roots.clone(),
+        token: record.token.as_ref().map(|token| TokenRecord {
+            id: token.id,
+            key: token.key.as_ref().map(WrapKey::duplicate),
+        }),
         mixed_at: record.mixed_at,
+        legacy_key: record.legacy_key.clone(),
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),
         orders: record.orders.clone(),
@@ -417,6 +428,34 @@ fn who_was_enrolled_after_the_backup_is_unknown_and_its_number_is_used() {
     );
 }
 
+/// KR-379: whether it was used since, the copy does not know.
+#[test]
+fn a_token_of_before_the_backup_is_void() {
+    let mut desk = fleet(1);
+    desk.server.fleet.listen.push("192.0.2.9:47900".to_owned());
+    let by_token = Order::AddTerminal {
+        name: "dave".to_owned(),
+        sealing: PackageSealing::ByToken { life: 3600 },
+        wipe_roots: Vec::new(),
+    };
+    desk.carry_out(by_token).expect("it may be");
+    let pending = |desk: &Desk| {
+        let record = desk.server.terminal_named("dave").expect("added");
+        (record.is_pending(), record.may_ask(desk.at.wall))
+    };
+    assert_eq!(pending(&desk), (true, true));
+    let copied = Copied::of(&desk);
+    let (restored, done) = copied.restored(&desk, None);
+    assert_eq!(pending(&restored), (true, false));
+    let named = |loss: &&String| loss.contains("token of terminal dave (2)");
+    assert_eq!(
+        done.losses.iter().filter(named).count(),
+        1,
+        "{:?}",
+        done.losses
+    );
+}
+
 #[test]
 fn orders_of_the_erase_class_after_the_backup_are_named_and_their_versions_passed() {
     let mut lost = Desk::with_group(3);
@@ -604,6 +643,37 @@ fn a_restored_server_changes_keys_as_it_was_set_last() {
     assert!(!desk.server.groups[&group(1)].policy.legacy);
     let said = |loss: &String| loss.contains("legacy sharing is off");
     assert!(done.losses.iter().any(said), "{:?}", done.losses);
+}
+
+/// A key that was replaced, perhaps because it was stolen, does not come back, and none counts where
+/// the end of the journal is lost.
+#[test]
+fn a_restored_server_answers_under_no_legacy_key_of_before() {
+    let made = || RsaSecret::generate(RsaSize::Bits2048).expect("made");
+    let [first, second] = [made(), made()].map(|key| key.public().clone());
+    let set = |key: Option<&RsaPublic>| Order::SetLegacyKey {
+        terminal: terminal(1),
+        key: key.cloned(),
+    };
+    let (first, second) = (Some(&first), Some(&second));
+    let cases = [
+        (vec![], false, first),
+        (vec![second], false, second),
+        (vec![second, None], false, None),
+        (vec![second], true, None),
+    ];
+    for (after, unknown, expected) in cases {
+        let mut lost = fleet(2);
+        lost.carry_out(set(first)).expect("known");
+        let copied = Copied::of(&lost);
+        let known = unknown.then_some(lost.journal.len());
+        for &key in &after {
+            lost.carry_out(set(key)).expect("known");
+        }
+        let (desk, _) = copied.restored(&lost, known);
+        let held = &desk.server.terminals[&terminal(1)].legacy_key;
+        assert_eq!(held.as_ref(), expected, "{after:?} {unknown}");
+    }
 }
 
 #[test]
