@@ -58,7 +58,7 @@ words: ## no machine's paths, nothing left for later
 unit: ## the tests of every crate but the simulator's
 	@scripts/test unit
 
-sim: ## the simulator's tests, in release: 1,000 seeds; KEYFALL_SEED=N replays one
+sim: ## the simulator's tests, in release: 1,000 seeds, and 1,000 of key sharing; KEYFALL_SEED=N replays one
 	@scripts/test sim
 
 e2e: ## the demo with real processes and sockets; every step must be as it must be

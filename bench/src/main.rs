@@ -1,10 +1,12 @@
 //! `keyfall-bench [GROUP...] [--json]`: measures each group, prints ratios and holds the best of
 //! five rounds against the limits. Exit code 1 where a limit is missed, 2 for wrong usage.
+//! `keyfall-bench short-rsa`: JSON for the chart of `keyfall bench sharing`.
 
 mod instructions;
 mod renewal;
 mod rounds;
 mod server;
+mod short_rsa;
 mod srtp;
 
 use std::process::ExitCode;
@@ -27,6 +29,10 @@ fn main() -> anyhow::Result<ExitCode> {
         && only == "only"
     {
         renewal::only(work, n.parse()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if words == ["short-rsa"] {
+        println!("{}", short_rsa::measure()?);
         return Ok(ExitCode::SUCCESS);
     }
     let (flags, names): (Vec<_>, Vec<_>) = std::env::args()

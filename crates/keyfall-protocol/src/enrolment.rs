@@ -1,6 +1,8 @@
 //! Enrolment: what a terminal gets before operation begins (REQUIREMENTS R-035, FORMATS section 9),
 //! always sealed: to a fresh key of the terminal by HPKE (RFC 9180 base mode), or under a code.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::digest;
@@ -124,7 +126,11 @@ impl Identity {
         }
         let mut servers = Vec::new();
         for _ in 0..r.array_between("servers", 0, SERVERS_MAX)? {
-            servers.push(short_text(r, "server")?);
+            let server = short_text(r, "server")?;
+            if !is_server_address(&server) {
+                return Err(DecodeError::OutOfRange { what: "server" });
+            }
+            servers.push(server);
         }
         let keep_time = r.uint32("keep time")?;
         let mut wipe_roots = Vec::new();
@@ -161,6 +167,43 @@ pub fn is_wipe_root(path: &str) -> bool {
         && !path.chars().any(char::is_control)
         && parts.clone().all(|part| part != "..")
         && parts.next().is_some()
+}
+
+/// Whether a terminal can ask there: HOST:PORT, where HOST is a name (RFC 1123 section 2.1), an IPv4
+/// address or an IPv6 address in brackets, neither 0.0.0.0 nor ::, and PORT is 1 to 65535 (KR-388).
+#[must_use]
+pub fn is_server_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let number = port.bytes().all(|it| it.is_ascii_digit());
+    let port = number && port.parse::<u16>().is_ok_and(|port| port != 0);
+    let bracketed = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let host = match bracketed {
+        Some(host) => {
+            let host = host.parse::<Ipv6Addr>().map(|it| it.to_canonical());
+            host.is_ok_and(|it| !it.is_unspecified())
+        }
+        None => match host.parse::<Ipv4Addr>() {
+            Ok(host) => !host.is_unspecified(),
+            Err(_) => is_host_name(host),
+        },
+    };
+    port && host && text.len() <= 200
+}
+
+/// Labels of letters, digits, `-` and `_`; one of digits alone at the end would be read as an address.
+fn is_host_name(name: &str) -> bool {
+    let labels = name.strip_suffix('.').unwrap_or(name).split('.');
+    let sound = |label: &str| {
+        let mut octets = label.bytes();
+        (1..=63).contains(&label.len())
+            && octets.all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = labels.clone().next_back().unwrap_or_default();
+    labels.clone().all(sound) && !last.bytes().all(|it| it.is_ascii_digit())
 }
 
 fn short_text(r: &mut Reader<'_>, what: &'static str) -> Result<String, DecodeError> {

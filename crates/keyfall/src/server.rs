@@ -9,6 +9,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, value_parser};
 use keyfall_carrier::CarrierAddress;
 use keyfall_protocol::command::{Limits, SIGNERS_MAX, Suites};
+use keyfall_protocol::enrolment::is_server_address;
 use keyfall_protocol::server::Founding;
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_server::journal::JournalError;
@@ -74,8 +75,8 @@ struct InitArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<std::net::SocketAddr>,
     /// How terminals reach that, as HOST:PORT; it goes into their packages. Without it: what --listen
-    /// says.
-    #[arg(long = "address", value_name = "HOST:PORT")]
+    /// says, unless that means every address of this machine.
+    #[arg(long = "address", value_name = "HOST:PORT", value_parser = server_address)]
     addresses: Vec<String>,
     /// How keys may be asked for, in order of preference: of hpke, hpke-pq, psk.
     #[arg(long, value_name = "SUITES", default_value = "hpke,hpke-pq,psk", value_parser = suites)]
@@ -139,6 +140,13 @@ pub(crate) fn run(args: ServerArgs, output: &Output) -> Result<(), Failure> {
 pub(crate) fn no_directory() -> Failure {
     let sentence = "which server is meant? Give its directory with --dir, or set KEYFALL_DIR";
     Failure::new(Code::BadArguments, sentence)
+}
+
+/// Where terminals ask a server.
+pub(crate) fn server_address(text: &str) -> Result<String, String> {
+    is_server_address(text).then(|| text.to_owned()).ok_or_else(|| {
+        "write HOST:PORT as a terminal reaches it, as in keys.example:47900 or [2001:db8::1]:47900".to_owned()
+    })
 }
 
 /// Suites of key sharing, separated by commas, in order of preference. A fleet is founded without
@@ -230,6 +238,12 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
     } else {
         args.addresses
     };
+    if let Some(every) = servers.iter().find(|it| !is_server_address(it)) {
+        let sentence = format!(
+            "terminals cannot ask at {every}: say with --address HOST:PORT how they reach this machine"
+        );
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
     if servers.len() > SERVERS_MAX || listen.len() > SERVERS_MAX {
         let sentence =
             format!("--listen and --address may be given {SERVERS_MAX} times at the most");

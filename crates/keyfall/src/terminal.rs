@@ -23,6 +23,7 @@ use self::shown::{deleted_lines, status_for_people, why_for_people};
 use crate::control_client;
 use crate::explain::Code;
 use crate::output::{Failure, Output};
+use crate::server::server_address;
 
 mod by_token;
 mod guarding;
@@ -117,7 +118,7 @@ struct RunArgs {
     interface: Option<std::net::Ipv4Addr>,
     /// Where the server answers, as HOST:PORT, instead of what the enrolment package says; may be
     /// given several times: they are tried in this order.
-    #[arg(long = "server", value_name = "HOST:PORT")]
+    #[arg(long = "server", value_name = "HOST:PORT", value_parser = server_address)]
     servers: Vec<String>,
     /// Collect here what other members confirm when a group changes its key, and send it to the
     /// server in bundles: for members that share one thin link.

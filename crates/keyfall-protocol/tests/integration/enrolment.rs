@@ -1,8 +1,8 @@
 //! `interop/vectors/enrolment.json`: packages in both forms, codes and request keys as text.
 
 use keyfall_protocol::enrolment::{
-    EnrolmentCode, EnrolmentPackage, PackageError, RequestKey, SealedPackage, parse_request,
-    request_text,
+    EnrolmentCode, EnrolmentPackage, PackageError, RequestKey, SealedPackage, is_server_address,
+    parse_request, request_text,
 };
 use keyfall_protocol::error::DecodeError;
 use serde_json::{Value, json};
@@ -127,6 +127,55 @@ fn package_with_a_foreign_keyset_is_refused() {
         sealed.open_under(&code()).unwrap_err(),
         PackageError::KeySetNotSigned
     );
+}
+
+/// KR-388. A terminal would ask at its own door, or nowhere.
+#[test]
+fn a_package_with_a_server_that_cannot_be_asked_is_refused() {
+    let long = format!("{}:47900", "x".repeat(64));
+    let bad = [
+        "keys.example",
+        ":47900",
+        "keys.example:",
+        "keys.example:0",
+        "keys.example:65536",
+        "keys.example:+5",
+        "0.0.0.0:47900",
+        "[::]:47900",
+        "[::ffff:0.0.0.0]:47900",
+        "2001:db8::1",
+        "[2001:db8::1]",
+        "[192.0.2.1]:47900",
+        "0:47900",
+        "192.0.2:47900",
+        "192.0.2.256:47900",
+        "keys..example:47900",
+        "-keys.example:47900",
+        "keys example:47900",
+        "udp://keys.example:47900",
+        &long,
+    ];
+    for server in bad {
+        let mut made = package(3, "carol", &[CARRIER]);
+        made.identity.servers = vec!["keys.example:47900".to_owned(), server.to_owned()];
+        let sealed = made.seal_under(&code(), &mut Stream::new("any"));
+        let opened = SealedPackage::decode(&sealed).unwrap().open_under(&code());
+        let fault = DecodeError::OutOfRange { what: "server" };
+        assert_eq!(
+            opened.unwrap_err(),
+            PackageError::Malformed(fault),
+            "{server}"
+        );
+    }
+    for server in [
+        "keys.example:47900",
+        "keys_1.example.:1",
+        "localhost:65535",
+        "192.0.2.1:47900",
+        "[2001:db8::1]:47900",
+    ] {
+        assert!(is_server_address(server), "{server}");
+    }
 }
 
 #[test]

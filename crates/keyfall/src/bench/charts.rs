@@ -4,17 +4,18 @@
 
 use super::parts::Parts;
 use super::report::Report;
+use super::stop::Stop;
 use crate::chart::{LEFT, RIGHT, Sheet, escape};
 
 pub(super) fn draw(report: &Report) -> String {
     let rows = 2 * report.parts.len();
-    let silence = BARS + ROW * rows as f64 + GAP;
-    let lengths = silence + PLOT + GAP;
+    let silence = BARS + ROW * rows as f64 + LEGENDS + HEADING;
+    let lengths = silence + PLOT + TICKS + HEADING;
     let mut sheet = Sheet::new(
-        lengths + PLOT + 40.0,
+        lengths + PLOT + TICKS,
         "Key sharing over UDP: parts of the sequence, silence of a group, time until ACK",
         "What key sharing takes",
-        "measured with the real machines (keyfall bench sharing); both sides' work, without a network unless it is said",
+        "measured with the real machines (keyfall bench sharing); the work of both sides, the network takes no time",
     );
     parts(&mut sheet, report);
     stops(&mut sheet, silence, report);
@@ -26,7 +27,7 @@ pub(super) fn draw(report: &Report) -> String {
 fn parts(sheet: &mut Sheet, report: &Report) {
     heading(
         sheet,
-        BARS - 28.0,
+        BARS - 12.0,
         "The sequence with one terminal, µs, part by part",
     );
     let longest = report
@@ -57,51 +58,43 @@ fn parts(sheet: &mut Sheet, report: &Report) {
             top += ROW;
         }
     }
-    let mut at = LEFT;
-    for (place, name) in [
-        "terminal asks | server says STOP",
-        "server answers | terminal stops",
-        "terminal takes | server says START",
-        "server checks ACK | terminal starts",
-        "server checks",
+    for (line, (part, names)) in [
+        ("KEY-REQ to ACK", &SHARING[..]),
+        ("STOP to START", &CHANGING[..]),
     ]
     .into_iter()
     .enumerate()
     {
-        sheet.push(format_args!(
-            "<rect class=\"c{place}\" x=\"{at:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"/>\n",
-            top + 4.0
-        ));
-        small(sheet, (at + 13.0, top + 12.0), name);
-        at += 170.0;
+        let y = top + 14.0 + 17.0 * line as f64;
+        small(sheet, (LEFT, y), part);
+        for (place, name) in names.iter().enumerate() {
+            key(sheet, (LEFT + 104.0 + 136.0 * place as f64, y), place, name);
+        }
     }
 }
 
 fn sharing(it: &Parts) -> Vec<(&'static str, f64)> {
-    vec![
-        ("terminal makes KEY-REQ", it.key_req),
-        ("server answers KEY-DIS", it.key_dis),
-        ("terminal takes the key, ACK", it.ack),
-        ("server checks ACK", it.ack_checked),
-    ]
+    let took = [it.key_req, it.key_dis, it.ack, it.ack_checked];
+    SHARING.into_iter().zip(took).collect()
 }
 
 fn changing(it: &Parts) -> Vec<(&'static str, f64)> {
-    vec![
-        ("server signs STOP", it.stop),
-        ("terminal stops", it.stop_ack),
-        ("server checks, signs START", it.start),
-        ("terminal starts", it.start_ack),
-        ("server checks START-ACK", it.start_ack_checked),
-    ]
+    let took = [
+        it.stop,
+        it.stop_ack,
+        it.start,
+        it.start_ack,
+        it.start_ack_checked,
+    ];
+    CHANGING.into_iter().zip(took).collect()
 }
 
 /// Both axes by powers of ten.
 fn stops(sheet: &mut Sheet, top: f64, report: &Report) {
     heading(
         sheet,
-        top - 12.0,
-        "Silence of a group, ms, over the number of its members",
+        top - 14.0,
+        "Silence of a group while its key changes, over the number of its members",
     );
     let plot = Plot {
         top,
@@ -109,49 +102,50 @@ fn stops(sheet: &mut Sheet, top: f64, report: &Report) {
         y: Axis::Powers(0.1, 1_000_000.0),
     };
     plot.frame(sheet, &[1.0, 10.0, 100.0, 1e3, 1e4, 1e5], "members");
-    let curve = |of: fn(&super::stop::Stop) -> f64| -> Vec<(f64, f64)> {
-        let all = report.stop.iter();
-        all.map(|it| (f64::from(it.members), of(it))).collect()
-    };
-    // 4.1 ms each, as published.
-    let published = report.stop.iter().map(|it| f64::from(it.members));
-    let published: Vec<_> = published.map(|n| (n, 4.1 * n)).collect();
-    let curves = [
-        ("published: one by one, two routers", published, true),
-        (
-            "one by one, two routers",
-            curve(|it| it.sequential_with_routers_ms),
-            false,
-        ),
-        (
-            "barrier, all members on one core",
-            curve(|it| it.barrier_ms),
-            false,
-        ),
-        (
-            "the server's part of the barrier",
-            curve(|it| it.barrier_server_ms),
-            false,
-        ),
+    let all = &report.stop;
+    let measured = all.iter().filter(|it| it.measured).count();
+    let curves: [(&str, usize, Silence); 5] = [
+        // It was measured by its authors, with one member.
+        ("one by one as published, 4.1 ms each", 1, |it| {
+            4.1 * f64::from(it.members)
+        }),
+        ("one by one, across two routers", measured, |it| {
+            it.sequential_with_routers_ms
+        }),
+        ("barrier, all members on one core", measured, |it| {
+            it.barrier_ms
+        }),
+        ("the server's part of the barrier", measured, |it| {
+            it.barrier_server_ms
+        }),
+        ("hitless: none, at every size", measured, |it| it.hitless_ms),
     ];
-    for (place, (name, points, dashed)) in curves.iter().enumerate() {
-        plot.curve(sheet, place, points, *dashed);
-        legend(sheet, top + 16.0 + 18.0 * place as f64, place, name);
+    for (place, (name, measured, of)) in curves.into_iter().enumerate() {
+        let points: Vec<_> = all
+            .iter()
+            .map(|it| (f64::from(it.members), of(it)))
+            .collect();
+        plot.curve(sheet, place, &points, measured);
+        key(
+            sheet,
+            (LEFT + 12.0, top + 16.0 + 18.0 * place as f64),
+            place,
+            name,
+        );
     }
-    let y = top + 16.0 + 18.0 * curves.len() as f64;
-    small(sheet, (LEFT + 12.0, y), "hitless: 0 at every size");
+    let below = (LEFT + 440.0, plot.y(2.5));
     small(
         sheet,
-        (LEFT + 12.0, y + 16.0),
-        "beyond 1,000 members reckoned from the cost of each",
+        below,
+        "dashed and hollow: reckoned from the cost of each member",
     );
 }
 
 fn rsa(sheet: &mut Sheet, top: f64, report: &Report) {
     heading(
         sheet,
-        top - 12.0,
-        "Time until ACK, ms, over the length of RSA keys, bits",
+        top - 14.0,
+        "Time until ACK with one terminal, over the length of RSA keys",
     );
     let plot = Plot {
         top,
@@ -160,31 +154,36 @@ fn rsa(sheet: &mut Sheet, top: f64, report: &Report) {
     };
     let ticks = [512.0, 1024.0, 2048.0, 3072.0, 4096.0, 8192.0];
     plot.frame(sheet, &ticks, "bits");
-    let points = |all: &[super::legacy::RsaLength]| -> Vec<(f64, f64)> {
-        all.iter()
-            .map(|it| (f64::from(it.bits), it.until_ack / 1e3))
-            .collect()
-    };
-    plot.curve(sheet, 0, &points(&report.rsa_misty1), false);
-    legend(sheet, top + 16.0, 0, "rsa-misty1, the product");
-    if !report.short_rsa.is_empty() {
-        plot.curve(sheet, 1, &points(&report.short_rsa), true);
-        legend(
+    let short = (
+        1,
+        &report.short_rsa,
+        "shorter keys, by another library (bench)",
+    );
+    let own = (0, &report.rsa_misty1, "rsa-misty1, the product");
+    for (line, (place, all, name)) in [own, short].into_iter().enumerate() {
+        if all.is_empty() {
+            continue;
+        }
+        let points = all
+            .iter()
+            .map(|it| (f64::from(it.bits), it.until_ack / 1e3));
+        let points: Vec<_> = points.collect();
+        plot.curve(sheet, place, &points, points.len());
+        key(
             sheet,
-            top + 34.0,
-            1,
-            "shorter keys, by another library (bench)",
+            (LEFT + 12.0, top + 16.0 + 18.0 * line as f64),
+            place,
+            name,
         );
     }
     for (place, (suite, it)) in report.parts.iter().enumerate() {
-        let took = it.until_ack / 1e3;
-        let y = plot.y(took);
+        let y = plot.y(it.until_ack / 1e3);
         sheet.line(&format!("s{}", place + 3), (LEFT, y), (RIGHT, y));
         sheet.push(format_args!(
-            "<text class=\"c{}\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">{suite} {took:.2}</text>\n",
+            "<text class=\"c{}\" x=\"{RIGHT}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">{suite}: {:.0} µs</text>\n",
             place + 3,
-            RIGHT,
-            y - 3.0
+            y - 4.0,
+            it.until_ack,
         ));
     }
 }
@@ -231,7 +230,7 @@ impl Plot {
     }
 
     fn y(&self, value: f64) -> f64 {
-        self.top + PLOT - GAP - self.y.place(value) * (PLOT - GAP)
+        self.top + PLOT - self.y.place(value) * PLOT
     }
 
     fn frame(&self, sheet: &mut Sheet, ticks: &[f64], unit: &str) {
@@ -239,12 +238,13 @@ impl Plot {
             let y = self.y(value);
             sheet.line("grid", (LEFT, y), (RIGHT, y));
             sheet.push(format_args!(
-                "<text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"10\">{value}</text>\n",
+                "<text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">{}</text>\n",
                 LEFT - 5.0,
-                y + 4.0
+                y + 4.0,
+                span(value)
             ));
         }
-        let bottom = self.top + PLOT - GAP;
+        let bottom = self.top + PLOT;
         sheet.line("axis", (LEFT, bottom), (RIGHT, bottom));
         for &tick in ticks {
             let x = self.x(tick);
@@ -260,20 +260,35 @@ impl Plot {
         ));
     }
 
-    fn curve(&self, sheet: &mut Sheet, place: usize, points: &[(f64, f64)], dashed: bool) {
+    /// The first points are `measured`, the others reckoned.
+    fn curve(&self, sheet: &mut Sheet, place: usize, points: &[(f64, f64)], measured: usize) {
         let at = |&(x, y): &(f64, f64)| (self.x(x), self.y(y));
-        let path = points.iter().map(at);
-        let path = path.map(|(x, y)| format!("{x:.1},{y:.1}"));
-        let dashed = if dashed { " reckoned" } else { "" };
-        sheet.push(format_args!(
-            "<polyline class=\"s{place}{dashed}\" points=\"{}\"/>\n",
-            path.collect::<Vec<_>>().join(" ")
-        ));
-        for (x, y) in points.iter().map(at) {
+        let (solid, more) = (&points[..measured], &points[measured.saturating_sub(1)..]);
+        for (class, points) in [("", solid), (" reckoned", more)] {
+            let path = points.iter().map(at);
+            let path = path.map(|(x, y)| format!("{x:.1},{y:.1}"));
+            let path = path.collect::<Vec<_>>().join(" ");
+            if points.len() > 1 {
+                sheet.push(format_args!(
+                    "<polyline class=\"s{place}{class}\" points=\"{path}\"/>\n"
+                ));
+            }
+        }
+        for (n, (x, y)) in points.iter().map(at).enumerate() {
+            let class = if n < measured { "c" } else { "paper s" };
             sheet.push(format_args!(
-                "<circle class=\"c{place}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>\n"
+                "<circle class=\"{class}{place}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>\n"
             ));
         }
+    }
+}
+
+/// Milliseconds, as people say them.
+fn span(ms: f64) -> String {
+    match ms {
+        ..1.0 => format!("{} µs", ms * 1e3),
+        ..1_000.0 => format!("{ms} ms"),
+        _ => format!("{} s", ms / 1e3),
     }
 }
 
@@ -284,8 +299,8 @@ fn heading(sheet: &mut Sheet, y: f64, words: &str) {
     ));
 }
 
-fn legend(sheet: &mut Sheet, y: f64, place: usize, words: &str) {
-    let x = LEFT + 12.0;
+/// What a colour means.
+fn key(sheet: &mut Sheet, (x, y): (f64, f64), place: usize, words: &str) {
     sheet.push(format_args!(
         "<rect class=\"c{place}\" x=\"{x:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"/>\n",
         y - 9.0
@@ -307,10 +322,30 @@ fn text(sheet: &mut Sheet, class: &str, (x, y): (f64, f64), words: &str) {
     ));
 }
 
+/// How long a group is silent in one of the ways, ms.
+type Silence = fn(&Stop) -> f64;
+
+/// What the bars are made of.
+const SHARING: [&str; 4] = [
+    "terminal asks",
+    "server answers",
+    "terminal takes",
+    "server checks",
+];
+const CHANGING: [&str; 5] = [
+    "server says STOP",
+    "terminal stops",
+    "server says START",
+    "terminal starts",
+    "server checks",
+];
+
 /// Where the bars begin, from above and after their names.
-const BARS: f64 = 96.0;
-const WORDS: f64 = 220.0;
+const BARS: f64 = 88.0;
+const WORDS: f64 = 240.0;
 const ROW: f64 = 26.0;
-/// Of a plot with what stands under it.
-const PLOT: f64 = 300.0;
-const GAP: f64 = 64.0;
+/// Heights: of what the colours of the bars mean, of a heading, of a plot, of what stands under it.
+const LEGENDS: f64 = 36.0;
+const HEADING: f64 = 52.0;
+const PLOT: f64 = 236.0;
+const TICKS: f64 = 44.0;

@@ -90,9 +90,19 @@ fn round(fleet: &mut Fleet, raw: Option<&Raw>, times: &mut Times) -> anyhow::Res
         for (place, datagrams) in std::mem::take(&mut asked) {
             let from = fleet.terminals[place].address;
             let confirms = datagrams.first().and_then(|it| type_of(it)) == Some(ACK);
+            // Side by side, so that a busy machine changes the ratio little, and taking turns: who is
+            // first finds the caches cold.
+            let raw = raw.filter(|_| !confirms);
+            let first = place % 2 == 0;
+            if let Some(raw) = raw.filter(|_| first) {
+                times.raw.push(micros(raw.once()?));
+            }
             let began = Instant::now();
             let replies = fleet.desk.answer(from, datagrams)?;
             let took = began.elapsed();
+            if let Some(raw) = raw.filter(|_| !first) {
+                times.raw.push(micros(raw.once()?));
+            }
             let sum = match replies.first().and_then(|it| type_of(it)) {
                 None if confirms => Some(&mut times.acks),
                 Some(COOKIE) => Some(&mut times.cookies),
@@ -102,10 +112,6 @@ fn round(fleet: &mut Fleet, raw: Option<&Raw>, times: &mut Times) -> anyhow::Res
             };
             if let Some(sum) = sum {
                 sum.push(micros(took));
-            }
-            // Interleaved, so that a busy machine changes the ratio little.
-            if let Some(raw) = raw {
-                times.raw.push(micros(raw.once()?));
             }
             let more = fleet.take(place, &replies)?;
             if !more.is_empty() {

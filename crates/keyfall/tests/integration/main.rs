@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bench;
 /// The fleet of the terminal's own tests: the server's keys in the test's hands.
 #[path = "../../../keyfall-terminal/tests/integration/fleet.rs"]
 mod fleet;

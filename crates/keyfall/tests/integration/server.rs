@@ -205,6 +205,37 @@ fn every_report_reads_in_words_too() {
     }
 }
 
+/// KR-388. What `--listen` says goes into packages where `--address` is not given.
+#[test]
+fn a_server_that_cannot_be_asked_is_not_founded() {
+    let place = Place::new();
+    let init = |options: &[&str]| {
+        let words = ["server", "init", place.dir()];
+        keyfall(words.into_iter().chain(options.iter().copied()))
+    };
+    for address in [
+        "0.0.0.0:47900",
+        "[::]:47900",
+        "keys.example:0",
+        "keys.example",
+    ] {
+        let ran = init(&["--listen", "127.0.0.1:47900", "--address", address]);
+        ran.refuses(2, "KF-3001", "write HOST:PORT as a terminal reaches it");
+    }
+    for listen in ["0.0.0.0:47900", "[::]:47900", "127.0.0.1:0"] {
+        let ran = init(&["--listen", listen]);
+        ran.refuses(2, "KF-3001", "say with --address HOST:PORT how they reach");
+    }
+    assert!(!place.dir.exists());
+    let address = [
+        "--listen",
+        "0.0.0.0:47900",
+        "--address",
+        "keys.example:47900",
+    ];
+    assert_eq!(place.init_with(&address).exit, 0);
+}
+
 /// DESIGN section 9: the exit codes, and one sentence with a code.
 #[test]
 fn refusals_have_their_exit_codes() {

@@ -39,7 +39,7 @@ impl<'m> Request<'m> {
         Self {
             from: asker.from,
             message: &asker.message,
-            hash: RequestHash::of(&asker.message),
+            hash: asker.hash,
             returns: asker.returns,
         }
     }
@@ -360,6 +360,7 @@ impl Server {
         let asker = Asker {
             from: asked.from,
             message: asked.message.to_vec(),
+            hash: asked.hash,
             returns: asked.returns,
         };
         self.desk.jobs.insert(number, asker);
@@ -468,7 +469,7 @@ impl Server {
     }
 
     fn on_sealed(&mut self, asker: &Asker, enc: &[u8], ct: &[u8]) {
-        let reference = RequestHash::of(&asker.message).reference();
+        let reference = asker.hash.reference();
         let Some(open) = self.desk.open.get_mut(&reference) else {
             return;
         };

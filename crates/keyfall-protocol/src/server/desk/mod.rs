@@ -22,7 +22,7 @@ pub use job::{Job, Worked};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Secret, WrapKey};
 use crate::rng::Random;
-use crate::sharing::message::{AckStatus, Cookie, Message, Reference, marked};
+use crate::sharing::message::{AckStatus, Cookie, Message, Reference, RequestHash, marked};
 use crate::sharing::pair::{AckKey, PlainHash};
 use crate::sharing::rsa_misty1::Exchange;
 use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
@@ -65,6 +65,7 @@ struct Asker {
     from: SocketAddr,
     /// The request as it was sent.
     message: Vec<u8>,
+    hash: RequestHash,
     /// A cookie showed that `from` receives.
     returns: bool,
 }
