@@ -45,6 +45,8 @@ pub struct RunOptions {
     pub interface: Option<Ipv4Addr>,
     /// Where the server answers, as "HOST:PORT", instead of what the enrolment package says.
     pub servers: Vec<String>,
+    /// Nobody is asked and nothing is confirmed, whatever the enrolment package says.
+    pub one_way: bool,
     /// Looked at every second: where it is there and says anything but 0, every key is erased.
     pub tamper_file: Option<PathBuf>,
     /// Whether the memory of this process is locked, for people to see.
@@ -160,11 +162,7 @@ pub async fn serve(
         path: socket,
         source,
     })?;
-    let servers = if options.servers.is_empty() {
-        terminal.identity().servers.clone()
-    } else {
-        options.servers.clone()
-    };
+    let servers = servers_of(&terminal, &options);
     let server_line = ServerLine::new(servers, wakings.clone());
     let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
     let driver = Driver {
@@ -638,11 +636,20 @@ fn choose_carriers(
                 .map_err(|error| RunError::Interface(interface, error))?;
         }
     }
-    let answered = !options.servers.is_empty() || !terminal.identity().servers.is_empty();
-    if carriers.is_empty() && !answered {
+    if carriers.is_empty() && servers_of(terminal, options).is_empty() {
         return Err(RunError::NoCarrier);
     }
     Ok(carriers)
+}
+
+fn servers_of(terminal: &Terminal, options: &RunOptions) -> Vec<String> {
+    if options.one_way {
+        Vec::new()
+    } else if options.servers.is_empty() {
+        terminal.identity().servers.clone()
+    } else {
+        options.servers.clone()
+    }
 }
 
 /// Between two bursts of packets that waited.

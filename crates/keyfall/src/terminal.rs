@@ -111,6 +111,9 @@ struct RunArgs {
     /// given several times: they are tried in this order.
     #[arg(long = "server", value_name = "HOST:PORT")]
     servers: Vec<String>,
+    /// Radio silence: hear the carriers, ask nobody and confirm nothing, whatever the package says.
+    #[arg(long, conflicts_with = "servers")]
+    one_way: bool,
     /// Erase every key as soon as this file is there and says anything but 0: a file that a tamper
     /// switch makes, or the value of a GPIO line. SIGUSR1 does the same.
     #[arg(long, value_name = "PATH")]
@@ -367,6 +370,7 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
         carriers: args.carriers,
         interface: args.interface,
         servers: args.servers,
+        one_way: args.one_way,
         tamper_file: args.tamper_file,
         memory_locked: lock_memory(),
     };

@@ -4,8 +4,11 @@ mod children;
 mod ears;
 pub(crate) mod lossy;
 mod speech;
+mod stage;
 mod story;
 mod theft;
+mod two_ways;
+mod wire;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,7 +22,8 @@ use serde_json::{Map, Value};
 
 use crate::explain::Code;
 use crate::output::{Failure, Output};
-use story::{Stage, Told};
+use stage::Stage;
+use story::Told;
 
 /// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late, lose two
 /// terminals, and what their thief can read.
@@ -118,13 +122,18 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
     teller.told("call", call)?;
     teller.told("renew", renew)?;
     teller.step("miss", || stage.miss_and_catch_up())?;
+    teller.step("token", || stage.enrol_dave())?;
     let [caught, rederive, late] = teller.hold("catch up", || {
         stage.second_call().map(|(a, b, c)| [a, b, c])
     })?;
     teller.told("catch up", caught)?;
     teller.told("re-derive", rederive)?;
     teller.told("join late", late)?;
-    teller.step("validity", || stage.renew_by_validity())?;
+    let watch = stage.begin_watch().context("step validity")?;
+    teller.step("come back", || stage.come_back())?;
+    teller.step("hitless", || stage.change_hitless())?;
+    teller.step("barrier", || stage.change_at_a_barrier())?;
+    teller.step("validity", || stage.renew_by_validity(&watch))?;
     let mut loss = theft::Loss::default();
     teller.step("delete", || stage.delete_dave(&mut loss))?;
     teller.step("exclude", || stage.exclude_bob(&mut loss))?;

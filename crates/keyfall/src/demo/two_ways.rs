@@ -1,0 +1,336 @@
+//! Two ways: dave can answer. He is enrolled over the network, comes back by a request after he
+//! missed renewals, and the group changes its key while he speaks, in both modes. The others only
+//! hear, as before: same keys, same commands.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use crate::demo::children::wait_for;
+use crate::demo::ears::Call;
+use crate::demo::speech::Speech;
+use crate::demo::stage::{DAVE, PATIENCE, Stage, settle, tag_epoch};
+use crate::demo::story::Told;
+use crate::demo::wire::{Datagram, listed};
+
+/// How a group changes its key while it is at work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    Hitless,
+    Barrier,
+}
+
+/// What came of a change in mid-call.
+struct Course {
+    /// How the server says that it went.
+    report: Value,
+    /// Packets of the call, and of them those that the relay held back.
+    sent: u64,
+    delayed: u64,
+    call: Call,
+    samples_differing: usize,
+    /// What passed between dave and the server.
+    passed: Vec<Datagram>,
+    /// From the order to the first packet under the new key.
+    switched_after: Duration,
+    /// How often the key changed from one packet to the next.
+    switches: usize,
+}
+
+impl Stage {
+    /// Dave is enrolled over the network, and has the keys of his own that no recording opens.
+    pub(super) fn enrol_dave(&mut self) -> anyhow::Result<Told> {
+        let server = self.path("server");
+        let packages = self.dir.to_string_lossy().into_owned();
+        let add = ["admin", "terminal", "add", DAVE, "--out", &packages];
+        let added = self
+            .keyfall
+            .ask(&[&add[..], &["--dir", &server]].concat())?;
+        let terminal = &added["terminals"][0];
+        let (package, code) = (&terminal["package"], &terminal["code"]);
+        let words = ["terminal", "enrol", &self.path(DAVE)];
+        let package = package.as_str().context("a package without a file")?;
+        let code = code.as_str().context("a package without a code")?;
+        self.keyfall
+            .ask(&[&words[..], &[package, "--code", code]].concat())?;
+        self.run_terminal(DAVE)?;
+        let passed = wait_for("dave is answered", PATIENCE, || {
+            Ok(exchange(self.wire.passed()))
+        })?;
+        self.wait_status(DAVE, "knows the time", |status| status["time"].is_u64())?;
+        Ok(Told::new(
+            format!("dave: {}", listed(&passed)),
+            json!({"joined_by": "token", "sharing_datagrams": passed.len()}),
+        ))
+    }
+
+    /// Dave's machine is off while the key renews and is replaced. His radio stays dead; he asks.
+    pub(super) fn come_back(&mut self) -> anyhow::Result<Told> {
+        let server = self.path("server");
+        let had = self.status(DAVE)?;
+        self.end("dave-receives");
+        self.end(DAVE);
+        self.radio.as_mut().context("no radio")?.cut(DAVE)?;
+        let tail = ["--reason", "demo", "--dir", &server];
+        for missed in [
+            &["admin", "renew", "--group", "call"][..],
+            &["admin", "rekey", "call"],
+        ] {
+            self.keyfall.ask(&[missed, &tail].concat())?;
+        }
+        let before = self.wire.passed().len();
+        let began = Instant::now();
+        self.run_terminal(DAVE)?;
+        let epoch = |status: &Value| status["groups"][0]["epoch"].as_u64();
+        let has = self.wait_status(DAVE, "has the key that he missed", |status| {
+            epoch(status) > epoch(&had)
+        })?;
+        let took = began.elapsed();
+        let passed = wait_for("dave confirms", PATIENCE, || {
+            Ok(exchange(self.wire.passed().split_off(before)))
+        })?;
+        // From now on his radio works; until it has told the time he sends nothing.
+        self.radio.as_mut().context("no radio")?.join(DAVE)?;
+        self.wait_status(DAVE, "knows the time", |status| status["time"].is_u64())?;
+        let alice = self.wait_status("alice", "has the fresh key", |status| {
+            epoch(status) >= epoch(&has)
+        })?;
+        let print = |status: &Value| status["groups"][0]["fingerprint"].clone();
+        let alike = print(&alice) == print(&has);
+        let asked = passed.iter().any(|datagram| datagram.kind == "KEY-REQ");
+        let back_by = if asked { "KEY-REQ" } else { "nothing" };
+        Ok(Told::new(
+            format!(
+                "dave was off while his group's key was renewed and then replaced, and his radio is \
+                 dead; he asks, and {} ms after his start he holds alice's key again ({}): {} octets",
+                took.as_millis(),
+                print(&has).as_str().unwrap_or("?"),
+                listed(&passed),
+            ),
+            json!({
+                "back_by": back_by,
+                "renewals_missed": 2,
+                "milliseconds_to_key": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "fingerprints_equal": alike,
+                "key_req_bytes": octets_of("KEY-REQ", &passed),
+                "key_dis_bytes": octets_of("KEY-DIS", &passed),
+                "ack_bytes": octets_of("ACK", &passed),
+            }),
+        )
+        .must(asked, "dave did not ask")
+        .must(alike, "dave holds another key than alice"))
+    }
+
+    /// A fresh key while dave speaks, and nobody is silent for a moment.
+    pub(super) fn change_hitless(&mut self) -> anyhow::Result<Told> {
+        self.start_sender(DAVE)?;
+        let ordered = Instant::now();
+        let course = self.change_in_mid_call(Change::Hitless)?;
+        let epoch = course.report["epoch"].as_u64();
+        for name in ["alice", "bob"] {
+            self.wait_status(name, "sends under the fresh key", |status| {
+                let group = &status["groups"][0];
+                group["epoch"].as_u64() == epoch && group["sending"].is_u64()
+            })?;
+        }
+        let followed = ordered.elapsed().as_secs();
+        let lost = course.lost();
+        Ok(course.told(
+            format!(
+                "the group gets a fresh key while dave speaks: he fetches it, confirms and sends with \
+                 it {} ms after the order ({} octets); bob, who only hears, got it by radio: {} \
+                 packets, {lost} lost, {} held back; bob and alice send with it when its time comes, \
+                 within {followed} s",
+                course.switched_after.as_millis(),
+                listed(&course.passed),
+                course.call.count(),
+                course.delayed,
+            ),
+            json!({
+                "hitless_packets_lost": lost,
+                "packets_delayed": course.delayed,
+                "milliseconds_to_switch": millis(course.switched_after),
+            }),
+        )
+        .must(course.delayed == 0, "packets were held back"))
+    }
+
+    /// Once more, and this time all stop before anyone starts.
+    pub(super) fn change_at_a_barrier(&mut self) -> anyhow::Result<Told> {
+        let course = self.change_in_mid_call(Change::Barrier)?;
+        let epoch = course.report["epoch"].as_u64();
+        for name in ["alice", "bob"] {
+            self.wait_status(name, "starts again", |status| {
+                let group = &status["groups"][0];
+                group["epoch"].as_u64() == epoch && group["sending"].is_u64()
+            })?;
+        }
+        self.end("dave-sends");
+        let lost = course.lost();
+        let stopped = course.report["halted_microseconds"]
+            .as_u64()
+            .map(|micros| (micros as f64 / 100.0).round() / 10.0);
+        Ok(course
+            .told(
+                format!(
+                    "once more, and now nobody may use the old key beside the new one: STOP, dave \
+                 confirms, START: silent for {:.1} ms, {} packets waited meanwhile, {lost} of {} \
+                 lost ({} octets)",
+                    stopped.unwrap_or(0.0),
+                    course.delayed,
+                    course.call.count(),
+                    listed(&course.passed),
+                ),
+                json!({
+                    "barrier_packets_lost": lost,
+                    "barrier_stop_ms": stopped,
+                    "packets_delayed": course.delayed,
+                }),
+            )
+            .must(stopped.is_some(), "nobody stopped"))
+    }
+
+    /// Dave speaks until the group's key was changed in the middle of what he says.
+    fn change_in_mid_call(&mut self, change: Change) -> anyhow::Result<Course> {
+        let server = self.path("server");
+        let keyfall = self.keyfall.clone();
+        let admin = |words: &[&str]| {
+            let tail = ["--reason", "demo", "--dir", &server];
+            keyfall.ask(&[&["admin"], words, &tail].concat())
+        };
+        admin(&["group", "set", "call", "--change", change.name()])?;
+        self.hears("bob")?.take();
+        self.overheard();
+        let (sent, delayed) = self.sent_by_dave()?;
+        let before = self.wire.passed().len();
+        let mut ordered = None;
+        for said in 1..=SAID_AT_MOST {
+            let (so_far, _) = self.sent_by_dave()?;
+            let first = u16::try_from(so_far % 65_536)?.wrapping_add(1);
+            let sender = match change {
+                Change::Hitless => self.speak(DAVE, first),
+                Change::Barrier => self.speak_briefly(DAVE, first),
+            }?;
+            if ordered.is_none() {
+                wait_for("bob hears dave", PATIENCE, || {
+                    Ok((self.hears("bob")?.count() > HEARD_BEFORE).then_some(()))
+                })?;
+                ordered = Some(Instant::now());
+                admin(&["rekey", "call"])?;
+            }
+            sender.finish()?;
+            settle();
+            let shown = self
+                .keyfall
+                .ask(&["admin", "group", "show", "call", "--dir", &server])?;
+            let report = shown["change"].clone();
+            let air = self.eavesdropper.timed();
+            let tags: Vec<_> = air
+                .iter()
+                .filter_map(|(_, octets)| tag_epoch(octets))
+                .collect();
+            let turn = tags.windows(2).position(|two| two[0] != two[1]);
+            let (Some(turn), Some(ordered), "finished") =
+                (turn, ordered, report["state"].as_str().unwrap_or("?"))
+            else {
+                // A machine that is loaded takes longer than the speech.
+                continue;
+            };
+            let switches = tags.windows(2).filter(|two| two[0] != two[1]).count();
+            let switched_after = air.get(turn + 1).map_or(Duration::ZERO, |(at, _)| {
+                at.saturating_duration_since(ordered)
+            });
+            let call = Call::of(&self.hears("bob")?.take());
+            self.overheard();
+            let heard = Speech::from_payloads(call.payloads());
+            let whole = match change {
+                Change::Hitless => &self.speech,
+                Change::Barrier => &self.brief,
+            };
+            let (sent_now, delayed_now) = self.sent_by_dave()?;
+            return Ok(Course {
+                report,
+                sent: sent_now - sent,
+                delayed: delayed_now - delayed,
+                samples_differing: whole.repeated(said).differing(&heard),
+                call,
+                passed: self.wire.passed().split_off(before),
+                switched_after,
+                switches,
+            });
+        }
+        bail!("the key did not change while dave spoke")
+    }
+
+    /// Packets that dave's relay took, and those of them that it held back.
+    fn sent_by_dave(&self) -> anyhow::Result<(u64, u64)> {
+        let status = self.status(DAVE)?;
+        let relay = crate::demo::stage::relay(&status, "send").context("no relay")?;
+        let delayed = relay["delayed"].as_u64().context("no count")?;
+        Ok((self.relay_packets(DAVE, "send")?, delayed))
+    }
+}
+
+impl Change {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hitless => "hitless",
+            Self::Barrier => "barrier",
+        }
+    }
+}
+
+impl Course {
+    fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.call.count() as u64)
+    }
+
+    fn told(&self, sentence: String, figures: Value) -> Told {
+        let heard_all = self.lost() == 0 && self.samples_differing == 0;
+        Told::new(sentence, figures)
+            .must(heard_all, "bob did not hear what dave said")
+            .must(
+                self.switches == 1,
+                "the call did not change its key exactly once",
+            )
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What one asks, is answered and confirms, up to the first ACK; without what the server says by
+/// itself meanwhile.
+fn exchange(passed: Vec<Datagram>) -> Option<Vec<Datagram>> {
+    let kinds = [
+        "HELLO",
+        "INTRODUCTION",
+        "KEY-REQ",
+        "COOKIE",
+        "PART",
+        "KEY-DIS",
+        "ACK",
+    ];
+    let mut asked = passed;
+    asked.retain(|datagram| kinds.contains(&datagram.kind));
+    let end = asked.iter().position(|datagram| datagram.kind == "ACK")?;
+    asked.truncate(end + 1);
+    Some(asked)
+}
+
+/// Of the last one.
+fn octets_of(kind: &str, passed: &[Datagram]) -> Option<usize> {
+    let of_kind = |datagram: &&Datagram| datagram.kind == kind;
+    passed
+        .iter()
+        .rev()
+        .find(of_kind)
+        .map(|datagram| datagram.octets)
+}
+
+/// How often dave says it, where the machine is loaded.
+const SAID_AT_MOST: usize = 4;
+/// Packets of the call before the order.
+const HEARD_BEFORE: usize = 50;
