@@ -240,6 +240,7 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
             added_at: wall,
             package_expires: wall,
             wipe_roots: Vec::new(),
+            token: None,
             mixed_at: None,
             excluded_at: None,
             memberships: Vec::new(),

@@ -73,6 +73,10 @@ pub struct AddTerminal {
     /// without it the package is sealed under a code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// No package is made: the terminal fetches its contents by a token that is good for so many
+    /// seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u32>,
     /// Directories that INIT wipes beside the terminal's own, as absolute paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wipe_roots: Vec<String>,
@@ -80,22 +84,31 @@ pub struct AddTerminal {
     pub why: Why,
 }
 
-/// The sealed package of a terminal. It is not kept: what is lost has to be made anew.
+/// The sealed package of a terminal, or the token that takes its place. Neither is kept as it is shown
+/// here: what is lost has to be made anew.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalAdded {
     pub schema: u32,
     pub number: u32,
     pub name: String,
-    pub package: String,
+    /// Absent where a token takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
     /// What opens the package; to be carried by another way than it. Absent where a request key
     /// was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Past this the package is refused.
+    /// By which the terminal fetches what a package would bring, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Where it does so, as HOST:PORT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Past this the package or token is refused.
     pub expires: u32,
 }
 
-/// Without the code and the package.
+/// Without the code, the token and the package.
 impl std::fmt::Debug for TerminalAdded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TerminalAdded")
@@ -127,7 +140,11 @@ pub struct Terminal {
     pub number: u32,
     pub name: String,
     pub added_at: u32,
+    /// When its package or token ends.
     pub package_expires: u32,
+    /// It is enrolled by a token, and whether that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenState>,
     /// It was enrolled after the backup that the server was restored from: its keys are lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keys_lost: bool,
@@ -143,6 +160,18 @@ pub struct Terminal {
     /// What INIT wipes beside the terminal's own directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wipe_roots: Vec<String>,
+}
+
+/// What became of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenState {
+    /// It may be used until it ends.
+    Pending,
+    /// It was used: the terminal itself has shown that it is there.
+    Used,
+    /// It ended, or is void, before it was used.
+    Ended,
 }
 
 /// A number and the name for it.
@@ -577,4 +606,9 @@ pub enum ProblemCode {
     /// There is nothing to confirm.
     #[serde(rename = "KF-3330")]
     NotHeld,
+    #[serde(rename = "KF-3331")]
+    BadTokenLife,
+    /// Terminals cannot come with a token.
+    #[serde(rename = "KF-3332")]
+    NoTokens,
 }

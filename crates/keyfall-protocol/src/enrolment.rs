@@ -224,7 +224,8 @@ impl EnrolmentPackage {
         .encode()
     }
 
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    /// The contents, for who asks by a token.
+    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut plain = Zeroizing::new(Vec::with_capacity(8192));
         codec::encode_into(&mut plain, |e| {
             e.array(6)?;
@@ -238,7 +239,8 @@ impl EnrolmentPackage {
         plain
     }
 
-    fn decode(plain: &[u8]) -> Result<Self, PackageError> {
+    /// The contents, with a KEYSET that the root in them signed.
+    pub(crate) fn decode(plain: &[u8]) -> Result<Self, PackageError> {
         let package = Self::read(plain).map_err(PackageError::Malformed)?;
         package.identity.key_set()?;
         Ok(package)
@@ -489,16 +491,11 @@ impl RequestKey {
 /// hold the 32 octets and the first 3 of their SHA-256, so that a slip of the hand is noticed.
 #[must_use]
 pub fn request_text(public: &[u8; 32]) -> String {
-    let mut text = String::from(REQUEST_PREFIX);
-    let (mut bits, mut held) = (0u32, 0);
-    for octet in public.iter().copied().chain(request_check(public)) {
-        bits = bits << 8 | u32::from(octet);
-        held += 8;
-        while held >= 5 {
-            held -= 5;
-            text.push(char::from(ALPHABET[(bits >> held & 31) as usize]));
-        }
-    }
+    let mut octets = [0; CHECKED_OCTETS];
+    octets[..32].copy_from_slice(public);
+    octets[32..].copy_from_slice(&check(public));
+    let mut text = String::with_capacity(64);
+    write_checked(&mut text, REQUEST_PREFIX, &octets);
     text
 }
 
@@ -508,34 +505,53 @@ pub fn request_text(public: &[u8; 32]) -> String {
 /// # Errors
 /// [`PackageError::NotARequestKey`].
 pub fn parse_request(typed: &str) -> Result<[u8; 32], PackageError> {
-    let mut octets = Vec::with_capacity(REQUEST_OCTETS);
+    let octets = read_checked(typed, REQUEST_PREFIX).ok_or(PackageError::NotARequestKey)?;
+    let mut public = [0; 32];
+    public.copy_from_slice(&octets[..]);
+    Ok(public)
+}
+
+/// 32 octets and their check, as letters behind a prefix.
+pub(crate) fn write_checked(text: &mut String, prefix: &str, octets: &[u8; CHECKED_OCTETS]) {
+    text.push_str(prefix);
     let (mut bits, mut held) = (0u32, 0);
-    // "KF1" are letters of the alphabet themselves.
-    let mut letters = typed.chars().filter_map(typed_letter);
-    let prefix = REQUEST_PREFIX.chars().filter_map(typed_letter);
-    let begins = prefix.eq(letters.by_ref().take(3));
-    for letter in letters {
-        let value = letter.ok_or(PackageError::NotARequestKey)?;
-        bits = bits << 5 | u32::from(value);
-        held += 5;
-        if held >= 8 {
-            held -= 8;
-            octets.push((bits >> held) as u8);
+    for &octet in octets {
+        bits = bits << 8 | u32::from(octet);
+        held += 8;
+        while held >= 5 {
+            held -= 5;
+            text.push(char::from(ALPHABET[(bits >> held & 31) as usize]));
         }
-        if octets.len() > REQUEST_OCTETS {
-            return Err(PackageError::NotARequestKey);
-        }
-    }
-    match octets.split_first_chunk::<32>() {
-        Some((public, check)) if begins && held == 0 && *check == request_check(public) => {
-            Ok(*public)
-        }
-        Some(_) | None => Err(PackageError::NotARequestKey),
     }
 }
 
-fn request_check(public: &[u8; 32]) -> [u8; 3] {
-    let hash = digest::digest(&digest::SHA256, public);
+/// The 32 octets of what [`write_checked`] gave with that prefix; `None` where a letter is wrong.
+pub(crate) fn read_checked(typed: &str, prefix: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut octets = Zeroizing::new([0; CHECKED_OCTETS]);
+    let (mut bits, mut held, mut filled) = (0u32, 0, 0);
+    // The letters of a prefix are of the alphabet themselves.
+    let mut letters = typed.chars().filter_map(typed_letter);
+    for expected in prefix.chars().filter_map(typed_letter) {
+        (letters.next() == Some(expected)).then_some(())?;
+    }
+    for letter in letters {
+        bits = bits << 5 | u32::from(letter?);
+        held += 5;
+        if held >= 8 {
+            held -= 8;
+            *octets.get_mut(filled)? = (bits >> held) as u8;
+            filled += 1;
+        }
+    }
+    let mut content = Zeroizing::new([0; 32]);
+    content.copy_from_slice(&octets[..32]);
+    let whole = filled == CHECKED_OCTETS && held == 0 && octets[32..] == check(&content);
+    whole.then_some(content)
+}
+
+/// The first octets of SHA-256: a slip of the hand is noticed.
+pub(crate) fn check(content: &[u8; 32]) -> [u8; 3] {
+    let hash = digest::digest(&digest::SHA256, content);
     let [a, b, c] = *hash
         .as_ref()
         .first_chunk()
@@ -565,7 +581,7 @@ const PACKAGE_MAX: usize = 16 * 1024;
 const WIPE_ROOTS_MAX: u64 = 8;
 const SERVERS_MAX: u64 = 8;
 const REQUEST_PREFIX: &str = "KF1-";
-/// The public key and its check.
-const REQUEST_OCTETS: usize = 35;
+/// 32 octets and their check.
+pub(crate) const CHECKED_OCTETS: usize = 35;
 /// Without letters that are taken for digits (Crockford's base 32).
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";

@@ -32,6 +32,7 @@ pub mod server;
 pub mod sharing;
 mod stats;
 pub mod terminal;
+pub mod token;
 mod trusted_time;
 
 pub use error::{ApiMisuse, DecodeError};

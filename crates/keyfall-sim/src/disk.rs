@@ -10,6 +10,7 @@ use keyfall_protocol::server::{
     Batch, Change, Exclusion, FleetRecord, GroupRecord, Membership, NewKeys, TerminalRecord,
 };
 use keyfall_protocol::sharing::KemSecret;
+use keyfall_protocol::token::TokenRecord;
 
 /// How long a store takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +153,9 @@ impl ServerDisk {
                 let number = wrap.kid().kind().and_then(KeyIdKind::terminal);
                 if let Some(terminal) = number.and_then(|it| self.terminals.get_mut(&it)) {
                     terminal.mixed_at = Some(*at);
+                    if let Some(token) = &mut terminal.token {
+                        token.key = None;
+                    }
                 }
             }
             Change::Stated { group, statement } => {
@@ -164,6 +168,12 @@ impl ServerDisk {
                 wraps.iter().for_each(|wrap| self.put_wrap(wrap));
             }
             Change::Wrap(wrap) => self.put_wrap(wrap),
+            Change::TokenVoid(number) => {
+                let terminal = self.terminals.get_mut(number);
+                if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
+                    token.key = None;
+                }
+            }
             Change::Excluded(exclusion) => {
                 for number in &exclusion.terminals {
                     if let Some(terminal) = self.terminals.get_mut(number) {
@@ -283,6 +293,10 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
         added_at: terminal.added_at,
         package_expires: terminal.package_expires,
         wipe_roots: terminal.wipe_roots.clone(),
+        token: terminal.token.as_ref().map(|token| TokenRecord {
+            id: token.id,
+            key: token.key.as_ref().map(PreSharedKey::duplicate),
+        }),
         mixed_at: terminal.mixed_at,
         excluded_at: terminal.excluded_at,
         memberships: terminal.memberships.clone(),

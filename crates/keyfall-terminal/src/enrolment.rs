@@ -11,7 +11,8 @@ use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, RequestKey, Seale
 use keyfall_protocol::ids::{Tick, UnixSeconds};
 use keyfall_protocol::keys::Secret;
 use keyfall_protocol::rng::Random;
-use keyfall_protocol::terminal::{Output, Terminal};
+use keyfall_protocol::terminal::{FirstContactError, Output, Terminal};
+use keyfall_protocol::token::NotAToken;
 
 use crate::key_store::{KeyStore, KeyStoreError, Protection, UnlockError};
 use crate::os_random::OsRandom;
@@ -112,6 +113,17 @@ pub enum EnrolmentError {
     Store(#[from] KeyStoreError),
     #[error(transparent)]
     Protection(UnlockError),
+    #[error(transparent)]
+    Token(#[from] NotAToken),
+    #[error(transparent)]
+    FirstContact(#[from] FirstContactError),
+    #[error(
+        "the server knows another terminal by this token: somebody else used it first; nothing was kept here. \
+         Look at `keyfall admin audit`, exclude that terminal, and ask for a new token"
+    )]
+    TakenByAnother,
+    #[error("cannot reach {server}: {source}; write --server HOST or HOST:PORT")]
+    Server { server: String, source: io::Error },
     #[error("{} holds half a request key: remove it and ask anew", path.display())]
     RequestKey { path: PathBuf },
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -135,7 +147,7 @@ impl From<UnlockError> for EnrolmentError {
 }
 
 /// Before anything is asked or made: a second import in the same place is refused.
-fn refuse_enrolled(dir: &Path) -> Result<(), EnrolmentError> {
+pub(crate) fn refuse_enrolled(dir: &Path) -> Result<(), EnrolmentError> {
     match KeyStore::open(dir) {
         Err(KeyStoreError::NotEnrolled { .. }) => Ok(()),
         Err(KeyStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -165,7 +177,7 @@ fn read_request_key(dir: &Path) -> Result<Option<RequestKey>, EnrolmentError> {
 
 /// The package opens with it, so it is overwritten in place before its name goes. The terminal is
 /// enrolled already: a failure is told and undoes nothing.
-fn forget_request_key(dir: &Path) {
+pub(crate) fn forget_request_key(dir: &Path) {
     let path = dir.join(REQUEST_FILE);
     let forgotten = match OpenOptions::new().write(true).open(&path) {
         Ok(mut file) => file

@@ -329,6 +329,16 @@ impl KeyStore {
         Ok(deleted)
     }
 
+    /// Takes back what [`Self::create`] made: the keys are overwritten, and the directory goes where nothing
+    /// else is in it.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::Io`]: the keys open nothing any more, or nothing was done.
+    pub(crate) fn discard(mut self) -> Result<(), KeyStoreError> {
+        self.lock();
+        erasure::discard(&self.dir_path, &self.slots)
+    }
+
     /// Whether a passphrase is needed before the user compartment gives or takes anything.
     #[must_use]
     pub const fn is_locked(&self) -> bool {

@@ -76,14 +76,16 @@ enum TerminalVerb {
     Show(ShowArgs),
 }
 
-/// Enrol terminals: one sealed package for each.
+/// Enrol terminals: one sealed package for each, or one token.
 ///
 /// A package is sealed under a code, which is shown once and is to be carried by another way than
-/// the file; with --for it is sealed to a key of the terminal, and there is no code.
+/// the file; with --for it is sealed to a key of the terminal, and there is no code. With --token no
+/// package is made: the terminal fetches what would be in it, once, from where the server listens.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  keyfall admin terminal add truck1 truck2 --dir fleet\n  \
-                  keyfall admin terminal add truck3 --for KF1-… --dir fleet"
+                  keyfall admin terminal add truck3 --for KF1-… --dir fleet\n  \
+                  keyfall admin terminal add truck4 --token --good-for 2h --dir fleet"
 )]
 struct AddArgs {
     /// Names: letters, digits, dots, hyphens, underscores.
@@ -92,6 +94,12 @@ struct AddArgs {
     /// The key that `keyfall terminal enrol DIR --request` printed.
     #[arg(long = "for", value_name = "KEY")]
     request: Option<String>,
+    /// Print a one-time token instead of making a package.
+    #[arg(long, conflicts_with_all = ["request", "out"])]
+    token: bool,
+    /// For how long the token is good: 90s, 10m, 2h, 7d.
+    #[arg(long, value_name = "SPAN", default_value = "1d", requires = "token", value_parser = span)]
+    good_for: u32,
     /// A directory of the device that `initialize` wipes beside the terminal's own, as an absolute
     /// path; may be given several times.
     #[arg(long = "wipe-root", value_name = "PATH")]

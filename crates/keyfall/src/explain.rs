@@ -200,6 +200,21 @@ codes! {
     Deleted, "KF-3121", Failed,
         "The keys of the terminal were erased: by an order, the tamper input, too many wrong passphrases, or because nothing was heard for too long.",
         "Nothing brings them back: enrol the terminal anew in another directory.";
+    NotAToken, "KF-3122", Usage,
+        "That is not a token: a letter is wrong or missing.",
+        "Copy the whole line that `keyfall admin terminal add NAME --token` printed.";
+    TokenRefused, "KF-3123", Refused,
+        "The server does not take the token: it was used, has ended, or its terminal was excluded; or somebody else used it at the same time.",
+        "Ask for a new one, made with `keyfall admin terminal add NAME --token`; `keyfall admin audit` at the server says who came with it.";
+    OtherServer, "KF-3124", Refused,
+        "Who answers there is not of the fleet that the token is of, or shows keys that its root did not sign.",
+        "Look at the address; if it is right, somebody stands between you and the server.";
+    ServerSilent, "KF-3125", Unreachable,
+        "Nobody answers there.",
+        "Look at the address, at the way to it (UDP), and whether the server runs and was founded with --listen.";
+    NoTokenSuite, "KF-3126", Refused,
+        "The fleet's root allows no suite in which a token counts: hpke or hpke-pq.",
+        "Enrol by a package, or have a suite listed with `keyfall server sign-keys --suites`.";
     NoServer, "KF-3201", Failed,
         "The directory holds no server.",
         "Make one with `keyfall server init DIR`, or give the directory where it is.";
@@ -347,6 +362,12 @@ codes! {
     NotHeld, "KF-3330", Refused,
         "There is nothing to confirm: the server sends already.",
         "Nothing; `keyfall admin status` says whether a restored server is held.";
+    BadTokenLife, "KF-3331", Usage,
+        "A token is good for at least a minute and at most thirty days.",
+        "Say how long with --good-for, as in 2h or 7d.";
+    NoTokens, "KF-3332", Refused,
+        "Terminals cannot come with a token: the server listens nowhere for them, or the KEYSET lists no suite in which a token counts.",
+        "Found the server with --listen; list hpke or hpke-pq with `keyfall server sign-keys --suites`; or enrol by package.";
 }
 
 /// What to do about a drop reason.

@@ -9,13 +9,14 @@ use clap::{Args, Subcommand};
 use keyfall_api::control::{Answer, Deleted, Request};
 use keyfall_carrier::CarrierAddress;
 use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, request_text};
-use keyfall_protocol::terminal::Terminal;
+use keyfall_protocol::terminal::{FirstContactError, Terminal};
 use keyfall_terminal::key_store::KeyStoreError;
 use keyfall_terminal::{Ending, EnrolmentError, RunError, RunOptions, StoredError, hardening};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use self::by_token::TokenArgs;
 use self::guarding::{LockArgs, ProtectArgs, UnlockArgs, unlock_failure};
 use self::passphrase::NewArgs;
 use self::shown::{deleted_lines, status_for_people, why_for_people};
@@ -23,6 +24,7 @@ use crate::control_client;
 use crate::explain::Code;
 use crate::output::{Failure, Output};
 
+mod by_token;
 mod guarding;
 mod passphrase;
 mod shown;
@@ -64,14 +66,16 @@ pub(crate) struct Dir {
     named: Option<PathBuf>,
 }
 
-/// Make a terminal of an enrolment package.
+/// Make a terminal of an enrolment package, or by a one-time token over the network.
 ///
-/// With --request: make the key to which the server seals the package, and print it. With --pin or
+/// With --request: make the key to which the server seals the package, and print it. With --server and
+/// --token: fetch from there what a package would bring. With --pin or
 /// --passphrase-file: what is worth stealing opens only by it, and the terminal starts locked.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  keyfall terminal enrol alice --request\n  \
                         keyfall terminal enrol alice alice.package\n  \
                         keyfall terminal enrol alice alice.package --code 7Q2M-…\n  \
+                        keyfall terminal enrol alice --server keys.example:47900 --token KF1T-…\n  \
                         keyfall terminal enrol alice alice.package --pin --bound-secret /run/credentials/tpm")]
 struct EnrolArgs {
     /// The terminal's directory, which is made; instead of it: --dir or KEYFALL_DIR. Then the
@@ -86,6 +90,8 @@ struct EnrolArgs {
     /// The code that was shown when the package was made; asked for where it is needed.
     #[arg(long)]
     code: Option<String>,
+    #[command(flatten)]
+    by_token: TokenArgs,
     /// Ask for a PIN or passphrase to be set.
     #[arg(long, conflicts_with_all = ["passphrase_file", "request"])]
     pin: bool,
@@ -192,7 +198,12 @@ pub(crate) fn store_code(error: &KeyStoreError) -> Code {
 
 fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
     let mut places = args.places.into_iter();
-    let expected = if args.request { 1 } else { 2 };
+    let by_token = args.by_token.given();
+    let expected = if args.request || by_token.is_some() {
+        1
+    } else {
+        2
+    };
     let dir = if places.len() == expected {
         places.next()
     } else {
@@ -201,6 +212,20 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
     let dir = dir.ok_or_else(no_directory)?;
     if args.request {
         return enrol_request(&dir, output);
+    }
+    let protected = args.pin || args.new.passphrase_file.is_some();
+    if !protected && args.new.bound_secret.is_some() {
+        let sentence = "a bound secret stands beside a PIN or passphrase: give --pin or \
+                        --passphrase-file, too";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
+    if let Some((server, token)) = by_token {
+        if places.next().is_some() {
+            let sentence = "a token takes the place of a package: give one of them";
+            return Err(Failure::new(Code::BadArguments, sentence));
+        }
+        let protection = protected.then(|| args.new.protection()).transpose()?;
+        return by_token::enrol(&dir, (&server, &token), protection.as_ref(), output);
     }
     let package_path = places.next().ok_or_else(|| {
         let sentence = "the package is missing: give the file that `keyfall admin terminal add` \
@@ -213,12 +238,6 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
         .map(Zeroizing::new)
         .map(|code| parse_code(&code))
         .transpose()?;
-    let protected = args.pin || args.new.passphrase_file.is_some();
-    if !protected && args.new.bound_secret.is_some() {
-        let sentence = "a bound secret stands beside a PIN or passphrase: give --pin or \
-                        --passphrase-file, too";
-        return Err(Failure::new(Code::BadArguments, sentence));
-    }
     let protection = protected.then(|| args.new.protection()).transpose()?;
     let enrolled = loop {
         match keyfall_terminal::enrol(&dir, &package, code.as_ref(), protection.as_ref()) {
@@ -228,27 +247,9 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
             other => break other.map_err(|error| enrolment_failure(&error))?,
         }
     };
-    let identity = enrolled.terminal.identity();
-    let done = EnrolDone {
-        terminal: identity.number.get(),
-        name: identity.name.clone(),
-        fleet: identity.fleet.clone(),
-        root: identity.root.name().to_string(),
-        carriers: identity.carriers.clone(),
-        next: format!("keyfall terminal run {}", dir.display()),
-        protected,
-    };
-    output.versioned(&done, |done| {
-        let then = if protected {
-            format!("\nThen: keyfall terminal unlock {}", dir.display())
-        } else {
-            String::new()
-        };
-        format!(
-            "terminal {} ({}) of fleet {}, root key {}\nNow: {}{then}",
-            done.terminal, done.name, done.fleet, done.root, done.next
-        )
-    })
+    let next = format!("keyfall terminal run {}", dir.display());
+    let done = EnrolDone::of(&enrolled.terminal, next, protected);
+    output.versioned(&done, |done| done.text(&dir))
 }
 
 #[derive(Serialize)]
@@ -262,6 +263,33 @@ struct EnrolDone {
     next: String,
     /// Whether it starts locked.
     protected: bool,
+}
+
+impl EnrolDone {
+    fn of(terminal: &Terminal, next: String, protected: bool) -> Self {
+        let identity = terminal.identity();
+        Self {
+            terminal: identity.number.get(),
+            name: identity.name.clone(),
+            fleet: identity.fleet.clone(),
+            root: identity.root.name().to_string(),
+            carriers: identity.carriers.clone(),
+            next,
+            protected,
+        }
+    }
+
+    fn text(&self, dir: &Path) -> String {
+        let then = if self.protected {
+            format!("\nThen: keyfall terminal unlock {}", dir.display())
+        } else {
+            String::new()
+        };
+        format!(
+            "terminal {} ({}) of fleet {}, root key {}\nNow: {}{then}",
+            self.terminal, self.name, self.fleet, self.root, self.next
+        )
+    }
 }
 
 fn enrol_request(dir: &Path, output: &Output) -> Result<(), Failure> {
@@ -358,6 +386,17 @@ fn enrolment_failure(error: &EnrolmentError) -> Failure {
             PackageError::NotARequestKey => (Code::BadPackage, ": copy it again"),
         },
         EnrolmentError::Expired { .. } => (Code::PackageExpired, ""),
+        EnrolmentError::Token(_) => (Code::NotAToken, ""),
+        EnrolmentError::TakenByAnother => (Code::TokenRefused, ""),
+        EnrolmentError::Server { .. } => (Code::ServerSilent, ""),
+        EnrolmentError::FirstContact(error) => match error {
+            FirstContactError::NoAnswer => (Code::ServerSilent, ""),
+            FirstContactError::OtherRoot | FirstContactError::KeySetNotSigned => {
+                (Code::OtherServer, "")
+            }
+            FirstContactError::NoSuite => (Code::NoTokenSuite, ""),
+            FirstContactError::NotKnown => (Code::TokenRefused, ""),
+        },
         EnrolmentError::Store(error) => (store_code(error), ""),
         EnrolmentError::RequestKey { .. } | EnrolmentError::Io { .. } => (Code::BadInput, ""),
     };

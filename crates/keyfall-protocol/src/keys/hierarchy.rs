@@ -159,6 +159,19 @@ impl WrapKey {
         }
     }
 
+    /// The key of a one-time token: id 0, epoch 0, generation 0 (FORMATS section 8). It is never
+    /// renewed, and opens no distribution.
+    #[must_use]
+    pub(crate) fn of_token(bytes: Secret<32>) -> Self {
+        Self {
+            bytes,
+            kid: KeyId::ALL_RANK_ONE,
+            epoch: KeyEpoch::RANK_ONE,
+            generation: Generation::ZERO,
+            rank: PhantomData,
+        }
+    }
+
     /// `XL(K, "handle", null, 5)`.
     #[must_use]
     pub fn handle(&self) -> Handle {

@@ -77,8 +77,17 @@ impl Server {
                     && let Some(terminal) = self.terminals.get_mut(&number)
                 {
                     terminal.mixed_at = Some(at);
+                    if let Some(token) = &mut terminal.token {
+                        token.key = None;
+                    }
                     self.desk.mixed.remove(&number);
                     self.forget_distributions_to(number);
+                }
+            }
+            Change::TokenVoid(number) => {
+                let terminal = self.terminals.get_mut(&number);
+                if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
+                    token.key = None;
                 }
             }
             Change::Excluded(exclusion) => {

@@ -5,28 +5,42 @@ use std::collections::{BTreeMap, HashMap};
 use crate::ids::{Generation, TerminalNumber};
 use crate::server::TerminalRecord;
 
-/// Key-req-ids of all terminals. Made when somebody asks, and again when a wrap key has moved.
+/// By what a caller is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Caller {
+    /// By its wrap key.
+    Terminal(TerminalNumber),
+    /// By the token that it was given, used or not.
+    Token(TerminalNumber),
+}
+
+impl Caller {
+    pub(super) fn terminal(self) -> TerminalNumber {
+        match self {
+            Self::Terminal(number) | Self::Token(number) => number,
+        }
+    }
+}
+
+/// Key-req-ids of all terminals and tokens. Made when somebody asks, and again when a wrap key has moved.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
-    ids: HashMap<[u8; 8], TerminalNumber>,
+    ids: HashMap<[u8; 8], Caller>,
     /// The G for which they hold; `None`: for none.
     g: Option<Generation>,
 }
 
 impl Callers {
-    /// The terminal whose wrap key has that id now. A name and no proof: whoever listens knows it,
+    /// The terminal whose wrap key, or token, has that id now. A name and no proof: whoever listens knows it,
     /// and two terminals may have the same by chance, of which one is found.
     pub(super) fn find(
         &mut self,
         id: [u8; 8],
         g: Generation,
         terminals: &BTreeMap<TerminalNumber, TerminalRecord>,
-    ) -> Option<TerminalNumber> {
+    ) -> Option<Caller> {
         if self.g != Some(g) {
-            self.ids = terminals
-                .values()
-                .map(|terminal| (terminal.wrap.key_req_id(), terminal.number))
-                .collect();
+            self.ids = terminals.values().flat_map(ids).collect();
             self.g = Some(g);
         }
         self.ids.get(&id).copied()
@@ -38,11 +52,11 @@ impl Callers {
             return;
         }
         if let Some(before) = before
-            && self.ids.get(&before) == Some(&terminal.number)
+            && self.ids.get(&before) == Some(&Caller::Terminal(terminal.number))
         {
             self.ids.remove(&before);
         }
-        self.ids.insert(terminal.wrap.key_req_id(), terminal.number);
+        self.ids.extend(ids(terminal));
     }
 
     /// Every wrap key has moved.
@@ -50,4 +64,13 @@ impl Callers {
         self.ids.clear();
         self.g = None;
     }
+}
+
+/// All by which it may call.
+fn ids(terminal: &TerminalRecord) -> impl Iterator<Item = ([u8; 8], Caller)> + use<> {
+    let number = terminal.number;
+    let token = terminal.token.as_ref().map(|token| token.id);
+    let token = token.map(|id| (id, Caller::Token(number)));
+    let wrap = (terminal.wrap.key_req_id(), Caller::Terminal(number));
+    token.into_iter().chain([wrap])
 }

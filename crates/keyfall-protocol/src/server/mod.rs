@@ -38,7 +38,8 @@ pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{
     ACTIVATION_LEAD, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order,
-    PackageSealing, Reach, SealedFor, WIPE_ROOTS_MAX,
+    PackageSealing, Reach, SealedFor, TOKEN_LIFE, TOKEN_LIFE_MAX, TOKEN_LIFE_MIN, TokenMisuse,
+    WIPE_ROOTS_MAX,
 };
 use peers::Peers;
 pub use records::{

@@ -10,6 +10,7 @@ use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
 use crate::server::{ChangeBegun, ChangeReport, GroupPolicy, Restored};
 use crate::sharing::KemSecret;
+use crate::token::TokenRecord;
 
 /// The fleet as a whole.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct TerminalRecord {
     pub package_expires: UnixSeconds,
     /// What INIT wipes beside the state directory, as the package declared it.
     pub wipe_roots: Vec<String>,
+    /// It is enrolled by this token instead of a package, which is good until `package_expires`.
+    pub token: Option<TokenRecord>,
     /// Since then its wrap key holds octets that were in no package: the first to ask has it, and no
     /// copy of the package.
     pub mixed_at: Option<UnixSeconds>,
@@ -169,8 +172,11 @@ pub enum Change {
     },
     /// One terminal's wrap key, one further than the others'.
     Wrap(WrapKey),
-    /// One terminal's wrap key, with fresh octets in it, at the same generation.
+    /// One terminal's wrap key, with fresh octets in it, at the same generation; its token, where it has
+    /// one, is used.
     Mixed { wrap: WrapKey, at: UnixSeconds },
+    /// A token that nobody may use any more.
+    TokenVoid(TerminalNumber),
     /// A new exclusion: each of its terminals has that `excluded_at`.
     Excluded(Exclusion),
     /// One more of the terminal's [`TerminalRecord::orders`].
@@ -335,6 +341,20 @@ impl IssuedOrder {
 }
 
 impl TerminalRecord {
+    /// By a token, which nobody has used yet.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.token.is_some() && self.mixed_at.is_none()
+    }
+
+    /// Whether the desk may answer it: not what is excluded, nor what waits for a token that has ended
+    /// or is void (KR-377).
+    pub(super) fn may_ask(&self, wall: UnixSeconds) -> bool {
+        let key = self.token.as_ref().and_then(|token| token.key.as_ref());
+        let token_stands = key.is_some() && wall <= self.package_expires;
+        self.excluded_at.is_none() && (!self.is_pending() || token_stands)
+    }
+
     /// The newest DELETE or INIT.
     #[must_use]
     pub fn erasure(&self) -> Option<&IssuedOrder> {

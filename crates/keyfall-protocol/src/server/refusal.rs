@@ -31,6 +31,22 @@ pub enum Refusal {
     )]
     BadRequestKey,
     #[error(
+        "a token is good for {min} to {max} seconds, not {0}",
+        min = super::TOKEN_LIFE_MIN,
+        max = super::TOKEN_LIFE_MAX
+    )]
+    BadTokenLife(u32),
+    #[error(
+        "terminals cannot come with a token: this server listens nowhere for them. Name where with \
+         `keyfall server init --listen`, or enrol by package"
+    )]
+    NotListening,
+    #[error(
+        "terminals cannot come with a token: the KEYSET lists neither hpke nor hpke-pq with a key of the \
+         server. List one with `keyfall server sign-keys --suites`, or enrol by package"
+    )]
+    NoSuiteForToken,
+    #[error(
         "{0:?} is no directory that INIT may wipe: give an absolute path without .., and not / itself"
     )]
     BadWipeRoot(String),

@@ -22,8 +22,8 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-pub use asking::AskOutcome;
 use asking::Asking;
+pub use asking::{AskOutcome, ContactInput, ContactOutput, FirstContact, FirstContactError};
 use budget::Budget;
 pub use budget::Source;
 use compartment::{Held, Notes, User};
@@ -321,13 +321,21 @@ impl Terminal {
     /// # Errors
     /// [`PackageError::KeySetNotSigned`].
     pub fn enrol(package: EnrolmentPackage, now: Tick) -> Result<Self, PackageError> {
+        let g = package.wrap.generation();
+        let mut terminal = Self::begin(package, g, now)?;
+        terminal.settle();
+        Ok(terminal)
+    }
+
+    /// `g`: the fleet's generation when the package was made.
+    fn begin(package: EnrolmentPackage, g: Generation, now: Tick) -> Result<Self, PackageError> {
         let key_set = package.identity.key_set()?;
         let floor = package.issued_at.max(key_set.issued_at);
         let powered = PoweredOn::boot(0, now);
         let longest = key_set.limits.longest_lease;
         let end = package.issued_at.plus(longest);
-        let g = package.wrap.generation();
-        let mut terminal = Self::assemble(
+        let offset = package.wrap.generation().steps_from(g);
+        Ok(Self::assemble(
             Parts {
                 last_lease: Lease::stated(end, package.issued_at, longest, powered.charged()),
                 time: TrustedTime::new(floor, Vec::new()),
@@ -342,11 +350,9 @@ impl Terminal {
                 lock: Lock::default(),
                 exclusions: Exclusions::default(),
             },
-            Some(User::new(package.wrap, 0, BTreeMap::new())),
+            Some(User::new(package.wrap, offset, BTreeMap::new())),
             now,
-        );
-        terminal.settle();
-        Ok(terminal)
+        ))
     }
 
     /// A boot costs one step of powered-on time, which is stored with the first input.

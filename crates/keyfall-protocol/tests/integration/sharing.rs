@@ -15,7 +15,11 @@ use keyfall_protocol::server::{
 };
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{Message, type_of};
-use keyfall_protocol::terminal::{self, AskOutcome, Event, Snapshot, StoreId, Terminal};
+use keyfall_protocol::terminal::{
+    self, AskOutcome, ContactInput, ContactOutput, Event, FirstContact, FirstContactError, Snapshot,
+    StoreId, Terminal,
+};
+use keyfall_protocol::token::Token;
 
 use crate::stream::Stream;
 
@@ -40,10 +44,20 @@ pub(crate) struct Asker {
     wake: Option<Tick>,
 }
 
+/// Somebody with a token.
+pub(crate) struct Newcomer {
+    pub(crate) contact: FirstContact,
+    pub(crate) address: SocketAddr,
+    pub(crate) ended: Option<FirstContactError>,
+    wake: Option<Tick>,
+}
+
 /// Server and terminals with a clock of their own.
 pub(crate) struct Pair {
     pub(crate) server: Server,
     pub(crate) askers: Vec<Asker>,
+    /// Who comes with a token and is no asker yet.
+    pub(crate) newcomers: Vec<Newcomer>,
     pub(crate) rng: Stream,
     pub(crate) now: Tick,
     /// Every datagram that was sent: from a terminal?
@@ -89,6 +103,7 @@ impl Pair {
         let mut pair = Self {
             server,
             askers: Vec::new(),
+            newcomers: Vec::new(),
             rng,
             now,
             air: Vec::new(),
@@ -113,6 +128,50 @@ impl Pair {
     pub(crate) fn let_pass(&mut self, fate: impl FnMut(usize, bool, &[u8]) -> Fate + 'static) {
         self.air.clear();
         self.fate = Box::new(fate);
+    }
+
+    /// Somebody comes with a token, from a port of his own.
+    pub(crate) fn arrive(&mut self, token: &Token, port: u16) {
+        let token = Token::parse(&token.text()).expect("it reads");
+        self.newcomers.push(Newcomer {
+            contact: FirstContact::new(token, self.now, &mut self.rng),
+            address: SocketAddr::from(([192, 0, 2, 1], port)),
+            ended: None,
+            wake: None,
+        });
+        self.drain_newcomer(self.newcomers.len() - 1);
+    }
+
+    fn feed_newcomer(&mut self, place: usize, input: ContactInput<'_>) {
+        let newcomer = &mut self.newcomers[place];
+        newcomer.contact.handle_input(self.now, &mut self.rng, input);
+        self.drain_newcomer(place);
+    }
+
+    fn drain_newcomer(&mut self, place: usize) {
+        loop {
+            let newcomer = &mut self.newcomers[place];
+            let address = newcomer.address;
+            match newcomer.contact.poll_output() {
+                ContactOutput::ToServer(octets) => self.send(Way::Up(address), octets),
+                ContactOutput::Ended(error) => newcomer.ended = Some(error),
+                ContactOutput::Brought(terminal) => {
+                    self.askers.push(Asker {
+                        machine: *terminal,
+                        address,
+                        device: Vec::new(),
+                        user: Vec::new(),
+                        ended: Vec::new(),
+                        wake: None,
+                    });
+                    self.drain_asker(self.askers.len() - 1);
+                }
+                ContactOutput::Timeout { at } => {
+                    newcomer.wake = at;
+                    return;
+                }
+            }
+        }
     }
 
     fn enrol(&mut self, n: u32) {
@@ -274,6 +333,7 @@ impl Pair {
         loop {
             let arrival = self.on_way.front().map(|(at, ..)| *at);
             let wakes = self.askers.iter().filter_map(|it| it.wake);
+            let wakes = wakes.chain(self.newcomers.iter().filter_map(|it| it.wake));
             let next = arrival.into_iter().chain(wakes).chain(self.server_wake);
             let Some(at) = next.min().filter(|&at| at <= until) else {
                 self.now = until;
@@ -289,6 +349,10 @@ impl Pair {
                         if let Some(place) = place {
                             self.feed(place, terminal::Input::FromServer(&octets));
                         }
+                        let mut newcomers = self.newcomers.iter();
+                        if let (None, Some(place)) = (place, newcomers.position(|it| it.address == to)) {
+                            self.feed_newcomer(place, ContactInput::FromServer(&octets));
+                        }
                     }
                 }
                 continue;
@@ -296,6 +360,11 @@ impl Pair {
             for place in 0..self.askers.len() {
                 if self.askers[place].wake.is_some_and(|at| at <= self.now) {
                     self.feed(place, terminal::Input::Timeout);
+                }
+            }
+            for place in 0..self.newcomers.len() {
+                if self.newcomers[place].wake.is_some_and(|at| at <= self.now) {
+                    self.feed_newcomer(place, ContactInput::Timeout);
                 }
             }
             if self.server_wake.is_some_and(|at| at <= self.now) {

@@ -85,11 +85,12 @@ pub(crate) async fn add_terminal(
     let asked = asked("terminal add", &order.name, by);
     let name = order.name.clone();
     let prepare = move |_: &Server| {
-        let sealing = match &order.request {
-            Some(text) => PackageSealing::ToRequest(
+        let sealing = match (&order.request, order.token) {
+            (Some(text), _) => PackageSealing::ToRequest(
                 enrolment::parse_request(text).map_err(|_| Refusal::BadRequestKey)?,
             ),
-            None => PackageSealing::UnderCode,
+            (None, Some(life)) => PackageSealing::ByToken { life },
+            (None, None) => PackageSealing::UnderCode,
         };
         Ok(Order::AddTerminal {
             name: order.name,
@@ -97,7 +98,7 @@ pub(crate) async fn add_terminal(
             wipe_roots: order.wipe_roots,
         })
     };
-    let answer = move |_: &View<'_>, done| {
+    let answer = move |view: &View<'_>, done| {
         let Done::Terminal {
             number,
             package,
@@ -107,15 +108,20 @@ pub(crate) async fn add_terminal(
         else {
             unexpected()
         };
+        let (code, token) = match sealed {
+            SealedFor::Request => (None, None),
+            SealedFor::Code(code) => (Some(code.to_string()), None),
+            SealedFor::Token(token) => (None, Some(token.to_string())),
+        };
+        let server = view.machine.fleet().servers.first();
         api::TerminalAdded {
             schema: api::SCHEMA,
             number: number.get(),
             name,
-            package: hex(&package),
-            code: match sealed {
-                SealedFor::Request => None,
-                SealedFor::Code(code) => Some(code.to_string()),
-            },
+            package: token.is_none().then(|| hex(&package)),
+            code,
+            server: token.as_ref().and(server).cloned(),
+            token,
             expires: expires.get(),
         }
     };

@@ -209,12 +209,23 @@ fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
         name: terminal.name.clone(),
         added_at: terminal.added_at.get(),
         package_expires: terminal.package_expires.get(),
+        token: token_state(view, terminal),
         keys_lost: view.machine.is_lost(terminal.number),
         excluded_at: terminal.excluded_at.map(UnixSeconds::get),
         erasure: terminal.erasure().map(erasure_state),
         lock: terminal.lock().map(erasure_state),
         wipe_roots: terminal.wipe_roots.clone(),
     }
+}
+
+fn token_state(view: &View<'_>, terminal: &TerminalRecord) -> Option<api::TokenState> {
+    let token = terminal.token.as_ref()?;
+    let ended = token.key.is_none() || view.now > terminal.package_expires;
+    Some(match (terminal.mixed_at, ended) {
+        (Some(_), _) => api::TokenState::Used,
+        (None, true) => api::TokenState::Ended,
+        (None, false) => api::TokenState::Pending,
+    })
 }
 
 fn group_row(view: &View<'_>, group: &GroupRecord) -> api::Group {

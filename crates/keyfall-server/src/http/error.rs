@@ -34,7 +34,8 @@ impl Refused {
             | ProblemCode::BadPeriod
             | ProblemCode::BadWipeRoot
             | ProblemCode::BadReceipt
-            | ProblemCode::BadKeySet => StatusCode::BAD_REQUEST,
+            | ProblemCode::BadKeySet
+            | ProblemCode::BadTokenLife => StatusCode::BAD_REQUEST,
             ProblemCode::NotYou
             | ProblemCode::EraseSignatures
             | ProblemCode::NotTheRoot
@@ -53,7 +54,8 @@ impl Refused {
             | ProblemCode::NotTheDraft
             | ProblemCode::AlreadyProved
             | ProblemCode::KeysLost
-            | ProblemCode::NotHeld => StatusCode::CONFLICT,
+            | ProblemCode::NotHeld
+            | ProblemCode::NoTokens => StatusCode::CONFLICT,
             ProblemCode::NotStored | ProblemCode::StoreFault => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemCode::Ending => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -114,6 +116,8 @@ impl From<Refusal> for Refused {
             Refusal::NotTheRoot => ProblemCode::NotTheRoot,
             Refusal::KeysLost(_) => ProblemCode::KeysLost,
             Refusal::NotHeld => ProblemCode::NotHeld,
+            Refusal::BadTokenLife(_) => ProblemCode::BadTokenLife,
+            Refusal::NotListening | Refusal::NoSuiteForToken => ProblemCode::NoTokens,
             Refusal::NotStored => ProblemCode::NotStored,
         };
         Self::new(code, refusal.to_string())

@@ -13,6 +13,7 @@ use keyfall_protocol::server::{
     Membership, Statement, Stragglers, TerminalRecord,
 };
 use keyfall_protocol::sharing::{KemSecret, KemSuite};
+use keyfall_protocol::token::TokenRecord;
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
@@ -104,7 +105,7 @@ fn kem(
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {
     let mut statement = db.prepare(
         "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at,
-             mixed_at
+             mixed_at, token_id, token
          FROM terminals ORDER BY number",
     )?;
     let (mut wipe_roots, mut orders) = (wipe_roots(db)?, orders(db)?);
@@ -122,6 +123,7 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
             added_at: UnixSeconds::new(row.get(5)?),
             package_expires: UnixSeconds::new(row.get(6)?),
             wipe_roots: wipe_roots.remove(&number).unwrap_or_default(),
+            token: token(sealer, row, &place("token"))?,
             mixed_at: row.get::<_, Option<u32>>(8)?.map(UnixSeconds::new),
             excluded_at: row.get::<_, Option<u32>>(7)?.map(UnixSeconds::new),
             memberships: Vec::new(),
@@ -129,6 +131,16 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
         });
     }
     Ok(records)
+}
+
+/// The token that a terminal is enrolled by, and its key as long as it may be used.
+fn token(sealer: &Sealer, row: &Row<'_>, place: &str) -> Result<Option<TokenRecord>, StoreError> {
+    let Some(id) = row.get::<_, Option<[u8; 8]>>(9)? else {
+        return Ok(None);
+    };
+    let sealed: Option<Vec<u8>> = row.get(10)?;
+    let key = sealed.map(|_| opened(sealer, row, 10, place)).transpose()?;
+    Ok(Some(TokenRecord::restored(id, key)))
 }
 
 fn wipe_roots(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<String>>, StoreError> {

@@ -500,6 +500,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Fleet { .. }
             | Change::Wrap(_)
             | Change::Mixed { .. }
+            | Change::TokenVoid(_)
             | Change::Excluded(_)
             | Change::Ordered { .. }
             | Change::Proved { .. }
@@ -522,6 +523,7 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Fleet { .. }
         | Change::Wrap(_)
         | Change::Mixed { .. }
+        | Change::TokenVoid(_)
         | Change::Keys(_) => true,
         Change::Sequence(_)
         | Change::Terminal(_)

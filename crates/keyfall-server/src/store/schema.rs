@@ -42,7 +42,7 @@ pub(super) fn held(db: &Connection) -> Result<u32, StoreError> {
     Ok(db.query_row(newest, [], |row| row.get(0))?)
 }
 
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
 CREATE TABLE schema_steps (
     step INTEGER PRIMARY KEY,
@@ -242,5 +242,9 @@ CREATE TABLE listens (
     place INTEGER PRIMARY KEY,
     address TEXT NOT NULL
 ) STRICT;
+",
+    "
+ALTER TABLE terminals ADD COLUMN token_id BLOB;
+ALTER TABLE terminals ADD COLUMN token BLOB;
 ",
 ];

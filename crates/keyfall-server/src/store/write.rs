@@ -97,10 +97,15 @@ pub(super) fn change(
             wrap(transaction, sealer, key, rng)?;
             let number = key.kid().kind().and_then(KeyIdKind::terminal);
             let rows = transaction.execute(
-                "UPDATE terminals SET mixed_at = ?2 WHERE number = ?1",
+                "UPDATE terminals SET mixed_at = ?2, token = NULL WHERE number = ?1",
                 params![number.map(TerminalNumber::get), at.get()],
             )?;
             one_row(rows, "terminals".to_owned())
+        }
+        Change::TokenVoid(number) => {
+            let void = "UPDATE terminals SET token = NULL WHERE number = ?1";
+            let rows = transaction.execute(void, [number.get()])?;
+            one_row(rows, format!("terminals/{number}"))
         }
         Change::Excluded(exclusion) => excluded(transaction, exclusion),
         Change::Ordered { terminal, issued } => ordered(transaction, *terminal, issued),
@@ -168,11 +173,12 @@ fn terminal(
     let number = record.number;
     let obey = record.obey.secret().expose();
     let wrap = record.wrap.secret().expose();
+    let token_key = record.token.as_ref().and_then(|token| token.key.as_ref());
     transaction
         .prepare_cached(
             "INSERT INTO terminals (number, name, obey, wrap, wrap_generation, added_at,
-                 package_expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                 package_expires, token_id, token)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             number.get(),
@@ -182,6 +188,11 @@ fn terminal(
             record.wrap.generation().get(),
             record.added_at.get(),
             record.package_expires.get(),
+            record.token.as_ref().map(|token| token.id),
+            token_key.map(|key| {
+                let place = format!("terminals/{number}/token");
+                sealer.seal(rng, &place, key.secret().expose())
+            }),
         ])?;
     for (place, path) in (1..).zip(&record.wipe_roots) {
         transaction

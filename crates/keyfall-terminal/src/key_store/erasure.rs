@@ -75,6 +75,22 @@ pub(super) fn erase(
     Ok(deleted)
 }
 
+/// A store that comes to nothing leaves nothing behind.
+pub(super) fn discard(dir: &Path, slots: &SlotFile) -> Result<(), KeyStoreError> {
+    slots.erase(&end_block(&Erasure::of_keys(DeletionCause::Unknown)))?;
+    let mut not_removed = Vec::new();
+    for name in KEY_FILES {
+        overwrite_and_remove(&dir.join(name), &mut not_removed);
+    }
+    std::fs::remove_file(&slots.path).map_err(|e| io_error("remove", &slots.path, e))?;
+    // Others may have put something there.
+    drop(std::fs::remove_dir(dir));
+    for line in not_removed {
+        tracing::warn!(line, "a file of the terminal could not be removed");
+    }
+    sync_parent(dir)
+}
+
 /// The erasure that was begun here and not ended.
 pub(super) fn interrupted(slots: &SlotFile) -> Result<Option<Erasure>, KeyStoreError> {
     let mut octets = vec![0; BLOCK_LEN];

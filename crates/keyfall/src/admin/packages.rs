@@ -13,7 +13,7 @@ use crate::admin::client::post;
 use crate::explain::Code;
 use crate::output::{Failure, Output, utc};
 
-/// All packages that were made.
+/// All packages or tokens that were made.
 #[derive(Serialize)]
 struct Added {
     schema: u32,
@@ -24,15 +24,21 @@ struct Added {
     stopped: Option<String>,
 }
 
-/// One package, in its file.
+/// One package in its file, or a token.
 #[derive(Serialize)]
 struct Package {
     number: u32,
     name: String,
     /// The file.
-    package: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    /// Where the terminal shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     expires: u32,
 }
 
@@ -44,7 +50,8 @@ pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Fail
     // Every file is made before the first order, because a number is never given twice.
     let mut files = Vec::new();
     for name in &args.names {
-        files.push(PackageFile::make(&args.out, name)?);
+        let file = (!args.token).then(|| PackageFile::make(&args.out, name));
+        files.push(file.transpose()?);
     }
     let why: api::Why = args.why.into();
     let mut terminals = Vec::new();
@@ -53,10 +60,14 @@ pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Fail
         let order = api::AddTerminal {
             name: name.clone(),
             request: args.request.clone(),
+            token: args.token.then_some(args.good_for),
             wipe_roots: args.wipe_roots.clone(),
             why: why.clone(),
         };
-        let added = post(dir, "/v1/terminals", &order).and_then(|added| file.write(added));
+        let added = post(dir, "/v1/terminals", &order).and_then(|added| match file {
+            Some(file) => file.write(added),
+            None => Ok(Package::by_token(added)),
+        });
         match added {
             Ok(package) => {
                 // Said as it is made: whatever ends this command, no code is lost.
@@ -90,13 +101,15 @@ pub(super) fn add(dir: &Path, args: AddArgs, output: &Output) -> Result<(), Fail
 }
 
 fn lines_of(made: &Package) -> String {
-    let Package {
-        number,
-        name,
-        package,
-        ..
-    } = made;
+    let Package { number, name, .. } = made;
     let expires = utc(made.expires);
+    if let Some(token) = &made.token {
+        return format!(
+            "{name}: terminal {number}, good once until {expires}\n  token {token}\n  \
+             whoever has it first is {name}: carry it as a password"
+        );
+    }
+    let package = made.package.as_deref().unwrap_or_default();
     let code = made.code.as_ref().map_or_else(String::new, |code| {
         format!("\n  code {code}: carry it by another way than the file")
     });
@@ -106,9 +119,30 @@ fn lines_of(made: &Package) -> String {
 /// What follows the lines of each.
 fn text(added: &Added) -> String {
     added.terminals.first().map_or_else(String::new, |made| {
-        let (name, package) = (&made.name, &made.package);
-        format!("Next, on the terminal: keyfall terminal enrol ./{name} {package}")
+        let (name, next) = (&made.name, "Next, on the terminal: keyfall terminal enrol");
+        match (&made.package, &made.token) {
+            (Some(package), _) => format!("{next} ./{name} {package}"),
+            (None, token) => {
+                let server = made.server.as_deref().unwrap_or("HOST:PORT");
+                let token = token.as_deref().unwrap_or("TOKEN");
+                format!("{next} ./{name} --server {server} --token {token}")
+            }
+        }
     })
+}
+
+impl Package {
+    fn by_token(added: api::TerminalAdded) -> Self {
+        Self {
+            number: added.number,
+            name: added.name,
+            package: None,
+            code: None,
+            token: added.token,
+            server: added.server,
+            expires: added.expires,
+        }
+    }
 }
 
 /// A file for a package; taken away again unless the package was written.
@@ -140,7 +174,7 @@ impl PackageFile {
     }
 
     fn write(mut self, added: api::TerminalAdded) -> Result<Package, Failure> {
-        let octets = unhex(&added.package).ok_or_else(|| {
+        let octets = added.package.as_deref().and_then(unhex).ok_or_else(|| {
             let sentence = "the server sent a package that is not hexadecimal";
             Failure::new(Code::AdminSocket, sentence)
         })?;
@@ -152,8 +186,10 @@ impl PackageFile {
         Ok(Package {
             number: added.number,
             name: added.name,
-            package: self.path.display().to_string(),
+            package: Some(self.path.display().to_string()),
             code: added.code,
+            token: None,
+            server: None,
             expires: added.expires,
         })
     }

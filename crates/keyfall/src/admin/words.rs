@@ -19,7 +19,7 @@ pub(super) fn terminals(all: &api::Terminals) -> String {
         "NUMBER",
         "NAME",
         "ADDED",
-        "PACKAGE GOOD UNTIL",
+        "PACKAGE OR TOKEN GOOD UNTIL",
         "STATE",
     ])];
     rows.extend(all.terminals.iter().map(|terminal| {
@@ -46,10 +46,15 @@ pub(super) fn terminal(shown: &api::TerminalShown) -> String {
         )
     };
     format!(
-        "{}: terminal {}, added {}, package good until {}\nstate: {}{wipe_roots}\nmember of {}\n{}",
+        "{}: terminal {}, added {}, {} good until {}\nstate: {}{wipe_roots}\nmember of {}\n{}",
         terminal.name,
         terminal.number,
         utc(terminal.added_at),
+        if terminal.token.is_some() {
+            "token"
+        } else {
+            "package"
+        },
         utc(terminal.package_expires),
         loss::state(terminal),
         if groups.is_empty() {

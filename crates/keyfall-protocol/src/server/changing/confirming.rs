@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use crate::command::HaltKind;
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use crate::server::Server;
+use crate::server::callers::Caller;
 use crate::server::changing::{Phase, State};
 use crate::sharing::{Bundle, Confirmation};
 
@@ -128,7 +129,8 @@ impl Server {
         let g = self.fleet.fleet_generation;
         let caller = self.callers.find(confirmation.id, g, &self.terminals);
         let members = self.groups.get(&group).map(|record| &record.members);
-        let member = caller.filter(|caller| members.is_some_and(|it| it.contains(caller)));
+        let member = caller.map(Caller::terminal);
+        let member = member.filter(|caller| members.is_some_and(|it| it.contains(caller)));
         let Some(record) = member.and_then(|member| self.terminals.get(&member)) else {
             counts.unknown += 1;
             return None;

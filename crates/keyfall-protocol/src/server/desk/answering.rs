@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -10,9 +11,11 @@ use super::job::{Job, Outcome, Task, Worked};
 use super::{Answer, Asker, Open, cookie_message, sent_to};
 use crate::command::{Body, Target, Time};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, TerminalNumber};
+use crate::keys::WrapKey;
 use crate::rng::Random;
+use crate::server::callers::Caller;
 use crate::server::compose::CLOCK_ERROR_MS;
-use crate::server::{By, Order, Output, Server};
+use crate::server::{By, Order, Output, Server, TerminalRecord, TokenMisuse};
 use crate::sharing::message::{
     AckStatus, Cookie, KeyDis, KeyReq, Message, PART_OCTETS, Part, Reference, RequestHash,
     SealedAsk, marked, sha256, type_of,
@@ -135,15 +138,15 @@ impl Server {
         let suite = request.suite();
         match request {
             KeyReq::Psk(ask) if suite == SharingSuite::Psk => {
-                if let Some((terminal, opened)) = self.open_ask(&asked, ask, rng) {
-                    if self.refuses(suite, terminal) {
+                if let Some((caller, opened)) = self.open_ask(&asked, ask, rng) {
+                    if self.refuses(suite, caller.terminal()) {
                         return;
                     }
                     let near = opened.time.since(self.at.wall) <= TIME_SLACK
                         && self.at.wall.since(opened.time) <= TIME_SLACK;
                     let first = near && self.desk.cookies(now, rng).is_first(ask.iv, now);
                     if returns || first {
-                        self.answer(&asked, suite, terminal, &opened, rng);
+                        self.answer(&asked, suite, caller, &opened, rng);
                     } else {
                         self.send_cookie(from, suite, asked.hash.reference(), rng);
                     }
@@ -181,32 +184,92 @@ impl Server {
         asked: &Request<'_>,
         ask: &SealedAsk<'_>,
         rng: &mut dyn Random,
-    ) -> Option<(TerminalNumber, Ask)> {
+    ) -> Option<(Caller, Ask)> {
         let g = self.fleet.fleet_generation;
         let caller = self.callers.find(ask.id, g, &self.terminals);
         // INVARIANT 2: nobody is told under a mixed key, or that it is not known, before it is stored;
         // nor is another one begun. It asks again.
-        if self.desk.is_meeting(ask.id, caller) {
+        if self.desk.is_meeting(ask.id, caller.map(Caller::terminal)) {
             self.desk.counts.silent += 1;
             return None;
         }
-        let admitted = |number: &TerminalNumber| {
-            let terminal = self.terminals.get(number);
-            terminal.is_some_and(|terminal| terminal.excluded_at.is_none())
-        };
-        let Some(number) = caller.filter(admitted) else {
+        let wall = self.at.wall;
+        let known = |caller| self.known_by(caller).filter(|(it, _)| it.may_ask(wall));
+        let Some((caller, (terminal, key))) = caller.and_then(|it| Some((it, known(it)?))) else {
+            if let Some(Caller::Token(number)) = caller
+                && asked.returns
+            {
+                let from = asked.from;
+                self.tell_of_token(number, TokenMisuse::Dead { from });
+            }
             self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
             return None;
         };
-        let opened = self
-            .terminals
-            .get(&number)
-            .and_then(|terminal| ask.open(&terminal.wrap))
-            .filter(|opened| opened.terminal == Some(number));
-        if opened.is_none() {
+        let number = match caller {
+            Caller::Terminal(number) => Some(number),
+            Caller::Token(_) => None,
+        };
+        let opened = ask.open(key).filter(|opened| opened.terminal == number);
+        let Some(opened) = opened else {
             self.desk.counts.silent += 1;
+            return None;
+        };
+        let number = terminal.number;
+        match caller {
+            Caller::Terminal(_) => Some((caller, opened)),
+            // As to who is not known: what a token is worth, nobody learns without a good one.
+            Caller::Token(_) if ask.suite == SharingSuite::Psk || !asked.returns => {
+                if ask.suite == SharingSuite::Psk {
+                    let from = asked.from;
+                    self.desk.counts.downgrades += 1;
+                    self.tell_of_token(number, TokenMisuse::Downgrade { from });
+                }
+                self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
+                None
+            }
+            Caller::Token(_) => {
+                (!self.is_held_by_another(number, asked.from)).then_some((caller, opened))
+            }
         }
-        opened.map(|opened| (number, opened))
+    }
+
+    /// The terminal and the key by which it calls.
+    fn known_by(&self, caller: Caller) -> Option<(&TerminalRecord, &WrapKey)> {
+        let terminal = self.terminals.get(&caller.terminal())?;
+        let key = match caller {
+            Caller::Terminal(_) => &terminal.wrap,
+            Caller::Token(_) => terminal.token.as_ref()?.key.as_ref()?,
+        };
+        Some((terminal, key))
+    }
+
+    /// Of two who come with one token the first is answered, and the other hears nothing: it is held
+    /// for that address while the first may still confirm (KR-378).
+    fn is_held_by_another(&mut self, number: TerminalNumber, from: SocketAddr) -> bool {
+        let reference = self.desk.first.get(&number);
+        let Some(open) = reference.and_then(|reference| self.desk.open.get(reference)) else {
+            return false;
+        };
+        let first = open.from;
+        if first == from || self.at.now.since(open.at) >= TOKEN_HELD {
+            return false;
+        }
+        self.desk.counts.silent += 1;
+        self.tell_of_token(number, TokenMisuse::Shared { first, then: from });
+        true
+    }
+
+    /// Once for each terminal and run of the server.
+    fn tell_of_token(&mut self, terminal: TerminalNumber, misuse: TokenMisuse) {
+        if self.desk.told_token.insert(terminal) {
+            let by = By {
+                actor: "somebody with its token".to_owned(),
+                reason: None,
+                ticket: None,
+            };
+            let order = Order::NoteToken { terminal, misuse };
+            self.waiting.push_back((None, order, by));
+        }
     }
 
     /// Nothing is answered in a suite that the root does not list, whoever asks (KR-362).
@@ -254,18 +317,22 @@ impl Server {
             return;
         }
         let (enc, ct) = (enc.to_vec(), ct.to_vec());
-        self.begin_job(asked.from, asked.message, Task::Open { key, enc, ct });
+        self.begin_job(asked, Task::Open { key, enc, ct });
     }
 
-    fn begin_job(&mut self, from: SocketAddr, message: &[u8], task: Task) {
+    fn begin_job(&mut self, asked: &Request<'_>, task: Task) {
         if self.desk.jobs.len() >= JOBS_MAX {
             self.desk.counts.overload += 1;
             return;
         }
         self.desk.last_job += 1;
         let number = self.desk.last_job;
-        let message = message.to_vec();
-        self.desk.jobs.insert(number, Asker { from, message });
+        let asker = Asker {
+            from: asked.from,
+            message: asked.message.to_vec(),
+            returns: asked.returns,
+        };
+        self.desk.jobs.insert(number, asker);
         self.outputs.push_back(Output::Work(Job { number, task }));
     }
 
@@ -274,7 +341,7 @@ impl Server {
             from: asker.from,
             message: &asker.message,
             hash: RequestHash::of(&asker.message),
-            returns: true,
+            returns: asker.returns,
         };
         let spoken = match Message::decode(&asker.message) {
             Ok(Message::KeyReq { request, .. }) => request.suite(),
@@ -285,8 +352,8 @@ impl Server {
                 request: KeyReq::Psk(ask),
                 cookie: None,
             }) if ask.suite == spoken => {
-                if let Some((terminal, opened)) = self.open_ask(&asked, &ask, rng) {
-                    self.answer(&asked, spoken, terminal, &opened, rng);
+                if let Some((caller, opened)) = self.open_ask(&asked, &ask, rng) {
+                    self.answer(&asked, spoken, caller, &opened, rng);
                 }
             }
             Ok(_) | Err(_) => self.desk.counts.silent += 1,
@@ -297,16 +364,17 @@ impl Server {
         &mut self,
         asked: &Request<'_>,
         suite: SharingSuite,
-        number: TerminalNumber,
+        caller: Caller,
         ask: &Ask,
         rng: &mut dyn Random,
     ) {
         if self.answers_again(asked) {
             return;
         }
-        let Some(terminal) = self.terminals.get(&number) else {
+        let Some((terminal, under)) = self.known_by(caller) else {
             return;
         };
+        let number = terminal.number;
         let now = self.at.now;
         let fresh = match (KemSuite::of(suite), &ask.fresh) {
             (None, None) => None,
@@ -316,9 +384,12 @@ impl Server {
             },
             (None, Some(_)) | (Some(_), None) => return,
         };
-        let grant = self.grant(terminal, ask, suite, rng);
+        let grant = match caller {
+            Caller::Terminal(_) => self.grant(terminal, ask, suite, rng),
+            Caller::Token(_) => self.grant_package(terminal, ask, rng),
+        };
         let wrap = &terminal.wrap;
-        let line = Line { suite, wrap };
+        let line = Line { suite, wrap: under };
         let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, rng);
         let mixed = grant.first.as_ref().map(|first| wrap.mix(first));
         let told = grant.keys.iter().map(|it| {
@@ -365,7 +436,7 @@ impl Server {
                 let info = [KEY_DIS_INFO, &asked.hash.as_bytes()[..]].concat();
                 let inner = Zeroizing::new(message);
                 let task = Task::Seal { to, info, inner };
-                self.begin_job(asked.from, asked.message, task);
+                self.begin_job(asked, task);
             }
         }
     }
@@ -571,5 +642,7 @@ const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";
 /// Jobs that are out when the server asks everybody for a cookie first.
 const BUSY: usize = 64;
 const JOBS_MAX: usize = 8192;
+/// For so long nobody else is answered by the token that an open answer was given to.
+const TOKEN_HELD: Duration = Duration::from_secs(15);
 /// How often one answer is sent.
 const ANSWERS_MAX: u8 = 8;

@@ -50,7 +50,10 @@ impl Server {
         let gone = named.filter_map(KeyIdKind::group);
         let gone = gone.filter(|group| !self.is_member(*group, terminal.number));
         let forward_secret = matches!(suite, SharingSuite::Hpke | SharingSuite::HpkePq);
-        let first = (forward_secret && terminal.mixed_at.is_none())
+        // Who came by a token has its wrap key by HPKE: the octets are hidden in psk, too, and the token
+        // has to be used up.
+        let hidden = forward_secret || terminal.is_pending();
+        let first = (hidden && terminal.mixed_at.is_none())
             .then(|| Secret::init_with(|into| rng.fill(into)));
         Grant {
             nonce: ask.nonce,
@@ -61,6 +64,26 @@ impl Server {
             more,
             first,
             package: None,
+        }
+    }
+
+    /// Who comes by a token gets what an enrolment package would bring, and asks for its keys under the
+    /// wrap key in it.
+    pub(super) fn grant_package(
+        &self,
+        terminal: &TerminalRecord,
+        ask: &Ask,
+        rng: &mut dyn Random,
+    ) -> Grant {
+        Grant {
+            nonce: ask.nonce,
+            time: self.at.wall,
+            g: self.fleet.fleet_generation,
+            keys: Vec::new(),
+            gone: Vec::new(),
+            more: true,
+            first: Some(Secret::init_with(|into| rng.fill(into))),
+            package: Some(self.package_of(terminal).encode()),
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Desk {
     pub(super) mixed: HashMap<TerminalNumber, WrapKey>,
     /// Whose wish for another suite stands in the audit already.
     told_downgrade: HashSet<TerminalNumber>,
+    /// Whose token's misuse stands there already.
+    told_token: HashSet<TerminalNumber>,
     pub(super) counts: DeskCounts,
 }
 
@@ -58,6 +60,8 @@ struct Asker {
     from: SocketAddr,
     /// The request as it was sent.
     message: Vec<u8>,
+    /// A cookie showed that `from` receives.
+    returns: bool,
 }
 
 /// An answer that waits for its ACK.
@@ -116,6 +120,7 @@ impl Desk {
             first: HashMap::new(),
             mixed: HashMap::new(),
             told_downgrade: HashSet::new(),
+            told_token: HashSet::new(),
             counts: DeskCounts::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! New terminals and names.
 
+use crate::calendar::Utc;
 use crate::enrolment::{EnrolmentCode, EnrolmentPackage, Identity, is_wipe_root};
 use crate::keys::{ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
@@ -8,6 +9,7 @@ use crate::server::{
     Batch, By, Change, Done, JournalEntry, PackageSealing, Refusal, SealedFor, Server,
     TerminalRecord,
 };
+use crate::token::{Token, TokenRecord};
 
 impl Server {
     pub(super) fn add_terminal(
@@ -28,25 +30,21 @@ impl Server {
         let fresh = Secret::init_with(|into| rng.fill(into));
         let wrap = WrapKey::new(number, self.fleet.fleet_generation, fresh);
         let wall = self.at.wall;
-        let expires = wall.plus(PACKAGE_LIFE);
-        let package = EnrolmentPackage {
-            identity: Identity {
-                number,
-                name: name.to_owned(),
-                fleet: self.fleet.name.clone(),
-                root: self.fleet.root,
-                key_set_frame: self.fleet.key_set_frame.clone(),
-                streams: vec![self.fleet.stream],
-                carriers: self.fleet.carriers.clone(),
-                servers: self.fleet.servers.clone(),
-                keep_time: self.fleet.keep_time,
-                wipe_roots: wipe_roots.clone(),
-            },
-            obey: obey.duplicate(),
-            wrap: wrap.duplicate(),
-            issued_at: wall,
-            expires,
+        let mut record = TerminalRecord {
+            number,
+            name: name.to_owned(),
+            obey,
+            wrap,
+            added_at: wall,
+            package_expires: wall.plus(PACKAGE_LIFE),
+            wipe_roots,
+            token: None,
+            mixed_at: None,
+            excluded_at: None,
+            memberships: Vec::new(),
+            orders: Vec::new(),
         };
+        let package = self.package_of(&record);
         let (sealed_package, sealed) = match sealing {
             PackageSealing::ToRequest(request) => {
                 let octets = package
@@ -61,23 +59,24 @@ impl Server {
                     SealedFor::Code(code.shown()),
                 )
             }
+            PackageSealing::ByToken { life } => {
+                self.may_give_token(*life)?;
+                let token = Token::random(&self.fleet.root, rng);
+                record.token = Some(TokenRecord::new(&token));
+                record.package_expires = wall.plus(*life);
+                (Vec::new(), SealedFor::Token(token.text()))
+            }
         };
-        let record = TerminalRecord {
-            number,
-            name: name.to_owned(),
-            obey,
-            wrap,
-            added_at: wall,
-            package_expires: expires,
-            wipe_roots,
-            mixed_at: None,
-            excluded_at: None,
-            memberships: Vec::new(),
-            orders: Vec::new(),
+        let expires = record.package_expires;
+        let outcome = match sealed {
+            SealedFor::Request | SealedFor::Code(_) => format!("terminal {number}"),
+            SealedFor::Token(_) => {
+                format!("terminal {number}, by a token good until {}", Utc(expires))
+            }
         };
         let batch = Batch {
             changes: vec![Change::Terminal(record)],
-            audit: Some(self.audit(by, "terminal add", name, format!("terminal {number}"))),
+            audit: Some(self.audit(by, "terminal add", name, outcome)),
             journal: Some(JournalEntry::Enrolment {
                 terminal: number,
                 name: name.to_owned(),
@@ -90,6 +89,46 @@ impl Server {
             expires,
         };
         Ok((batch, done))
+    }
+}
+
+impl Server {
+    /// What a terminal gets at enrolment, now.
+    pub(in crate::server) fn package_of(&self, record: &TerminalRecord) -> EnrolmentPackage {
+        EnrolmentPackage {
+            identity: Identity {
+                number: record.number,
+                name: record.name.clone(),
+                fleet: self.fleet.name.clone(),
+                root: self.fleet.root,
+                key_set_frame: self.fleet.key_set_frame.clone(),
+                streams: vec![self.fleet.stream],
+                carriers: self.fleet.carriers.clone(),
+                servers: self.fleet.servers.clone(),
+                keep_time: self.fleet.keep_time,
+                wipe_roots: record.wipe_roots.clone(),
+            },
+            obey: record.obey.duplicate(),
+            wrap: record.wrap.duplicate(),
+            issued_at: self.at.wall,
+            expires: record.package_expires,
+        }
+    }
+
+    /// Whether a terminal could use one.
+    fn may_give_token(&self, life: u32) -> Result<(), Refusal> {
+        if !(TOKEN_LIFE_MIN..=TOKEN_LIFE_MAX).contains(&life) {
+            return Err(Refusal::BadTokenLife(life));
+        }
+        if self.fleet.listen.is_empty() {
+            return Err(Refusal::NotListening);
+        }
+        let key_set = &self.fleet.key_set;
+        let held = [&self.fleet.kem, &self.fleet.kem_pq].into_iter().flatten();
+        let spoken = held
+            .map(|key| key.public().suite())
+            .any(|kem| key_set.limits.suites.contains(kem.sharing()) && key_set.lists_kem(kem));
+        spoken.then_some(()).ok_or(Refusal::NoSuiteForToken)
     }
 }
 
@@ -120,5 +159,9 @@ fn check_wipe_roots(wipe_roots: &[String]) -> Result<(), Refusal> {
 
 /// As many as a package holds.
 pub const WIPE_ROOTS_MAX: usize = 8;
+/// Seconds for which a token is good, where nobody says otherwise, and between what.
+pub const TOKEN_LIFE: u32 = 86_400;
+pub const TOKEN_LIFE_MIN: u32 = 60;
+pub const TOKEN_LIFE_MAX: u32 = 30 * 86_400;
 /// A package expires after seven days.
 const PACKAGE_LIFE: u32 = 7 * 86_400;

@@ -1,9 +1,22 @@
 //! What terminals that ask bring about: the first contact, and what is noted of them.
 
+use core::net::SocketAddr;
+
 use crate::ids::TerminalNumber;
 use crate::server::orders::Prepared;
 use crate::server::{Batch, By, Change, Done, Order, Refusal, Server};
 use crate::sharing::SharingSuite;
+
+/// How a token was misused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenMisuse {
+    /// It was used before, or has ended.
+    Dead { from: SocketAddr },
+    /// Two came with it at once, of whom the first is being answered.
+    Shared { first: SocketAddr, then: SocketAddr },
+    /// In suite psk, in which nobody is answered by a token.
+    Downgrade { from: SocketAddr },
+}
 
 impl Order {
     /// Who is met.
@@ -27,10 +40,45 @@ impl Server {
         let mixed = mixed.ok_or_else(|| Refusal::NoSuchTerminal(number.to_string()))?;
         let wrap = mixed.duplicate().renew_to(terminal.wrap.generation());
         let at = self.at.wall;
-        let outcome = "the terminal itself has shown that it is there".to_owned();
+        let outcome = match terminal.token {
+            None => "the terminal itself has shown that it is there".to_owned(),
+            Some(_) => "by its token, which is used now".to_owned(),
+        };
         let batch = Batch {
             changes: vec![Change::Mixed { wrap, at }],
             audit: Some(self.audit(by, "terminal enrolled", &terminal.name, outcome)),
+            journal: None,
+        };
+        Ok((batch, Done::Nothing))
+    }
+
+    /// Told once for each terminal and run of the server (KR-378).
+    pub(super) fn note_token(
+        &self,
+        number: TerminalNumber,
+        misuse: TokenMisuse,
+        by: By,
+    ) -> Prepared {
+        let terminal = self.terminal(number)?;
+        let outcome = match misuse {
+            TokenMisuse::Dead { from } => {
+                let why = match (terminal.excluded_at, terminal.mixed_at) {
+                    (Some(_), _) => "the terminal is excluded",
+                    (None, Some(_)) => "it was used before",
+                    (None, None) => "it has ended",
+                };
+                format!("refused from {from}: {why}")
+            }
+            TokenMisuse::Shared { first, then } => {
+                format!("refused from {then}: {first} came first and is being answered")
+            }
+            TokenMisuse::Downgrade { from } => {
+                format!("refused from {from}: suite psk, in which no token counts")
+            }
+        };
+        let batch = Batch {
+            changes: Vec::new(),
+            audit: Some(self.audit(by, "token", &terminal.name, outcome)),
             journal: None,
         };
         Ok((batch, Done::Nothing))

@@ -8,10 +8,11 @@ mod meeting;
 mod renewing;
 mod signing;
 
-pub use enrolling::WIPE_ROOTS_MAX;
+pub use enrolling::{TOKEN_LIFE, TOKEN_LIFE_MAX, TOKEN_LIFE_MIN, WIPE_ROOTS_MAX};
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
 use groups::note_change;
 pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD};
+pub use meeting::TokenMisuse;
 pub use signing::{DraftedKeys, KeySetDraft};
 use zeroize::Zeroizing;
 
@@ -80,6 +81,11 @@ pub enum Order {
     Confirm,
     /// A terminal has shown that it mixed fresh octets into its wrap key (FORMATS section 8).
     FirstContact { terminal: TerminalNumber },
+    /// Somebody came with a token in another way than it is meant.
+    NoteToken {
+        terminal: TerminalNumber,
+        misuse: TokenMisuse,
+    },
     /// A terminal asked in a suite that the root does not list.
     NoteDowngrade {
         terminal: TerminalNumber,
@@ -104,6 +110,9 @@ pub enum PackageSealing {
     ToRequest([u8; 32]),
     /// A fresh code, shown apart.
     UnderCode,
+    /// There is no package: its contents come over the network, to who shows a token that is good for
+    /// so many seconds.
+    ByToken { life: u32 },
 }
 
 /// What came of an order, for the one who gave it.
@@ -116,6 +125,7 @@ pub enum Done {
     },
     Terminal {
         number: TerminalNumber,
+        /// Empty where a token takes its place.
         package: Vec<u8>,
         sealed: SealedFor,
         expires: UnixSeconds,
@@ -199,6 +209,8 @@ pub enum SealedFor {
     Request,
     /// The code that opens it: to be carried by another way than the package.
     Code(Zeroizing<String>),
+    /// The token by which the terminal fetches what a package would bring.
+    Token(Zeroizing<String>),
 }
 
 pub(super) type Prepared = Result<(Batch, Done), Refusal>;
@@ -245,6 +257,7 @@ impl Server {
             Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
             Order::Confirm => self.confirm(by),
             Order::FirstContact { terminal } => self.first_contact(terminal, by),
+            Order::NoteToken { terminal, misuse } => self.note_token(terminal, misuse, by),
             Order::NoteDowngrade { terminal, suite } => self.note_downgrade(terminal, suite, by),
             Order::LeaveOut { group, terminals } => self.leave_out(group, &terminals, by, rng),
             Order::NoteChange(report) => Ok((note_change(report), Done::Nothing)),

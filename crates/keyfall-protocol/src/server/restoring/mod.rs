@@ -298,6 +298,7 @@ impl Server {
                 added_at: *added_at,
                 package_expires: *added_at,
                 wipe_roots: Vec::new(),
+                token: None,
                 mixed_at: None,
                 excluded_at: None,
                 memberships: Vec::new(),

@@ -6,6 +6,7 @@ use super::crowd::{CREW, Crowd, Parcel, address};
 use super::desk::{counting, group, terminal};
 use crate::command::HaltKind;
 use crate::ids::{Generation, SequenceNumber};
+use crate::server::callers::Caller;
 use crate::server::{ChangeMode, ConfirmationCounts, GroupPolicy, Input, Order, Phase};
 use crate::sharing::{Bundle, Confirmation};
 
@@ -261,26 +262,26 @@ fn callers_are_known_by_the_name_that_their_key_has_now() {
     };
     let id = |crowd: &Crowd, n| crowd.desk.wrap(n).key_req_id();
     let first = id(&crowd, 1);
-    assert_eq!(find(&mut crowd, first), Some(terminal(1)));
+    assert_eq!(find(&mut crowd, first), Some(Caller::Terminal(terminal(1))));
     crowd.order(Order::RenewDevice {
         terminal: terminal(1),
     });
     let second = id(&crowd, 1);
     assert_ne!(first, second);
     assert_eq!(find(&mut crowd, first), None);
-    assert_eq!(find(&mut crowd, second), Some(terminal(1)));
+    assert_eq!(find(&mut crowd, second), Some(Caller::Terminal(terminal(1))));
     crowd.order(Order::RenewDevices);
     assert_eq!(find(&mut crowd, second), None);
     for n in 1..=3 {
         let now = id(&crowd, n);
-        assert_eq!(find(&mut crowd, now), Some(terminal(n)));
+        assert_eq!(find(&mut crowd, now), Some(Caller::Terminal(terminal(n))));
     }
     crowd
         .desk
         .carry_out(super::desk::add_terminal("t4"))
         .expect("free");
     let fourth = id(&crowd, 4);
-    assert_eq!(find(&mut crowd, fourth), Some(terminal(4)));
+    assert_eq!(find(&mut crowd, fourth), Some(Caller::Terminal(terminal(4))));
 }
 
 /// Anything at all from the network: no panic, no word, no change of state.

@@ -214,6 +214,7 @@ fn an_exclusion_of_64_in_many_groups_fits_in_frames_at_the_largest_numbers() {
         added_at: FOUNDED,
         package_expires: FOUNDED,
         wipe_roots: Vec::new(),
+        token: None,
         mixed_at: None,
         excluded_at: None,
         memberships: Vec::new(),

@@ -166,6 +166,7 @@ impl Model {
             | Order::NoteChange(_)
             | Order::Scheduled
             | Order::FirstContact { .. }
+            | Order::NoteToken { .. }
             | Order::NoteDowngrade { .. } => return None,
         }
         Some(next)

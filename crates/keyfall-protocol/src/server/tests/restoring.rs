@@ -141,6 +141,7 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
         added_at: record.added_at,
         package_expires: record.package_expires,
         wipe_roots: record.wipe_roots.clone(),
+        token: None,
         mixed_at: record.mixed_at,
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),

@@ -6,6 +6,7 @@ use super::request::ExpectKeyDis;
 use super::{AskOutcome, State};
 use crate::command::ListedKey;
 use crate::rng::Random;
+use crate::sharing::SharingSuite;
 use crate::sharing::message::{AckStatus, KeyDis, Message, Reference, marked};
 use crate::sharing::pair::{AckKey, Grant, PlainHash, SignedGrant};
 use crate::stats::DropReason;
@@ -29,6 +30,19 @@ struct Opened {
     grant: Grant,
     plain: PlainHash,
     signer: ListedKey,
+}
+
+impl ExpectStore {
+    /// Of an answer with fresh octets; `ack` is the datagram that confirms it.
+    pub(super) fn of_first(reference: Reference, ack: Vec<u8>) -> Self {
+        Self {
+            store: None,
+            reference,
+            ack,
+            again: true,
+            mixes: true,
+        }
+    }
 }
 
 impl Terminal {
@@ -81,13 +95,7 @@ impl Terminal {
             (Some(fresh), KeyDis::Hpke { suite, enc, ct }) if suite == open.suite => {
                 let info = [KEY_DIS_INFO, &open.hash.as_bytes()[..]].concat();
                 inner = fresh.open(&info, enc, ct).ok_or(DropReason::DoesNotOpen)?;
-                match Message::decode(&inner) {
-                    Ok(Message::KeyDis {
-                        reference,
-                        distribution: within @ KeyDis::Psk { suite: spoken, .. },
-                    }) if reference == open.hash.reference() && spoken == suite => within,
-                    Ok(_) | Err(_) => return Err(DropReason::Malformed),
-                }
+                pair_in(&inner, suite, open.hash.reference())?
             }
             // Another suite than was asked in is a downgrade, or a fault (KR-361).
             (_, KeyDis::Psk { .. } | KeyDis::Hpke { .. } | KeyDis::RsaMisty1(_)) => {
@@ -187,8 +195,23 @@ impl Terminal {
     }
 }
 
+/// The pair's answer inside of what HPKE hid.
+pub(super) fn pair_in(
+    inner: &[u8],
+    suite: SharingSuite,
+    answers: Reference,
+) -> Result<KeyDis<'_>, DropReason> {
+    match Message::decode(inner) {
+        Ok(Message::KeyDis {
+            reference,
+            distribution: within @ KeyDis::Psk { suite: spoken, .. },
+        }) if reference == answers && spoken == suite => Ok(within),
+        Ok(_) | Err(_) => Err(DropReason::Malformed),
+    }
+}
+
 /// What an ACK brings about is durable at the server after this time.
 const STORED_WITHIN: Duration = Duration::from_millis(200);
 /// Answers with fresh octets that one sequence takes.
 const MIXED_MAX: u32 = 3;
-const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";
+pub(super) const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";

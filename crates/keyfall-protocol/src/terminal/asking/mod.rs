@@ -9,11 +9,13 @@
 //! ```
 
 mod answer;
+mod first_contact;
 mod request;
 
 use std::time::Duration;
 
 use answer::ExpectStore;
+pub use first_contact::{ContactInput, ContactOutput, FirstContact, FirstContactError};
 use request::{ExpectIntroduction, ExpectKeyDis};
 
 use crate::ids::{Tick, UnixSeconds};

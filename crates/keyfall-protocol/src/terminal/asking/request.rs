@@ -313,7 +313,7 @@ impl Terminal {
 }
 
 /// Octets of a message that is padded (FORMATS section 8); marker included the datagram has 256.
-const fn padded_len(suite: SharingSuite) -> usize {
+pub(super) const fn padded_len(suite: SharingSuite) -> usize {
     match suite {
         SharingSuite::Psk | SharingSuite::RsaMisty1 => 252,
         // The sealed whole is longer by the encapsulated key and a tag.
@@ -326,6 +326,6 @@ const fn padded_len(suite: SharingSuite) -> usize {
 pub(super) const KEY_REQ_INFO: &[u8] = b"KF1/key-req";
 /// Keys that a request names: those that are left out come again, and are no harm.
 const HELD_TOLD: usize = 400;
-const COOKIES_MAX: u32 = 12;
+pub(super) const COOKIES_MAX: u32 = 12;
 const OFFSETS_TRIED: u32 = 8;
 const PIECES_MAX: u8 = 8;

@@ -149,6 +149,12 @@ pub(super) fn state(terminal: &api::Terminal) -> String {
     if let Some(at) = terminal.excluded_at {
         states.push(format!("excluded since {}", utc(at)));
     }
+    match terminal.token {
+        Some(api::TokenState::Pending) => states.push("waits for its token to be used".to_owned()),
+        Some(api::TokenState::Used) => states.push("enrolled by its token".to_owned()),
+        Some(api::TokenState::Ended) => states.push("its token ended unused".to_owned()),
+        None => {}
+    }
     if let Some(erasure) = &terminal.erasure {
         states.push(order_state(erasure));
     }
