@@ -16,8 +16,8 @@ use keyfall_protocol::server::{
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{Message, type_of};
 use keyfall_protocol::terminal::{
-    self, AskOutcome, ContactInput, ContactOutput, Event, FirstContact, FirstContactError, Snapshot,
-    StoreId, Terminal,
+    self, AskOutcome, ContactInput, ContactOutput, Event, FirstContact, FirstContactError,
+    Snapshot, StoreId, Terminal,
 };
 use keyfall_protocol::token::Token;
 
@@ -144,7 +144,9 @@ impl Pair {
 
     fn feed_newcomer(&mut self, place: usize, input: ContactInput<'_>) {
         let newcomer = &mut self.newcomers[place];
-        newcomer.contact.handle_input(self.now, &mut self.rng, input);
+        newcomer
+            .contact
+            .handle_input(self.now, &mut self.rng, input);
         self.drain_newcomer(place);
     }
 
@@ -350,7 +352,9 @@ impl Pair {
                             self.feed(place, terminal::Input::FromServer(&octets));
                         }
                         let mut newcomers = self.newcomers.iter();
-                        if let (None, Some(place)) = (place, newcomers.position(|it| it.address == to)) {
+                        if let (None, Some(place)) =
+                            (place, newcomers.position(|it| it.address == to))
+                        {
                             self.feed_newcomer(place, ContactInput::FromServer(&octets));
                         }
                     }

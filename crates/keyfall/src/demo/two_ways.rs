@@ -39,30 +39,45 @@ struct Course {
 }
 
 impl Stage {
-    /// Dave is enrolled over the network, and has the keys of his own that no recording opens.
+    /// Dave joins the fleet over the network: the operator reads a token to him, he asks with it.
     pub(super) fn enrol_dave(&mut self) -> anyhow::Result<Told> {
         let server = self.path("server");
-        let packages = self.dir.to_string_lossy().into_owned();
-        let add = ["admin", "terminal", "add", DAVE, "--out", &packages];
-        let added = self
-            .keyfall
-            .ask(&[&add[..], &["--dir", &server]].concat())?;
-        let terminal = &added["terminals"][0];
-        let (package, code) = (&terminal["package"], &terminal["code"]);
-        let words = ["terminal", "enrol", &self.path(DAVE)];
-        let package = package.as_str().context("a package without a file")?;
-        let code = code.as_str().context("a package without a code")?;
-        self.keyfall
-            .ask(&[&words[..], &[package, "--code", code]].concat())?;
+        let add = [
+            "admin", "terminal", "add", DAVE, "--token", "--dir", &server,
+        ];
+        let added = self.keyfall.ask(&add)?;
+        let token = added["terminals"][0]["token"]
+            .as_str()
+            .context("no token in the answer")?;
+        let (dave, wire) = (self.path(DAVE), self.wire.address.to_string());
+        let enrol = [
+            "terminal", "enrol", &dave, "--server", &wire, "--token", token,
+        ];
+        self.keyfall.ask(&enrol)?;
+        let passed = self.wire.passed();
+        // Once more he is told nothing.
+        let again = self.path("dave-again");
+        let enrol = [
+            "terminal", "enrol", &again, "--server", &wire, "--token", token,
+        ];
+        let (_, twice) = self.keyfall.try_ask(&enrol)?;
         self.run_terminal(DAVE)?;
-        let passed = wait_for("dave is answered", PATIENCE, || {
-            Ok(exchange(self.wire.passed()))
-        })?;
         self.wait_status(DAVE, "knows the time", |status| status["time"].is_u64())?;
+        let octets: usize = passed.iter().map(|datagram| datagram.octets).sum();
         Ok(Told::new(
-            format!("dave: {}", listed(&passed)),
-            json!({"joined_by": "token", "sharing_datagrams": passed.len()}),
-        ))
+            format!(
+                "dave can answer, and needs no package: with a one-time token he fetches his keys \
+                 from the server, {} datagrams, {octets} octets: {}",
+                passed.len(),
+                listed(&passed),
+            ),
+            json!({
+                "joined_by": "token",
+                "sharing_datagrams": passed.len(),
+                "sharing_octets": octets,
+            }),
+        )
+        .must(!twice, "the token was good twice"))
     }
 
     /// Dave's machine is off while the key renews and is replaced. His radio stays dead; he asks.

@@ -269,7 +269,10 @@ fn callers_are_known_by_the_name_that_their_key_has_now() {
     let second = id(&crowd, 1);
     assert_ne!(first, second);
     assert_eq!(find(&mut crowd, first), None);
-    assert_eq!(find(&mut crowd, second), Some(Caller::Terminal(terminal(1))));
+    assert_eq!(
+        find(&mut crowd, second),
+        Some(Caller::Terminal(terminal(1)))
+    );
     crowd.order(Order::RenewDevices);
     assert_eq!(find(&mut crowd, second), None);
     for n in 1..=3 {
@@ -281,7 +284,10 @@ fn callers_are_known_by_the_name_that_their_key_has_now() {
         .carry_out(super::desk::add_terminal("t4"))
         .expect("free");
     let fourth = id(&crowd, 4);
-    assert_eq!(find(&mut crowd, fourth), Some(Caller::Terminal(terminal(4))));
+    assert_eq!(
+        find(&mut crowd, fourth),
+        Some(Caller::Terminal(terminal(4)))
+    );
 }
 
 /// Anything at all from the network: no panic, no word, no change of state.
