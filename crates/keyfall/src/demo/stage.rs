@@ -2,7 +2,7 @@
 //! what the steps do with them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -206,6 +206,18 @@ impl Stage {
         Ok(Sender::built_in(&self.brief, self.takes(name)?, first))
     }
 
+    /// One packet of noise from the application of `name`.
+    pub(super) fn hum_once(&self, name: &str, ssrc: u32, number: u16) -> anyhow::Result<()> {
+        let out = UdpSocket::bind("127.0.0.1:0").context("no socket")?;
+        let mut packet = vec![0x80, 97];
+        packet.extend(number.to_be_bytes());
+        packet.extend((u32::from(number) * 160).to_be_bytes());
+        packet.extend(ssrc.to_be_bytes());
+        packet.extend([0x55; 160]);
+        out.send_to(&packet, self.takes(name)?)?;
+        Ok(())
+    }
+
     fn wait_relay(&mut self, name: &str, direction: &str) -> anyhow::Result<()> {
         self.wait_status(name, "relays", |status| {
             relay(status, direction)
@@ -333,13 +345,13 @@ impl Air {
 /// A UDP port that is free together with the next one, for RTP and RTCP.
 pub(super) fn free_pair() -> anyhow::Result<u16> {
     for _ in 0..100 {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("no free port")?;
+        let socket = UdpSocket::bind("127.0.0.1:0").context("no free port")?;
         let port = socket
             .local_addr()
             .context("a bound socket has an address")?
             .port();
         let next = port.checked_add(1).filter(|_| port.is_multiple_of(2));
-        if next.is_some_and(|next| std::net::UdpSocket::bind(("127.0.0.1", next)).is_ok()) {
+        if next.is_some_and(|next| UdpSocket::bind(("127.0.0.1", next)).is_ok()) {
             return Ok(port);
         }
     }

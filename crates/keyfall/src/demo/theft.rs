@@ -352,16 +352,9 @@ impl Stage {
 
     /// Half a second of noise from alice's application, under the key that stands now.
     fn hum(&self) -> anyhow::Result<()> {
-        let out = std::net::UdpSocket::bind("127.0.0.1:0").context("no socket")?;
-        let takes = self.takes("alice")?;
-        for number in 0..25u16 {
-            let mut packet = vec![0x80, 97];
-            packet.extend(number.to_be_bytes());
-            packet.extend((u32::from(number) * 160).to_be_bytes());
-            packet.extend(HUM_SSRC.to_be_bytes());
-            packet.extend([0x55; 160]);
-            out.send_to(&packet, takes)?;
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        for number in 0..25 {
+            self.hum_once("alice", HUM_SSRC, number)?;
+            std::thread::sleep(Duration::from_millis(20));
         }
         settle();
         Ok(())

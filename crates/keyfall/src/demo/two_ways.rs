@@ -32,8 +32,10 @@ struct Course {
     samples_differing: usize,
     /// What passed between dave and the server.
     passed: Vec<Datagram>,
-    /// From the order to the first packet under the new key.
+    ordered: Instant,
+    /// From then to the first packet under the new key, and what stands for that key in a packet.
     switched_after: Duration,
+    tag: [u8; 2],
     /// How often the key changed from one packet to the next.
     switches: usize,
 }
@@ -55,21 +57,15 @@ impl Stage {
         ];
         self.keyfall.ask(&enrol)?;
         let passed = self.wire.passed();
-        // Once more he is told nothing.
-        let again = self.path("dave-again");
-        let enrol = [
-            "terminal", "enrol", &again, "--server", &wire, "--token", token,
-        ];
-        let (_, twice) = self.keyfall.try_ask(&enrol)?;
         self.run_terminal(DAVE)?;
         self.wait_status(DAVE, "knows the time", |status| status["time"].is_u64())?;
         let octets: usize = passed.iter().map(|datagram| datagram.octets).sum();
         Ok(Told::new(
             format!(
-                "dave can answer, and needs no package: with a one-time token he fetches his keys \
-                 from the server, {} datagrams, {octets} octets: {}",
+                "dave has a way back and needs no package: by a one-time token he fetches his keys in \
+                 {} datagrams, {octets} octets{}",
                 passed.len(),
-                listed(&passed),
+                between(&passed),
             ),
             json!({
                 "joined_by": "token",
@@ -77,7 +73,10 @@ impl Stage {
                 "sharing_octets": octets,
             }),
         )
-        .must(!twice, "the token was good twice"))
+        .must(
+            !passed.is_empty(),
+            "nothing passed between dave and the server",
+        ))
     }
 
     /// Dave's machine is off while the key renews and is replaced. His radio stays dead; he asks.
@@ -88,10 +87,11 @@ impl Stage {
         self.end(DAVE);
         self.radio.as_mut().context("no radio")?.cut(DAVE)?;
         let tail = ["--reason", "demo", "--dir", &server];
-        for missed in [
+        let orders = [
             &["admin", "renew", "--group", "call"][..],
             &["admin", "rekey", "call"],
-        ] {
+        ];
+        for missed in orders {
             self.keyfall.ask(&[missed, &tail].concat())?;
         }
         let before = self.wire.passed().len();
@@ -117,15 +117,15 @@ impl Stage {
         let back_by = if asked { "KEY-REQ" } else { "nothing" };
         Ok(Told::new(
             format!(
-                "dave was off while his group's key was renewed and then replaced, and his radio is \
-                 dead; he asks, and {} ms after his start he holds alice's key again ({}): {} octets",
+                "dave's machine is off while the key is renewed once and replaced once; his radio is \
+                 dead, so he asks: {} ms after his start he holds the same key as alice ({}){}",
                 took.as_millis(),
                 print(&has).as_str().unwrap_or("?"),
-                listed(&passed),
+                between(&passed),
             ),
             json!({
                 "back_by": back_by,
-                "renewals_missed": 2,
+                "renewals_missed": orders.len(),
                 "milliseconds_to_key": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 "fingerprints_equal": alike,
                 "key_req_bytes": octets_of("KEY-REQ", &passed),
@@ -140,32 +140,25 @@ impl Stage {
     /// A fresh key while dave speaks, and nobody is silent for a moment.
     pub(super) fn change_hitless(&mut self) -> anyhow::Result<Told> {
         self.start_sender(DAVE)?;
-        let ordered = Instant::now();
         let course = self.change_in_mid_call(Change::Hitless)?;
-        let epoch = course.report["epoch"].as_u64();
-        for name in ["alice", "bob"] {
-            self.wait_status(name, "sends under the fresh key", |status| {
-                let group = &status["groups"][0];
-                group["epoch"].as_u64() == epoch && group["sending"].is_u64()
-            })?;
-        }
-        let followed = ordered.elapsed().as_secs();
+        let followed = self.alice_follows(&course, HUM_AFTER_HITLESS)?;
         let lost = course.lost();
         Ok(course.told(
             format!(
-                "the group gets a fresh key while dave speaks: he fetches it, confirms and sends with \
-                 it {} ms after the order ({} octets); bob, who only hears, got it by radio: {} \
-                 packets, {lost} lost, {} held back; bob and alice send with it when its time comes, \
-                 within {followed} s",
+                "a fresh key while dave speaks: he fetches it, confirms and sends with it {} ms after \
+                 the order; bob, who only hears, got it by radio: {} packets, {lost} lost, {} delayed; \
+                 alice, who only hears, too, sends with it {:.1} s after the order, at its own time{}",
                 course.switched_after.as_millis(),
-                listed(&course.passed),
                 course.call.count(),
                 course.delayed,
+                followed.as_secs_f64(),
+                between(&course.passed),
             ),
             json!({
                 "hitless_packets_lost": lost,
                 "packets_delayed": course.delayed,
                 "milliseconds_to_switch": millis(course.switched_after),
+                "milliseconds_to_switch_one_way": millis(followed),
             }),
         )
         .must(course.delayed == 0, "packets were held back"))
@@ -174,13 +167,7 @@ impl Stage {
     /// Once more, and this time all stop before anyone starts.
     pub(super) fn change_at_a_barrier(&mut self) -> anyhow::Result<Told> {
         let course = self.change_in_mid_call(Change::Barrier)?;
-        let epoch = course.report["epoch"].as_u64();
-        for name in ["alice", "bob"] {
-            self.wait_status(name, "starts again", |status| {
-                let group = &status["groups"][0];
-                group["epoch"].as_u64() == epoch && group["sending"].is_u64()
-            })?;
-        }
+        self.alice_follows(&course, HUM_AFTER_BARRIER)?;
         self.end("dave-sends");
         let lost = course.lost();
         let stopped = course.report["halted_microseconds"]
@@ -189,13 +176,13 @@ impl Stage {
         Ok(course
             .told(
                 format!(
-                    "once more, and now nobody may use the old key beside the new one: STOP, dave \
-                 confirms, START: silent for {:.1} ms, {} packets waited meanwhile, {lost} of {} \
-                 lost ({} octets)",
+                    "once more, and nobody may send under the old key while another sends under the new: \
+                     STOP, dave confirms, START; silent for {:.1} ms, {} of {} packets waited, {lost} \
+                     lost; alice was stopped and started by radio{}",
                     stopped.unwrap_or(0.0),
                     course.delayed,
                     course.call.count(),
-                    listed(&course.passed),
+                    between(&course.passed),
                 ),
                 json!({
                     "barrier_packets_lost": lost,
@@ -240,22 +227,23 @@ impl Stage {
                 .keyfall
                 .ask(&["admin", "group", "show", "call", "--dir", &server])?;
             let report = shown["change"].clone();
-            let air = self.eavesdropper.timed();
-            let tags: Vec<_> = air
+            let tags: Vec<_> = self
+                .eavesdropper
+                .timed()
                 .iter()
-                .filter_map(|(_, octets)| tag_epoch(octets))
+                .filter_map(|(at, octets)| Some((*at, tag_epoch(octets)?)))
                 .collect();
-            let turn = tags.windows(2).position(|two| two[0] != two[1]);
-            let (Some(turn), Some(ordered), "finished") =
-                (turn, ordered, report["state"].as_str().unwrap_or("?"))
+            let turns: Vec<_> = tags
+                .windows(2)
+                .filter(|two| two[0].1 != two[1].1)
+                .map(|two| two[1])
+                .collect();
+            let (Some(&(at, tag)), Some(ordered), true) =
+                (turns.first(), ordered, report["state"] == "finished")
             else {
                 // A machine that is loaded takes longer than the speech.
                 continue;
             };
-            let switches = tags.windows(2).filter(|two| two[0] != two[1]).count();
-            let switched_after = air.get(turn + 1).map_or(Duration::ZERO, |(at, _)| {
-                at.saturating_duration_since(ordered)
-            });
             let call = Call::of(&self.hears("bob")?.take());
             self.overheard();
             let heard = Speech::from_payloads(call.payloads());
@@ -271,11 +259,28 @@ impl Stage {
                 samples_differing: whole.repeated(said).differing(&heard),
                 call,
                 passed: self.wire.passed().split_off(before),
-                switched_after,
-                switches,
+                ordered,
+                switched_after: at.saturating_duration_since(ordered),
+                tag,
+                switches: turns.len(),
             });
         }
         bail!("the key did not change while dave spoke")
+    }
+
+    /// Alice speaks, too, until the air shows that she does so under the new key: from the order on.
+    fn alice_follows(&self, course: &Course, ssrc: u32) -> anyhow::Result<Duration> {
+        let mut number = 0;
+        wait_for("alice speaks under the fresh key", PATIENCE, || {
+            self.hum_once("alice", ssrc, number)?;
+            number = number.wrapping_add(1);
+            let air = self.eavesdropper.timed();
+            let hers = air.iter().find(|(_, octets)| {
+                let of_her = octets.get(8..12) == Some(&ssrc.to_be_bytes()[..]);
+                of_her && tag_epoch(octets) == Some(course.tag)
+            });
+            Ok(hers.map(|(at, _)| at.saturating_duration_since(course.ordered)))
+        })
     }
 
     /// Packets that dave's relay took, and those of them that it held back.
@@ -310,6 +315,11 @@ impl Course {
                 "the call did not change its key exactly once",
             )
     }
+}
+
+/// A line of its own.
+fn between(passed: &[Datagram]) -> String {
+    format!("\n{:17}on the wire, in octets: {}", "", listed(passed))
 }
 
 fn millis(span: Duration) -> u64 {
@@ -347,5 +357,8 @@ fn octets_of(kind: &str, passed: &[Datagram]) -> Option<usize> {
 
 /// How often dave says it, where the machine is loaded.
 const SAID_AT_MOST: usize = 4;
+/// Streams of alice's.
+const HUM_AFTER_HITLESS: u32 = 0x4b46_0003;
+const HUM_AFTER_BARRIER: u32 = 0x4b46_0004;
 /// Packets of the call before the order.
 const HEARD_BEFORE: usize = 50;
