@@ -58,7 +58,7 @@ impl Stage {
         self.keyfall.ask(&enrol)?;
         let passed = self.wire.passed();
         self.run_terminal(DAVE)?;
-        self.wait_status(DAVE, "knows the time", |status| status["time"].is_u64())?;
+        self.wait_status(DAVE, "runs", |_| true)?;
         let octets: usize = passed.iter().map(|datagram| datagram.octets).sum();
         Ok(Told::new(
             format!(
@@ -319,7 +319,7 @@ impl Course {
 
 /// A line of its own.
 fn between(passed: &[Datagram]) -> String {
-    format!("\n{:17}on the wire, in octets: {}", "", listed(passed))
+    format!("\n{:18}on the wire, in octets: {}", "", listed(passed))
 }
 
 fn millis(span: Duration) -> u64 {
