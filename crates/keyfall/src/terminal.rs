@@ -199,6 +199,10 @@ pub(crate) fn store_code(error: &KeyStoreError) -> Code {
 fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
     let mut places = args.places.into_iter();
     let by_token = args.by_token.given();
+    if by_token.is_some() && places.len() == 2 {
+        let sentence = "a token takes the place of a package: give one of them";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
     let expected = if args.request || by_token.is_some() {
         1
     } else {
@@ -220,10 +224,6 @@ fn enrol(args: EnrolArgs, output: &Output) -> Result<(), Failure> {
         return Err(Failure::new(Code::BadArguments, sentence));
     }
     if let Some((server, token)) = by_token {
-        if places.next().is_some() {
-            let sentence = "a token takes the place of a package: give one of them";
-            return Err(Failure::new(Code::BadArguments, sentence));
-        }
         let protection = protected.then(|| args.new.protection()).transpose()?;
         return by_token::enrol(&dir, (&server, &token), protection.as_ref(), output);
     }

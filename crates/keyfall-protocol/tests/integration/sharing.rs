@@ -16,11 +16,10 @@ use keyfall_protocol::server::{
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{Message, type_of};
 use keyfall_protocol::terminal::{
-    self, AskOutcome, ContactInput, ContactOutput, Event, FirstContact, FirstContactError,
-    Snapshot, StoreId, Terminal,
+    self, AskOutcome, ContactInput, Event, Snapshot, StoreId, Terminal,
 };
-use keyfall_protocol::token::Token;
 
+use crate::newcomers::Newcomer;
 use crate::stream::Stream;
 
 /// What is done to each datagram.
@@ -41,15 +40,7 @@ pub(crate) struct Asker {
     pub(crate) device: Vec<u8>,
     pub(crate) user: Vec<u8>,
     pub(crate) ended: Vec<AskOutcome>,
-    wake: Option<Tick>,
-}
-
-/// Somebody with a token.
-pub(crate) struct Newcomer {
-    pub(crate) contact: FirstContact,
-    pub(crate) address: SocketAddr,
-    pub(crate) ended: Option<FirstContactError>,
-    wake: Option<Tick>,
+    pub(crate) wake: Option<Tick>,
 }
 
 /// Server and terminals with a clock of their own.
@@ -77,7 +68,7 @@ pub(crate) struct Pair {
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+pub(crate) enum Way {
     Up(SocketAddr),
     Down(SocketAddr),
 }
@@ -94,6 +85,7 @@ impl Pair {
                 suites: Suites::new(suites).expect("some, and none twice"),
                 ..Limits::default()
             },
+            listen: vec!["192.0.2.9:47900".to_owned()],
             ..Founding::default()
         };
         let fleet = FleetRecord::found(founding, &root, &erase.public(), FOUNDED, &mut rng);
@@ -128,52 +120,6 @@ impl Pair {
     pub(crate) fn let_pass(&mut self, fate: impl FnMut(usize, bool, &[u8]) -> Fate + 'static) {
         self.air.clear();
         self.fate = Box::new(fate);
-    }
-
-    /// Somebody comes with a token, from a port of his own.
-    pub(crate) fn arrive(&mut self, token: &Token, port: u16) {
-        let token = Token::parse(&token.text()).expect("it reads");
-        self.newcomers.push(Newcomer {
-            contact: FirstContact::new(token, self.now, &mut self.rng),
-            address: SocketAddr::from(([192, 0, 2, 1], port)),
-            ended: None,
-            wake: None,
-        });
-        self.drain_newcomer(self.newcomers.len() - 1);
-    }
-
-    fn feed_newcomer(&mut self, place: usize, input: ContactInput<'_>) {
-        let newcomer = &mut self.newcomers[place];
-        newcomer
-            .contact
-            .handle_input(self.now, &mut self.rng, input);
-        self.drain_newcomer(place);
-    }
-
-    fn drain_newcomer(&mut self, place: usize) {
-        loop {
-            let newcomer = &mut self.newcomers[place];
-            let address = newcomer.address;
-            match newcomer.contact.poll_output() {
-                ContactOutput::ToServer(octets) => self.send(Way::Up(address), octets),
-                ContactOutput::Ended(error) => newcomer.ended = Some(error),
-                ContactOutput::Brought(terminal) => {
-                    self.askers.push(Asker {
-                        machine: *terminal,
-                        address,
-                        device: Vec::new(),
-                        user: Vec::new(),
-                        ended: Vec::new(),
-                        wake: None,
-                    });
-                    self.drain_asker(self.askers.len() - 1);
-                }
-                ContactOutput::Timeout { at } => {
-                    newcomer.wake = at;
-                    return;
-                }
-            }
-        }
     }
 
     fn enrol(&mut self, n: u32) {
@@ -253,7 +199,7 @@ impl Pair {
         self.drain_server();
     }
 
-    fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self) -> Moment {
         let elapsed = u32::try_from(self.now.since(Tick::default()).as_secs()).expect("short");
         Moment {
             now: self.now,
@@ -284,7 +230,7 @@ impl Pair {
         }
     }
 
-    fn drain_asker(&mut self, place: usize) {
+    pub(crate) fn drain_asker(&mut self, place: usize) {
         loop {
             let asker = &mut self.askers[place];
             match asker.machine.poll_output() {
@@ -313,7 +259,7 @@ impl Pair {
         }
     }
 
-    fn send(&mut self, way: Way, octets: Vec<u8>) {
+    pub(crate) fn send(&mut self, way: Way, octets: Vec<u8>) {
         assert!(octets.len() <= 1200, "{} octets", octets.len());
         let up = matches!(way, Way::Up(_));
         let fate = (self.fate)(self.air.len(), up, &octets);

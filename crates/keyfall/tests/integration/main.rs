@@ -14,3 +14,4 @@ mod restore;
 mod server;
 mod sign_keys;
 mod terminal;
+mod tokens;

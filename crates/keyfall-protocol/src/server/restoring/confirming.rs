@@ -5,7 +5,7 @@ use crate::ids::TerminalNumber;
 use crate::server::orders::Prepared;
 use crate::server::restoring::gathered::Gathered;
 use crate::server::restoring::{Restored, Since};
-use crate::server::{Batch, By, Change, Done, Item, Refusal, Server};
+use crate::server::{Batch, By, Change, Done, Item, Refusal, Server, TerminalRecord};
 
 impl Server {
     /// From now on everything is sent that stands (FORMATS section 12).
@@ -91,6 +91,13 @@ impl Server {
                 "terminal {name} ({number}) was enrolled at {}, after the backup, and its keys are \
                  lost: enrol it anew, under a new number{of}",
                 Utc(*at)
+            ));
+        }
+        let tokens = self.terminals.values().filter(|it| it.is_pending());
+        for TerminalRecord { name, number, .. } in tokens.filter(|it| it.may_ask(self.at.wall)) {
+            losses.push(format!(
+                "the token of terminal {name} ({number}) may have been used after the backup, and is void: \
+                 exclude it and add the device anew"
             ));
         }
         for (&(number, _), (kind, at)) in &gathered.orders {

@@ -138,6 +138,10 @@ impl Server {
         changes.extend(self.nobodies(&gathered, rng));
         done.lost = gathered.enrolled.keys().copied().collect();
 
+        // Each may have been used since: whoever has it would be a second one (KR-379).
+        let pending = self.terminals.values().filter(|it| it.is_pending());
+        changes.extend(pending.map(|it| Change::TokenVoid(it.number)));
+
         changes.extend(self.policies_after(&gathered));
         let mut keys = Vec::new();
         let mut fresh = BTreeMap::new();

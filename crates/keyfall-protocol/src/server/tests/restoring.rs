@@ -9,13 +9,16 @@ use super::desk::{
 };
 use crate::command::{Body, OrderKind, SigningKey};
 use crate::ids::{TerminalNumber, UnixSeconds};
+use crate::keys::WrapKey;
 use crate::rng::{Random, octets};
 use crate::schedule::Cadence;
 use crate::server::{
     By, CaughtUp, ChangeMode, Class, DraftedKeys, Exclusion, FleetRecord, Founding, GroupPolicy,
-    GroupRecord, Item, KeySetDraft, Order, Refusal, Server, Since, Stragglers, TerminalRecord,
+    GroupRecord, Item, KeySetDraft, Order, PackageSealing, Refusal, Server, Since, Stragglers,
+    TerminalRecord,
 };
 use crate::sharing::KemSecret;
+use crate::token::TokenRecord;
 
 const HOUR: u32 = 3_600;
 
@@ -141,7 +144,10 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
         added_at: record.added_at,
         package_expires: record.package_expires,
         wipe_roots: record.wipe_roots.clone(),
-        token: None,
+        token: record.token.as_ref().map(|token| TokenRecord {
+            id: token.id,
+            key: token.key.as_ref().map(WrapKey::duplicate),
+        }),
         mixed_at: record.mixed_at,
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),
@@ -414,6 +420,34 @@ fn who_was_enrolled_after_the_backup_is_unknown_and_its_number_is_used() {
         members(&desk, 3),
         [1, 5],
         "not under the number of the group that is lost"
+    );
+}
+
+/// KR-379: whether it was used since, the copy does not know.
+#[test]
+fn a_token_of_before_the_backup_is_void() {
+    let mut desk = fleet(1);
+    desk.server.fleet.listen.push("192.0.2.9:47900".to_owned());
+    let by_token = Order::AddTerminal {
+        name: "dave".to_owned(),
+        sealing: PackageSealing::ByToken { life: 3600 },
+        wipe_roots: Vec::new(),
+    };
+    desk.carry_out(by_token).expect("it may be");
+    let pending = |desk: &Desk| {
+        let record = desk.server.terminal_named("dave").expect("added");
+        (record.is_pending(), record.may_ask(desk.at.wall))
+    };
+    assert_eq!(pending(&desk), (true, true));
+    let copied = Copied::of(&desk);
+    let (restored, done) = copied.restored(&desk, None);
+    assert_eq!(pending(&restored), (true, false));
+    let named = |loss: &&String| loss.contains("token of terminal dave (2)");
+    assert_eq!(
+        done.losses.iter().filter(named).count(),
+        1,
+        "{:?}",
+        done.losses
     );
 }
 

@@ -68,11 +68,9 @@ impl ExpectIntroduction {
         self.pieces[usize::from(piece)] = Some(octets.to_vec());
         let whole: Option<Vec<_>> = self.pieces.iter().cloned().collect();
         let whole = whole?.concat();
-        if sha256(&[&whole]) == hash {
-            return Some(whole);
-        }
+        // Where its content is not believed, it is asked for anew.
         (self.hash, self.pieces) = (None, Vec::new());
-        None
+        (sha256(&[&whole]) == hash).then_some(whole)
     }
 
     /// Exactly one piece has come.

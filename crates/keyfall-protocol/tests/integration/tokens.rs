@@ -1,0 +1,602 @@
+//! First contact by a token (FORMATS section 8; REQUIREMENTS ): what goes wrong on the way,
+//! and who tries what.
+
+use core::net::SocketAddr;
+use std::time::Duration;
+
+use keyfall_protocol::command::{KeySet, SigningKey, VerifyingKey};
+use keyfall_protocol::ids::{Generation, GroupNumber, TerminalNumber, UnixSeconds};
+use keyfall_protocol::keys::Secret;
+use keyfall_protocol::rng::Random as _;
+use keyfall_protocol::server::{
+    Done, Input, Order, PackageSealing, Refusal, SealedFor, TOKEN_LIFE, TerminalRecord,
+};
+use keyfall_protocol::sharing::message::{
+    KeyDis, KeyReq, Message, RequestHash, marked, message_in, type_of,
+};
+use keyfall_protocol::sharing::pair::{Ask, Grant, Line};
+use keyfall_protocol::sharing::{Introduction, KemPublic, KemSuite, SharingSuite};
+use keyfall_protocol::terminal::{AskOutcome, FirstContactError};
+use keyfall_protocol::token::Token;
+
+use crate::sharing::{ACK, Fate, KEY_DIS, Pair};
+
+const KEY_REQ: u8 = 1;
+const COOKIE: u8 = 2;
+const HELLO: u8 = 9;
+const INTRODUCTION: u8 = 10;
+const FIRST: u16 = 50_001;
+const SECOND: u16 = 50_002;
+
+impl Pair {
+    fn token_for(&mut self, name: &str, life: u32) -> Token {
+        let order = Order::AddTerminal {
+            name: name.to_owned(),
+            sealing: PackageSealing::ByToken { life },
+            wipe_roots: Vec::new(),
+        };
+        match self.order(order) {
+            Ok(Done::Terminal {
+                sealed: SealedFor::Token(text),
+                package,
+                ..
+            }) if package.is_empty() => Token::parse(&text).expect("as it was shown"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn record(&self, name: &str) -> &TerminalRecord {
+        self.server.terminal_named(name).expect("it was added")
+    }
+
+    /// The server and that terminal hold the same wrap key, with fresh octets in it.
+    fn agree(&self, place: usize, name: &str) -> bool {
+        let record = self.record(name);
+        let machine = &self.askers[place].machine;
+        machine.identity().number == record.number
+            && record.mixed_at.is_some()
+            && machine.wrap_key().map(|it| it.1) == Some(record.wrap.fingerprint())
+    }
+
+    fn audited(&self, action: &str) -> Vec<&str> {
+        let entries = self.audit.iter().filter(|entry| entry.action == action);
+        entries.map(|entry| &entry.outcome[..]).collect()
+    }
+}
+
+fn terminal(n: u32) -> TerminalNumber {
+    TerminalNumber::new(n).expect("not 0")
+}
+
+/// What was sent since, as types and lengths.
+fn shapes(pair: &Pair) -> Vec<(bool, Option<u8>, usize)> {
+    let shape = |(up, octets): &(bool, Vec<u8>)| (*up, type_of(octets), octets.len());
+    pair.air.iter().map(shape).collect()
+}
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+/// in every list of suites that has one in which a token counts; the keys of its groups
+/// come with it, and the token is used.
+#[test]
+fn a_terminal_enrols_by_its_token_and_holds_its_keys() {
+    for suites in [
+        &[SharingSuite::Hpke][..],
+        &[SharingSuite::HpkePq],
+        &[SharingSuite::HpkePq, SharingSuite::Hpke, SharingSuite::Psk],
+        &[SharingSuite::Psk, SharingSuite::Hpke],
+    ] {
+        let mut pair = Pair::new(suites, 1);
+        let token = pair.token_for("dave", TOKEN_LIFE);
+        let group = pair.group(&[1, 2]);
+        assert!(pair.record("dave").is_pending());
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.arrive(&token, FIRST);
+        pair.run(SECONDS(5));
+        assert_eq!(pair.askers.len(), 2, "{suites:?}");
+        assert_eq!(pair.askers[1].ended, [AskOutcome::Current], "{suites:?}");
+        assert!(pair.is_current(1, group), "{suites:?}");
+        assert!(pair.agree(1, "dave"), "{suites:?}");
+        let record = pair.record("dave");
+        assert!(!record.is_pending() && record.token.as_ref().is_some_and(|it| it.key.is_none()));
+        assert_eq!(
+            pair.audited("terminal enrolled"),
+            ["by its token, which is used now"]
+        );
+        // In the first in which a token counts; hpke-pq goes in parts.
+        let first = pair.air.iter().find_map(|(_, octets)| {
+            let message = Message::decode_datagram(octets).ok()?;
+            if let Message::KeyReq { request, .. } = message {
+                Some(request.suite())
+            } else {
+                None
+            }
+        });
+        let hpke = suites.contains(&SharingSuite::Hpke) && suites[0] != SharingSuite::HpkePq;
+        assert!(
+            !hpke || first == Some(SharingSuite::Hpke),
+            "{suites:?}: {first:?}"
+        );
+    }
+}
+
+/// KR-377: whatever is wrong with a token, the wire shows the same, and the one who comes with it learns
+/// one thing.
+#[test]
+fn a_used_an_ended_an_unknown_and_a_revoked_token_look_alike() {
+    for suite in [SharingSuite::Hpke, SharingSuite::HpkePq] {
+        let mut seen = Vec::new();
+        for case in ["used", "ended", "unknown", "revoked"] {
+            let mut pair = Pair::new(&[suite], 0);
+            let token = pair.token_for("dave", 60);
+            match case {
+                "used" => {
+                    pair.arrive(&token, FIRST);
+                    pair.run(SECONDS(5));
+                    assert_eq!(pair.askers[0].ended, [AskOutcome::Current]);
+                    pair.run(SECONDS(60));
+                }
+                "ended" => pair.run(SECONDS(62)),
+                "revoked" => {
+                    let terminals = vec![terminal(1)];
+                    pair.order(Order::Exclude { terminals }).expect("it may be");
+                    pair.run(SECONDS(5));
+                }
+                _ => pair.run(SECONDS(5)),
+            }
+            let token = match case {
+                "unknown" => Token::random(&pair.server.fleet().root, &mut pair.rng),
+                _ => token,
+            };
+            let before = pair.askers.len();
+            pair.let_pass(|_, _, _| Fate::Passes);
+            pair.newcomers.clear();
+            pair.arrive(&token, SECOND);
+            pair.run(SECONDS(5));
+            assert_eq!(
+                pair.newcomers[0].ended,
+                Some(FirstContactError::NotKnown),
+                "{case}"
+            );
+            assert_eq!(pair.askers.len(), before, "{case}");
+            seen.push(shapes(&pair));
+            let told = pair.audited("token");
+            let expected: &[&str] = match case {
+                "used" => &["refused from 192.0.2.1:50002: it was used before"],
+                "ended" => &["refused from 192.0.2.1:50002: it has ended"],
+                "revoked" => &["refused from 192.0.2.1:50002: the terminal is excluded"],
+                _ => &[],
+            };
+            assert_eq!(told, expected, "{case}");
+        }
+        assert!(seen.windows(2).all(|two| two[0] == two[1]), "{seen:?}");
+        let types: Vec<_> = seen[0].iter().filter_map(|(_, kind, _)| *kind).collect();
+        assert!(
+            types.contains(&COOKIE) && !types.contains(&KEY_DIS),
+            "{types:?}"
+        );
+    }
+}
+
+/// T-05: loss of every message, and of every two: one terminal, current, and a token that is used once.
+#[test]
+fn whatever_is_lost_one_terminal_comes_of_one_token() {
+    for suite in [SharingSuite::Hpke, SharingSuite::HpkePq] {
+        let whole = {
+            let mut pair = Pair::new(&[suite], 0);
+            let token = pair.token_for("dave", TOKEN_LIFE);
+            pair.group(&[1]);
+            pair.let_pass(|_, _, _| Fate::Passes);
+            pair.arrive(&token, FIRST);
+            pair.run(SECONDS(5));
+            pair.air.len()
+        };
+        for first in 0..whole {
+            for second in first..whole {
+                for fate in [Fate::Lost, Fate::Doubled] {
+                    let mut pair = Pair::new(&[suite], 0);
+                    let token = pair.token_for("dave", TOKEN_LIFE);
+                    let group = pair.group(&[1]);
+                    pair.let_pass(move |n, _, _| {
+                        if n == first || n == second {
+                            fate
+                        } else {
+                            Fate::Passes
+                        }
+                    });
+                    pair.arrive(&token, FIRST);
+                    pair.run(SECONDS(120));
+                    let case = format!("{suite:?}: {first} and {second} {fate:?}");
+                    assert_eq!(pair.askers.len(), 1, "{case}");
+                    assert!(
+                        pair.askers[0].ended.contains(&AskOutcome::Current),
+                        "{case}"
+                    );
+                    assert!(pair.is_current(0, group), "{case}");
+                    assert!(pair.agree(0, "dave"), "{case}");
+                    assert_eq!(pair.audited("terminal enrolled").len(), 1, "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// The server is one of another fleet (T-06).
+#[test]
+fn who_shows_another_root_is_not_asked() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    let token = Token::random(&VerifyingKey::new([9; 32]), &mut pair.rng);
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.arrive(&token, FIRST);
+    pair.run(SECONDS(30));
+    assert_eq!(pair.newcomers[0].ended, Some(FirstContactError::OtherRoot));
+    assert!(
+        pair.types()
+            .iter()
+            .all(|kind| [HELLO, INTRODUCTION].contains(kind))
+    );
+}
+
+/// Somebody in between changes the introduction: nothing is asked, and the true one still counts.
+#[test]
+fn an_introduction_that_the_root_did_not_sign_is_not_believed() {
+    let mut pair = Pair::new(&[SharingSuite::HpkePq], 0);
+    let forger = SigningKey::from_seed(Secret::init_with(|into| pair.rng.fill(into)));
+    let true_one = pair.server.introduction();
+    let key_set = true_one.key_set().expect("signed");
+    let other_keys = Introduction {
+        key_set_frame: forged(&key_set, &true_one, &forger),
+        ..true_one.clone()
+    };
+    let other_root = Introduction {
+        root: forger.public(),
+        ..other_keys.clone()
+    };
+    let other_kem = Introduction {
+        kem_keys: vec![vec![7; 1216]],
+        ..true_one.clone()
+    };
+    for (forged, ends) in [
+        (other_keys, FirstContactError::KeySetNotSigned),
+        (other_root, FirstContactError::OtherRoot),
+        (other_kem, FirstContactError::NoSuite),
+    ] {
+        for true_comes in [false, true] {
+            let mut pair = Pair::new(&[SharingSuite::HpkePq], 0);
+            let token = pair.token_for("dave", TOKEN_LIFE);
+            pair.let_pass(move |_, up, octets| match type_of(octets) {
+                Some(INTRODUCTION) if !up && !true_comes => Fate::Lost,
+                _ => Fate::Passes,
+            });
+            pair.arrive(&token, FIRST);
+            for datagram in pieces(&forged) {
+                pair.tell_newcomer(0, &datagram);
+            }
+            pair.run(SECONDS(30));
+            if true_comes {
+                assert_eq!(pair.newcomers[0].ended, None, "{ends:?}");
+                assert_eq!(pair.askers[0].ended, [AskOutcome::Current], "{ends:?}");
+            } else {
+                assert_eq!(pair.newcomers[0].ended, Some(ends));
+                assert!(
+                    pair.types()
+                        .iter()
+                        .all(|kind| *kind == HELLO || *kind == INTRODUCTION)
+                );
+            }
+        }
+    }
+}
+
+/// The KEYSET signed by somebody else.
+fn forged(key_set: &KeySet, true_one: &Introduction, forger: &SigningKey) -> Vec<u8> {
+    use keyfall_protocol::command::{Body, Unverified};
+    let unverified = Unverified::decode(&true_one.key_set_frame).expect("it reads");
+    let mut command = unverified.command().clone();
+    command.body = Body::KeySet(key_set.clone());
+    forger.sign(&command)
+}
+
+fn pieces(introduction: &Introduction) -> Vec<Vec<u8>> {
+    let whole = introduction.encode();
+    let hash = *RequestHash::of(&whole).as_bytes();
+    let pieces: Vec<_> = whole.chunks(1100).collect();
+    let count = pieces.len() as u8;
+    let message = |(piece, octets): (u8, &[u8])| {
+        let message = Message::Introduction {
+            piece,
+            pieces: count,
+            hash,
+            octets,
+        };
+        marked(&message.encode())
+    };
+    (0..).zip(pieces).map(message).collect()
+}
+
+/// KR-378, T-08: of two who come at once the first is answered; the other hears nothing, and then that
+/// the token is not taken.
+#[test]
+fn of_two_with_one_token_the_first_wins_and_the_audit_tells() {
+    for suite in [SharingSuite::Hpke, SharingSuite::HpkePq] {
+        let mut pair = Pair::new(&[suite], 0);
+        let token = pair.token_for("dave", TOKEN_LIFE);
+        let group = pair.group(&[1]);
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.stores = false;
+        pair.arrive(&token, FIRST);
+        pair.run(Duration::from_millis(300));
+        // It has its answer, and has not confirmed it yet.
+        let store = pair.unstored.take().expect("it stores");
+        pair.arrive(&token, SECOND);
+        pair.run(SECONDS(5));
+        assert_eq!(pair.askers.len(), 1, "{suite:?}");
+        assert_eq!(
+            pair.audited("token"),
+            ["refused from 192.0.2.1:50002: 192.0.2.1:50001 came first and is being answered"],
+            "{suite:?}"
+        );
+        pair.stores = true;
+        pair.feed(0, keyfall_protocol::terminal::Input::Stored(store));
+        pair.run(SECONDS(60));
+        assert_eq!(pair.askers.len(), 1, "{suite:?}");
+        assert!(pair.agree(0, "dave") && pair.is_current(0, group));
+        assert_eq!(
+            pair.newcomers[1].ended,
+            Some(FirstContactError::NotKnown),
+            "{suite:?}"
+        );
+    }
+}
+
+/// Who fetched and never confirmed does not hold the token for long; when he confirms after another has,
+/// he is told that he is not known.
+#[test]
+fn who_does_not_confirm_gives_way_and_is_told() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    let token = pair.token_for("dave", TOKEN_LIFE);
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.stores = false;
+    pair.arrive(&token, FIRST);
+    pair.run(SECONDS(16));
+    let store = pair.unstored.take().expect("it stores");
+    pair.stores = true;
+    pair.arrive(&token, SECOND);
+    pair.run(SECONDS(5));
+    assert!(pair.agree(1, "dave"));
+    let wrap = pair.record("dave").wrap.fingerprint();
+    pair.feed(0, keyfall_protocol::terminal::Input::Stored(store));
+    pair.run(SECONDS(60));
+    assert_eq!(pair.askers[0].ended.first(), Some(&AskOutcome::NotKnown));
+    assert_eq!(pair.record("dave").wrap.fingerprint(), wrap);
+    assert_eq!(pair.audited("terminal enrolled").len(), 1);
+}
+
+/// A power cut after the first store and before the ACK: the terminal goes on by itself, by the key that
+/// the package brought. After the token's end it does not.
+#[test]
+fn a_terminal_that_stored_and_could_not_confirm_goes_on_after_a_power_cut() {
+    for (suites, ends) in [
+        (&[SharingSuite::Hpke][..], false),
+        (&[SharingSuite::Psk, SharingSuite::Hpke], false),
+        (&[SharingSuite::Hpke], true),
+    ] {
+        let mut pair = Pair::new(suites, 0);
+        let token = pair.token_for("dave", 60);
+        pair.let_pass(|_, up, octets| match type_of(octets) {
+            Some(ACK) if up => Fate::Lost,
+            _ => Fate::Passes,
+        });
+        pair.arrive(&token, FIRST);
+        pair.run(Duration::from_millis(150));
+        assert!(!pair.agree(0, "dave") && pair.record("dave").is_pending());
+        pair.restart(0);
+        pair.newcomers.clear();
+        pair.let_pass(|_, _, _| Fate::Passes);
+        if ends {
+            pair.run(SECONDS(62));
+        }
+        pair.ask(0);
+        pair.run(SECONDS(30));
+        assert_eq!(pair.agree(0, "dave"), !ends, "{suites:?}");
+        assert_eq!(pair.record("dave").is_pending(), ends);
+        let expected = if ends {
+            AskOutcome::NotKnown
+        } else {
+            AskOutcome::Current
+        };
+        assert_eq!(pair.askers[0].ended, [expected], "{suites:?}");
+    }
+}
+
+/// T-09: whatever was sent is sent again, from there and from elsewhere, at every moment: nothing more
+/// comes of it.
+#[test]
+fn what_is_replayed_enrols_nobody() {
+    for suite in [SharingSuite::Hpke, SharingSuite::HpkePq] {
+        let mut pair = Pair::new(&[suite], 0);
+        let token = pair.token_for("dave", TOKEN_LIFE);
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.arrive(&token, FIRST);
+        pair.run(SECONDS(5));
+        let wrap = pair.record("dave").wrap.fingerprint();
+        let sent: Vec<_> = pair.air.iter().filter(|(up, _)| *up).cloned().collect();
+        for port in [FIRST, SECOND] {
+            for (_, octets) in &sent {
+                let from = SocketAddr::from(([192, 0, 2, 1], port));
+                let octets = octets.clone();
+                pair.feed_server(Input::Datagram { from, octets });
+                pair.run(SECONDS(1));
+            }
+        }
+        pair.run(SECONDS(30));
+        assert_eq!(pair.record("dave").wrap.fingerprint(), wrap, "{suite:?}");
+        assert_eq!(pair.audited("terminal enrolled").len(), 1);
+        assert_eq!(pair.askers.len(), 1);
+    }
+}
+
+/// KR-376: in psk a token counts for nothing, as if it were not known; who tried is named.
+#[test]
+fn a_token_does_not_count_in_psk() {
+    let mut pair = Pair::new(&[SharingSuite::Psk, SharingSuite::Hpke], 0);
+    let token = pair.token_for("dave", TOKEN_LIFE);
+    let ask = Ask {
+        terminal: None,
+        nonce: [1; 16],
+        time: UnixSeconds::new(0),
+        held: Vec::new(),
+        fresh: None,
+    };
+    let key = token.key();
+    let line = Line {
+        suite: SharingSuite::Psk,
+        wrap: &key,
+    };
+    let mut cookie = None;
+    for _ in 0..2 {
+        let sealed = ask.seal(line, Generation::ZERO, 252, &mut pair.rng);
+        let Ok(Message::KeyReq { request, .. }) = Message::decode(&sealed) else {
+            panic!("it is one");
+        };
+        let octets = marked(&Message::KeyReq { request, cookie }.encode());
+        let from = SocketAddr::from(([192, 0, 2, 1], FIRST));
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.feed_server(Input::Datagram { from, octets });
+        let [(false, answer)] = &pair.air[..] else {
+            panic!("one answer: {:?}", pair.types());
+        };
+        match Message::decode_datagram(answer) {
+            Ok(Message::Cookie { cookie: given, .. }) => cookie = Some(given),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        pair.audited("token"),
+        ["refused from 192.0.2.1:50001: suite psk, in which no token counts"]
+    );
+    assert!(pair.record("dave").is_pending());
+}
+
+/// T-06: who has the token, and even the server's KEM key, cannot answer for the server without one of
+/// its signing keys; the true answer still counts.
+#[test]
+fn an_answer_that_no_listed_key_signed_is_not_believed() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    let token = pair.token_for("dave", TOKEN_LIFE);
+    pair.let_pass(|_, up, octets| match type_of(octets) {
+        Some(KEY_DIS | 7) if !up => Fate::Lost,
+        _ => Fate::Passes,
+    });
+    pair.arrive(&token, FIRST);
+    pair.run(Duration::from_millis(200));
+    let mut requests = pair
+        .air
+        .iter()
+        .filter(|(up, octets)| *up && type_of(octets) == Some(KEY_REQ));
+    let request = requests.next_back().expect("it asked").1.clone();
+    let message = message_in(&request).expect("a datagram");
+    let Ok(Message::KeyReq {
+        request: KeyReq::Hpke { enc, ct, .. },
+        ..
+    }) = Message::decode(message)
+    else {
+        panic!("suite hpke");
+    };
+    let kem = pair.server.fleet().kem.as_ref().expect("founded with it");
+    let inner = kem.open(b"KF1/key-req", enc, ct).expect("to the server");
+    let Ok(Message::KeyReq {
+        request: KeyReq::Psk(sealed),
+        ..
+    }) = Message::decode(&inner)
+    else {
+        panic!("the pair's");
+    };
+    let key = token.key();
+    let ask = sealed.open(&key).expect("under the token");
+    let fresh = KemPublic::new(KemSuite::X25519, &ask.fresh.expect("hpke")).expect("a key");
+    let forger = SigningKey::from_seed(Secret::init_with(|into| pair.rng.fill(into)));
+    let hash = RequestHash::of(message);
+    for (signer, nonce) in [
+        (&forger, ask.nonce),
+        (&pair.server.fleet().beat, ask.nonce),
+        (&pair.server.fleet().keys, [0; 16]),
+    ] {
+        let grant = Grant {
+            nonce,
+            time: pair.moment().wall,
+            g: Generation::ZERO,
+            keys: Vec::new(),
+            gone: Vec::<GroupNumber>::new(),
+            more: true,
+            first: Some(Secret::init_with(|into| into.fill(1))),
+            package: None,
+        };
+        let suite = SharingSuite::Hpke;
+        let line = Line { suite, wrap: &key };
+        let mut rng = crate::stream::Stream::new("forger");
+        let (answer, _) = grant.seal(line, &hash, signer, &mut rng);
+        let info = [b"KF1/key-dis", &hash.as_bytes()[..]].concat();
+        let (enc, ct) = fresh.seal(&info, &answer, &mut rng).expect("a key");
+        let reference = hash.reference();
+        let distribution = KeyDis::Hpke {
+            suite,
+            enc: &enc,
+            ct: &ct,
+        };
+        let forged = Message::KeyDis {
+            reference,
+            distribution,
+        };
+        let datagram = marked(&forged.encode());
+        pair.newcomers[0].contact.handle_input(
+            pair.now,
+            &mut rng,
+            keyfall_protocol::terminal::ContactInput::FromServer(&datagram),
+        );
+    }
+    assert!(pair.askers.is_empty());
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.run(SECONDS(10));
+    assert!(pair.agree(0, "dave"));
+}
+
+/// G steps while nobody has come yet, and the terminal's own key, too: what is fetched is what stands.
+#[test]
+fn a_token_brings_the_keys_as_they_stand_when_it_is_used() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    let token = pair.token_for("dave", TOKEN_LIFE);
+    let group = pair.group(&[1]);
+    for _ in 0..3 {
+        pair.order(Order::RenewDevices).expect("it may be");
+    }
+    let number = terminal(1);
+    pair.order(Order::RenewDevice { terminal: number })
+        .expect("it may be");
+    pair.arrive(&token, FIRST);
+    pair.run(SECONDS(5));
+    assert!(pair.agree(0, "dave") && pair.is_current(0, group));
+    pair.order(Order::RenewDevices).expect("it may be");
+    pair.order(Order::RekeyGroup { group }).expect("it may be");
+    pair.ask(0);
+    pair.run(SECONDS(5));
+    assert!(pair.agree(0, "dave") && pair.is_current(0, group));
+}
+
+#[test]
+fn a_token_that_nobody_could_use_is_refused() {
+    let order = |life| Order::AddTerminal {
+        name: "dave".to_owned(),
+        sealing: PackageSealing::ByToken { life },
+        wipe_roots: Vec::new(),
+    };
+    let mut pair = Pair::new(&[SharingSuite::Psk], 0);
+    let refused = pair.order(order(TOKEN_LIFE)).expect_err("psk alone");
+    assert_eq!(refused, Refusal::NoSuiteForToken);
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    for life in [0, 59, 30 * 86_400 + 1] {
+        let refused = pair.order(order(life)).expect_err("too short or too long");
+        assert_eq!(refused, Refusal::BadTokenLife(life));
+    }
+    pair.order(order(60)).expect("it may be");
+}
