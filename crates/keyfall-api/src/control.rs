@@ -209,6 +209,16 @@ pub enum Refusal {
     Deleted,
 }
 
+/// Confirmations that a terminal collects for members that share its link (REQUIREMENTS R-079).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Collecting {
+    /// Where members hand them in.
+    pub address: String,
+    /// Since the start: what was handed in, and the bundles in which it went to the server.
+    pub confirmations: u64,
+    pub bundles: u64,
+}
+
 /// A terminal, as it is shown to people. Keys are shown by their fingerprints alone.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TerminalStatus {
@@ -254,6 +264,9 @@ pub struct TerminalStatus {
     /// What the asking side waits for, and how its last sequence ended.
     #[serde(default)]
     pub asking: Option<String>,
+    /// What this terminal collects of others for the server.
+    #[serde(default)]
+    pub collecting: Option<Collecting>,
     /// Frames heard since the start.
     pub frames: u64,
     /// Why the last store commit failed; none while all is durable.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use self::clock::Clock;
 use self::log::{Told, log_event};
+use crate::collecting::{Collector, Through};
 use crate::committing::{Committer, Locks, Task};
 use crate::control::{self, Client, ClientId};
 use crate::hardening::scrub_stack;
@@ -47,6 +48,10 @@ pub struct RunOptions {
     pub servers: Vec<String>,
     /// Nobody is asked and nothing is confirmed, whatever the enrolment package says.
     pub one_way: bool,
+    /// The member that confirmations go to, which collects them, instead of to the server.
+    pub confirm_through: Option<SocketAddr>,
+    /// Where confirmations of others are collected.
+    pub collect: Option<SocketAddr>,
     /// Looked at every second: where it is there and says anything but 0, every key is erased.
     pub tamper_file: Option<PathBuf>,
     /// Whether the memory of this process is locked, for people to see.
@@ -75,6 +80,16 @@ pub enum RunError {
     NoCarrier,
     #[error(transparent)]
     Carrier(#[from] CarrierError),
+    #[error("confirmations cannot be collected at {address}: {source}")]
+    Collect {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("confirmations cannot go through {address}: {source}")]
+    Through {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("cannot open the control socket {}: {source}", path.display())]
     Control { path: PathBuf, source: io::Error },
     #[error("cannot start the thread of the key store: {0}")]
@@ -98,6 +113,8 @@ pub(crate) enum Waking {
         server: String,
         connected: io::Result<UdpSocket>,
     },
+    /// A BUNDLE of what was collected.
+    Collected(Vec<u8>),
     Stored(StoreId),
     /// The sentence says why; it is tried again.
     StoreFailed(String),
@@ -164,6 +181,18 @@ pub async fn serve(
     })?;
     let servers = servers_of(&terminal, &options);
     let server_line = ServerLine::new(servers, wakings.clone());
+    let mut collector = None;
+    if let Some(address) = options.collect {
+        let opened = Collector::open(address, wakings.clone()).await;
+        let opened = opened.map_err(|source| RunError::Collect { address, source })?;
+        tracing::info!(address = %opened.address, "confirmations of others are collected");
+        collector = Some(opened);
+    }
+    let mut through = None;
+    if let Some(address) = options.confirm_through {
+        let opened = Through::open(address).await;
+        through = Some(opened.map_err(|source| RunError::Through { address, source })?);
+    }
     let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
     let driver = Driver {
         _door: door,
@@ -177,6 +206,8 @@ pub async fn serve(
         },
         carriers: carriers.iter().map(ToString::to_string).collect(),
         server_line,
+        through,
+        collector,
         last_ask: None,
         owners: BTreeMap::new(),
         machine_due: None,
@@ -212,6 +243,8 @@ struct Driver {
     interfaces: Interfaces,
     carriers: Vec<String>,
     server_line: ServerLine,
+    through: Option<Through>,
+    collector: Option<Collector>,
     /// How the last request for keys ended.
     last_ask: Option<AskOutcome>,
     /// Who started a relay: progress goes there, and the relay ends with it.
@@ -305,6 +338,7 @@ impl Driver {
                     Waking::Frame(_)
                     | Waking::FromServer(_)
                     | Waking::Connected { .. }
+                    | Waking::Collected(_)
                     | Waking::Asked { .. }
                     | Waking::HungUp(_)
                     | Waking::Unlocked { .. }
@@ -340,6 +374,10 @@ impl Driver {
             Waking::FromServer(datagram) => self.feed(Input::FromServer(&datagram)),
             Waking::Connected { server, connected } => {
                 self.server_line.on_connected(&server, connected);
+                Ok(())
+            }
+            Waking::Collected(bundle) => {
+                self.send_to_server(bundle);
                 Ok(())
             }
             Waking::HungUp(id) => {
@@ -456,7 +494,7 @@ impl Driver {
                     self.committer.commit(id, snapshot);
                 }
                 Output::Erase(erase) => self.on_erase(&erase),
-                Output::ToServer(datagram) => self.server_line.send(datagram),
+                Output::ToServer(datagram) => self.send_to_server(datagram),
                 Output::Event(event) => feeds.extend(self.on_event(&event)),
                 Output::Timeout { at, .. } => {
                     self.machine_due = at.map(|at| self.clock.instant(at));
@@ -465,6 +503,15 @@ impl Driver {
             }
         }
         self.feed_all(feeds)
+    }
+
+    /// By the member that collects, where there is one and it takes it.
+    fn send_to_server(&mut self, datagram: Vec<u8>) {
+        let now = Instant::now();
+        let through = self.through.as_mut();
+        if !through.is_some_and(|it| it.takes(&datagram, now)) {
+            self.server_line.send(datagram);
+        }
     }
 
     fn on_event(&mut self, event: &Event) -> Vec<Feed> {

@@ -9,6 +9,7 @@
 //! | `driver` | the loop, what events do, and what local programs ask |
 //! | `media_relay` | RTP in, SRTP out, and back |
 //! | `control` | the control socket |
+//! | `server_line`, `collecting` | the way to the server, and confirmations that go in one |
 //! | `committing`, `key_store` | snapshots to disk, passphrases, erasure |
 //! | `tamper`, `hardening` | the device is opened; keys stay inside the process |
 //! | `enrolment`, `stored` | what is done while no process runs the terminal |
@@ -16,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod collecting;
 mod committing;
 mod control;
 mod driver;

@@ -46,6 +46,7 @@ pub(crate) fn status(terminal: &Terminal, guard: &Guard) -> TerminalStatus {
         carriers: identity.carriers.clone(),
         server: None,
         asking: None,
+        collecting: None,
         frames: 0,
         store_failure: None,
         protection: protection(guard),

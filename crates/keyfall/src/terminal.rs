@@ -118,8 +118,16 @@ struct RunArgs {
     #[arg(long = "server", value_name = "HOST:PORT")]
     servers: Vec<String>,
     /// Radio silence: hear the carriers, ask nobody and confirm nothing, whatever the package says.
-    #[arg(long, conflicts_with = "servers")]
+    #[arg(long, conflicts_with_all = ["servers", "collect", "confirm_through"])]
     one_way: bool,
+    /// Collect here what other members confirm when a group changes its key, and send it to the
+    /// server in bundles: for members that share one thin link.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    collect: Option<std::net::SocketAddr>,
+    /// Hand confirmations to the member that collects there instead of sending each to the server.
+    /// What the server asks for again goes to the server itself.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    confirm_through: Option<std::net::SocketAddr>,
     /// Erase every key as soon as this file is there and says anything but 0: a file that a tamper
     /// switch makes, or the value of a GPIO line. SIGUSR1 does the same.
     #[arg(long, value_name = "PATH")]
@@ -410,6 +418,8 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
         interface: args.interface,
         servers: args.servers,
         one_way: args.one_way,
+        confirm_through: args.confirm_through,
+        collect: args.collect,
         tamper_file: args.tamper_file,
         memory_locked: lock_memory(),
     };
@@ -494,6 +504,9 @@ fn run_failure(error: &RunError) -> Failure {
         | RunError::Interface(..)
         | RunError::NoCarrier
         | RunError::Carrier(_) => Failure::new(Code::CarrierUnusable, error.to_string()),
+        RunError::Collect { .. } | RunError::Through { .. } => {
+            Failure::new(Code::BadInput, error.to_string())
+        }
         RunError::Control { .. } => Failure::new(Code::ControlSocket, error.to_string()),
         RunError::Thread(_) | RunError::LastSnapshot(_) | RunError::Driven(_) => {
             Failure::new(Code::Unexpected, error.to_string())

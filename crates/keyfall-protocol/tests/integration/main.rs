@@ -26,6 +26,7 @@ mod sealed_contents;
 mod sharing;
 mod sizes;
 mod srtp;
+mod strangers;
 mod stream;
 mod tokens;
 mod unauthorised;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use keyfall_api::control::{
-    Answer, ControlError, Passphrase, Protect, Refusal, RelayStatus, Request,
+    Answer, Collecting, ControlError, Passphrase, Protect, Refusal, RelayStatus, Request,
 };
 use keyfall_protocol::terminal::{AskOutcome, EraseCause, Input};
 use zeroize::Zeroizing;
@@ -211,6 +211,14 @@ impl Driver {
         status.asking = self.server_line.is_known().then(|| {
             let last = self.last_ask.map_or("nothing yet", AskOutcome::name);
             format!("{}; last: {last}", self.terminal.asks())
+        });
+        status.collecting = self.collector.as_ref().map(|collector| {
+            let (confirmations, bundles) = collector.counts();
+            Collecting {
+                address: collector.address.to_string(),
+                confirmations,
+                bundles,
+            }
         });
         status.store_failure.clone_from(&self.store_failure);
         status.memory_locked = Some(self.memory_locked);

@@ -54,6 +54,12 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
         let server = status.server.as_deref().unwrap_or("not reached yet");
         lines.push(format!("asks the server ({server}): {asking}"));
     }
+    if let Some(collecting) = &status.collecting {
+        lines.push(format!(
+            "collects confirmations at {}: {} in {} bundles so far",
+            collecting.address, collecting.confirmations, collecting.bundles
+        ));
+    }
     lines.extend(status.groups.iter().map(group_for_people));
     for relay in &status.relays {
         lines.push(crate::media::relay_for_people(relay));
