@@ -132,7 +132,7 @@ fn refusal_of_a_package_past_its_end_names_this_devices_clock() {
     }
 }
 
-/// who is to keep radio silence asks nobody, whatever its package says; without that it does.
+/// who is to keep radio silence asks nobody, whatever its package says; without that it does.
 #[test]
 fn a_terminal_that_only_hears_sends_nothing_to_the_server_of_its_package() {
     let (fleet, carrier) = (Fleet::new(), Carrier::new());

@@ -56,7 +56,11 @@ impl Stage {
             "terminal", "enrol", &dave, "--server", &wire, "--token", token,
         ];
         self.keyfall.ask(&enrol)?;
-        let passed = self.wire.passed();
+        let passed = wait_for("dave's last word passes", PATIENCE, || {
+            let passed = self.wire.passed();
+            let last = |kind| passed.iter().rposition(|datagram| datagram.kind == kind);
+            Ok((last("KEY-DIS") < last("ACK")).then_some(passed))
+        })?;
         self.run_terminal(DAVE)?;
         self.wait_status(DAVE, "runs", |_| true)?;
         let octets: usize = passed.iter().map(|datagram| datagram.octets).sum();
@@ -105,8 +109,7 @@ impl Stage {
         let passed = wait_for("dave confirms", PATIENCE, || {
             Ok(exchange(self.wire.passed().split_off(before)))
         })?;
-        // From now on his radio works; until it has told the time he sends nothing.
-        self.radio.as_mut().context("no radio")?.join(DAVE)?;
+        // Without it he may not send.
         self.wait_status(DAVE, "knows the time", |status| status["time"].is_u64())?;
         let alice = self.wait_status("alice", "has the fresh key", |status| {
             epoch(status) >= epoch(&has)
@@ -169,6 +172,7 @@ impl Stage {
         let course = self.change_in_mid_call(Change::Barrier)?;
         self.alice_follows(&course, HUM_AFTER_BARRIER)?;
         self.end("dave-sends");
+        self.radio.as_mut().context("no radio")?.join(DAVE)?;
         let lost = course.lost();
         let stopped = course.report["halted_microseconds"]
             .as_u64()

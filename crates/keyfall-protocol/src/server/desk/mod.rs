@@ -74,6 +74,8 @@ struct Open {
     /// `None`: it is still being sealed.
     answer: Option<Answer>,
     plain: PlainHash,
+    /// It named no time, or one that is far off.
+    lacks_time: bool,
     told: Vec<(GroupNumber, KeyEpoch, Generation)>,
     /// The wrap key with the fresh octets in it, which counts from the ACK on.
     mixed: Option<WrapKey>,
