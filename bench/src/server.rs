@@ -242,6 +242,7 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
             wipe_roots: Vec::new(),
             token: None,
             mixed_at: None,
+            legacy_key: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

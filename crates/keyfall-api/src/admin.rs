@@ -17,6 +17,7 @@
 //! | POST `/v1/groups/{name}/rekey` | [`Renew`] | [`GroupRekeyed`] |
 //! | POST `/v1/devices/renew` | [`Renew`] | [`DevicesRenewed`] |
 //! | POST `/v1/terminals/{name}/renew` | [`Renew`] | [`DeviceRenewed`] |
+//! | POST `/v1/terminals/{name}/legacy-key` | [`SetLegacyKey`] | [`LegacyKeySet`] |
 //! | POST `/v1/exclude` | [`Exclude`] | [`Excluded`] |
 //! | POST `/v1/erase/draft`, `/v1/erase/issue` | [`DraftErase`], [`IssueErase`] | [`EraseDraft`], [`EraseIssued`] |
 //! | POST `/v1/receipts` | [`TakeReceipt`] | [`ReceiptTaken`] |
@@ -31,6 +32,7 @@
 
 mod group;
 mod key_set;
+mod legacy;
 mod loss;
 mod restored;
 
@@ -41,6 +43,7 @@ pub use group::{
     Stragglers,
 };
 pub use key_set::{DraftKeySet, InstallKeySet, KeySetDraft, KeySetInstalled, Signer};
+pub use legacy::{LegacyKeySet, RsaKey, SetLegacyKey};
 pub use loss::{
     DeviceRenewed, DraftErase, EraseDraft, EraseIssued, EraseKind, ErasureState, Exclude, Excluded,
     Exposure, FreshEpoch, GroupRekeyed, HourlyLimit, IssueErase, KeyExposure, MemberRemoved, Reach,
@@ -160,6 +163,9 @@ pub struct Terminal {
     /// What INIT wipes beside the terminal's own directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wipe_roots: Vec<String>,
+    /// The key for its answers in the suite rsa-misty1, where one is registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy_key: Option<RsaKey>,
 }
 
 /// What became of a token.

@@ -261,9 +261,12 @@ pub struct TerminalStatus {
     /// The server's address that is spoken to, where there is a way back.
     #[serde(default)]
     pub server: Option<String>,
-    /// What the asking side waits for, and how its last sequence ended.
+    /// What the asking side waits for, in which suite it asks, and how its last sequence ended.
     #[serde(default)]
     pub asking: Option<String>,
+    /// Name of its RSA key for the suite rsa-misty1, where it has one and is not locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy_key: Option<String>,
     /// What this terminal collects of others for the server.
     #[serde(default)]
     pub collecting: Option<Collecting>,

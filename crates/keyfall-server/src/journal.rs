@@ -2,7 +2,7 @@
 //!
 //! A database that is put back from a copy has forgotten the numbers that were used since. They are
 //! written here, durably, before anything that carries them is sent (FORMATS section 12). Only
-//! numbers and names of terminals, no secrets.
+//! numbers, names of terminals and public keys, no secrets.
 //!
 //! One JSON object a line, appended and never changed:
 //!
@@ -27,6 +27,7 @@ use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, UnixSeconds,
 };
 use keyfall_protocol::server::GroupPolicy;
+use keyfall_protocol::sharing::rsa_misty1::RsaPublic;
 
 use crate::chain::Link;
 use line::Line;
@@ -69,6 +70,11 @@ pub enum Entry {
     Policy {
         group: GroupNumber,
         policy: GroupPolicy,
+    },
+    /// The RSA key that an operator registered of a terminal; none: took away.
+    LegacyKey {
+        terminal: TerminalNumber,
+        key: Option<RsaPublic>,
     },
     /// Commands up to this number may be issued; the numbers count as used from now on.
     Sequence { through: SequenceNumber },

@@ -6,6 +6,7 @@ use keyfall_protocol::command::{Body, Command};
 use keyfall_protocol::ids::UnixSeconds;
 use keyfall_protocol::server::{AuditEntry, By, Done, KeySetDraft, Refusal, Server};
 
+use crate::admin::legacy_warning;
 use crate::driver::Denied;
 use crate::os_random::OsRandom;
 use crate::store::Store;
@@ -96,6 +97,7 @@ pub(crate) fn installed(machine: &Server, octets: usize, done: Done) -> api::Key
         fresh_epochs: groups.len() as u64,
         octets: octets as u64,
         order_again: order_again.collect(),
+        warning: legacy_warning(&machine.fleet().key_set.limits.suites),
     }
 }
 

@@ -388,6 +388,7 @@ fn said(entry: &Entry) -> Vec<JournalEntry> {
             generation,
         },
         Entry::Policy { group, policy } => JournalEntry::Policy { group, policy },
+        Entry::LegacyKey { terminal, key } => JournalEntry::LegacyKey { terminal, key },
         Entry::RankOne { g } => JournalEntry::FleetGeneration { generation: g },
         Entry::Device {
             terminal,

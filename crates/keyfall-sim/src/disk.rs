@@ -10,6 +10,7 @@ use keyfall_protocol::server::{
     Batch, Change, Exclusion, FleetRecord, GroupRecord, Membership, NewKeys, TerminalRecord,
 };
 use keyfall_protocol::sharing::KemSecret;
+use keyfall_protocol::sharing::rsa_misty1::RsaSecret;
 use keyfall_protocol::token::TokenRecord;
 
 /// How long a store takes.
@@ -168,6 +169,11 @@ impl ServerDisk {
                 wraps.iter().for_each(|wrap| self.put_wrap(wrap));
             }
             Change::Wrap(wrap) => self.put_wrap(wrap),
+            Change::LegacyKey { terminal, key } => {
+                if let Some(terminal) = self.terminals.get_mut(terminal) {
+                    terminal.legacy_key = key.clone();
+                }
+            }
             Change::TokenVoid(number) => {
                 let terminal = self.terminals.get_mut(number);
                 if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
@@ -248,6 +254,7 @@ impl ServerDisk {
         self.fleet.key_set = keys.key_set.clone();
         self.fleet.beat = copy_signer(&keys.beat);
         self.fleet.keys = copy_signer(&keys.keys);
+        self.fleet.rsa = keys.rsa.as_ref().map(RsaSecret::duplicate);
         for (held, next) in [
             (&mut self.fleet.kem, &keys.kem),
             (&mut self.fleet.kem_pq, &keys.kem_pq),
@@ -274,6 +281,7 @@ fn copy_fleet(fleet: &FleetRecord) -> FleetRecord {
         keys: copy_signer(&fleet.keys),
         kem: fleet.kem.as_ref().map(KemSecret::duplicate),
         kem_pq: fleet.kem_pq.as_ref().map(KemSecret::duplicate),
+        rsa: fleet.rsa.as_ref().map(RsaSecret::duplicate),
         fleet_generation: fleet.fleet_generation,
         sequence_reserved: fleet.sequence_reserved,
         carriers: fleet.carriers.clone(),
@@ -298,6 +306,7 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
             key: token.key.as_ref().map(PreSharedKey::duplicate),
         }),
         mixed_at: terminal.mixed_at,
+        legacy_key: terminal.legacy_key.clone(),
         excluded_at: terminal.excluded_at,
         memberships: terminal.memberships.clone(),
         orders: terminal.orders.clone(),

@@ -12,7 +12,7 @@
 //! | `server_line`, `collecting` | the way to the server, and confirmations that go in one |
 //! | `committing`, `key_store` | snapshots to disk, passphrases, erasure |
 //! | `tamper`, `hardening` | the device is opened; keys stay inside the process |
-//! | `enrolment`, `stored` | what is done while no process runs the terminal |
+//! | `enrolment`, `stored`, `legacy_key` | what is done while no process runs the terminal |
 //! | `status`, `inspection` | what people are shown |
 
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ mod first_contact;
 pub mod hardening;
 mod inspection;
 pub mod key_store;
+mod legacy_key;
 mod media_relay;
 mod os_random;
 mod server_line;
@@ -38,5 +39,6 @@ pub use driver::{Ending, RunError, RunOptions, serve};
 pub use enrolment::{Enrolled, EnrolmentError, enrol, request};
 pub use first_contact::{Arrived, enrol_by_token};
 pub use inspection::inspect;
+pub use legacy_key::{LegacyKeyError, legacy_key};
 pub use os_random::OsRandom;
 pub use stored::{ProtectError, StoredError, protect, restore, stored_status};

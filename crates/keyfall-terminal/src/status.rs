@@ -46,6 +46,7 @@ pub(crate) fn status(terminal: &Terminal, guard: &Guard) -> TerminalStatus {
         carriers: identity.carriers.clone(),
         server: None,
         asking: None,
+        legacy_key: terminal.legacy_key().map(|key| key.name().to_string()),
         collecting: None,
         frames: 0,
         store_failure: None,

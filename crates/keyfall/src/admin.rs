@@ -5,6 +5,7 @@ mod confirm;
 mod erase;
 mod exclude;
 mod group_set;
+mod legacy_key;
 mod packages;
 mod restored;
 mod words;
@@ -74,6 +75,7 @@ enum TerminalVerb {
     Add(AddArgs),
     List(ListArgs),
     Show(ShowArgs),
+    LegacyKey(legacy_key::LegacyKeyArgs),
 }
 
 /// Enrol terminals: one sealed package for each, or one token.
@@ -302,6 +304,7 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                 &get::<api::Terminals>(dir, "/v1/terminals")?,
                 words::terminals,
             ),
+            TerminalVerb::LegacyKey(args) => legacy_key::run(dir, args, output),
             TerminalVerb::Show(args) => {
                 let path = format!("/v1/terminals/{}", segment(&args.name));
                 output.result(&get::<api::TerminalShown>(dir, &path)?, words::terminal)

@@ -1,40 +1,51 @@
 //! `keyfall inspect`: any message, readable; with a terminal's keys, whether it opens.
 
+mod capture;
+mod diagram;
+mod message;
+mod sequence;
+mod sharing;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyfall_api::control::{Answer, Inspected, Request};
-use keyfall_plane::Arrival;
-use keyfall_protocol::command::{Body, Command, HaltKind, KeySet, Target, Unverified};
+use keyfall_protocol::command::Unverified;
 use keyfall_protocol::enrolment::SealedPackage;
-use keyfall_protocol::ids::{KeyId, KeyIdKind, UnixSeconds};
 use keyfall_protocol::keys::SrtpSuite;
-use keyfall_protocol::receipt::{Receipt, frame_hash};
-use keyfall_protocol::schedule::Cadence;
-use keyfall_protocol::sharing::{Bundle, Confirmation};
+use keyfall_protocol::sharing::Assembly;
+use keyfall_protocol::sharing::message::{Message, type_of};
 use keyfall_protocol::terminal::Terminal;
 use serde::Serialize;
 
+use self::capture::Datagram;
+use self::message::{Field, Packet, Shown, hex, show};
+use self::sequence::{Sequence, count};
 use crate::control_client;
 use crate::explain::Code;
-use crate::output::{Failure, Output, utc};
+use crate::output::{Failure, Output};
 use crate::terminal::Found;
 
 /// Show what is in a message: a command, a datagram of key sharing, an enrolment package, a receipt,
 /// an SRTP or SRTCP packet.
 ///
-/// The file is raw octets, or hexadecimal: one message, or a capture with one on each line; or the
-/// text of a receipt. No key is shown, also not with --dir.
+/// The file is raw octets, or hexadecimal: one message, or one on each line; or the text of a receipt; or a
+/// capture of tcpdump, dumpcap or Wireshark (pcap, pcapng), out of which the datagrams of ours are taken.
+/// No key is shown, also not with --dir.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  keyfall inspect alice.package\n  \
-                        keyfall inspect capture.hex --dir bob")]
+                        keyfall inspect capture.pcapng --dir bob\n  \
+                        keyfall inspect capture.pcapng --svg sequence.svg")]
 pub(crate) struct InspectArgs {
     /// The file; - or nothing: stdin.
     file: Option<PathBuf>,
     /// Say also whether it opens with the keys of the terminal in this directory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Draw the commands and datagrams of key sharing in a capture, one after the other, into this SVG file.
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    svg: Option<PathBuf>,
     /// SRTP suite of media packets, which does not stand in them.
     #[arg(long, default_value = "AEAD_AES_256_GCM")]
     suite: String,
@@ -44,29 +55,30 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Serialize, Debug)]
-struct Capture {
+struct Listing {
     /// In the order of the file.
     messages: Vec<Shown>,
-}
-
-/// One message as it is shown.
-#[derive(Serialize, Debug)]
-struct Shown {
-    /// The type of a command, as TIME or DELETE, or of a datagram of key sharing; enrolment package, receipt, SRTP, SRTCP; or
-    /// unknown.
-    kind: String,
-    octets: usize,
-    /// Name and value, in the order of the message.
-    fields: Vec<Field>,
-    /// With --dir.
+    /// Of a capture.
     #[serde(skip_serializing_if = "Option::is_none")]
-    terminal: Option<Inspected>,
+    left_out: Option<LeftOut>,
+}
+
+/// Packets of a capture that are not shown.
+#[derive(Serialize, Debug)]
+struct LeftOut {
+    /// Datagrams that are none of ours.
+    of_others: usize,
+    not_udp: usize,
+    /// The capture holds only their beginning.
+    cut: usize,
 }
 
 #[derive(Serialize, Debug)]
-struct Field {
-    name: &'static str,
-    value: String,
+struct Drawn {
+    file: PathBuf,
+    messages: usize,
+    /// Behind the last one that there is room for.
+    not_drawn: usize,
 }
 
 pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
@@ -84,40 +96,139 @@ pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     })?;
     let stretch = args.rederive_after.map(stretch_of).transpose()?;
     let keys = args.dir.as_deref().map(Keys::of).transpose()?;
-    let messages = split(read(args.file.as_deref())?);
+    let file = read(args.file.as_deref())?;
+    let same = |svg: &&PathBuf| {
+        let file = args.file.as_ref().map(std::fs::canonicalize);
+        matches!((file, svg.canonicalize()), (Some(Ok(file)), Ok(svg)) if file == svg)
+    };
+    if args.svg.as_ref().filter(same).is_some() {
+        let sentence = "--svg would write over the capture: name another file";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    }
+    let bad_input = |sentence| Failure::new(Code::BadInput, sentence);
+    let mut listing = if capture::is_capture(&file) {
+        let capture = capture::read(&file).map_err(bad_input)?;
+        if let Some(svg) = &args.svg {
+            return draw(&capture.datagrams, svg, output);
+        }
+        list_capture(&capture, suite).map_err(bad_input)?
+    } else if args.svg.is_some() {
+        let sentence =
+            "--svg draws a capture: give it a file that tcpdump, dumpcap or Wireshark wrote";
+        return Err(Failure::new(Code::BadArguments, sentence));
+    } else {
+        list_messages(file, suite).map_err(bad_input)?
+    };
+    if let Some(keys) = &keys {
+        for shown in &mut listing.messages {
+            keys.look_at(shown, stretch)?;
+        }
+    }
+    output.versioned(&listing, for_people)
+}
+
+fn list_messages(file: Vec<u8>, suite: SrtpSuite) -> Result<Listing, String> {
+    let messages = split(file);
     let alone = messages.len() == 1;
-    let mut shown = Capture {
+    let mut parts = Parts::new(PARTLY_MAX, PARTS_MAX);
+    let mut listing = Listing {
         messages: Vec::with_capacity(messages.len()),
+        left_out: None,
     };
     for message in &messages {
-        let mut one = match show(message, suite) {
-            Ok(one) => one,
-            Err(sentence) if alone => return Err(Failure::new(Code::BadInput, sentence)),
-            Err(sentence) => Shown {
-                kind: UNKNOWN.to_owned(),
-                octets: message.len(),
-                fields: vec![Field {
-                    name: "why",
-                    value: sentence,
-                }],
-                terminal: None,
-            },
+        let one = match show(message, suite) {
+            Err(sentence) if alone => return Err(sentence),
+            Err(sentence) => Shown::unknown(message.len(), &sentence),
+            Ok(mut one) => {
+                one.complete(message, &mut parts, None);
+                one
+            }
         };
-        if let Some(keys) = &keys
-            && ![PACKAGE, RECEIPT, UNKNOWN, STOP_ACK, START_ACK, BUNDLE].contains(&&*one.kind)
-        {
-            one.terminal = Some(keys.inspect(message, stretch)?);
-        }
-        shown.messages.push(one);
+        listing.messages.push(one);
     }
-    output.versioned(&shown, |shown| {
-        shown
-            .messages
-            .iter()
-            .map(for_people)
-            .collect::<Vec<_>>()
-            .join("\n\n")
+    Ok(listing)
+}
+
+/// What is none of ours is counted, except where it looks like a datagram of key sharing.
+fn list_capture(capture: &capture::Capture, suite: SrtpSuite) -> Result<Listing, String> {
+    let mut parts = Parts::new(PARTLY_MAX, PARTS_MAX);
+    let mut messages: Vec<Shown> = Vec::new();
+    let (mut of_others, mut first) = (0, None);
+    for datagram in &capture.datagrams {
+        let octets = &datagram.octets;
+        let mut one = match show(octets, suite) {
+            Ok(one) => one,
+            Err(sentence) if type_of(octets).is_some() => Shown::unknown(octets.len(), &sentence),
+            Err(_) => {
+                of_others += 1;
+                continue;
+            }
+        };
+        one.complete(octets, &mut parts, Some(datagram));
+        let first = *first.get_or_insert(datagram.at);
+        one.packet = Some(Packet {
+            number: datagram.packet,
+            seconds: datagram.at.as_secs_f64() - first.as_secs_f64(),
+            from: datagram.from.to_string(),
+            to: datagram.to.to_string(),
+        });
+        messages.push(one);
+    }
+    if messages.is_empty() {
+        return Err(nothing_of_ours(&capture.datagrams));
+    }
+    Ok(Listing {
+        messages,
+        left_out: Some(LeftOut {
+            of_others,
+            not_udp: capture.others,
+            cut: capture.cut,
+        }),
     })
+}
+
+fn draw(datagrams: &[Datagram], svg: &Path, output: &Output) -> Result<(), Failure> {
+    let sequence = Sequence::of(datagrams);
+    if sequence.steps.is_empty() {
+        return Err(Failure::new(Code::BadInput, nothing_of_ours(datagrams)));
+    }
+    std::fs::write(svg, diagram::draw(&sequence)).map_err(|error| {
+        let sentence = format!("{} cannot be written: {error}", svg.display());
+        Failure::new(Code::Output, sentence)
+    })?;
+    let drawn = Drawn {
+        file: svg.to_owned(),
+        messages: sequence.steps.len(),
+        not_drawn: sequence.not_drawn,
+    };
+    output.versioned(&drawn, |drawn| {
+        let more = match drawn.not_drawn {
+            0 => String::new(),
+            more => format!("; {more} more have no room, cut the capture with `editcap`"),
+        };
+        let messages = count(drawn.messages, "message");
+        format!("{}: {messages}{more}", drawn.file.display())
+    })
+}
+
+fn nothing_of_ours(datagrams: &[Datagram]) -> String {
+    let all = count(datagrams.len(), "datagram");
+    format!("this capture holds {all} of UDP and none of ours: look at its filter and interface")
+}
+
+/// Messages in several datagrams, by sender and receiver in a capture.
+type Parts = Assembly<Option<(std::net::SocketAddr, std::net::SocketAddr)>>;
+
+impl Shown {
+    /// Where it is the last part of a message, that message stands inside.
+    fn complete(&mut self, octets: &[u8], parts: &mut Parts, datagram: Option<&Datagram>) {
+        let Ok(Message::Part(part)) = Message::decode_datagram(octets) else {
+            return;
+        };
+        let now = datagram.map(Datagram::tick).unwrap_or_default();
+        let whole = parts.add(datagram.map(Datagram::ends), &part, now);
+        self.inside = whole.map(|whole| Box::new(sharing::show_whole(&whole)));
+    }
 }
 
 /// Whose keys are tried: those of a stored terminal, or those of a running one, which is asked.
@@ -132,6 +243,17 @@ impl Keys {
             Found::Stored(terminal) => Self::Stored(terminal),
             Found::Running => Self::Running(dir.to_owned()),
         })
+    }
+
+    /// Says what they open of a message and of what is inside it.
+    fn look_at(&self, shown: &mut Shown, stretch: Option<u8>) -> Result<(), Failure> {
+        if let Some(octets) = &shown.for_keys {
+            shown.terminal = Some(self.inspect(octets, stretch)?);
+        }
+        shown
+            .inside
+            .as_mut()
+            .map_or(Ok(()), |inside| self.look_at(inside, stretch))
     }
 
     fn inspect(&self, message: &[u8], stretch: Option<u8>) -> Result<Inspected, Failure> {
@@ -210,365 +332,54 @@ fn split(octets: Vec<u8>) -> Vec<Vec<u8>> {
     }
 }
 
-/// What is in one message; or why it is none of ours.
-fn show(message: &[u8], suite: SrtpSuite) -> Result<Shown, String> {
-    let not_a_frame = match Unverified::decode(message) {
-        Ok(frame) => return Ok(show_frame(&frame, message.len())),
-        Err(error) => error,
-    };
-    if let Ok(package) = SealedPackage::decode(message) {
-        return Ok(show_package(&package, message.len()));
-    }
-    if let Ok(receipt) = Receipt::decode(message) {
-        return Ok(show_receipt(&receipt, message.len()));
-    }
-    if let Ok(one) = Confirmation::decode(message) {
-        return Ok(show_confirmation(&one, message.len()));
-    }
-    if let Ok(bundle) = Bundle::decode(message) {
-        return Ok(show_bundle(&bundle, message.len()));
-    }
-    show_media(message, suite).ok_or_else(|| {
-        format!(
-            "this is no command ({not_a_frame}), no datagram of key sharing, no enrolment package, no receipt, and no SRTP or \
-             SRTCP packet with an MKI in {}",
-            suite.name()
-        )
-    })
-}
-
-fn show_frame(frame: &Unverified<'_>, octets: usize) -> Shown {
-    let command = frame.command();
-    let mut fields = Fields::default();
-    for signer in frame.signers() {
-        fields.add("signer", signer);
-    }
-    fields.add("stream", command.stream);
-    fields.add("sequence", command.sequence);
-    fields.time("issued at", command.issued_at);
-    fields.time("not after", command.not_after);
-    fields.add("G", command.fleet_generation);
-    fields.add(
-        "target",
-        match command.target {
-            Target::All => "all".to_owned(),
-            Target::Group(group) => format!("group {group}"),
-            Target::Terminal(terminal) => format!("terminal {terminal}"),
-            Target::Handles => "whoever holds a handle in it".to_owned(),
-        },
-    );
-    show_body(command, &mut fields);
-    if let Body::Order(_) = command.body {
-        // What a receipt names it by.
-        fields.add("SHA-256", hex(&frame_hash(frame.octets())));
-    }
-    Shown {
-        kind: command.body.name().to_owned(),
-        octets,
-        fields: fields.0,
-        terminal: None,
-    }
-}
-
-fn show_body(command: &Command, fields: &mut Fields) {
-    match &command.body {
-        Body::Time(time) => {
-            fields.time("time", time.seconds);
-            fields.add("error at most", format!("{} ms", time.max_error_ms));
-            for floor in &time.floors {
-                let key = key_name(floor.kid);
-                let value = format!(
-                    "{key} at least epoch {} generation {}",
-                    floor.epoch, floor.generation
-                );
-                fields.add("floor", value);
-            }
-        }
-        Body::Renew(renew) => {
-            for entry in &renew.entries {
-                let lease = entry.lease_end.map_or_else(String::new, |end| {
-                    format!(", lease until {}", utc(end.get()))
-                });
-                let value = format!(
-                    "{} epoch {} generation {} from {}{}{lease}",
-                    key_name(entry.kid),
-                    entry.epoch,
-                    entry.schedule.generation,
-                    utc(entry.schedule.activate_at.get()),
-                    cadence(entry.schedule.cadence)
-                );
-                fields.add("key", value);
-            }
-        }
-        Body::KeyDist(key_dist) => {
-            fields.add("recipients", key_dist.recipients().len());
-            for recipient in key_dist.recipients() {
-                fields.add("handle", recipient.handle);
-            }
-        }
-        Body::Order(order) => {
-            fields.add("handle", order.handle());
-            fields.add(
-                "sealed",
-                "under the obey key of the terminal with that handle",
-            );
-        }
-        Body::Exclude(exclude) => {
-            for terminal in &exclude.terminals {
-                fields.add("terminal", terminal);
-            }
-            for fresh in &exclude.groups {
-                let value = format!(
-                    "{} goes on from epoch {} to {}",
-                    fresh.group, fresh.old, fresh.new
-                );
-                fields.add("group", value);
-            }
-        }
-        Body::KeySet(key_set) => show_key_set(key_set, fields),
-        Body::Stop(halt) | Body::Start(halt) => {
-            fields.add("group", halt.group);
-            fields.add("transaction", halt.transaction);
-            fields.add("epoch", halt.epoch);
-            fields.add("generation", halt.generation);
-            fields.time("deadline", halt.deadline);
-        }
-        Body::Notify(notify) => {
-            fields.add("come within", format!("{} ms", notify.spread_ms));
-            for entry in &notify.entries {
-                let value = format!(
-                    "{} at epoch {} generation {}",
-                    entry.group, entry.epoch, entry.generation
-                );
-                fields.add("group", value);
-            }
-        }
-    }
-}
-
-fn show_confirmation(one: &Confirmation, octets: usize) -> Shown {
-    let mut fields = Fields::default();
-    fields.add("key-req-id", hex(&one.id));
-    fields.add("group", one.group);
-    fields.add("transaction", one.transaction);
-    fields.add("epoch", one.epoch);
-    fields.add("generation", one.generation);
-    Shown {
-        kind: confirmation_name(one.kind).to_owned(),
-        octets,
-        fields: fields.0,
-        terminal: None,
-    }
-}
-
-fn show_bundle(bundle: &Bundle, octets: usize) -> Shown {
-    let mut fields = Fields::default();
-    for one in &bundle.confirmations {
-        let value = format!(
-            "of {}: group {} transaction {} epoch {} generation {}",
-            hex(&one.id),
-            one.group,
-            one.transaction,
-            one.epoch,
-            one.generation
+fn for_people(listing: &Listing) -> String {
+    let mut blocks: Vec<_> = listing.messages.iter().map(|one| block(one, "")).collect();
+    if let Some(left_out) = &listing.left_out {
+        let LeftOut {
+            of_others,
+            not_udp,
+            cut,
+        } = left_out;
+        let mut end = format!(
+            "{}; left out: {} of others, {} without a whole datagram of UDP",
+            count(listing.messages.len(), "message"),
+            count(*of_others, "datagram"),
+            count(*not_udp, "packet")
         );
-        fields.add(confirmation_name(one.kind), value);
-    }
-    Shown {
-        kind: BUNDLE.to_owned(),
-        octets,
-        fields: fields.0,
-        terminal: None,
-    }
-}
-
-const fn confirmation_name(kind: HaltKind) -> &'static str {
-    match kind {
-        HaltKind::Stop => STOP_ACK,
-        HaltKind::Start => START_ACK,
-    }
-}
-
-fn show_key_set(key_set: &KeySet, fields: &mut Fields) {
-    fields.add("version", key_set.version);
-    for key in &key_set.keys {
-        let groups: Vec<_> = key.groups.iter().map(ToString::to_string).collect();
-        let groups = if groups.is_empty() {
-            "all".to_owned()
-        } else {
-            groups.join(" ")
-        };
-        let value = format!(
-            "{} {} from {} until {}, groups {groups}",
-            key.public.name(),
-            key.class.name(),
-            utc(key.not_before.get()),
-            utc(key.expires.get())
-        );
-        fields.add("listed key", value);
-    }
-    let schedule = key_set.fleet_schedule;
-    let value = format!(
-        "G {} from {}, next every {} s",
-        schedule.first,
-        utc(schedule.from.get()),
-        schedule.period
-    );
-    fields.add("fleet schedule", value);
-    for name in &key_set.stolen {
-        fields.add("stolen key", name);
-    }
-    let limits = key_set.limits;
-    fields.add("longest lease", format!("{} s", limits.longest_lease));
-    fields.add("grace", format!("{} s", limits.grace));
-    fields.add(
-        "grace after an exclusion",
-        format!("{} s", limits.exclude_grace),
-    );
-    let wait = limits.exclude_wait;
-    let wait = wait.map_or_else(
-        || "until the new epoch is there".to_owned(),
-        |s| format!("{s} s"),
-    );
-    fields.add("no sending after an exclusion", wait);
-    fields.add("dead man's time", format!("{} s", limits.dead_man));
-    fields.add("erase signatures", limits.erase_signatures);
-}
-
-fn show_package(package: &SealedPackage, octets: usize) -> Shown {
-    let mut fields = Fields::default();
-    let ciphertext = match package {
-        SealedPackage::ToRequest {
-            encapsulated,
-            ciphertext,
-        } => {
-            fields.add("sealed", "to a request key (HPKE, RFC 9180 base mode)");
-            fields.add("encapsulated key", hex(encapsulated));
-            ciphertext
+        if *cut > 0 {
+            end += &format!(", {cut} of which the capture holds only the beginning");
         }
-        SealedPackage::UnderCode {
-            salt, ciphertext, ..
-        } => {
-            fields.add("sealed", "under a code (Argon2id, AES-256-GCM)");
-            fields.add("salt", hex(salt));
-            ciphertext
-        }
-    };
-    fields.add("ciphertext", format!("{} octets", ciphertext.len()));
-    Shown {
-        kind: PACKAGE.to_owned(),
-        octets,
-        fields: fields.0,
-        terminal: None,
+        blocks.push(end);
     }
+    blocks.join("\n\n")
 }
 
-/// Who made it only the server can tell, which holds the terminal's obey key.
-fn show_receipt(receipt: &Receipt, octets: usize) -> Shown {
-    let mut fields = Fields::default();
-    fields.add("terminal", receipt.terminal);
-    fields.add("command", format!("SHA-256 {}", hex(&receipt.command)));
-    let genuine = "not seen here: `keyfall admin receipt FILE` asks the server";
-    fields.add("genuine", genuine);
-    Shown {
-        kind: RECEIPT.to_owned(),
-        octets,
-        fields: fields.0,
-        terminal: None,
+fn block(shown: &Shown, indent: &str) -> String {
+    let mut lines = vec![format!("{indent}{}, {} octets", shown.kind, shown.octets)];
+    let mut line = |name: &str, value: &str| lines.push(format!("{indent}  {name:<16} {value}"));
+    if let Some(packet) = &shown.packet {
+        let Packet {
+            number,
+            seconds,
+            from,
+            to,
+        } = packet;
+        let value = format!("{number}, {seconds:.6} s, from {from} to {to}");
+        line("packet", &value);
     }
-}
-
-/// RTP and RTCP on one port are told apart as in RFC 5761 section 4.
-fn show_media(message: &[u8], suite: SrtpSuite) -> Option<Shown> {
-    let is_rtcp = matches!(message.get(1), Some(192..=223));
-    let (kind, arrival) = if is_rtcp {
-        ("SRTCP", Arrival::of_srtcp(suite, message))
-    } else {
-        ("SRTP", Arrival::of_srtp(suite, message))
-    };
-    let arrival = arrival.ok()?;
-    let mut fields = Fields::default();
-    if let [_, second, high, low, rest @ ..] = message {
-        if is_rtcp {
-            fields.add("packet type", second);
-        } else {
-            fields.add("payload type", second & 0x7f);
-            fields.add("sequence number", u16::from_be_bytes([*high, *low]));
-            if let Some(time) = rest.first_chunk() {
-                fields.add("timestamp", u32::from_be_bytes(*time));
-            }
-        }
+    for Field { name, value } in &shown.fields {
+        line(name, value);
     }
-    fields.add("SSRC", format!("{:08x}", arrival.ssrc));
-    fields.add(
-        "suite",
-        format!(
-            "{} (as asked, it does not stand in the packet)",
-            suite.name()
-        ),
-    );
-    let [a, b, low8] = arrival.mki.tag();
-    fields.add("key tag", format!("{a:02x}{b:02x}"));
-    fields.add("generation", format!("{low8} modulo 256"));
-    fields.add("sender", arrival.mki.sender());
-    fields.add("session", arrival.mki.session());
-    fields.add("n", arrival.mki.n());
-    Some(Shown {
-        kind: kind.to_owned(),
-        octets: message.len(),
-        fields: fields.0,
-        terminal: None,
-    })
-}
-
-fn for_people(shown: &Shown) -> String {
-    let mut lines = vec![format!("{}, {} octets", shown.kind, shown.octets)];
-    let field = |field: &Field| format!("  {:<16} {}", field.name, field.value);
-    lines.extend(shown.fields.iter().map(field));
     if let Some(terminal) = &shown.terminal {
         if let Some(signature) = &terminal.signature {
-            lines.push(format!("  {:<16} {signature}", "signature"));
+            line("signature", signature);
         }
-        lines.push(format!("  {:<16} {}", "this terminal", terminal.sentence));
+        line("this terminal", &terminal.sentence);
+    }
+    if let Some(inside) = &shown.inside {
+        lines.push(block(inside, &format!("{indent}  ")));
     }
     lines.join("\n")
-}
-
-#[derive(Default)]
-struct Fields(Vec<Field>);
-
-impl Fields {
-    fn add(&mut self, name: &'static str, value: impl ToString) {
-        self.0.push(Field {
-            name,
-            value: value.to_string(),
-        });
-    }
-
-    fn time(&mut self, name: &'static str, at: UnixSeconds) {
-        self.add(name, format!("{at} ({})", utc(at.get())));
-    }
-}
-
-fn key_name(kid: KeyId) -> String {
-    match kid.kind() {
-        Some(KeyIdKind::AllRankOne) => "all wrap and cover keys".to_owned(),
-        Some(KeyIdKind::Obey(terminal)) => format!("obey key of terminal {terminal}"),
-        Some(KeyIdKind::Wrap(terminal)) => format!("wrap key of terminal {terminal}"),
-        Some(KeyIdKind::Cover(number)) => format!("cover key {number}"),
-        Some(KeyIdKind::Master(group)) => format!("master key of group {group}"),
-        None => format!("key {kid}"),
-    }
-}
-
-fn cadence(cadence: Option<Cadence>) -> String {
-    cadence.map_or_else(String::new, |cadence| {
-        format!(", then {} every {} s", cadence.step(), cadence.period())
-    })
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// `None` where the line is not an even number of hexadecimal digits, spaces between them apart.
@@ -583,12 +394,9 @@ fn from_hex(line: &str) -> Option<Vec<u8>> {
         .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
-/// Kinds that a terminal's keys say nothing about.
-const PACKAGE: &str = "enrolment package";
-const STOP_ACK: &str = "STOP-ACK";
-const START_ACK: &str = "START-ACK";
-const BUNDLE: &str = "BUNDLE";
-const RECEIPT: &str = "receipt";
-const UNKNOWN: &str = "unknown";
 /// Octets that are read at the most.
 const INPUT_MAX: u64 = 64 << 20;
+/// Messages of which not all parts are there yet.
+const PARTLY_MAX: usize = 1024;
+/// Of one message.
+const PARTS_MAX: u8 = 64;

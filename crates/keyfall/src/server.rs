@@ -137,9 +137,26 @@ pub(crate) fn no_directory() -> Failure {
     Failure::new(Code::BadArguments, sentence)
 }
 
-/// Suites of key sharing, separated by commas, in order of preference.
+/// Suites of key sharing, separated by commas, in order of preference. A fleet is founded without
+/// the legacy one.
 pub(crate) fn suites(text: &str) -> Result<Suites, String> {
-    let known = [SharingSuite::Hpke, SharingSuite::HpkePq, SharingSuite::Psk];
+    let suites = any_suites(text)?;
+    if suites.contains(SharingSuite::RsaMisty1) {
+        let sentence =
+            "rsa-misty1 is off in a new fleet: `keyfall server sign-keys --suites` turns it on";
+        return Err(sentence.to_owned());
+    }
+    Ok(suites)
+}
+
+/// With the legacy one, too.
+pub(crate) fn any_suites(text: &str) -> Result<Suites, String> {
+    let known = [
+        SharingSuite::Hpke,
+        SharingSuite::HpkePq,
+        SharingSuite::Psk,
+        SharingSuite::RsaMisty1,
+    ];
     let named = |word: &str| known.into_iter().find(|suite| suite.name() == word.trim());
     let suites: Option<Vec<_>> = text.split(',').map(named).collect();
     suites

@@ -26,6 +26,7 @@ use crate::output::{Failure, Output};
 
 mod by_token;
 mod guarding;
+pub(crate) mod legacy_key;
 mod passphrase;
 mod shown;
 
@@ -48,6 +49,7 @@ enum Verb {
     Lock(LockArgs),
     Unlock(UnlockArgs),
     Protect(ProtectArgs),
+    LegacyKey(legacy_key::LegacyKeyArgs),
     Why(WhyArgs),
 }
 
@@ -159,6 +161,7 @@ pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
         Verb::Lock(args) => guarding::lock(&args, output),
         Verb::Unlock(args) => guarding::unlock(&args, output),
         Verb::Protect(args) => guarding::protect(&args, output),
+        Verb::LegacyKey(args) => legacy_key::run(&args, output),
         Verb::Why(args) => why(&args.dir.resolve()?, output),
     }
 }

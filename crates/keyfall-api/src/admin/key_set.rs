@@ -31,6 +31,9 @@ pub struct DraftKeySet {
     /// Names of suites of key sharing, in order of preference; absent: as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suites: Option<Vec<String>>,
+    /// Bits of the RSA key that is made where the suites name rsa-misty1: 2048, 3072, 4096 or 8192.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rsa_bits: Option<u16>,
     #[serde(default)]
     pub why: Why,
 }
@@ -78,4 +81,7 @@ pub struct KeySetInstalled {
     /// listed: it has to be ordered again.
     #[serde(default)]
     pub order_again: Vec<String>,
+    /// What follows from a weak suite in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }

@@ -6,7 +6,7 @@ use crate::command::{Body, Unverified, VerifyingKey};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, UnixSeconds};
 use crate::schedule::FleetSchedule;
-use crate::sharing::SharingSuite;
+use crate::sharing::{KemSuite, SharingSuite};
 
 /// The root's list of online keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -220,6 +220,20 @@ impl KeySet {
     #[must_use]
     pub fn key(&self, name: KeyName) -> Option<&ListedKey> {
         self.keys.iter().find(|key| key.public.name() == name)
+    }
+
+    /// The suite in which a terminal asks: the first that is listed and can be spoken. `own_rsa`: it
+    /// has an RSA key.
+    #[must_use]
+    pub fn suite_spoken(&self, own_rsa: bool) -> Option<SharingSuite> {
+        let speaks = |suite: &SharingSuite| match suite {
+            SharingSuite::Psk => true,
+            SharingSuite::Hpke | SharingSuite::HpkePq => {
+                KemSuite::of(*suite).is_some_and(|kem| self.lists_kem(kem))
+            }
+            SharingSuite::RsaMisty1 => own_rsa && self.first_of(SignerClass::Rsa).is_some(),
+        };
+        self.limits.suites.iter().copied().find(speaks)
     }
 
     /// The first listed key of a class.

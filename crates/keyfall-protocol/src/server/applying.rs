@@ -84,6 +84,11 @@ impl Server {
                     self.forget_distributions_to(number);
                 }
             }
+            Change::LegacyKey { terminal, key } => {
+                if let Some(terminal) = self.terminals.get_mut(&terminal) {
+                    terminal.legacy_key = key;
+                }
+            }
             Change::TokenVoid(number) => {
                 let terminal = self.terminals.get_mut(&number);
                 if let Some(token) = terminal.and_then(|it| it.token.as_mut()) {
@@ -303,6 +308,7 @@ impl Server {
         self.fleet.keys = keys.keys;
         self.fleet.kem = keys.kem.or_else(|| self.fleet.kem.take());
         self.fleet.kem_pq = keys.kem_pq.or_else(|| self.fleet.kem_pq.take());
+        self.fleet.rsa = keys.rsa;
         self.drafted = None;
         // All is signed by the new keys from now on, and the exclusions that a theft made doubtful
         // stand again.

@@ -113,6 +113,7 @@ impl FleetRecord {
             keys,
             kem: Some(kem),
             kem_pq: Some(kem_pq),
+            rsa: None,
             fleet_generation: Generation::ZERO,
             sequence_reserved: SequenceNumber::at(wall).plus(1),
             carriers: founding.carriers,

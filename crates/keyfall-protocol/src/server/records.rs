@@ -10,6 +10,7 @@ use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::Schedule;
 use crate::server::{ChangeBegun, ChangeReport, GroupPolicy, Restored};
 use crate::sharing::KemSecret;
+use crate::sharing::rsa_misty1::{RsaPublic, RsaSecret};
 use crate::token::TokenRecord;
 
 /// The fleet as a whole.
@@ -26,6 +27,8 @@ pub struct FleetRecord {
     /// To which terminals seal their requests, as the KEYSET lists them.
     pub kem: Option<KemSecret>,
     pub kem_pq: Option<KemSecret>,
+    /// The same for the suite rsa-misty1, where the KEYSET lists one.
+    pub rsa: Option<RsaSecret>,
     pub fleet_generation: Generation,
     /// Every sequence number below this may have been used.
     pub sequence_reserved: SequenceNumber,
@@ -56,6 +59,8 @@ pub struct TerminalRecord {
     /// Since then its wrap key holds octets that were in no package: the first to ask has it, and no
     /// copy of the package.
     pub mixed_at: Option<UnixSeconds>,
+    /// Its key for answers in the suite rsa-misty1, as an operator registered it.
+    pub legacy_key: Option<RsaPublic>,
     /// From then on it is in no group, for good.
     pub excluded_at: Option<UnixSeconds>,
     /// Every stretch of belonging to a group, in the order in which they began.
@@ -175,6 +180,11 @@ pub enum Change {
     /// One terminal's wrap key, with fresh octets in it, at the same generation; its token, where it has
     /// one, is used.
     Mixed { wrap: WrapKey, at: UnixSeconds },
+    /// A terminal's [`TerminalRecord::legacy_key`].
+    LegacyKey {
+        terminal: TerminalNumber,
+        key: Option<RsaPublic>,
+    },
     /// A token that nobody may use any more.
     TokenVoid(TerminalNumber),
     /// A new exclusion: each of its terminals has that `excluded_at`.
@@ -207,6 +217,8 @@ pub struct NewKeys {
     /// `None`: as they are.
     pub kem: Option<KemSecret>,
     pub kem_pq: Option<KemSecret>,
+    /// `None`: from now on there is none.
+    pub rsa: Option<RsaSecret>,
 }
 
 /// One transaction: changes with their audit and order-journal entries.
@@ -269,6 +281,11 @@ pub enum JournalEntry {
     Policy {
         group: GroupNumber,
         policy: GroupPolicy,
+    },
+    /// What an operator registered of a terminal; `None`: took away.
+    LegacyKey {
+        terminal: TerminalNumber,
+        key: Option<RsaPublic>,
     },
     FleetGeneration {
         generation: Generation,

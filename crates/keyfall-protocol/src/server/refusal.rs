@@ -125,6 +125,11 @@ pub enum Refusal {
     TooFewEraseKeys { listed: usize, needed: u8 },
     #[error("a KEYSET lists at most {0} keys and names at most {1} stolen ones: leave some out")]
     TooManyKeys(usize, usize),
+    #[error(
+        "the suite rsa-misty1 needs an RSA key of the server, and there is none: name the suites \
+         again with --suites, so that one is made"
+    )]
+    NoRsaKey,
     #[error("that is not signed by this fleet's root: use its root.key")]
     NotTheRoot,
     #[error("that is not the KEYSET that was drafted last: draft and sign it again")]

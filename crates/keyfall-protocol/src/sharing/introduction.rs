@@ -12,7 +12,7 @@ pub struct Introduction {
     /// The KEYSET as the root signed it.
     pub key_set_frame: Vec<u8>,
     /// The public keys of which the KEYSET lists the SHA-256.
-    pub kem_keys: Vec<Vec<u8>>,
+    pub long_keys: Vec<Vec<u8>>,
 }
 
 impl Introduction {
@@ -21,8 +21,8 @@ impl Introduction {
         codec::encode(|e| {
             e.array(3)?.bytes(self.root.as_bytes())?;
             e.bytes(&self.key_set_frame)?;
-            e.array(self.kem_keys.len() as u64)?;
-            for key in &self.kem_keys {
+            e.array(self.long_keys.len() as u64)?;
+            for key in &self.long_keys {
                 e.bytes(key)?;
             }
             Ok(())
@@ -38,15 +38,15 @@ impl Introduction {
         r.array("introduction", 3)?;
         let root = VerifyingKey::new(r.octets("root key")?);
         let key_set_frame = r.bytes("KEYSET")?.to_vec();
-        let mut kem_keys = Vec::new();
-        for _ in 0..r.array_between("public keys", 0, KEM_KEYS_MAX)? {
-            kem_keys.push(r.bytes("public key")?.to_vec());
+        let mut long_keys = Vec::new();
+        for _ in 0..r.array_between("public keys", 0, LONG_KEYS_MAX)? {
+            long_keys.push(r.bytes("public key")?.to_vec());
         }
         r.end()?;
         let introduction = Self {
             root,
             key_set_frame,
-            kem_keys,
+            long_keys,
         };
         codec::deterministic(octets, &introduction.encode())?;
         Ok(introduction)
@@ -59,4 +59,4 @@ impl Introduction {
     }
 }
 
-const KEM_KEYS_MAX: u64 = 4;
+const LONG_KEYS_MAX: u64 = 4;

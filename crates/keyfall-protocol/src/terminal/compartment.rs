@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::ids::{Generation, GroupNumber, Handle, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::{Ring, Wrap, WrapKey};
 use crate::schedule::Schedule;
+use crate::sharing::rsa_misty1::RsaSecret;
 use crate::terminal::group::{Announced, Group, Lease};
 
 /// Wrap key and groups: opened by PIN or passphrase where there is one.
@@ -28,6 +29,8 @@ pub(super) struct User {
     /// Nor was the one before: the next sequence is the mixed one's alone, at every offset.
     tried_before: bool,
     pub(super) groups: BTreeMap<GroupNumber, Group>,
+    /// For asking in the suite rsa-misty1, where it was given one.
+    pub(super) legacy_key: Option<RsaSecret>,
 }
 
 /// What a distribution under a given G may be opened with.
@@ -47,6 +50,7 @@ impl User {
             asks_under_before: false,
             tried_before: false,
             groups,
+            legacy_key: None,
         };
         user.list_handles();
         user

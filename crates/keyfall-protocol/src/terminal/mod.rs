@@ -47,6 +47,7 @@ use crate::ids::{
 use crate::keys::ObeyKey;
 use crate::receipt::Receipt;
 use crate::rng::{Random, octets};
+use crate::sharing::rsa_misty1::RsaSecret;
 use crate::stats::DropCounters;
 use crate::trusted_time::{PoweredOn, TrustedTime};
 
@@ -115,6 +116,9 @@ pub enum Input<'a> {
     /// The user compartment, opened by PIN or passphrase; look at [`Terminal::may_unlock`] before
     /// either is asked for.
     Unlock(&'a [u8]),
+    /// A key of its own for asking in the suite rsa-misty1, in place of the one before. Comes to nothing
+    /// while locked.
+    LegacyKey(RsaSecret),
     /// Tamper, or the last try: as DELETE, without a signature.
     Erase(EraseCause),
 }
@@ -424,6 +428,7 @@ impl Terminal {
             Input::Opened(trial) => self.on_opened(trial),
             Input::Lock => self.close(false),
             Input::Unlock(snapshot) => self.open(snapshot)?,
+            Input::LegacyKey(key) => self.take_legacy_key(key),
             Input::Erase(cause) => self.erase(false, cause, None),
         }
         self.turn_asking(rng);

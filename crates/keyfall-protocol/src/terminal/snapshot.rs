@@ -13,6 +13,7 @@ use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, SequenceNumber, SessionId, Tick, UnixSeconds};
 use crate::keys::{MasterKey, ObeyKey, WrapKey};
 use crate::schedule::{Cadence, Schedule};
+use crate::sharing::rsa_misty1::RsaSecret;
 use crate::terminal::change::Change;
 use crate::terminal::compartment::{Held, Notes, RenewStatement, User};
 use crate::terminal::exclusions::Exclusions;
@@ -109,9 +110,13 @@ impl Terminal {
         // INVARIANT 10, as above.
         let per_group = |group: &Group| 256 + 8 * group.sessions.len() + 40 * group.marks.len();
         let groups: usize = user.groups.values().map(per_group).sum();
-        let mut octets = Zeroizing::new(Vec::with_capacity(USER_MAX + groups));
+        let legacy = user.legacy_key.as_ref().map(RsaSecret::to_pkcs8);
+        let legacy_len = legacy.as_ref().map_or(0, |key| key.len());
+        let mut octets = Zeroizing::new(Vec::with_capacity(USER_MAX + groups + legacy_len));
         codec::encode_into(&mut octets, |e| {
-            e.array(8)?.u64(VERSION)?.u32(self.identity.number.get())?;
+            e.array(8 + u64::from(legacy.is_some()))?
+                .u64(VERSION)?
+                .u32(self.identity.number.get())?;
             let wrap = user.wrap.newest();
             e.bytes(wrap.secret().expose())?;
             e.u32(wrap.generation().get())?.u32(user.offset)?;
@@ -125,6 +130,9 @@ impl Terminal {
                 Some(before) => e.bytes(before.secret().expose())?,
                 None => e.null()?,
             };
+            if let Some(legacy) = &legacy {
+                e.bytes(legacy)?;
+            }
             Ok(())
         });
         octets
@@ -133,7 +141,7 @@ impl Terminal {
     /// Takes the user compartment in.
     pub(super) fn read_user(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let mut r = Reader::new(snapshot);
-        r.array("user compartment", 8)?;
+        let items = r.array_between("user compartment", 8, 9)?;
         check_version(&mut r)?;
         if r.terminal()? != self.identity.number {
             return Err(SnapshotError::Mixed);
@@ -154,10 +162,19 @@ impl Terminal {
             offset
         };
         let before = r.nullable("wrap key before", |r| secret(r, "wrap key before"))?;
+        let what = "RSA key";
+        let legacy_key = match items {
+            9 => Some(
+                RsaSecret::from_pkcs8(r.bytes(what)?).ok_or(DecodeError::OutOfRange { what })?,
+            ),
+            _ => None,
+        };
         r.end()?;
         let (number, generation) = (self.identity.number, wrap.generation());
         let before = before.map(|octets| WrapKey::new(number, generation, octets));
-        self.user = Some(User::new(wrap, offset, groups).with_before(before));
+        let mut user = User::new(wrap, offset, groups).with_before(before);
+        user.legacy_key = legacy_key;
+        self.user = Some(user);
         Ok(())
     }
 }

@@ -602,7 +602,7 @@ fn introduction() -> Value {
     }
     let introduction = pair.server.introduction();
     let whole = introduction.encode();
-    let public = &introduction.kem_keys[0];
+    let public = &introduction.long_keys[0];
     let listed = KemPublic::listed_in(&introduction.key_set().expect("signed"), public);
     assert!(listed.is_some());
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &whole);

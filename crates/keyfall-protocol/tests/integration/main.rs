@@ -15,6 +15,7 @@ mod exchanges;
 mod fleet;
 mod hpke;
 mod largest;
+mod legacy;
 mod malformed;
 mod messages;
 mod misty1;

@@ -61,6 +61,11 @@ pub(crate) struct Pair {
     orders: u64,
     pub(crate) done: Vec<Result<Done, server::Refusal>>,
     pub(crate) audit: Vec<AuditEntry>,
+    /// What signs KEYSETs.
+    pub(crate) root: SigningKey,
+    /// Public-key work that was begun, and is done when the test says so where this is some.
+    pub(crate) begun: usize,
+    pub(crate) jobs: Option<Vec<server::Job>>,
     /// Whether the terminals' stores become durable at once.
     pub(crate) stores: bool,
     /// The newest store that is not.
@@ -106,6 +111,9 @@ impl Pair {
             orders: 0,
             done: Vec::new(),
             audit: Vec::new(),
+            root,
+            begun: 0,
+            jobs: None,
             stores: true,
             unstored: None,
         };
@@ -218,8 +226,14 @@ impl Pair {
                 server::Output::Transmit { frame, .. } => self.frames.push(frame),
                 server::Output::Send { to, octets } => self.send(Way::Down(to), octets),
                 server::Output::Work(job) => {
-                    let worked = job.run(&mut self.rng);
-                    self.feed_server(server::Input::Worked(worked));
+                    self.begun += 1;
+                    match &mut self.jobs {
+                        Some(jobs) => jobs.push(job),
+                        None => {
+                            let worked = job.run(&mut self.rng);
+                            self.feed_server(server::Input::Worked(worked));
+                        }
+                    }
                 }
                 server::Output::Done { outcome, .. } => self.done.push(outcome),
                 server::Output::Timeout { at } => {

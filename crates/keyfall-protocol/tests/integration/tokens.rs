@@ -253,7 +253,7 @@ fn an_introduction_that_the_root_did_not_sign_is_not_believed() {
         ..other_keys.clone()
     };
     let other_kem = Introduction {
-        kem_keys: vec![vec![7; 1216]],
+        long_keys: vec![vec![7; 1216]],
         ..true_one.clone()
     };
     for (forged, ends) in [

@@ -4,7 +4,7 @@
 use keyfall_api::admin as api;
 use keyfall_protocol::ids::UnixSeconds;
 use keyfall_protocol::keys::PreSharedKey;
-use keyfall_protocol::server::{Deletion, Exposure, GroupExposure, Refusal};
+use keyfall_protocol::server::{Deletion, Exposure, GroupExposure, Refusal, TerminalRecord};
 
 use crate::admin::erasing::shown_kind;
 use crate::admin::orders::known;
@@ -62,7 +62,7 @@ pub(crate) fn exposure(
         excluded_at: excluded,
         deletion: deletion(&found.deletion),
         keys,
-        notes: notes(view, &found, &terminal.name),
+        notes: notes(view, &found, terminal),
     })
 }
 
@@ -103,7 +103,8 @@ fn deletion(deletion: &Deletion) -> Option<api::ErasureState> {
     }
 }
 
-fn notes(view: &View<'_>, found: &Exposure, name: &str) -> Vec<String> {
+fn notes(view: &View<'_>, found: &Exposure, terminal: &TerminalRecord) -> Vec<String> {
+    let name = &terminal.name;
     let fleet = view.machine.fleet();
     let (grace, period) = (
         fleet.key_set.limits.grace,
@@ -119,6 +120,13 @@ fn notes(view: &View<'_>, found: &Exposure, name: &str) -> Vec<String> {
          count from then"
             .to_owned(),
     );
+    if terminal.legacy_key.is_some() {
+        notes.push(
+            "beyond all that, every answer in rsa-misty1 that was ever recorded for it opens with its RSA \
+             key: groups with legacy sharing on count as open since that key was registered"
+                .to_owned(),
+        );
+    }
     if found.excluded_at.is_some() {
         notes.push("it is excluded: nothing of the new epochs opens".to_owned());
     } else if found.groups.iter().any(|group| group.until.is_none()) {

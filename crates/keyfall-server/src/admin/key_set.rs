@@ -1,11 +1,14 @@
 //! The signing keys: which are in force, when they end, and the next ones, which the root signs
 //! elsewhere. The root key never comes to this process.
 
+use std::sync::Arc;
+
 use keyfall_api::admin as api;
 use keyfall_protocol::command::Suites;
 use keyfall_protocol::ids::KeyName;
-use keyfall_protocol::server::{By, KeySetDraft, Order, Server};
+use keyfall_protocol::server::{By, KeySetDraft, Order, Refusal, Server};
 use keyfall_protocol::sharing::SharingSuite;
+use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
 use crate::admin::orders::{OrderError, asked, shortened, unhex};
 use crate::driver::{Handle, View};
@@ -20,22 +23,48 @@ pub(crate) async fn draft_key_set(
     by: By,
     order: &api::DraftKeySet,
 ) -> Result<api::KeySetDraft, OrderError> {
-    Ok(driver.draft_keys(wanted(order)?, by).await??)
+    let order = order.clone();
+    // An RSA key takes long to make: nobody waits for it but this request.
+    let wanted = tokio::task::spawn_blocking(move || wanted(&order)).await;
+    let wanted = wanted.map_err(|_| OrderError::Ended)??;
+    Ok(driver.draft_keys(wanted, by).await??)
 }
 
-/// What the request asks for.
+/// What the request asks for. Where it names the legacy suite, an RSA key is made.
 ///
 /// # Errors
-/// [`OrderError::NotAKeyName`], [`OrderError::NotSuites`].
+/// [`OrderError::NotAKeyName`], [`OrderError::NotSuites`], [`OrderError::LegacyNotFirst`],
+/// [`OrderError::BadRsaSize`].
 pub(crate) fn wanted(order: &api::DraftKeySet) -> Result<KeySetDraft, OrderError> {
     let default = KeySetDraft::default();
     let stolen = order.stolen.iter().map(|name| key_name(name));
+    let suites = order.suites.as_deref().map(suites).transpose()?;
     Ok(KeySetDraft {
         life: order.life.unwrap_or(default.life),
         stolen: stolen.collect::<Result<_, _>>()?,
-        suites: order.suites.as_deref().map(suites).transpose()?,
+        suites,
+        rsa: rsa_for(suites.as_ref(), order.rsa_bits)?,
         ..default
     })
+}
+
+fn rsa_for(
+    suites: Option<&Suites>,
+    bits: Option<u16>,
+) -> Result<Option<Arc<RsaSecret>>, OrderError> {
+    let legacy = suites.is_some_and(|suites| suites.contains(SharingSuite::RsaMisty1));
+    if !legacy {
+        return bits.map_or(Ok(None), |_| Err(OrderError::BadRsaSize));
+    }
+    let size = RsaSize::of_bits(bits.unwrap_or(RSA_BITS)).ok_or(OrderError::BadRsaSize)?;
+    let key = RsaSecret::generate(size).ok_or(Refusal::NoRsaKey)?;
+    Ok(Some(Arc::new(key)))
+}
+
+/// What is to be said where the fleet speaks the legacy suite (W-15, W-16).
+pub(crate) fn legacy_warning(suites: &Suites) -> Option<String> {
+    let legacy = suites.contains(SharingSuite::RsaMisty1);
+    legacy.then(|| LEGACY_WARNING.to_owned())
 }
 
 /// Puts the drafted keys in force.
@@ -95,14 +124,25 @@ pub(super) fn signers_warning(view: &View<'_>) -> Option<String> {
     })
 }
 
-/// The legacy suite needs an RSA key, which no draft draws yet.
 fn suites(names: &[String]) -> Result<Suites, OrderError> {
-    let known = [SharingSuite::Hpke, SharingSuite::HpkePq, SharingSuite::Psk];
+    let known = [
+        SharingSuite::Hpke,
+        SharingSuite::HpkePq,
+        SharingSuite::Psk,
+        SharingSuite::RsaMisty1,
+    ];
     let named = |name: &String| known.into_iter().find(|suite| suite.name() == name);
     let listed: Option<Vec<_>> = names.iter().map(named).collect();
-    listed
+    let suites = listed
         .and_then(|listed| Suites::new(&listed))
-        .ok_or_else(|| OrderError::NotSuites(shortened(&names.join(","))))
+        .ok_or_else(|| OrderError::NotSuites(shortened(&names.join(","))))?;
+    let place = suites
+        .iter()
+        .position(|&suite| suite == SharingSuite::RsaMisty1);
+    match place {
+        None | Some(0) => Ok(suites),
+        Some(_) => Err(OrderError::LegacyNotFirst),
+    }
 }
 
 fn key_name(text: &str) -> Result<KeyName, OrderError> {
@@ -112,3 +152,9 @@ fn key_name(text: &str) -> Result<KeyName, OrderError> {
         .map(KeyName::new)
         .ok_or_else(|| OrderError::NotAKeyName(shortened(text)))
 }
+
+/// Bits of the server's RSA key where nobody says how many.
+const RSA_BITS: u16 = 3072;
+const LEGACY_WARNING: &str = "terminals with an RSA key ask in rsa-misty1 from now on: whoever comes by \
+                              such a key opens every answer that was recorded for it, and the cipher is \
+                              weak; it brings only keys of groups with legacy sharing on";

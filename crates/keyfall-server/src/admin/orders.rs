@@ -28,8 +28,19 @@ pub(crate) enum OrderError {
         "{0:?} is no name of a key: it has 16 hexadecimal digits, as `keyfall admin keys` shows"
     )]
     NotAKeyName(String),
-    #[error("{0:?} is no list of suites: write some of hpke, hpke-pq, psk, none twice")]
+    #[error("{0:?} is no list of suites: write some of hpke, hpke-pq, psk, rsa-misty1, none twice")]
     NotSuites(String),
+    #[error(
+        "rsa-misty1 is spoken only where it stands first, by terminals with an RSA key; others take the \
+         next: write it first, or leave it out"
+    )]
+    LegacyNotFirst,
+    #[error("RSA keys are made with 2048, 3072, 4096 or 8192 bits, for the suite rsa-misty1 alone")]
+    BadRsaSize,
+    #[error(
+        "that is no RSA key of 2048 to 8192 bits: give the file that `keyfall terminal legacy-key` wrote"
+    )]
+    NotAnRsaKey,
     #[error(
         "that is no receipt: give the file that the terminal left, or its text that begins with \
          KF1-RECEIPT-"

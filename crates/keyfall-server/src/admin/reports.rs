@@ -6,8 +6,9 @@ use keyfall_protocol::server::{Class, ClassReport, GroupRecord, Item, Refusal, T
 
 use crate::admin::erasing::erasure_state;
 use crate::admin::group_policy;
-use crate::admin::key_set::{signers, signers_warning};
+use crate::admin::key_set::{legacy_warning, signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
+use crate::admin::legacy;
 use crate::admin::overdue;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
@@ -215,6 +216,7 @@ fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
         erasure: terminal.erasure().map(erasure_state),
         lock: terminal.lock().map(erasure_state),
         wipe_roots: terminal.wipe_roots.clone(),
+        legacy_key: terminal.legacy_key.as_ref().map(legacy::shown),
     }
 }
 
@@ -270,6 +272,7 @@ fn log(head: Head) -> api::Log {
 fn warnings(view: &View<'_>) -> Vec<String> {
     let mut warnings: Vec<_> = restored::warning(view).into_iter().collect();
     warnings.extend(signers_warning(view));
+    warnings.extend(legacy_warning(&view.machine.fleet().key_set.limits.suites));
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {
         warnings.push(format!(

@@ -110,9 +110,10 @@ impl From<Refusal> for Refused {
             Refusal::ForgedReceipt(_) | Refusal::ReceiptOfAnother(_) => ProblemCode::BadReceipt,
             Refusal::AlreadyProved { .. } => ProblemCode::AlreadyProved,
             Refusal::NoSuchKey(_) => ProblemCode::NoSuchKey,
-            Refusal::BadLife(_) | Refusal::TooFewEraseKeys { .. } | Refusal::TooManyKeys(..) => {
-                ProblemCode::BadKeySet
-            }
+            Refusal::BadLife(_)
+            | Refusal::TooFewEraseKeys { .. }
+            | Refusal::TooManyKeys(..)
+            | Refusal::NoRsaKey => ProblemCode::BadKeySet,
             Refusal::NotTheRoot => ProblemCode::NotTheRoot,
             Refusal::KeysLost(_) => ProblemCode::KeysLost,
             Refusal::NotHeld => ProblemCode::NotHeld,
@@ -131,7 +132,10 @@ impl From<OrderError> for Refused {
             OrderError::Denied(Denied::HourlyLimit { .. }) => ProblemCode::HourlyLimit,
             OrderError::BadPeriod { .. } => ProblemCode::BadPeriod,
             OrderError::NotAKeyName(_) => ProblemCode::NoSuchKey,
-            OrderError::NotSuites(_) => ProblemCode::BadKeySet,
+            OrderError::NotSuites(_) | OrderError::LegacyNotFirst | OrderError::BadRsaSize => {
+                ProblemCode::BadKeySet
+            }
+            OrderError::NotAnRsaKey => ProblemCode::BadRequest,
             OrderError::NotAReceipt => ProblemCode::BadReceipt,
             OrderError::NotHexadecimal { .. } | OrderError::BadWhy | OrderError::NothingToSet => {
                 ProblemCode::BadRequest

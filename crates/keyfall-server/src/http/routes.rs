@@ -40,6 +40,7 @@ pub(super) fn routes(driver: Handle, database: PathBuf, own_uid: u32) -> Router 
         .route("/v1/terminals/{name}", get(terminal))
         .route("/v1/terminals/{name}/exposure", get(exposure))
         .route("/v1/terminals/{name}/renew", post(renew_device))
+        .route("/v1/terminals/{name}/legacy-key", post(set_legacy_key))
         .route("/v1/groups", get(groups).post(create_group))
         .route("/v1/groups/{name}", get(group))
         .route("/v1/groups/{name}/members", post(add_member))
@@ -186,6 +187,17 @@ async fn renew_device(
         return Ok(Json(api.driver.ask(report).await??));
     }
     Ok(Json(admin::renew_device(&api.driver, by, name).await?))
+}
+
+async fn set_legacy_key(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::SetLegacyKey>,
+) -> Answer<api::LegacyKeySet> {
+    let by = by(operator, &order.why)?;
+    let set = admin::set_legacy_key(&api.driver, by, name, &order);
+    Ok(Json(set.await?))
 }
 
 async fn rekey_group(

@@ -4,6 +4,7 @@
 use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber};
 use keyfall_protocol::server::{ChangeMode, GroupPolicy, Stragglers};
+use keyfall_protocol::sharing::rsa_misty1::RsaPublic;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Entry;
@@ -52,6 +53,12 @@ pub(super) enum Order {
         change: String,
         stragglers: String,
         legacy: bool,
+    },
+    LegacyKey {
+        terminal: u32,
+        /// SubjectPublicKeyInfo, hexadecimal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
     Sequence {
         through: u64,
@@ -146,6 +153,10 @@ impl From<&Entry> for Order {
                 stragglers: policy.stragglers.name().to_owned(),
                 legacy: policy.legacy,
             },
+            Entry::LegacyKey { terminal, key } => Self::LegacyKey {
+                terminal: terminal.get(),
+                key: key.as_ref().map(|key| hex(key.as_spki())),
+            },
             Entry::Sequence { through } => Self::Sequence {
                 through: through.get(),
             },
@@ -181,7 +192,7 @@ impl From<&Entry> for Order {
                 version: *version,
                 g: g.get(),
                 groups: groups.iter().map(Fresh::from).collect(),
-                frame: frame.iter().map(|octet| format!("{octet:02x}")).collect(),
+                frame: hex(frame),
             },
             Entry::Restored {
                 g,
@@ -261,6 +272,10 @@ impl TryFrom<Order> for Entry {
                     stragglers: Stragglers::named(&stragglers).ok_or(OutOfRange)?,
                     legacy,
                 },
+            },
+            Order::LegacyKey { terminal, key } => Self::LegacyKey {
+                terminal: number(terminal)?,
+                key: key.as_deref().map(rsa_key).transpose()?,
             },
             Order::Sequence { through } => Self::Sequence {
                 through: SequenceNumber::new(through),
@@ -358,6 +373,14 @@ fn octets(text: &str) -> Result<Vec<u8>, OutOfRange> {
         u8::from_str_radix(pair, 16).map_err(|_| OutOfRange)
     };
     text.as_bytes().chunks(2).map(octet).collect()
+}
+
+fn rsa_key(text: &str) -> Result<RsaPublic, OutOfRange> {
+    RsaPublic::from_spki(&octets(text)?).ok_or(OutOfRange)
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn generation(number: u32) -> Result<Generation, OutOfRange> {

@@ -1,6 +1,8 @@
 use std::fs;
+use std::sync::OnceLock;
 
 use keyfall_protocol::server::{ChangeMode, Stragglers};
+use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
 use super::*;
 
@@ -114,10 +116,25 @@ fn entries() -> Vec<Entry> {
                 legacy: true,
             },
         },
+        Entry::LegacyKey {
+            terminal: terminal(3),
+            key: Some(rsa_key()),
+        },
+        Entry::LegacyKey {
+            terminal: terminal(3),
+            key: None,
+        },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),
         },
     ]
+}
+
+/// Made once: it takes a while, and entries are compared.
+fn rsa_key() -> RsaPublic {
+    static KEY: OnceLock<RsaPublic> = OnceLock::new();
+    let made = || RsaSecret::generate(RsaSize::Bits2048).expect("made");
+    KEY.get_or_init(|| made().public().clone()).clone()
 }
 
 fn written(path: &Path) -> Journal {
@@ -201,6 +218,8 @@ fn a_line_reads_as_the_document_says() {
     assert!(lines[17].contains(r#""kind":"key-set","version":28000005,"g":900,"groups":[[7,"#));
     let policy = r#""kind":"policy","group":7,"change":"barrier","stragglers":"leave-out","#;
     assert!(lines[19].contains(policy));
+    assert!(lines[20].contains(r#""kind":"legacy-key","terminal":3,"key":"308201"#));
+    assert!(lines[21].contains(r#""kind":"legacy-key","terminal":3,"hash"#));
 }
 
 #[test]
@@ -224,7 +243,7 @@ fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
         assert_eq!(journal.number(), number - 1);
         let last = entries().pop().expect("entries");
         journal
-            .append(UnixSeconds::new(1_795_300_020), &last)
+            .append(UnixSeconds::new(1_795_300_022), &last)
             .expect("appended");
         assert_eq!(
             fs::read(&path).expect("read"),
@@ -242,14 +261,14 @@ fn an_append_after_one_that_failed_leaves_whole_lines() {
     // What a full disk leaves of a line.
     journal
         .file
-        .write_all_at(br#"{"seq":22,"time":1795300021,"#, journal.len)
+        .write_all_at(br#"{"seq":24,"time":1795300023,"#, journal.len)
         .expect("written");
     journal
         .append(UnixSeconds::new(1), &entries()[1])
         .expect("appended");
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!((journal.seq, torn), (22, None));
+    assert_eq!((journal.seq, torn), (24, None));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use keyfall_protocol::server::{
     ChangeMode, DraftedKeys, Exclusion, FleetRecord, GroupPolicy, GroupRecord, IssuedOrder,
     Membership, Statement, Stragglers, TerminalRecord,
 };
+use keyfall_protocol::sharing::rsa_misty1::{RsaPublic, RsaSecret};
 use keyfall_protocol::sharing::{KemSecret, KemSuite};
 use keyfall_protocol::token::TokenRecord;
 use rusqlite::{Connection, Row};
@@ -42,7 +43,7 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
     });
     let mut statement = db.prepare(
         "SELECT name, stream, root, key_set, beat, keys, generation, sequence_reserved, keep_time,
-             bits_per_second, kem, kem_pq
+             bits_per_second, kem, kem_pq, rsa
          FROM fleet WHERE id = 1",
     )?;
     let mut rows = statement.query([])?;
@@ -62,6 +63,7 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
         sequence_reserved: SequenceNumber::new(row.get::<_, i64>(7)?.cast_unsigned()),
         kem: kem(sealer, row, 10, "fleet/1/kem", KemSuite::X25519)?,
         kem_pq: kem(sealer, row, 11, "fleet/1/kem_pq", KemSuite::XWing)?,
+        rsa: rsa(sealer, row, 12, "fleet/1/rsa")?,
         carriers: carriers?,
         servers: servers?,
         listen: listen?,
@@ -71,7 +73,8 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
 }
 
 fn draft(db: &Connection, sealer: &Sealer) -> Result<Option<DraftedKeys>, StoreError> {
-    let mut statement = db.prepare("SELECT command, beat, keys, kem, kem_pq FROM key_set_draft")?;
+    let mut statement =
+        db.prepare("SELECT command, beat, keys, kem, kem_pq, rsa FROM key_set_draft")?;
     let mut rows = statement.query([])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
@@ -84,6 +87,7 @@ fn draft(db: &Connection, sealer: &Sealer) -> Result<Option<DraftedKeys>, StoreE
         keys: SigningKey::from_seed(opened(sealer, row, 2, &format!("{place}/keys"))?),
         kem: kem(sealer, row, 3, &format!("{place}/kem"), KemSuite::X25519)?,
         kem_pq: kem(sealer, row, 4, &format!("{place}/kem_pq"), KemSuite::XWing)?,
+        rsa: rsa(sealer, row, 5, &format!("{place}/rsa"))?,
     }))
 }
 
@@ -102,10 +106,25 @@ fn kem(
         .map(|seed| KemSecret::from_seed(suite, seed)))
 }
 
+/// What requests in the suite rsa-misty1 are sealed to.
+fn rsa(
+    sealer: &Sealer,
+    row: &Row<'_>,
+    column: usize,
+    place: &str,
+) -> Result<Option<RsaSecret>, StoreError> {
+    let Some(sealed) = row.get::<_, Option<Vec<u8>>>(column)? else {
+        return Ok(None);
+    };
+    let der = sealer.open(place, &sealed)?;
+    let key = RsaSecret::from_pkcs8(&der).ok_or_else(|| damaged(place))?;
+    Ok(Some(key))
+}
+
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {
     let mut statement = db.prepare(
         "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at,
-             mixed_at, token_id, token
+             mixed_at, token_id, token, legacy_key
          FROM terminals ORDER BY number",
     )?;
     let (mut wipe_roots, mut orders) = (wipe_roots(db)?, orders(db)?);
@@ -125,12 +144,19 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
             wipe_roots: wipe_roots.remove(&number).unwrap_or_default(),
             token: token(sealer, row, &place("token"))?,
             mixed_at: row.get::<_, Option<u32>>(8)?.map(UnixSeconds::new),
+            legacy_key: legacy_key(row, 11, &place("legacy_key"))?,
             excluded_at: row.get::<_, Option<u32>>(7)?.map(UnixSeconds::new),
             memberships: Vec::new(),
             orders: orders.remove(&number).unwrap_or_default(),
         });
     }
     Ok(records)
+}
+
+fn legacy_key(row: &Row<'_>, column: usize, place: &str) -> Result<Option<RsaPublic>, StoreError> {
+    let spki: Option<Vec<u8>> = row.get(column)?;
+    let read = |spki: Vec<u8>| RsaPublic::from_spki(&spki).ok_or_else(|| damaged(place));
+    spki.map(read).transpose()
 }
 
 /// The token that a terminal is enrolled by, and its key as long as it may be used.

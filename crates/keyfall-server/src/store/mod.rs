@@ -435,6 +435,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             generation,
         },
         JournalEntry::Policy { group, policy } => Entry::Policy { group, policy },
+        JournalEntry::LegacyKey { terminal, key } => Entry::LegacyKey { terminal, key },
         JournalEntry::FleetGeneration { generation } => Entry::RankOne { g: generation },
         JournalEntry::Removal {
             group,
@@ -500,6 +501,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Fleet { .. }
             | Change::Wrap(_)
             | Change::Mixed { .. }
+            | Change::LegacyKey { .. }
             | Change::TokenVoid(_)
             | Change::Excluded(_)
             | Change::Ordered { .. }
@@ -534,6 +536,7 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Ended(_)
         | Change::Policy { .. }
         | Change::Stated { .. }
+        | Change::LegacyKey { .. }
         | Change::Excluded(_)
         | Change::Ordered { .. }
         | Change::Proved { .. }

@@ -9,6 +9,7 @@ use keyfall_protocol::server::{
     IssuedOrder, NewKeys, Statement, TerminalRecord,
 };
 use keyfall_protocol::sharing::KemSecret;
+use keyfall_protocol::sharing::rsa_misty1::{RsaPublic, RsaSecret};
 use rusqlite::{Transaction, params};
 
 use crate::seal::Sealer;
@@ -23,8 +24,8 @@ pub(super) fn fleet(
 ) -> Result<(), StoreError> {
     transaction.execute(
         "INSERT INTO fleet (id, name, stream, root, key_set, beat, keys, generation,
-             sequence_reserved, keep_time, bits_per_second, kem, kem_pq)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             sequence_reserved, keep_time, bits_per_second, kem, kem_pq, rsa)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             fleet.name,
             fleet.stream.as_bytes(),
@@ -38,6 +39,7 @@ pub(super) fn fleet(
             fleet.bits_per_second.cast_signed(),
             kem_seed(sealer, rng, "fleet/1/kem", fleet.kem.as_ref()),
             kem_seed(sealer, rng, "fleet/1/kem_pq", fleet.kem_pq.as_ref()),
+            rsa(sealer, rng, "fleet/1/rsa", fleet.rsa.as_ref()),
         ],
     )?;
     let tables = [
@@ -102,6 +104,13 @@ pub(super) fn change(
             )?;
             one_row(rows, "terminals".to_owned())
         }
+        Change::LegacyKey { terminal, key } => {
+            let rows = transaction.execute(
+                "UPDATE terminals SET legacy_key = ?2 WHERE number = ?1",
+                params![terminal.get(), key.as_ref().map(RsaPublic::as_spki)],
+            )?;
+            one_row(rows, format!("terminals/{terminal}"))
+        }
         Change::TokenVoid(number) => {
             let void = "UPDATE terminals SET token = NULL WHERE number = ?1";
             let rows = transaction.execute(void, [number.get()])?;
@@ -123,9 +132,10 @@ pub(super) fn draft(
     rng: &mut dyn Random,
 ) -> Result<(), StoreError> {
     transaction.execute(
-        "INSERT INTO key_set_draft (id, command, beat, keys, kem, kem_pq)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO UPDATE SET command = ?1, beat = ?2, keys = ?3, kem = ?4, kem_pq = ?5",
+        "INSERT INTO key_set_draft (id, command, beat, keys, kem, kem_pq, rsa)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET command = ?1, beat = ?2, keys = ?3, kem = ?4, kem_pq = ?5,
+             rsa = ?6",
         params![
             drafted.command.encode(),
             sealer.seal(rng, "key_set_draft/1/beat", drafted.beat.seed().expose()),
@@ -137,6 +147,7 @@ pub(super) fn draft(
                 "key_set_draft/1/kem_pq",
                 drafted.kem_pq.as_ref()
             ),
+            rsa(sealer, rng, "key_set_draft/1/rsa", drafted.rsa.as_ref()),
         ],
     )?;
     Ok(())
@@ -152,13 +163,14 @@ fn new_keys(
     transaction.execute("DELETE FROM key_set_draft", [])?;
     let rows = transaction.execute(
         "UPDATE fleet SET key_set = ?1, beat = ?2, keys = ?3, kem = coalesce(?4, kem),
-             kem_pq = coalesce(?5, kem_pq)",
+             kem_pq = coalesce(?5, kem_pq), rsa = ?6",
         params![
             keys.key_set_frame,
             sealer.seal(rng, "fleet/1/beat", keys.beat.seed().expose()),
             sealer.seal(rng, "fleet/1/keys", keys.keys.seed().expose()),
             kem_seed(sealer, rng, "fleet/1/kem", keys.kem.as_ref()),
             kem_seed(sealer, rng, "fleet/1/kem_pq", keys.kem_pq.as_ref()),
+            rsa(sealer, rng, "fleet/1/rsa", keys.rsa.as_ref()),
         ],
     )?;
     one_row(rows, "fleet/1".to_owned())
@@ -432,6 +444,16 @@ fn kem_seed(
     key: Option<&KemSecret>,
 ) -> Option<Vec<u8>> {
     key.map(|key| sealer.seal(rng, place, key.seed().expose()))
+}
+
+/// As PKCS #8.
+fn rsa(
+    sealer: &Sealer,
+    rng: &mut dyn Random,
+    place: &str,
+    key: Option<&RsaSecret>,
+) -> Option<Vec<u8>> {
+    key.map(|key| sealer.seal(rng, place, &key.to_pkcs8()))
 }
 
 /// The machine changes only what the database holds.

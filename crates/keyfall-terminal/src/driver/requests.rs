@@ -5,6 +5,7 @@ use std::path::Path;
 use keyfall_api::control::{
     Answer, Collecting, ControlError, Passphrase, Protect, Refusal, RelayStatus, Request,
 };
+use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::terminal::{AskOutcome, EraseCause, Input};
 use zeroize::Zeroizing;
 
@@ -210,7 +211,11 @@ impl Driver {
             .map(|address| address.to_string());
         status.asking = self.server_line.is_known().then(|| {
             let last = self.last_ask.map_or("nothing yet", AskOutcome::name);
-            format!("{}; last: {last}", self.terminal.asks())
+            let suite = self
+                .terminal
+                .asks_in()
+                .map_or("no suite", SharingSuite::name);
+            format!("{}; in {suite}; last: {last}", self.terminal.asks())
         });
         status.collecting = self.collector.as_ref().map(|collector| {
             let (confirmations, bundles) = collector.counts();

@@ -45,8 +45,15 @@ pub(super) fn terminal(shown: &api::TerminalShown) -> String {
             terminal.wipe_roots.join(" and ")
         )
     };
+    let legacy = terminal
+        .legacy_key
+        .as_ref()
+        .map_or_else(String::new, |key| {
+            let (name, bits) = (&key.name, key.bits);
+            format!("\nanswered in rsa-misty1 under RSA key {name} of {bits} bits")
+        });
     format!(
-        "{}: terminal {}, added {}, {} good until {}\nstate: {}{wipe_roots}\nmember of {}\n{}",
+        "{}: terminal {}, added {}, {} good until {}\nstate: {}{wipe_roots}{legacy}\nmember of {}\n{}",
         terminal.name,
         terminal.number,
         utc(terminal.added_at),

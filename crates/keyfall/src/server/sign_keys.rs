@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keyfall_api::admin as api;
 use keyfall_protocol::command::{Body, Command, KeySet, SigningKey, Suites, Unverified};
+use keyfall_protocol::sharing::SharingSuite;
+use keyfall_protocol::sharing::rsa_misty1::RsaSize;
 use keyfall_server::{Stopped, StoppedError, key_file};
 use serde::Serialize;
 
 use crate::admin::client::{code_of, get, post};
 use crate::explain::Code;
 use crate::output::{Failure, Output, utc};
-use crate::server::{Dir, run_failure, signer_life, suites};
+use crate::server::{Dir, any_suites, run_failure, signer_life};
+use crate::terminal::legacy_key::rsa_size;
 
 /// Make the next online keys and have the root sign them, whether the server runs or not.
 ///
@@ -49,14 +52,19 @@ pub(super) struct SignKeysArgs {
     )]
     life: u32,
     /// How terminals may ask for keys, in order of preference: hpke, hpke-pq, psk, separated by
-    /// commas. Without it: as before.
+    /// commas. Before them rsa-misty1, which is weak: for terminals with an RSA key, in groups that
+    /// allow it. Without it: as before.
     #[arg(
         long,
         value_name = "SUITES",
-        value_parser = suites,
+        value_parser = any_suites,
         conflicts_with_all = ["sign", "install"]
     )]
     suites: Option<Suites>,
+    /// Bits of the server's RSA key, which is made where --suites names rsa-misty1: 2048, 3072, 4096
+    /// or 8192. The more, the dearer each answer.
+    #[arg(long, value_name = "BITS", requires = "suites", value_parser = rsa_size)]
+    rsa_bits: Option<RsaSize>,
     /// Only write to this file what the root is to sign.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "sign", "install"])]
     draft: Option<PathBuf>,
@@ -114,6 +122,7 @@ impl SignKeysArgs {
             stolen: self.stolen.clone(),
             life: Some(self.life),
             suites: self.suites.as_ref().map(names),
+            rsa_bits: self.rsa_bits.map(RsaSize::bits),
             why: self.why(),
         }
     }
@@ -338,6 +347,16 @@ fn signed_text(signed: &SignedDocument) -> String {
             utc(key.expires)
         ));
     }
+    if signed
+        .suites
+        .iter()
+        .any(|suite| suite == SharingSuite::RsaMisty1.name())
+    {
+        text.push_str(
+            "\n  WEAK: terminals with an RSA key ask in rsa-misty1, without forward secrecy; leave it \
+             out unless a device knows no other",
+        );
+    }
     for name in &signed.stolen {
         text.push_str(&format!("\n  stolen {name}: what it signed is void"));
     }
@@ -371,6 +390,9 @@ fn installed_text(installed: &api::KeySetInstalled, running: bool) -> String {
             installed.fleet_generation,
             installed.fresh_epochs
         ));
+    }
+    if let Some(warning) = &installed.warning {
+        text.push_str(&format!("\nNote: {warning}."));
     }
     for order in &installed.order_again {
         text.push_str(&format!(

@@ -54,6 +54,9 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
         let server = status.server.as_deref().unwrap_or("not reached yet");
         lines.push(format!("asks the server ({server}): {asking}"));
     }
+    if let Some(key) = &status.legacy_key {
+        lines.push(format!("RSA key {key} for the suite rsa-misty1"));
+    }
     if let Some(collecting) = &status.collecting {
         lines.push(format!(
             "collects confirmations at {}: {} in {} bundles so far",

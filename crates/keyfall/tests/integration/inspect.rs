@@ -5,6 +5,7 @@ use keyfall_protocol::command::{Body, OrderKind};
 use keyfall_protocol::enrolment::EnrolmentCode;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SessionId, TerminalNumber};
 use keyfall_protocol::keys::{MasterKey, Secret, SrtpSuite};
+use keyfall_protocol::sharing::message::{Message, marked};
 use keyfall_protocol::terminal::{Input, Output, Terminal};
 use keyfall_terminal::OsRandom;
 use keyfall_terminal::key_store::KeyStore;
@@ -158,7 +159,7 @@ fn a_receipt_is_readable() {
     }
 }
 
-fn vectors(name: &str) -> Value {
+pub(crate) fn vectors(name: &str) -> Value {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = dir.join("../../interop/vectors").join(name);
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
@@ -211,6 +212,13 @@ fn terminals_keys_say_whether_it_opens() {
         "not addressed to this terminal".to_owned(),
     );
     assert_eq!(inspect(&carol, &key_dist), refused);
+    // The same to one terminal alone, over UDP.
+    let command = marked(&Message::Command { frame: &key_dist }.encode());
+    let words = ["--json", "inspect", "--dir", alice.to_str().unwrap()];
+    let shown = keyfall_with(words, &command).document();
+    let inside = &shown["messages"][0]["inside"];
+    assert_eq!(inside["kind"], "KEYDIST");
+    assert_eq!(inside["terminal"]["sentence"], sentence);
     let lock = fleet.order(OrderKind::Lock, 1, Some(9));
     let opened = (
         "valid".to_owned(),
@@ -290,6 +298,6 @@ fn sender() -> SrtpSender {
     SrtpSender::new(stream, Stretch::default())
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

@@ -5,9 +5,12 @@
 /// The fleet of the terminal's own tests: the server's keys in the test's hands.
 #[path = "../../../keyfall-terminal/tests/integration/fleet.rs"]
 mod fleet;
+
+mod captured;
 mod guarding;
 mod inspect;
 mod killed;
+mod legacy;
 mod loss;
 mod ran;
 mod restore;

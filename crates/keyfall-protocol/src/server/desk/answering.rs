@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::cookies::TIME_SLACK;
 use super::job::{Job, Outcome, Task, Worked};
-use super::{Answer, Asker, Open, cookie_message, sent_to};
+use super::{Answer, Asker, Open, Proof, cookie_message, sent_to};
 use crate::command::{Body, Target, Time};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, TerminalNumber, UnixSeconds};
 use crate::keys::WrapKey;
@@ -26,13 +26,25 @@ use crate::sharing::{
 };
 
 /// A request that is being answered.
-struct Request<'m> {
-    from: SocketAddr,
+pub(super) struct Request<'m> {
+    pub(super) from: SocketAddr,
     /// The message as it was sent.
-    message: &'m [u8],
-    hash: RequestHash,
+    pub(super) message: &'m [u8],
+    pub(super) hash: RequestHash,
     /// A cookie showed that `from` receives.
-    returns: bool,
+    pub(super) returns: bool,
+}
+
+impl<'m> Request<'m> {
+    /// One for which work began.
+    pub(super) fn of(asker: &'m Asker) -> Self {
+        Self {
+            from: asker.from,
+            message: &asker.message,
+            hash: RequestHash::of(&asker.message),
+            returns: asker.returns,
+        }
+    }
 }
 
 impl Server {
@@ -84,10 +96,16 @@ impl Server {
         let Some(asker) = self.desk.jobs.remove(&worked.number) else {
             return;
         };
+        self.desk.legacy_jobs.remove(&worked.number);
         match worked.outcome {
             Outcome::Opened(Some(inner)) => self.on_opened(&asker, &inner, rng),
             Outcome::Sealed(Some((enc, ct))) => self.on_sealed(&asker, &enc, &ct),
-            Outcome::Opened(None) | Outcome::Sealed(None) => self.desk.counts.silent += 1,
+            Outcome::OpenedLegacy(Some(id)) => self.on_legacy_opened(&asker, &id),
+            Outcome::SealedLegacy(Some(sealed)) => self.on_legacy_sealed(&asker, sealed),
+            Outcome::Opened(None)
+            | Outcome::Sealed(None)
+            | Outcome::OpenedLegacy(None)
+            | Outcome::SealedLegacy(None) => self.desk.counts.silent += 1,
         }
     }
 
@@ -154,14 +172,15 @@ impl Server {
                 }
             }
             KeyReq::Hpke { enc, ct, .. } => self.begin_opening(&asked, suite, enc, ct, rng),
+            KeyReq::RsaMisty1(octets) => self.begin_legacy(&asked, octets, rng),
             // The pair of another suite stands alone only inside of it.
-            KeyReq::Psk(_) | KeyReq::RsaMisty1(_) => self.desk.counts.silent += 1,
+            KeyReq::Psk(_) => self.desk.counts.silent += 1,
         }
     }
 
     /// The same request, octet for octet, is answered alike or is being answered; a recording of it
     /// from elsewhere is judged anew.
-    fn answers_again(&mut self, asked: &Request<'_>) -> bool {
+    pub(super) fn answers_again(&mut self, asked: &Request<'_>) -> bool {
         let Some(open) = self.desk.open.get_mut(&asked.hash.reference()) else {
             return false;
         };
@@ -278,17 +297,27 @@ impl Server {
         if self.fleet.key_set.limits.suites.contains(suite) {
             return false;
         }
+        self.note_downgrade_of(Some(terminal), format!("terminal {terminal}"), suite);
+        true
+    }
+
+    /// Counted each time, and written down once.
+    pub(super) fn note_downgrade_of(
+        &mut self,
+        terminal: Option<TerminalNumber>,
+        actor: String,
+        suite: SharingSuite,
+    ) {
         self.desk.counts.downgrades += 1;
         if self.desk.told_downgrade.insert(terminal) {
             let by = By {
-                actor: format!("terminal {terminal}"),
+                actor,
                 reason: None,
                 ticket: None,
             };
             self.waiting
                 .push_back((None, Order::NoteDowngrade { terminal, suite }, by));
         }
-        true
     }
 
     fn begin_opening(
@@ -321,10 +350,11 @@ impl Server {
         self.begin_job(asked, Task::Open { key, enc, ct });
     }
 
-    fn begin_job(&mut self, asked: &Request<'_>, task: Task) {
+    /// Its number; `None` where too many are out.
+    pub(super) fn begin_job(&mut self, asked: &Request<'_>, task: Task) -> Option<u64> {
         if self.desk.jobs.len() >= JOBS_MAX {
             self.desk.counts.overload += 1;
-            return;
+            return None;
         }
         self.desk.last_job += 1;
         let number = self.desk.last_job;
@@ -335,15 +365,11 @@ impl Server {
         };
         self.desk.jobs.insert(number, asker);
         self.outputs.push_back(Output::Work(Job { number, task }));
+        Some(number)
     }
 
     fn on_opened(&mut self, asker: &Asker, inner: &Zeroizing<Vec<u8>>, rng: &mut dyn Random) {
-        let asked = Request {
-            from: asker.from,
-            message: &asker.message,
-            hash: RequestHash::of(&asker.message),
-            returns: asker.returns,
-        };
+        let asked = Request::of(asker);
         let spoken = match Message::decode(&asker.message) {
             Ok(Message::KeyReq { request, .. }) => request.suite(),
             Ok(_) | Err(_) => return,
@@ -406,7 +432,7 @@ impl Server {
         let told: Vec<_> = held.chain(told).collect();
         let ack_under = mixed.as_ref().unwrap_or(wrap);
         let finished = fresh.is_none().then(|| Answer {
-            ack: AckKey::new(ack_under, asked.message, &message),
+            proof: Proof::Pair(AckKey::new(ack_under, asked.message, &message), plain),
             message: message.clone(),
             times: 1,
         });
@@ -417,7 +443,7 @@ impl Server {
             at: now,
             suite,
             answer: finished,
-            plain,
+            plain: fresh.is_some().then_some(plain),
             lacks_time: !self.is_near(ask.time),
             told,
             mixed,
@@ -457,16 +483,19 @@ impl Server {
             distribution: KeyDis::Hpke { suite, enc, ct },
         };
         let message = message.encode();
+        let Some(plain) = open.plain.take() else {
+            return;
+        };
         let under = open.mixed.as_ref().unwrap_or(&terminal.wrap);
         open.answer = Some(Answer {
-            ack: AckKey::new(under, &asker.message, &message),
+            proof: Proof::Pair(AckKey::new(under, &asker.message, &message), plain),
             message: message.clone(),
             times: 1,
         });
         self.send_answer(asker.from, &message);
     }
 
-    fn send_answer(&mut self, to: SocketAddr, message: &[u8]) {
+    pub(super) fn send_answer(&mut self, to: SocketAddr, message: &[u8]) {
         self.desk.counts.answers += 1;
         for (to, octets) in sent_to(to, message) {
             self.outputs.push_back(Output::Send { to, octets });
@@ -483,7 +512,7 @@ impl Server {
     ) {
         let genuine = self.desk.open.get(&reference).is_some_and(|open| {
             let answer = open.answer.as_ref();
-            let under = |answer: &Answer| answer.ack.check(status, &open.plain, mac);
+            let under = |answer: &Answer| answer.proof.check(status, mac);
             // Who asked anew under the old key may have mixed in what the newer answer brings: of two
             // only the newer counts.
             let first = self.desk.first.get(&open.terminal);
@@ -565,15 +594,18 @@ impl Server {
     /// What the server says of itself to whoever asks.
     #[must_use]
     pub fn introduction(&self) -> Introduction {
-        let long = self.fleet.kem_pq.iter();
+        let kem_pq = self.fleet.kem_pq.iter();
+        let kem_pq = kem_pq.map(|key| key.public().octets().to_vec());
+        let rsa = self.fleet.rsa.iter();
+        let rsa = rsa.map(|key| key.public().as_spki().to_vec());
         Introduction {
             root: self.fleet.root,
             key_set_frame: self.fleet.key_set_frame.clone(),
-            kem_keys: long.map(|key| key.public().octets().to_vec()).collect(),
+            long_keys: kem_pq.chain(rsa).collect(),
         }
     }
 
-    fn send_cookie(
+    pub(super) fn send_cookie(
         &mut self,
         to: SocketAddr,
         suite: SharingSuite,
@@ -589,7 +621,7 @@ impl Server {
     }
 
     /// Whether a time is the server's, give or take what a terminal without beacons drifts.
-    fn is_near(&self, time: UnixSeconds) -> bool {
+    pub(super) fn is_near(&self, time: UnixSeconds) -> bool {
         let wall = self.at.wall;
         time.since(wall) <= TIME_SLACK && wall.since(time) <= TIME_SLACK
     }

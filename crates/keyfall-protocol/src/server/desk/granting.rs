@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// The groups that a terminal is a member of now.
-    fn groups_of(&self, terminal: TerminalNumber) -> Vec<GroupNumber> {
+    pub(super) fn groups_of(&self, terminal: TerminalNumber) -> Vec<GroupNumber> {
         let memberships = self.terminals.get(&terminal).map(|it| &it.memberships);
         let mut groups: Vec<_> = memberships
             .into_iter()

@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::keys::MasterKey;
 use crate::rng::Random;
+use crate::sharing::rsa_misty1::{
+    IdInformation, Request, RsaPublic, RsaSecret, Sealed, open_key_req, seal_key_dis,
+};
 use crate::sharing::{KemPublic, KemSecret, SealedToKem};
 
 /// One piece of work. Run it anywhere, in any order, and feed what came of it.
@@ -28,6 +32,15 @@ pub(super) enum Task {
         info: Vec<u8>,
         inner: Zeroizing<Vec<u8>>,
     },
+    /// A KEY-REQ of the legacy suite.
+    OpenLegacy { key: RsaSecret, key_req: Vec<u8> },
+    /// A KEY-DIS of the legacy suite.
+    SealLegacy {
+        to: RsaPublic,
+        key_req: Vec<u8>,
+        nonce: [u8; 16],
+        keys: Vec<MasterKey>,
+    },
 }
 
 /// What came of a [`Job`].
@@ -41,6 +54,10 @@ pub(super) enum Outcome {
     Opened(Option<Zeroizing<Vec<u8>>>),
     /// `None`: the other side's key is none.
     Sealed(Option<SealedToKem>),
+    /// `None`: not for this server, or damaged.
+    OpenedLegacy(Option<IdInformation>),
+    /// `None`: so many keys do not fit.
+    SealedLegacy(Option<Sealed>),
 }
 
 impl Job {
@@ -50,6 +67,21 @@ impl Job {
         let outcome = match self.task {
             Task::Open { key, enc, ct } => Outcome::Opened(key.open(KEY_REQ_INFO, &enc, &ct)),
             Task::Seal { to, info, inner } => Outcome::Sealed(to.seal(&info, &inner, rng)),
+            Task::OpenLegacy { key, key_req } => {
+                Outcome::OpenedLegacy(open_key_req(&key, &key_req))
+            }
+            Task::SealLegacy {
+                to,
+                key_req,
+                nonce,
+                keys,
+            } => {
+                let request = Request {
+                    key_req: &key_req,
+                    nonce,
+                };
+                Outcome::SealedLegacy(seal_key_dis(&to, request, &keys, rng).ok())
+            }
         };
         Worked {
             number: self.number,

@@ -9,8 +9,9 @@ mod answering;
 mod cookies;
 mod granting;
 mod job;
+mod legacy;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ pub use job::{Job, Worked};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Secret, WrapKey};
 use crate::rng::Random;
-use crate::sharing::message::{Cookie, Message, Reference, marked};
+use crate::sharing::message::{AckStatus, Cookie, Message, Reference, marked};
 use crate::sharing::pair::{AckKey, PlainHash};
+use crate::sharing::rsa_misty1::Exchange;
 use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
 
 /// What the server keeps of those who ask.
@@ -37,6 +39,8 @@ pub(super) struct Desk {
     /// Jobs that are out, and who asked.
     jobs: HashMap<u64, Asker>,
     last_job: u64,
+    /// Those of them that are RSA work, and for which host.
+    legacy_jobs: HashMap<u64, IpAddr>,
     /// Pieces of the introduction, made when first asked for, of the KEYSET with that version.
     introduction: Option<(u32, Vec<Vec<u8>>)>,
     /// Parsed KEM keys, likewise.
@@ -47,8 +51,9 @@ pub(super) struct Desk {
     pub(super) first: HashMap<TerminalNumber, Reference>,
     /// Wrap keys with fresh octets in them, which an ACK has confirmed, until they are stored.
     pub(super) mixed: HashMap<TerminalNumber, WrapKey>,
-    /// Whose wish for another suite stands in the audit already.
-    told_downgrade: HashSet<TerminalNumber>,
+    /// Whose wish for another suite stands in the audit already; `None`: somebody's for the legacy
+    /// suite, which does not say whose.
+    told_downgrade: HashSet<Option<TerminalNumber>>,
     /// Whose token's misuse stands there already.
     told_token: HashSet<TerminalNumber>,
     pub(super) counts: DeskCounts,
@@ -73,7 +78,8 @@ struct Open {
     suite: SharingSuite,
     /// `None`: it is still being sealed.
     answer: Option<Answer>,
-    plain: PlainHash,
+    /// Of the pair's answer, while that is being sealed once more.
+    plain: Option<PlainHash>,
     /// It named no time, or one that is far off.
     lacks_time: bool,
     told: Vec<(GroupNumber, KeyEpoch, Generation)>,
@@ -85,9 +91,25 @@ struct Open {
 #[derive(Debug)]
 struct Answer {
     message: Vec<u8>,
-    ack: AckKey,
+    proof: Proof,
     /// How often it was sent.
     times: u8,
+}
+
+/// What only an ACK by who opened the answer fits.
+#[derive(Debug)]
+enum Proof {
+    Pair(AckKey, PlainHash),
+    Legacy(Exchange),
+}
+
+impl Proof {
+    fn check(&self, status: AckStatus, mac: &[u8; 32]) -> bool {
+        match self {
+            Self::Pair(key, plain) => key.check(status, plain, mac),
+            Self::Legacy(exchange) => exchange.check_mac(status.number(), mac),
+        }
+    }
 }
 
 /// What came to the desk, and what became of it, since the start.
@@ -116,6 +138,7 @@ impl Desk {
             confirmed: HashMap::new(),
             jobs: HashMap::new(),
             last_job: 0,
+            legacy_jobs: HashMap::new(),
             introduction: None,
             kems: None,
             beacon: None,

@@ -40,6 +40,7 @@ impl Server {
             wipe_roots,
             token: None,
             mixed_at: None,
+            legacy_key: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

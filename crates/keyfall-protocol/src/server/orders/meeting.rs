@@ -84,21 +84,28 @@ impl Server {
         Ok((batch, Done::Nothing))
     }
 
-    /// Somebody who holds the terminal's key wished for another suite than the root lists (KR-368).
+    /// Somebody who holds the terminal's key wished for another suite than the root lists (KR-368);
+    /// or somebody for the legacy suite, where the root would have another one (KR-380).
     pub(super) fn note_downgrade(
         &self,
-        number: TerminalNumber,
+        number: Option<TerminalNumber>,
         suite: SharingSuite,
         by: By,
     ) -> Prepared {
-        let terminal = self.terminal(number)?;
-        let outcome = format!(
-            "refused: suite {} is not listed in the KEYSET",
-            suite.name()
-        );
+        let suite = suite.name();
+        let (subject, outcome) = match number {
+            Some(number) => (
+                self.terminal(number)?.name.as_str(),
+                format!("refused: suite {suite} is not listed in the KEYSET"),
+            ),
+            None => (
+                "somebody",
+                format!("refused: the KEYSET does not begin with suite {suite}"),
+            ),
+        };
         let batch = Batch {
             changes: Vec::new(),
-            audit: Some(self.audit(by, "key request", &terminal.name, outcome)),
+            audit: Some(self.audit(by, "key request", subject, outcome)),
             journal: None,
         };
         Ok((batch, Done::Nothing))

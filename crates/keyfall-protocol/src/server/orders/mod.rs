@@ -4,6 +4,7 @@ mod enrolling;
 mod erasing;
 mod exclusion;
 mod groups;
+mod legacy;
 mod meeting;
 mod renewing;
 mod signing;
@@ -26,6 +27,7 @@ use crate::server::{
     Stragglers, TerminalRecord,
 };
 use crate::sharing::SharingSuite;
+use crate::sharing::rsa_misty1::RsaPublic;
 
 /// What may be ordered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,9 +88,15 @@ pub enum Order {
         terminal: TerminalNumber,
         misuse: TokenMisuse,
     },
-    /// A terminal asked in a suite that the root does not list.
-    NoteDowngrade {
+    /// The key under which that terminal gets its answers in the suite rsa-misty1; `None`: it gets
+    /// none any more.
+    SetLegacyKey {
         terminal: TerminalNumber,
+        key: Option<RsaPublic>,
+    },
+    /// A terminal asked in a suite that it is not to speak; `None`: the suite does not say which.
+    NoteDowngrade {
+        terminal: Option<TerminalNumber>,
         suite: SharingSuite,
     },
     /// By the policy of its group, stragglers are taken out of it: a fresh epoch without them. No
@@ -258,6 +266,7 @@ impl Server {
             Order::Confirm => self.confirm(by),
             Order::FirstContact { terminal } => self.first_contact(terminal, by),
             Order::NoteToken { terminal, misuse } => self.note_token(terminal, misuse, by),
+            Order::SetLegacyKey { terminal, key } => self.set_legacy_key(terminal, key, by),
             Order::NoteDowngrade { terminal, suite } => self.note_downgrade(terminal, suite, by),
             Order::LeaveOut { group, terminals } => self.leave_out(group, &terminals, by, rng),
             Order::NoteChange(report) => Ok((note_change(report), Done::Nothing)),

@@ -1,6 +1,8 @@
 //! New online keys: drafted here, signed by the root elsewhere, installed in one step (FORMATS
 //! sections 2, 2.1 and 9).
 
+use std::sync::Arc;
+
 use crate::command::{
     Body, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass, SigningKey,
     Suites, Target, Unverified, VerifyingKey,
@@ -15,7 +17,8 @@ use crate::server::{
     Batch, By, Change, ChangeCause, Done, JournalEntry, NewKeys, OFFSET_MAX, Refusal, Server,
     TerminalRecord,
 };
-use crate::sharing::{KemSecret, KemSuite};
+use crate::sharing::rsa_misty1::RsaSecret;
+use crate::sharing::{KemSecret, KemSuite, SharingSuite};
 
 /// What the next KEYSET is to say beside fresh online keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +36,9 @@ pub struct KeySetDraft {
     pub limits: Option<Limits>,
     /// How keys may be asked for from now on; `None`: as the limits say.
     pub suites: Option<Suites>,
+    /// A fresh key for the suite rsa-misty1, where that is listed: no machine makes one. `None`: the
+    /// one that is held stays.
+    pub rsa: Option<Arc<RsaSecret>>,
 }
 
 impl Default for KeySetDraft {
@@ -45,6 +51,7 @@ impl Default for KeySetDraft {
             erase: Vec::new(),
             limits: None,
             suites: None,
+            rsa: None,
         }
     }
 }
@@ -58,6 +65,8 @@ pub struct DraftedKeys {
     /// What requests are sealed to, where the one that was listed does not stay.
     pub kem: Option<KemSecret>,
     pub kem_pq: Option<KemSecret>,
+    /// The one that it lists.
+    pub rsa: Option<RsaSecret>,
 }
 
 impl Server {
@@ -110,6 +119,18 @@ impl Server {
         }
         let mut limits = wanted.limits.unwrap_or(held.limits);
         limits.suites = wanted.suites.unwrap_or(limits.suites);
+        let rsa = match limits.suites.contains(SharingSuite::RsaMisty1) {
+            true => Some(list_rsa(
+                &mut next,
+                wanted.rsa,
+                self.fleet.rsa.as_ref(),
+                wall,
+            )?),
+            false => {
+                next.retain(|key| key.class != SignerClass::Rsa);
+                None
+            }
+        };
         let erase = next.iter().filter(|key| key.class == SignerClass::Erase);
         let (erase, needed) = (erase.count(), limits.erase_signatures);
         if erase < usize::from(needed) {
@@ -138,18 +159,21 @@ impl Server {
             keys,
             kem,
             kem_pq,
+            rsa,
         });
         Ok(command)
     }
 
-    /// False for a KEM key that is not held (KR-373): a copy from which the server was restored is older, and
+    /// False for a KEM or RSA key that is not held (KR-373): a copy from which the server was restored is older, and
     /// what is sealed to the key would never open.
     fn can_use(&self, key: &ListedKey) -> bool {
         let held = match key.class {
             SignerClass::Kem => &self.fleet.kem,
             SignerClass::KemPq => &self.fleet.kem_pq,
-            SignerClass::Beat | SignerClass::Keys | SignerClass::Erase | SignerClass::Rsa => {
-                return true;
+            SignerClass::Beat | SignerClass::Keys | SignerClass::Erase => return true,
+            SignerClass::Rsa => {
+                let held = self.fleet.rsa.as_ref();
+                return held.is_some_and(|held| held.public().listing() == key.public);
             }
         };
         let listing = held.as_ref().map(|held| held.public().listing());
@@ -215,6 +239,7 @@ impl Server {
             keys: SigningKey::from_seed(drafted.keys.seed().duplicate()),
             kem: drafted.kem.as_ref().map(KemSecret::duplicate),
             kem_pq: drafted.kem_pq.as_ref().map(KemSecret::duplicate),
+            rsa: drafted.rsa.as_ref().map(RsaSecret::duplicate),
         }))];
         let mut groups = Vec::new();
         if moved {
@@ -313,6 +338,24 @@ impl Server {
             .map(|(terminal, order)| (terminal.number, order.kind))
             .collect()
     }
+}
+
+/// Lists the RSA key that requests are sealed to: the fresh one, or the one that stays.
+fn list_rsa(
+    keys: &mut Vec<ListedKey>,
+    fresh: Option<Arc<RsaSecret>>,
+    held: Option<&RsaSecret>,
+    wall: UnixSeconds,
+) -> Result<RsaSecret, Refusal> {
+    if let Some(fresh) = fresh {
+        keys.retain(|key| key.class != SignerClass::Rsa);
+        let listing = fresh.public().listing();
+        keys.push(listed(listing, SignerClass::Rsa, wall, ROOT_LIFE));
+        return Ok(fresh.duplicate());
+    }
+    let stays = keys.iter().any(|key| key.class == SignerClass::Rsa);
+    let held = held.filter(|_| stays).map(RsaSecret::duplicate);
+    held.ok_or(Refusal::NoRsaKey)
 }
 
 fn listed(public: VerifyingKey, class: SignerClass, from: UnixSeconds, life: u32) -> ListedKey {

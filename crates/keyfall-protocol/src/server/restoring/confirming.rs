@@ -147,7 +147,8 @@ fn unknown_losses(since: &Since, gathered: &Gathered) -> Vec<String> {
             "online keys that were signed after {known} are lost: make the next ones with `keyfall \
              server sign-keys`, and name again the stolen ones"
         ),
-        "legacy sharing is off in every group: `keyfall admin group set` allows it again"
+        "legacy sharing is off in every group, and no terminal's RSA key is registered: `keyfall admin \
+         group set` and `admin terminal legacy-key` allow it again"
             .to_owned(),
         format!("DELETE, INIT, LOCK and UNLOCK given after {known} are lost: give them again"),
     ]

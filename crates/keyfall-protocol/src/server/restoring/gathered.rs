@@ -7,6 +7,7 @@ use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds}
 use crate::schedule::{FleetSchedule, Schedule};
 use crate::server::restoring::{Floors, Since};
 use crate::server::{GroupPolicy, GroupRecord, JournalEntry, Server, Statement};
+use crate::sharing::rsa_misty1::RsaPublic;
 
 /// An exclusion as it was journalled: when, who, and the epochs that it began.
 pub(super) type Shut = (UnixSeconds, Vec<TerminalNumber>, Vec<FreshEpoch>);
@@ -27,6 +28,8 @@ pub(super) struct Gathered {
     pub(super) orders: BTreeMap<(TerminalNumber, bool), (OrderKind, UnixSeconds)>,
     /// What was set last of each group.
     pub(super) policies: BTreeMap<GroupNumber, GroupPolicy>,
+    /// What was registered last of each terminal.
+    pub(super) legacy_keys: BTreeMap<TerminalNumber, Option<RsaPublic>>,
     /// Version of the newest KEYSET.
     pub(super) key_set: Option<u32>,
     pub(super) incomplete: bool,
@@ -71,6 +74,7 @@ impl Gathered {
             epochs: BTreeMap::new(),
             orders: BTreeMap::new(),
             policies: BTreeMap::new(),
+            legacy_keys: BTreeMap::new(),
             key_set: None,
             incomplete: since.incomplete,
             members: BTreeMap::new(),
@@ -147,6 +151,9 @@ impl Gathered {
             } => self.state(machine, at, *group, *epoch, *generation),
             JournalEntry::Policy { group, policy } => {
                 self.policies.insert(*group, *policy);
+            }
+            JournalEntry::LegacyKey { terminal, key } => {
+                self.legacy_keys.insert(*terminal, key.clone());
             }
             JournalEntry::FleetGeneration { generation } => ticking.raise(*generation),
             JournalEntry::Device {

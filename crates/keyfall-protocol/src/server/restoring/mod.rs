@@ -20,6 +20,7 @@ use crate::server::{
     Statement, TerminalRecord,
 };
 use crate::sharing::KemSecret;
+use crate::sharing::rsa_misty1::RsaSecret;
 use gathered::Gathered;
 
 /// What a server remembers of having been restored; a server that never was has the default.
@@ -143,6 +144,7 @@ impl Server {
         changes.extend(pending.map(|it| Change::TokenVoid(it.number)));
 
         changes.extend(self.policies_after(&gathered));
+        changes.extend(self.legacy_keys_after(&gathered));
         let mut keys = Vec::new();
         let mut fresh = BTreeMap::new();
         let mut rekeyed = Vec::new();
@@ -280,6 +282,11 @@ impl Server {
             kem_pq: drafted
                 .and_then(|it| it.kem_pq.as_ref())
                 .map(KemSecret::duplicate),
+            rsa: drafted
+                .and_then(|it| it.rsa.as_ref())
+                .or(self.fleet.rsa.as_ref())
+                .filter(|it| it.public().is_listed_in(key_set))
+                .map(RsaSecret::duplicate),
         })
     }
 
@@ -304,6 +311,7 @@ impl Server {
                 wipe_roots: Vec::new(),
                 token: None,
                 mixed_at: None,
+                legacy_key: None,
                 excluded_at: None,
                 memberships: Vec::new(),
                 orders: Vec::new(),
@@ -377,6 +385,22 @@ impl Server {
             if policy != group.policy {
                 let group = group.number;
                 changes.push(Change::Policy { group, policy });
+            }
+        }
+        changes
+    }
+
+    /// Each terminal's legacy key as it was registered last. What is not known was perhaps that one is
+    /// in wrong hands.
+    fn legacy_keys_after(&self, gathered: &Gathered) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for record in self.terminals.values() {
+            let set = gathered.legacy_keys.get(&record.number);
+            let key = set.unwrap_or(&record.legacy_key);
+            let key = key.clone().filter(|_| !gathered.incomplete);
+            if key != record.legacy_key {
+                let terminal = record.number;
+                changes.push(Change::LegacyKey { terminal, key });
             }
         }
         changes
@@ -479,6 +503,7 @@ fn frame_of(entry: &JournalEntry) -> Option<&[u8]> {
         | JournalEntry::Removal { .. }
         | JournalEntry::Renewal { .. }
         | JournalEntry::Policy { .. }
+        | JournalEntry::LegacyKey { .. }
         | JournalEntry::FleetGeneration { .. }
         | JournalEntry::Device { .. }
         | JournalEntry::Exclusion { .. }

@@ -216,6 +216,7 @@ fn an_exclusion_of_64_in_many_groups_fits_in_frames_at_the_largest_numbers() {
         wipe_roots: Vec::new(),
         token: None,
         mixed_at: None,
+        legacy_key: None,
         excluded_at: None,
         memberships: Vec::new(),
         orders: Vec::new(),

@@ -124,6 +124,9 @@ impl Model {
                 let crew = next.crew(*group)?;
                 crew.policy = crew.policy.with(*change, *stragglers, *legacy);
             }
+            Order::SetLegacyKey { terminal, .. } => {
+                next.trusted(*terminal)?;
+            }
             Order::RenewDevices => next.fleet += 1,
             Order::RenewDevice { terminal } => next.trusted(*terminal)?.offset += 1,
             Order::Exclude { terminals } => {

@@ -18,6 +18,7 @@ use crate::server::{
     TerminalRecord,
 };
 use crate::sharing::KemSecret;
+use crate::sharing::rsa_misty1::{RsaPublic, RsaSecret, RsaSize};
 use crate::token::TokenRecord;
 
 const HOUR: u32 = 3_600;
@@ -44,6 +45,7 @@ impl Copied {
             keys: signer(&drafted.keys),
             kem: drafted.kem.as_ref().map(KemSecret::duplicate),
             kem_pq: drafted.kem_pq.as_ref().map(KemSecret::duplicate),
+            rsa: drafted.rsa.as_ref().map(RsaSecret::duplicate),
         });
         Self {
             fleet: FleetRecord {
@@ -56,6 +58,7 @@ impl Copied {
                 keys: signer(&fleet.keys),
                 kem: fleet.kem.as_ref().map(KemSecret::duplicate),
                 kem_pq: fleet.kem_pq.as_ref().map(KemSecret::duplicate),
+                rsa: fleet.rsa.as_ref().map(RsaSecret::duplicate),
                 fleet_generation: fleet.fleet_generation,
                 sequence_reserved: fleet.sequence_reserved,
                 carriers: fleet.carriers.clone(),
@@ -149,6 +152,7 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
             key: token.key.as_ref().map(WrapKey::duplicate),
         }),
         mixed_at: record.mixed_at,
+        legacy_key: record.legacy_key.clone(),
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),
         orders: record.orders.clone(),
@@ -638,6 +642,37 @@ fn a_restored_server_changes_keys_as_it_was_set_last() {
     assert!(!desk.server.groups[&group(1)].policy.legacy);
     let said = |loss: &String| loss.contains("legacy sharing is off");
     assert!(done.losses.iter().any(said), "{:?}", done.losses);
+}
+
+/// A key that was replaced, perhaps because it was stolen, does not come back, and none counts where
+/// the end of the journal is lost.
+#[test]
+fn a_restored_server_answers_under_no_legacy_key_of_before() {
+    let made = || RsaSecret::generate(RsaSize::Bits2048).expect("made");
+    let [first, second] = [made(), made()].map(|key| key.public().clone());
+    let set = |key: Option<&RsaPublic>| Order::SetLegacyKey {
+        terminal: terminal(1),
+        key: key.cloned(),
+    };
+    let (first, second) = (Some(&first), Some(&second));
+    let cases = [
+        (vec![], false, first),
+        (vec![second], false, second),
+        (vec![second, None], false, None),
+        (vec![second], true, None),
+    ];
+    for (after, unknown, expected) in cases {
+        let mut lost = fleet(2);
+        lost.carry_out(set(first)).expect("known");
+        let copied = Copied::of(&lost);
+        let known = unknown.then_some(lost.journal.len());
+        for &key in &after {
+            lost.carry_out(set(key)).expect("known");
+        }
+        let (desk, _) = copied.restored(&lost, known);
+        let held = &desk.server.terminals[&terminal(1)].legacy_key;
+        assert_eq!(held.as_ref(), expected, "{after:?} {unknown}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::command::{Body, FRAME_MAX, Limits, OrderKind, SignerClass, SigningKey
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
+use crate::sharing::rsa_misty1::RsaSecret;
 use crate::sharing::{KemSecret, KemSuite};
 
 const DAY: u32 = 86_400;
@@ -160,6 +161,7 @@ fn only_what_was_drafted_last_and_the_root_signed_is_installed() {
         keys: SigningKey::from_seed(it.keys.seed().duplicate()),
         kem: it.kem.as_ref().map(KemSecret::duplicate),
         kem_pq: it.kem_pq.as_ref().map(KemSecret::duplicate),
+        rsa: it.rsa.as_ref().map(RsaSecret::duplicate),
     });
     desk.server.resume_draft(kept.expect("drafted"));
     assert!(desk.carry_out(install(&last)).is_ok());

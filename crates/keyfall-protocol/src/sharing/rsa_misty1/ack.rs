@@ -27,12 +27,26 @@ impl Exchange {
         }
     }
 
+    /// The HMAC under that status, which a message of type ACK carries without the header.
+    #[must_use]
+    pub fn mac(&self, status: u8) -> [u8; 32] {
+        let mut mac = [0; 32];
+        mac.copy_from_slice(hmac::sign(&self.key(), &self.authenticated(status)).as_ref());
+        mac
+    }
+
+    /// Whether `mac` is that: its maker could read this KEY-DIS (KR-304).
+    #[must_use]
+    pub fn check_mac(&self, status: u8, mac: &[u8]) -> bool {
+        hmac::verify(&self.key(), &self.authenticated(status), mac).is_ok()
+    }
+
     /// Header ‖ status ‖ HMAC. A status means what it means in the ACK of every suite; 0 is "all taken".
     /// The header's reference names both messages.
     #[must_use]
     pub fn make_ack(&self, status: u8) -> Vec<u8> {
-        let mac = hmac::sign(&self.key(), &self.authenticated(status));
-        let rest = [&[status][..], mac.as_ref()];
+        let mac = self.mac(status);
+        let rest = [&[status][..], &mac];
         header::join(Kind::Ack, first8(&self.messages), &[], &rest)
     }
 
@@ -45,8 +59,7 @@ impl Exchange {
             return None;
         }
         let (&status, mac) = parts.rest.split_first()?;
-        hmac::verify(&self.key(), &self.authenticated(status), mac).ok()?;
-        Some(status)
+        self.check_mac(status, mac).then_some(status)
     }
 
     fn key(&self) -> hmac::Key {

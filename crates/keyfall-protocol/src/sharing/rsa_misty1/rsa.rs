@@ -14,6 +14,7 @@ use aws_lc_rs::rsa::{
 };
 use zeroize::Zeroizing;
 
+use crate::command::{KeySet, ListedKey, SignerClass, VerifyingKey};
 use crate::ids::KeyName;
 
 /// A private RSA key: the server's, which opens KEY-REQs, or a terminal's, which opens KEY-DIS. The library
@@ -39,6 +40,31 @@ pub enum RsaSize {
     Bits8192,
 }
 
+impl RsaSize {
+    pub const ALL: [Self; 4] = [
+        Self::Bits2048,
+        Self::Bits3072,
+        Self::Bits4096,
+        Self::Bits8192,
+    ];
+
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        match self {
+            Self::Bits2048 => 2048,
+            Self::Bits3072 => 3072,
+            Self::Bits4096 => 4096,
+            Self::Bits8192 => 8192,
+        }
+    }
+
+    /// `None` for a size in which no key is made here.
+    #[must_use]
+    pub fn of_bits(bits: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|size| size.bits() == bits)
+    }
+}
+
 impl RsaSecret {
     /// A new key, from the library's own randomness. `None` where the library fails. A key of 8192 bits
     /// takes many seconds.
@@ -58,6 +84,15 @@ impl RsaSecret {
     #[must_use]
     pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
         PrivateDecryptingKey::from_pkcs8(der).ok().map(Self::new)
+    }
+
+    /// A second copy, asked for by name.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            public: self.public.clone(),
+        }
     }
 
     /// PKCS #8 as DER, for the seal of a store; wiped on drop.
@@ -117,6 +152,31 @@ impl RsaPublic {
         sha256(&[&self.spki])
     }
 
+    /// The fingerprint as a KEYSET lists it.
+    #[must_use]
+    pub fn listing(&self) -> VerifyingKey {
+        VerifyingKey::new(self.fingerprint())
+    }
+
+    /// The fetched key, where `key_set` lists it as the server's.
+    #[must_use]
+    pub fn listed_in(key_set: &KeySet, spki: &[u8]) -> Option<Self> {
+        Self::from_spki(spki).filter(|key| key.is_listed_in(key_set))
+    }
+
+    /// Whether `key_set` lists it as the server's.
+    #[must_use]
+    pub fn is_listed_in(&self, key_set: &KeySet) -> bool {
+        let listed = |it: &ListedKey| it.class == SignerClass::Rsa && it.public == self.listing();
+        key_set.keys.iter().any(listed)
+    }
+
+    /// Bits of the modulus.
+    #[must_use]
+    pub fn bits(&self) -> usize {
+        self.key.key_size_bits()
+    }
+
     /// The name of the key as in a KEYSET: the first 8 octets of SHA-256 of its fingerprint.
     #[must_use]
     pub fn name(&self) -> KeyName {
@@ -141,6 +201,15 @@ impl RsaPublic {
     }
 }
 
+/// Two halves of one pair are the same key.
+impl PartialEq for RsaSecret {
+    fn eq(&self, other: &Self) -> bool {
+        self.public == other.public
+    }
+}
+
+impl Eq for RsaSecret {}
+
 impl PartialEq for RsaPublic {
     fn eq(&self, other: &Self) -> bool {
         self.spki == other.spki
@@ -157,12 +226,7 @@ impl fmt::Debug for RsaSecret {
 
 impl fmt::Debug for RsaPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "RSA key {}, {} bits",
-            self.name(),
-            self.key.key_size_bits()
-        )
+        write!(f, "RSA key {}, {} bits", self.name(), self.bits())
     }
 }
 

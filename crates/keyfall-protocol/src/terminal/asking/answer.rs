@@ -70,6 +70,18 @@ impl Terminal {
         else {
             return Err(DropReason::NotAsked);
         };
+        if let (Some(key_req), KeyDis::RsaMisty1(octets)) = (&open.legacy, distribution) {
+            return match self.opened_legacy(&open, key_req, octets) {
+                Ok(opened) => {
+                    self.take_legacy(&open, opened);
+                    Ok(())
+                }
+                Err(reason) => {
+                    self.asking.state = State::ExpectKeyDis(open);
+                    Err(reason)
+                }
+            };
+        }
         match self.opened(&open, distribution) {
             Ok(opened) => {
                 self.take_answer(&open, opened, sent);
@@ -91,6 +103,9 @@ impl Terminal {
     ) -> Result<Opened, DropReason> {
         let inner;
         let distribution = match (&open.fresh, distribution) {
+            (_, KeyDis::Psk { .. } | KeyDis::Hpke { .. }) if open.legacy.is_some() => {
+                return Err(DropReason::OtherSuite);
+            }
             (None, KeyDis::Psk { suite, .. }) if suite == open.suite => distribution,
             (Some(fresh), KeyDis::Hpke { suite, enc, ct }) if suite == open.suite => {
                 let info = [KEY_DIS_INFO, &open.hash.as_bytes()[..]].concat();
@@ -148,11 +163,23 @@ impl Terminal {
                 None => self.dirty |= user.confirm_key(&open.wrap),
             }
         }
+        let mac = key.make(status, &plain);
+        self.expect_store(open, status, mac, (again, mixes));
+    }
+
+    /// `again`, `mixes`: of [`ExpectStore`].
+    pub(super) fn expect_store(
+        &mut self,
+        open: &ExpectKeyDis,
+        status: AckStatus,
+        mac: [u8; 32],
+        (again, mixes): (bool, bool),
+    ) {
         let ack = Message::Ack {
             suite: open.suite,
             reference: open.hash.reference(),
             status,
-            mac: key.make(status, &plain),
+            mac,
         };
         self.asking.state = State::ExpectStore(ExpectStore {
             store: None,

@@ -260,7 +260,7 @@ impl FirstContact {
         }
         let key_set = introduction.key_set();
         let key_set = key_set.ok_or(FirstContactError::KeySetNotSigned)?;
-        let fetched = introduction.kem_keys.iter();
+        let fetched = introduction.long_keys.iter();
         let fetched: Vec<_> = fetched
             .filter_map(|octets| KemPublic::listed_in(&key_set, octets))
             .collect();
@@ -300,8 +300,10 @@ impl FirstContact {
             fresh: Some(fresh.public().octets().to_vec()),
         };
         let wrap = &self.key;
-        let inner = ask.seal(Line { suite, wrap }, UNKNOWN_G, padded_len(suite), rng);
-        let Some((enc, ct)) = known.kem.seal(KEY_REQ_INFO, &inner, rng) else {
+        let line = Line { suite, wrap };
+        let inner = padded_len(suite).map(|len| ask.seal(line, UNKNOWN_G, len, rng));
+        let sealed = inner.and_then(|inner| known.kem.seal(KEY_REQ_INFO, &inner, rng));
+        let Some((enc, ct)) = sealed else {
             return self.end(FirstContactError::NoSuite);
         };
         let request = KeyReq::Hpke {

@@ -10,6 +10,7 @@
 
 mod answer;
 mod first_contact;
+mod legacy;
 mod request;
 
 use std::time::Duration;
@@ -21,7 +22,8 @@ use request::{ExpectIntroduction, ExpectKeyDis};
 use crate::ids::{Tick, UnixSeconds};
 use crate::rng::{Random, octets};
 use crate::sharing::message::{Message, Reference, hello, message_in};
-use crate::sharing::{Assembly, Introduction, KemPublic};
+use crate::sharing::rsa_misty1::RsaPublic;
+use crate::sharing::{Assembly, Introduction, KemPublic, SharingSuite};
 use crate::stats::DropReason;
 use crate::terminal::{Event, Output, Terminal};
 
@@ -46,8 +48,12 @@ pub(super) struct Asking {
     parts: Assembly<()>,
     /// Public keys of the server that are too long for a KEYSET, as far as they were fetched.
     kems: Vec<KemPublic>,
+    /// Likewise, for the suite rsa-misty1.
+    rsa: Option<RsaPublic>,
     /// Answers that strangers can make this terminal look at.
     replies: super::budget::Budget,
+    /// Those among them that cost private-key work.
+    openings: super::budget::Budget,
 }
 
 #[derive(Debug)]
@@ -123,7 +129,9 @@ impl Asking {
             answered: None,
             parts: Assembly::new(4, 64),
             kems: Vec::new(),
+            rsa: None,
             replies: super::budget::Budget::new(200, 200),
+            openings: super::budget::Budget::new(OPENINGS, OPENINGS),
         }
     }
 
@@ -159,6 +167,14 @@ impl Terminal {
     #[must_use]
     pub fn asks(&self) -> &'static str {
         self.asking.state_name()
+    }
+
+    /// The suite in which it asks; `None` where it can speak none of those that the root lists, or is
+    /// locked.
+    #[must_use]
+    pub fn asks_in(&self) -> Option<SharingSuite> {
+        let user = self.user.as_ref()?;
+        self.key_set.suite_spoken(user.legacy_key.is_some())
     }
 
     /// The local side says that there is a way to the server, and that it is time to use it.
@@ -351,11 +367,12 @@ impl Terminal {
             Ok(()) | Err(DropReason::KeySetNotNewer) => {}
             Err(reason) => return Err(reason),
         }
-        self.asking.kems = introduction
-            .kem_keys
-            .iter()
-            .filter_map(|octets| KemPublic::listed_in(&self.key_set, octets))
-            .collect();
+        let long = introduction.long_keys.iter();
+        let kems = long
+            .clone()
+            .filter_map(|key| KemPublic::listed_in(&self.key_set, key));
+        let mut rsas = long.filter_map(|key| RsaPublic::listed_in(&self.key_set, key));
+        (self.asking.kems, self.asking.rsa) = (kems.collect(), rsas.next());
         self.asking.state = State::Rest;
         self.begin_asking(rng);
         Ok(())
@@ -374,6 +391,8 @@ fn jittered(span: Duration, rng: &mut dyn Random) -> Duration {
     span * 3 / 4 + part_of(span / 2, rng)
 }
 
+/// RSA operations in a second: of 8192 bits they are a tenth of one core.
+const OPENINGS: u32 = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const TRIES: u32 = 6;
 /// Rest after a sequence that came to nothing.

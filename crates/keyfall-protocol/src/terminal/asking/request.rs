@@ -30,6 +30,8 @@ pub(super) struct ExpectKeyDis {
     pub(super) nonce: [u8; 16],
     /// What opens the outer layer of the answer.
     pub(super) fresh: Option<KemSecret>,
+    /// In the suite rsa-misty1: the KEY-REQ in the message.
+    pub(super) legacy: Option<Vec<u8>>,
     /// The device key under which was asked.
     pub(super) wrap: WrapKey,
     pub(super) cookie: Option<Cookie>,
@@ -90,21 +92,18 @@ impl Terminal {
     /// A sequence begins: in the first suite that the root lists and this terminal can speak, and
     /// in no other, whoever wishes.
     pub(super) fn begin_asking(&mut self, rng: &mut dyn Random) {
-        let speaks = |suite: &SharingSuite| match suite {
-            SharingSuite::Psk => true,
-            SharingSuite::Hpke | SharingSuite::HpkePq => {
-                KemSuite::of(*suite).is_some_and(|kem| self.key_set.lists_kem(kem))
-            }
-            SharingSuite::RsaMisty1 => false,
-        };
-        let suites = self.key_set.limits.suites.iter();
-        let Some(suite) = suites.copied().find(|suite| speaks(suite)) else {
+        let Some(suite) = self.asks_in() else {
             self.end_asking(AskOutcome::NoSuite, rng);
             return;
         };
-        if let Some(kem) = KemSuite::of(suite)
-            && self.kem_key(kem).is_none()
-        {
+        let lacks_key = match suite {
+            SharingSuite::Psk => false,
+            SharingSuite::Hpke | SharingSuite::HpkePq => {
+                KemSuite::of(suite).is_some_and(|kem| self.kem_key(kem).is_none())
+            }
+            SharingSuite::RsaMisty1 => self.rsa_key().is_none(),
+        };
+        if lacks_key {
             let retry = Retry::first(self.now, rng);
             self.asking.state = State::ExpectIntroduction(ExpectIntroduction::begin(retry));
             self.outputs.push_back(Output::ToServer(hello(0)));
@@ -141,6 +140,7 @@ impl Terminal {
         let kem = KemSuite::of(suite);
         let fresh =
             kem.map(|kem| KemSecret::from_seed(kem, Secret::init_with(|into| rng.fill(into))));
+        let (nonce, time) = (octets(rng), self.asked_time());
         let held = user.groups.values().map(|group| Holding {
             kid: group.ring.newest().kid(),
             epoch: group.epoch(),
@@ -148,15 +148,20 @@ impl Terminal {
         });
         let ask = Ask {
             terminal: Some(self.identity.number),
-            nonce: octets(rng),
-            time: self.asked_time(),
+            nonce,
+            time,
             held: held.take(HELD_TOLD).collect(),
             fresh: fresh.as_ref().map(|fresh| fresh.public().octets().to_vec()),
         };
-        let line = Line { suite, wrap: &wrap };
-        let len = padded_len(suite);
-        let inner = ask.seal(line, self.g, len, rng);
-        let Some(message) = self.sealed_outside(kem, &inner, cookie, rng) else {
+        let (message, legacy) = match padded_len(suite) {
+            Some(len) => {
+                let line = Line { suite, wrap: &wrap };
+                let inner = ask.seal(line, self.g, len, rng);
+                (self.sealed_outside(kem, &inner, cookie, rng), None)
+            }
+            None => self.legacy_request(nonce, time, cookie).unzip(),
+        };
+        let Some(message) = message else {
             self.end_asking(AskOutcome::NoSuite, rng);
             return;
         };
@@ -168,8 +173,9 @@ impl Terminal {
             suite,
             hash: RequestHash::of(&message),
             message,
-            nonce: ask.nonce,
+            nonce,
             fresh,
+            legacy,
             wrap,
             cookie,
             unplaced: (unplaced_at, unplaced),
@@ -211,8 +217,9 @@ impl Terminal {
                 self.asking.state = State::ExpectKeyDis(state);
             }
             None => {
-                // A server with other KEM keys cannot open what it gets: its next introduction says.
+                // A server with other keys cannot open what it gets: its next introduction says.
                 self.asking.kems.clear();
+                self.asking.rsa = None;
                 self.end_asking(AskOutcome::NoAnswer, rng);
             }
         }
@@ -310,14 +317,16 @@ impl Terminal {
     }
 }
 
-/// Octets of a message that is padded (FORMATS section 8); marker included the datagram has 256.
-pub(super) const fn padded_len(suite: SharingSuite) -> usize {
+/// Octets of the pair's request, which is padded (FORMATS section 8); marker included the datagram of
+/// psk has 256. `None` where there is no pair.
+pub(super) const fn padded_len(suite: SharingSuite) -> Option<usize> {
     match suite {
-        SharingSuite::Psk | SharingSuite::RsaMisty1 => 252,
+        SharingSuite::Psk => Some(252),
         // The sealed whole is longer by the encapsulated key and a tag.
-        SharingSuite::Hpke => 184,
+        SharingSuite::Hpke => Some(184),
         // With the fresh key inside; the sealed whole takes three datagrams.
-        SharingSuite::HpkePq => 1408,
+        SharingSuite::HpkePq => Some(1408),
+        SharingSuite::RsaMisty1 => None,
     }
 }
 

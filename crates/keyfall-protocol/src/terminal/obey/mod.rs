@@ -5,6 +5,7 @@ mod distribution;
 mod exclusion;
 mod granted;
 mod halting;
+mod legacy;
 mod notice;
 mod renewal;
 mod time;
