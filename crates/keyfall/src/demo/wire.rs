@@ -2,6 +2,7 @@
 //! terminals and the server, and notes what each of them is. He sees kinds and lengths, no key.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -59,18 +60,19 @@ fn hand_on(
     loop {
         let (len, from) = front.recv_from(&mut buffer)?;
         note(passed, &buffer[..len]);
-        if !terminals.contains_key(&from) {
-            let back = UdpSocket::bind("127.0.0.1:0")?;
-            back.connect(server)?;
-            let (answers, front, noted) =
-                (back.try_clone()?, front.try_clone()?, Arc::clone(passed));
-            std::thread::spawn(move || hand_back(&answers, &front, from, &noted));
-            terminals.insert(from, back);
-        }
+        let back = match terminals.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let back = UdpSocket::bind("127.0.0.1:0")?;
+                back.connect(server)?;
+                let (answers, front) = (back.try_clone()?, front.try_clone()?);
+                let noted = Arc::clone(passed);
+                std::thread::spawn(move || hand_back(&answers, &front, from, &noted));
+                new.insert(back)
+            }
+        };
         // Where the server is not there, it is as if the datagram was lost.
-        if let Some(back) = terminals.get(&from) {
-            back.send(&buffer[..len]).map(drop).unwrap_or_default();
-        }
+        back.send(&buffer[..len]).map(drop).unwrap_or_default();
     }
 }
 
