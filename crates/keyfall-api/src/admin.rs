@@ -358,6 +358,9 @@ pub struct Key {
     /// When it renews by itself; absent: by command and by gap only, or never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renews_at: Option<u32>,
+    /// When a fresh one takes its place by itself; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_at: Option<u32>,
     /// When it was to renew by its schedule, where it has not, and that is no matter of moments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overdue_since: Option<u32>,

@@ -288,6 +288,7 @@ fn copy_fleet(fleet: &FleetRecord) -> FleetRecord {
         servers: fleet.servers.clone(),
         listen: fleet.listen.clone(),
         keep_time: fleet.keep_time,
+        epoch_life: fleet.epoch_life,
         bits_per_second: fleet.bits_per_second,
     }
 }

@@ -86,6 +86,10 @@ struct InitArgs {
     /// How often the device keys of the fleet renew by themselves.
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = fleet_period)]
     fleet_period: u32,
+    /// After how long a group gets a fresh key, sent to each member, by itself: what was copied
+    /// unnoticed reads nothing any more then.
+    #[arg(long, value_name = "SPAN|never", default_value = "7d", value_parser = epoch_life)]
+    epoch_life: u32,
     /// How long the online keys live: at most 30d.
     #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = signer_life)]
     signer_life: u32,
@@ -238,6 +242,7 @@ fn init(args: InitArgs, output: &Output) -> Result<(), Failure> {
         signer_life: args.signer_life,
         bits_per_second: args.rate,
         keep_time: args.keep_time,
+        epoch_life: args.epoch_life,
         limits: Limits {
             longest_lease: args.longest_lease,
             dead_man: args.dead_man,
@@ -438,6 +443,17 @@ fn fleet_period(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "the period is at most 30d".to_owned())
 }
 
+/// 0: never.
+fn epoch_life(text: &str) -> Result<u32, String> {
+    if text == "never" {
+        return Ok(0);
+    }
+    let seconds = span(text)?;
+    let good = seconds >= EPOCH_LIFE_MIN;
+    good.then_some(seconds)
+        .ok_or_else(|| "a group's key lives for an hour at least, or for ever: never".to_owned())
+}
+
 /// FORMATS section 2: exp <= nbf + 30 d.
 fn signer_life(text: &str) -> Result<u32, String> {
     let seconds = span(text)?;
@@ -453,6 +469,8 @@ const THIS_MACHINE: &str = "udp://239.255.70.77:47700?if=127.0.0.1&ttl=1";
 /// Below it a beacon every ten seconds has no room.
 const RATE_MIN: u64 = 300;
 const RATE_MAX: u64 = 10_000_000_000;
+/// Below it a large group would do nothing but distribute.
+const EPOCH_LIFE_MIN: u32 = 3_600;
 const SIGNER_LIFE_MAX: u32 = 30 * 86_400;
 
 #[cfg(test)]
@@ -471,6 +489,9 @@ mod tests {
         for bad in ["", "k", "10", "20000M", "1G"] {
             assert!(rate(bad).is_err(), "{bad}");
         }
+        let lives = ["7d", "1h", "never"].map(|text| epoch_life(text).expect(text));
+        assert_eq!(lives, [604_800, 3_600, 0]);
+        assert!(epoch_life("59m").is_err() && epoch_life("0").is_err());
         assert!(signer_life("31d").is_err() && signer_life("30m").is_err());
     }
 }

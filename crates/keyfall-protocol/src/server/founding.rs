@@ -26,13 +26,15 @@ pub struct Founding {
     pub bits_per_second: u64,
     /// Seconds.
     pub keep_time: u32,
+    /// Seconds after which a group gets a fresh epoch by itself; 0: never.
+    pub epoch_life: u32,
     pub limits: Limits,
     /// Erase keys beside the first, where more than one is to sign.
     pub further_erase: Vec<VerifyingKey>,
 }
 
 impl Default for Founding {
-    /// FORMATS section 9: G every hour, online keys 30 days.
+    /// FORMATS section 9: G every hour, a fresh epoch every 7 days, online keys 30 days.
     fn default() -> Self {
         Self {
             name: "fleet".to_owned(),
@@ -43,6 +45,7 @@ impl Default for Founding {
             signer_life: 30 * 86_400,
             bits_per_second: 1_000_000,
             keep_time: 120,
+            epoch_life: 7 * 86_400,
             limits: Limits::default(),
             further_erase: Vec::new(),
         }
@@ -120,6 +123,7 @@ impl FleetRecord {
             servers: founding.servers,
             listen: founding.listen,
             keep_time: founding.keep_time,
+            epoch_life: founding.epoch_life,
             bits_per_second: founding.bits_per_second,
         }
     }

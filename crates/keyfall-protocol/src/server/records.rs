@@ -39,6 +39,8 @@ pub struct FleetRecord {
     pub listen: Vec<String>,
     /// Seconds that terminals keep a rank-1 generation after the next one came.
     pub keep_time: u32,
+    /// Seconds after which a group gets a fresh epoch by itself; 0: never.
+    pub epoch_life: u32,
     pub bits_per_second: u64,
 }
 
@@ -110,6 +112,16 @@ pub struct GroupRecord {
     /// Every statement that was no continuation of the one before, in their order; the first is
     /// that of the group's creation. What the past was, for [`Server::exposure`](super::Server).
     pub statements: Vec<Statement>,
+}
+
+impl GroupRecord {
+    /// When its present epoch was drawn.
+    #[must_use]
+    pub fn epoch_drawn_at(&self) -> UnixSeconds {
+        let epoch = self.master.epoch();
+        let first = self.statements.iter().find(|it| it.epoch == epoch);
+        first.map_or(self.schedule.activate_at, |it| it.stated_at)
+    }
 }
 
 /// A place in the life of a group's key from which it went on by its schedule.

@@ -29,6 +29,7 @@ pub(super) fn of_group(view: &View<'_>, group: &GroupRecord) -> Key {
     Key {
         renews_at: group.schedule.next_change(view.now).map(UnixSeconds::get),
         overdue_since: overdue::of_group(view.machine, group, view.now).map(UnixSeconds::get),
+        fresh_at: view.machine.epoch_ends_at(group).map(UnixSeconds::get),
         lease: Some(group.lease),
         ..shown(&group.master, KeyKind::Master, &group.name)
     }
@@ -47,6 +48,7 @@ fn shown<R>(key: &PreSharedKey<R>, kind: KeyKind, of: &str) -> Key {
         generation: key.generation().get(),
         offset: None,
         renews_at: None,
+        fresh_at: None,
         overdue_since: None,
         lease: None,
         fingerprint: key.fingerprint().to_string(),

@@ -43,7 +43,7 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
     });
     let mut statement = db.prepare(
         "SELECT name, stream, root, key_set, beat, keys, generation, sequence_reserved, keep_time,
-             bits_per_second, kem, kem_pq, rsa
+             bits_per_second, kem, kem_pq, rsa, epoch_life
          FROM fleet WHERE id = 1",
     )?;
     let mut rows = statement.query([])?;
@@ -68,6 +68,7 @@ fn fleet(db: &Connection, sealer: &Sealer) -> Result<FleetRecord, StoreError> {
         servers: servers?,
         listen: listen?,
         keep_time: row.get(8)?,
+        epoch_life: row.get(13)?,
         bits_per_second: row.get::<_, i64>(9)?.cast_unsigned(),
     })
 }

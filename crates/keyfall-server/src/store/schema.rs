@@ -42,7 +42,7 @@ pub(super) fn held(db: &Connection) -> Result<u32, StoreError> {
     Ok(db.query_row(newest, [], |row| row.get(0))?)
 }
 
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "
 CREATE TABLE schema_steps (
     step INTEGER PRIMARY KEY,
@@ -251,5 +251,8 @@ ALTER TABLE terminals ADD COLUMN token BLOB;
 ALTER TABLE fleet ADD COLUMN rsa BLOB;
 ALTER TABLE key_set_draft ADD COLUMN rsa BLOB;
 ALTER TABLE terminals ADD COLUMN legacy_key BLOB;
+",
+    "
+ALTER TABLE fleet ADD COLUMN epoch_life INTEGER NOT NULL DEFAULT 604800;
 ",
 ];

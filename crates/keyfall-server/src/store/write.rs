@@ -24,8 +24,8 @@ pub(super) fn fleet(
 ) -> Result<(), StoreError> {
     transaction.execute(
         "INSERT INTO fleet (id, name, stream, root, key_set, beat, keys, generation,
-             sequence_reserved, keep_time, bits_per_second, kem, kem_pq, rsa)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             sequence_reserved, keep_time, bits_per_second, kem, kem_pq, rsa, epoch_life)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             fleet.name,
             fleet.stream.as_bytes(),
@@ -40,6 +40,7 @@ pub(super) fn fleet(
             kem_seed(sealer, rng, "fleet/1/kem", fleet.kem.as_ref()),
             kem_seed(sealer, rng, "fleet/1/kem_pq", fleet.kem_pq.as_ref()),
             rsa(sealer, rng, "fleet/1/rsa", fleet.rsa.as_ref()),
+            fleet.epoch_life,
         ],
     )?;
     let tables = [

@@ -210,8 +210,10 @@ fn no_server_and_a_strange_database_are_told_apart() {
         "the database has layout 1, from before the first release, and this version reads 2 and \
          newer: found the fleet anew with `keyfall server init`"
     );
-    // Older layouts are brought up: those before the legacy suite, before tokens, before key sharing,
+    // Older layouts are brought up: those before epochs ended, before the legacy suite, before tokens,
+    // before key sharing,
     // before policies of groups, before restores.
+    let without_ends = "ALTER TABLE fleet DROP COLUMN epoch_life;";
     let without_legacy =
         "ALTER TABLE fleet DROP COLUMN rsa; ALTER TABLE key_set_draft DROP COLUMN rsa;
          ALTER TABLE terminals DROP COLUMN legacy_key;";
@@ -225,14 +227,15 @@ fn no_server_and_a_strange_database_are_told_apart() {
          DROP TABLE change_stragglers; DROP TABLE key_changes;";
     let without_restores = "DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;";
     let undone = [
+        without_ends,
         without_legacy,
         without_tokens,
         without_sharing,
         without_policies,
         without_restores,
     ];
-    for layout in [6, 5, 4, 3, 2_u32] {
-        let undone = undone[..7 - layout as usize].concat();
+    for layout in [7, 6, 5, 4, 3, 2_u32] {
+        let undone = undone[..8 - layout as usize].concat();
         let step = format!("INSERT INTO schema_steps (step, applied_at) VALUES ({layout}, 0)");
         sql(&home, &format!("{undone} DELETE FROM schema_steps; {step}"));
         let server = home.serve();
@@ -241,7 +244,7 @@ fn no_server_and_a_strange_database_are_told_apart() {
         let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
         let steps = "SELECT count(*) FROM schema_steps";
         let steps: u32 = db.query_row(steps, [], |row| row.get(0)).expect(steps);
-        assert_eq!(steps, 8 - layout, "layouts {layout} to 7");
+        assert_eq!(steps, 9 - layout, "layouts {layout} to 8");
     }
 
     sql(&home, "UPDATE groups SET step = 1; DROP TABLE schema_steps");

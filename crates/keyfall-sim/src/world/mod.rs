@@ -42,6 +42,8 @@ pub struct Config {
     pub founding: Founding,
     /// What the first KEYSET says beside the keys.
     pub limits: Limits,
+    /// Seconds; 0: a fresh epoch comes when a story orders it.
+    pub epoch_life: u32,
     pub server_disk: StoreDelay,
     pub station_disk: StoreDelay,
     /// Up to so long the server's public-key work takes.
@@ -57,6 +59,7 @@ impl Default for Config {
         Self {
             founding: Founding::default(),
             limits: Limits::default(),
+            epoch_life: 0,
             server_disk: StoreDelay::default(),
             station_disk: StoreDelay::default(),
             work: Duration::ZERO,
@@ -555,6 +558,7 @@ fn found(
     let founding = config.founding.clone();
     let mut fleet = FleetRecord::found(founding, root, erase, config.began, rng);
     fleet.key_set.limits = config.limits;
+    fleet.epoch_life = config.epoch_life;
     let first = Unverified::decode(&fleet.key_set_frame).expect("the root has just signed it");
     fleet.key_set_frame = root.sign(&Command {
         body: Body::KeySet(fleet.key_set.clone()),

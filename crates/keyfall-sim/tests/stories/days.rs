@@ -137,6 +137,32 @@ fn a_terminal_off_past_its_lease_does_nothing_until_a_statement_extends_it() {
     nothing_was_wrong(&world);
 }
 
+/// FORMATS section 9: the fresh epoch that comes when the life of the old one ends reaches terminals
+/// that only hear, with no order and no word of theirs.
+#[test]
+fn terminals_that_only_hear_follow_into_the_next_epoch() {
+    let config = Config {
+        epoch_life: 6 * 3_600,
+        ..Config::default()
+    };
+    let mut world = World::new(55, config);
+    let [alice, bob] = ["alice", "bob"].map(|name| world.enrol(name, LinkQuality::PERFECT));
+    let crew = world.create_group("crew", &[alice, bob], Cadence::new(1, 3600));
+    let epoch = |world: &World, id| {
+        let machine = world.station(id).terminal().expect("it is on");
+        machine.send_key(crew).map(|key| key.epoch())
+    };
+    world.run_for(Duration::from_secs(5 * 3_600));
+    let first = epoch(&world, alice);
+    assert!(first.is_some());
+    world.run_for(Duration::from_secs(2 * 3_600));
+    let second = epoch(&world, alice);
+    assert!(second > first);
+    assert_eq!(epoch(&world, bob), second);
+    talks(&mut world, bob, alice, crew);
+    nothing_was_wrong(&world);
+}
+
 /// W-03: a terminal that is jammed stops at the end of its lease and wipes itself at lease end +
 /// dead man's time, counted in powered-on time, and not before. Powered-on time is charged a minute
 /// ahead, and each boot costs a minute.

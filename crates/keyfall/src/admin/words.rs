@@ -343,6 +343,7 @@ fn key_table(keys: &[api::Key]) -> String {
         "EPOCH",
         "GENERATION",
         "RENEWS",
+        "FRESH",
         "LEASE",
         "FINGERPRINT",
     ];
@@ -364,6 +365,7 @@ fn key_table(keys: &[api::Key]) -> String {
                 None => key.generation.to_string(),
             },
             renews(key),
+            key.fresh_at.map_or_else(|| "-".to_owned(), utc),
             key.lease
                 .map_or_else(|| "-".to_owned(), |lease| format!("{} h", lease / 3600)),
             key.fingerprint.clone(),

@@ -157,6 +157,10 @@ impl Changing {
         Some(state)
     }
 
+    pub(super) fn is_at_work(&self, group: GroupNumber) -> bool {
+        self.running.contains_key(&group)
+    }
+
     fn state(&self, group: GroupNumber) -> Option<&State> {
         self.running.get(&group).map(|(_, state)| state)
     }

@@ -282,14 +282,25 @@ impl Server {
             return;
         }
         self.schedule_moves = self.next_move(wall);
-        let scheduled = |(_, order, _): &(_, Order, _)| *order == Order::Scheduled;
-        if self.is_due() && !self.waiting.iter().any(scheduled) {
-            let by = By {
-                actor: "scheduler".to_owned(),
-                reason: None,
-                ticket: None,
-            };
-            self.waiting.push_front((None, Order::Scheduled, by));
+        let by = |reason: Option<&str>| By {
+            actor: "scheduler".to_owned(),
+            reason: reason.map(str::to_owned),
+            ticket: None,
+        };
+        let waits = |server: &Self, wanted: &Order| {
+            let mut waiting = server.waiting.iter();
+            waiting.any(|(_, order, _)| order == wanted)
+        };
+        // One after the other: each of them is a distribution to all of its members.
+        if let Some(group) = self.aged() {
+            let rekey = Order::RekeyGroup { group };
+            if !waits(self, &rekey) {
+                let by = by(Some("the epoch's life ends"));
+                self.waiting.push_back((None, rekey, by));
+            }
+        }
+        if self.is_due() && !waits(self, &Order::Scheduled) {
+            self.waiting.push_front((None, Order::Scheduled, by(None)));
         }
     }
 

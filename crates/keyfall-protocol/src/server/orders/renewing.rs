@@ -1,6 +1,6 @@
 //! Renewal by the schedules, and of the devices' own keys.
 
-use crate::ids::{Generation, TerminalNumber, UnixSeconds};
+use crate::ids::{Generation, GroupNumber, TerminalNumber, UnixSeconds};
 use crate::server::orders::Prepared;
 use crate::server::{
     Batch, By, Change, Done, GroupRecord, JournalEntry, OFFSET_MAX, Refusal, Server, TerminalRecord,
@@ -18,9 +18,30 @@ impl Server {
         let groups = self.groups.values();
         let fleet = self.fleet.key_set.fleet_schedule.next_change(wall);
         groups
-            .filter_map(|group| group.schedule.next_change(wall))
+            .flat_map(|group| [group.schedule.next_change(wall), self.epoch_ends_at(group)])
+            .flatten()
             .chain(std::iter::once(fleet))
             .min()
+    }
+
+    /// When the group gets a fresh epoch by itself (FORMATS section 9): what was copied of the key
+    /// before reads nothing any more, whether or not anybody noticed. `None`: nobody is there, or never.
+    #[must_use]
+    pub fn epoch_ends_at(&self, group: &GroupRecord) -> Option<UnixSeconds> {
+        let life = self.fleet.epoch_life;
+        let ends = life > 0 && !group.members.is_empty();
+        ends.then(|| group.epoch_drawn_at().plus(life))
+    }
+
+    /// The group whose epoch has been at an end for longest; not one whose key is changing.
+    pub(super) fn aged(&self) -> Option<GroupNumber> {
+        let wall = self.at.wall;
+        let idle = |group: &&GroupRecord| !self.changing.is_at_work(group.number);
+        let ended = self.groups.values().filter(idle).filter_map(|group| {
+            let ended = self.epoch_ends_at(group).filter(|&at| at <= wall)?;
+            Some((ended, group.number))
+        });
+        ended.min().map(|(_, number)| number)
     }
 
     /// How many ticks of the root's schedule have passed since the last that moved G. Orders in

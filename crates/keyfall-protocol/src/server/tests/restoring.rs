@@ -65,6 +65,7 @@ impl Copied {
                 servers: fleet.servers.clone(),
                 listen: fleet.listen.clone(),
                 keep_time: fleet.keep_time,
+                epoch_life: fleet.epoch_life,
                 bits_per_second: fleet.bits_per_second,
             },
             terminals: desk.server.terminals().map(duplicate).collect(),

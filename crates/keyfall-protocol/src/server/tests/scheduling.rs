@@ -2,11 +2,19 @@
 
 use super::desk::{Desk, FOUNDED, add_terminal, create_group, exclude, group, remove, terminal};
 use crate::schedule::Cadence;
-use crate::server::{Input, Moment, Order};
+use crate::server::{Founding, Input, Moment, Order};
 
-/// The standing group renews every ten minutes.
+/// Each group renews every ten minutes.
 fn desk() -> Desk {
-    let mut desk = Desk::new();
+    living(0)
+}
+
+/// And gets a fresh epoch after so many seconds.
+fn living(epoch_life: u32) -> Desk {
+    let mut desk = Desk::founded(Founding {
+        epoch_life,
+        ..Founding::default()
+    });
     for name in ["a", "b"] {
         desk.carry_out(add_terminal(name)).expect("free");
     }
@@ -129,4 +137,53 @@ fn a_group_whose_period_allows_it_ticks_with_g() {
     }
     desk.carry_out(exclude(&[2])).expect("known");
     assert_eq!(phase(&desk), 0, "without a lead");
+}
+
+/// FORMATS section 9: whatever was copied of a group's key reads nothing for longer than an epoch
+/// lives, whether or not anybody noticed. One group after the other; by the scheduler, in audit and
+/// journal; counted anew from every fresh epoch.
+#[test]
+fn a_group_gets_a_fresh_epoch_when_the_life_of_its_epoch_ends() {
+    assert_eq!(Founding::default().epoch_life, 7 * 86_400);
+    let life = 86_400;
+    let mut desk = living(life);
+    let epochs = |desk: &Desk| -> Vec<_> {
+        let epoch = |it: &crate::server::GroupRecord| it.master.epoch();
+        desk.server.groups().map(epoch).collect()
+    };
+    let first = epochs(&desk);
+    desk.live(life / 2);
+    let rekey = Order::RekeyGroup { group: group(2) };
+    desk.carry_out(rekey).expect("known");
+    desk.live(life / 2 - 3_600);
+    let before = epochs(&desk);
+    assert_eq!(
+        (before[0], before[2]),
+        (first[0], first[2]),
+        "not before its time"
+    );
+    desk.live(2 * 3_600);
+    let after = epochs(&desk);
+    assert!(after[0] > first[0] && after[2] > first[2]);
+    assert_eq!(after[1], before[1], "an order began its life anew");
+    desk.live(life / 2);
+    let later = epochs(&desk);
+    assert!(later[1] > after[1]);
+    assert_eq!((later[0], later[2]), (after[0], after[2]));
+}
+
+/// Where nobody is in the group, or the operator wants none, there is none.
+#[test]
+fn no_fresh_epoch_where_nobody_wants_one() {
+    let never = living(0);
+    let mut empty = living(86_400);
+    for order in (1..=3).flat_map(|group| [remove(group, 1), remove(group, 2)]) {
+        empty.carry_out(order).expect("a member");
+    }
+    for mut desk in [never, empty] {
+        let epoch = |desk: &Desk| desk.server.groups().map(|it| it.master.epoch()).max();
+        let before = epoch(&desk);
+        desk.live(2 * 86_400);
+        assert_eq!(epoch(&desk), before);
+    }
 }
