@@ -381,6 +381,9 @@ pub struct RelayStatus {
     pub streams: u32,
     /// Packets of a sender that wait for the end of a STOP.
     pub waiting: u32,
+    /// Packets that went out late, because they had waited so.
+    #[serde(default)]
+    pub delayed: u64,
     pub drops: Vec<Drops>,
     /// Whether the first packet that was heard opened.
     pub first_packet_opened: Option<bool>,

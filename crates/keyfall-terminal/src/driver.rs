@@ -46,6 +46,8 @@ pub struct RunOptions {
     pub interface: Option<Ipv4Addr>,
     /// Where the server answers, as "HOST:PORT", instead of what the enrolment package says.
     pub servers: Vec<String>,
+    /// Nobody is asked and nothing is confirmed, whatever the enrolment package says.
+    pub one_way: bool,
     /// The member that confirmations go to, which collects them, instead of to the server.
     pub confirm_through: Option<SocketAddr>,
     /// Where confirmations of others are collected.
@@ -177,11 +179,7 @@ pub async fn serve(
         path: socket,
         source,
     })?;
-    let servers = if options.servers.is_empty() {
-        terminal.identity().servers.clone()
-    } else {
-        options.servers.clone()
-    };
+    let servers = servers_of(&terminal, &options);
     let server_line = ServerLine::new(servers, wakings.clone());
     let mut collector = None;
     if let Some(address) = options.collect {
@@ -685,11 +683,20 @@ fn choose_carriers(
                 .map_err(|error| RunError::Interface(interface, error))?;
         }
     }
-    let answered = !options.servers.is_empty() || !terminal.identity().servers.is_empty();
-    if carriers.is_empty() && !answered {
+    if carriers.is_empty() && servers_of(terminal, options).is_empty() {
         return Err(RunError::NoCarrier);
     }
     Ok(carriers)
+}
+
+fn servers_of(terminal: &Terminal, options: &RunOptions) -> Vec<String> {
+    if options.one_way {
+        Vec::new()
+    } else if options.servers.is_empty() {
+        terminal.identity().servers.clone()
+    } else {
+        options.servers.clone()
+    }
 }
 
 /// Between two bursts of packets that waited.

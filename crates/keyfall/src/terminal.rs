@@ -120,6 +120,9 @@ struct RunArgs {
     /// given several times: they are tried in this order.
     #[arg(long = "server", value_name = "HOST:PORT", value_parser = server_address)]
     servers: Vec<String>,
+    /// Radio silence: hear the carriers, ask nobody and confirm nothing, whatever the package says.
+    #[arg(long, conflicts_with_all = ["servers", "collect", "confirm_through"])]
+    one_way: bool,
     /// Collect here what other members confirm when a group changes its key, and send it to the
     /// server in bundles: for members that share one thin link.
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -418,6 +421,7 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
         carriers: args.carriers,
         interface: args.interface,
         servers: args.servers,
+        one_way: args.one_way,
         confirm_through: args.confirm_through,
         collect: args.collect,
         tamper_file: args.tamper_file,

@@ -205,6 +205,13 @@ impl Group {
         false
     }
 
+    /// Whether START named the newest key, so that its own time counts no more.
+    pub(super) fn newest_is_started(&self) -> bool {
+        let newest = (self.epoch(), self.newest());
+        let change = self.change.as_ref();
+        change.is_some_and(|change| change.kind == HaltKind::Start && change.key >= newest)
+    }
+
     /// The key of a START that sending has not reached.
     fn start_in_hand(&self) -> Option<(KeyEpoch, Generation)> {
         let change = self.change.as_ref()?;

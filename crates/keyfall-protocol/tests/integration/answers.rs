@@ -9,7 +9,7 @@ use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{KeyDis, Message, marked, type_of};
 use keyfall_protocol::terminal;
 
-use crate::sharing::{ACK, ALL, Fate, KEY_DIS, Pair};
+use crate::sharing::{ACK, ALL, COMMAND, Fate, KEY_DIS, Pair};
 
 /// A request is as long as its suite's, whatever is asked; the numbers are those of
 /// docs/PROTOCOL.md section 14.
@@ -66,6 +66,30 @@ fn nothing_changes_at_the_server_before_an_ack() {
         assert_eq!(after.1.is_some(), mixes, "{suite:?}: first contact");
         assert_eq!(after.0 != before.0, mixes, "{suite:?}");
         assert!(pair.server.confirmed(terminal, group).is_some());
+    }
+}
+
+/// who hears no carrier learns the time by asking, in every suite, and so may send; who knows it
+/// is told nothing more.
+#[test]
+fn who_asks_without_the_time_is_told_it() {
+    for suite in ALL {
+        let mut pair = Pair::new(&[suite], 1);
+        let group = pair.group(&[1]);
+        pair.ask(0);
+        pair.run(Duration::from_secs(5));
+        pair.restart(0);
+        let knows = |pair: &Pair| pair.askers[0].machine.time().is_some();
+        assert!(!knows(&pair), "{suite:?}");
+        pair.ask(0);
+        pair.run(Duration::from_secs(1));
+        assert!(knows(&pair), "{suite:?}");
+        assert!(pair.askers[0].machine.send_key(group).is_some());
+        let commands = |pair: &Pair| pair.types().iter().filter(|&&it| it == COMMAND).count();
+        let before = commands(&pair);
+        pair.ask(0);
+        pair.run(Duration::from_secs(1));
+        assert_eq!(commands(&pair), before, "{suite:?}");
     }
 }
 

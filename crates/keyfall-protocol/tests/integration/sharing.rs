@@ -374,6 +374,7 @@ pub(crate) const KEY_REQ: u8 = 1;
 pub(crate) const COOKIE: u8 = 2;
 pub(crate) const KEY_DIS: u8 = 3;
 pub(crate) const ACK: u8 = 4;
+pub(crate) const COMMAND: u8 = 8;
 
 /// one terminal in three groups, one KEY-DIS.
 #[test]

@@ -10,6 +10,8 @@ use keyfall_protocol::DropReason;
 pub(super) struct Counts {
     pub(super) packets: u64,
     pub(super) rtcp_packets: u64,
+    /// Taken out of the queue of a STOP.
+    pub(super) delayed: u64,
     drops: BTreeMap<DropReason, u64>,
 }
 

@@ -119,6 +119,7 @@ impl ReceiveRelay {
             rtcp_packets: self.counts.rtcp_packets,
             streams: self.streams,
             waiting: 0,
+            delayed: 0,
             drops: self.counts.drops(),
             first_packet_opened: self.first_packet_opened,
         }

@@ -214,6 +214,7 @@ impl SendRelay {
         }
         for _ in 0..most {
             let (port, packet) = self.waiting.pop()?;
+            self.counts.delayed += 1;
             let feed = self.send(terminal, port, &packet);
             if feed.is_some() {
                 return feed;
@@ -356,6 +357,7 @@ impl SendRelay {
             rtcp_packets: self.counts.rtcp_packets,
             streams: u32::try_from(self.senders.len()).unwrap_or(u32::MAX),
             waiting: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
+            delayed: self.counts.delayed,
             drops: self.counts.drops(),
             first_packet_opened: None,
         }

@@ -1,12 +1,15 @@
 //! Enrolment: what is refused changes nothing.
 
+use std::time::Duration;
+
 use keyfall_protocol::calendar::Utc;
 use keyfall_protocol::enrolment::{EnrolmentCode, PackageError, parse_request, request_text};
 use keyfall_protocol::ids::UnixSeconds;
 use keyfall_terminal::key_store::KeyStoreError;
-use keyfall_terminal::{EnrolmentError, OsRandom, enrol, request, restore};
+use keyfall_terminal::{EnrolmentError, OsRandom, RunOptions, enrol, request, restore};
 
-use crate::fleet::{Carrier, Fleet};
+use crate::fleet::{self, Carrier, Fleet};
+use crate::running::{Running, take};
 
 ///
 #[test]
@@ -126,5 +129,35 @@ fn refusal_of_a_package_past_its_end_names_this_devices_clock() {
         format!("this device's clock says {}", Utc(now)),
     ] {
         assert!(told.contains(&named), "{told} does not say {named}");
+    }
+}
+
+/// who is to keep radio silence asks nobody, whatever its package says; without that it does.
+#[test]
+fn a_terminal_that_only_hears_sends_nothing_to_the_server_of_its_package() {
+    let (fleet, carrier) = (Fleet::new(), Carrier::new());
+    let dirs = tempfile::tempdir().unwrap();
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for (one_way, wait) in [(false, 10), (true, 2)] {
+        let dir = dirs.path().join(format!("one-way-{one_way}"));
+        let mut package = fleet.package(1, &carrier.address);
+        package.identity.servers = vec![server.local_addr().unwrap().to_string()];
+        fleet::enrol(&dir, &package, None);
+        let options = RunOptions {
+            one_way,
+            ..RunOptions::default()
+        };
+        let alice = Running::start_with(&dir, options);
+        carrier.tell(&fleet.time());
+        alice.until("it hears", |status| status.time.is_some());
+        server
+            .set_read_timeout(Some(Duration::from_secs(wait)))
+            .unwrap();
+        assert_eq!(take(&server).is_none(), one_way);
+        alice.stop();
+        // What it sent before it was stopped.
+        server.set_nonblocking(true).unwrap();
+        while take(&server).is_some() {}
+        server.set_nonblocking(false).unwrap();
     }
 }

@@ -67,6 +67,7 @@ fn what_is_spoken_during_a_stop_is_heard_after_start_in_its_order() {
     call.passes(500..520);
     let status = call.alice.status();
     assert_eq!((relay(&status).waiting, relay(&status).packets), (0, 520));
+    assert!(relay(&status).delayed >= 300, "{status:?}");
     assert_eq!(relay(&status).generation, Some(1));
     assert!(relay(&status).drops.is_empty(), "{status:?}");
     assert_eq!(status.groups[0].stopped_until, None);
@@ -105,6 +106,7 @@ fn start_alone_in_mid_stream_loses_and_delays_no_packet() {
     call.passes(300..310);
     let status = call.alice.status();
     assert_eq!((relay(&status).packets, relay(&status).waiting), (310, 0));
+    assert_eq!(relay(&status).delayed, 0);
     assert!(relay(&status).drops.is_empty());
 }
 

@@ -4,8 +4,11 @@ mod children;
 mod ears;
 pub(crate) mod lossy;
 mod speech;
+mod stage;
 mod story;
 mod theft;
+mod two_ways;
+mod wire;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,10 +22,11 @@ use serde_json::{Map, Value};
 
 use crate::explain::Code;
 use crate::output::{Failure, Output};
-use story::{Stage, Told};
+use stage::Stage;
+use story::Told;
 
-/// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late, lose two
-/// terminals, and what their thief can read.
+/// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late, come back,
+/// change the key of a running call, lose two terminals, and what their thief can read.
 ///
 /// Needs no root and no network but loopback; ends within a minute; leaves nothing behind.
 ///
@@ -117,6 +121,7 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
     let [call, renew] = teller.hold("call", || stage.call_and_renew().map(|(a, b)| [a, b]))?;
     teller.told("call", call)?;
     teller.told("renew", renew)?;
+    teller.step("token", || stage.enrol_dave())?;
     teller.step("miss", || stage.miss_and_catch_up())?;
     let [caught, rederive, late] = teller.hold("catch up", || {
         stage.second_call().map(|(a, b, c)| [a, b, c])
@@ -124,7 +129,11 @@ fn tell(dir: &std::path::Path, args: &DemoArgs, teller: &mut Teller<'_>) -> anyh
     teller.told("catch up", caught)?;
     teller.told("re-derive", rederive)?;
     teller.told("join late", late)?;
-    teller.step("validity", || stage.renew_by_validity())?;
+    let watch = stage.begin_watch().context("step validity")?;
+    teller.step("come back", || stage.come_back())?;
+    teller.step("hitless", || stage.change_hitless())?;
+    teller.step("barrier", || stage.change_at_a_barrier())?;
+    teller.step("validity", || stage.renew_by_validity(&watch))?;
     let mut loss = theft::Loss::default();
     teller.step("delete", || stage.delete_dave(&mut loss))?;
     teller.step("exclude", || stage.exclude_bob(&mut loss))?;
@@ -227,8 +236,8 @@ fn summary(report: &Report, args: &DemoArgs) -> String {
         },
     );
     format!(
-        "\n{} steps in {:.0} s. Keys came over a link that only goes one way: no terminal sent a word \
-         to the server.\n{kept}\n\nTry next:\n  keyfall server init fleet --carrier \
+        "\n{} steps in {:.0} s. alice, bob and carol never sent a word to the server: their keys came \
+         over a link\nthat only goes one way. dave asked; same keys, same commands.\n{kept}\n\nTry next:\n  keyfall server init fleet --carrier \
          'udp://239.255.70.77:47700?if=127.0.0.1'\n  keyfall attack\n  keyfall terminal --help\n  keyfall explain KF-2003",
         report.steps.len(),
         report.seconds,

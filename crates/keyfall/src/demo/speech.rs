@@ -69,6 +69,16 @@ impl Speech {
         self.0.len()
     }
 
+    /// So many samples of the beginning.
+    pub(super) fn first(&self, samples: usize) -> Self {
+        Self(self.0.iter().copied().take(samples).collect())
+    }
+
+    /// Said so many times, one after the other.
+    pub(super) fn repeated(&self, times: usize) -> Self {
+        Self(self.0.repeat(times))
+    }
+
     /// How many samples differ, missing and surplus ones included.
     pub(super) fn differing(&self, other: &Self) -> usize {
         let unlike = self.0.iter().zip(&other.0).filter(|(a, b)| a != b).count();
@@ -129,10 +139,13 @@ impl Sender {
                 .context("ffmpeg does not start")?;
             return Ok(Self::Ffmpeg(child));
         }
+        Ok(Self::built_in(speech, to, first))
+    }
+
+    /// The same without any other tool.
+    pub(super) fn built_in(speech: &Speech, to: SocketAddr, first: u16) -> Self {
         let samples = speech.0.clone();
-        Ok(Self::BuiltIn(std::thread::spawn(move || {
-            send(&samples, to, first)
-        })))
+        Self::BuiltIn(std::thread::spawn(move || send(&samples, to, first)))
     }
 
     /// The name in reports.

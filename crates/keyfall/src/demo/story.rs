@@ -1,20 +1,19 @@
 //! The story, step by step. Each step does what an operator or a user would do, with this same
 //! binary, and brings back its figures; a figure that is not as it must be makes the step fail.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use keyfall_carrier::CarrierAddress;
-use keyfall_protocol::command::{Body, Unverified};
+use anyhow::Context as _;
+use keyfall_protocol::command::Body;
 use keyfall_protocol::enrolment::{EnrolmentCode, SealedPackage};
 use serde_json::{Map, Value, json};
 
-use crate::demo::children::{Keyfall, Radio, Running, go_on, wait_for};
-use crate::demo::ears::{Call, Heard};
-use crate::demo::speech::{Sender, Speech};
+use crate::demo::children::wait_for;
+use crate::demo::ears::Call;
+use crate::demo::speech::Speech;
+use crate::demo::stage::{
+    GROUP, PACKAGED, PATIENCE, REDERIVE, Stage, contains_any, settle, stretch, tag_generation,
+};
 
 /// What a step brings back: its sentence for people, and figures.
 #[derive(Debug)]
@@ -25,41 +24,8 @@ pub(super) struct Told {
     pub(super) wrong: Vec<String>,
 }
 
-/// Everything that runs while the story is told.
-pub(super) struct Stage {
-    pub(super) keyfall: Keyfall,
-    pub(super) dir: PathBuf,
-    pub(super) speech: Speech,
-    air: Air,
-    /// Frames as the server sent them.
-    pub(super) frames: Heard,
-    pub(super) radio: Option<Radio>,
-    /// Terminals and their relays by name; the server, too.
-    pub(super) running: BTreeMap<String, Running>,
-    codes: BTreeMap<String, String>,
-    /// What the applications of those who listen hear, and where.
-    ears: BTreeMap<&'static str, (Heard, SocketAddr)>,
-    pub(super) alice_takes: SocketAddr,
-    pub(super) eavesdropper: Heard,
-    /// What the eavesdropper has on tape of the calls that are over.
-    pub(super) tape: Vec<Vec<u8>>,
-    pub(super) set_at: Instant,
-}
-
-/// Addresses on the loopback interface that no other demo uses.
-struct Air {
-    server: CarrierAddress,
-    terminals: BTreeMap<&'static str, CarrierAddress>,
-    media: SocketAddr,
-}
-
-const CAST: [&str; 4] = ["alice", "bob", "carol", "dave"];
-pub(super) const GROUP: &str = "1";
-/// Packets that one session key serves in the demo: a short call crosses it.
-const REDERIVE: &str = "1024";
 /// The sequence number with which the second call begins, so that it crosses 1024.
 const LATE_SEQUENCE: u16 = 900;
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// How often the device keys renew in the demo, and how long an old one is kept.
 const FLEET_PERIOD: &str = "10s";
 const KEEP_TIME: &str = "2s";
@@ -91,43 +57,12 @@ impl Told {
 }
 
 impl Stage {
-    /// Sets the stage: directories, addresses, listeners. Starts nothing of Keyfall yet.
-    pub(super) fn set(dir: &Path) -> anyhow::Result<Self> {
-        let keyfall = Keyfall::new(&dir.join("logs"))?;
-        let speech = Speech::from_wav(super::speech::RECORDING)?;
-        std::fs::write(dir.join("said.wav"), super::speech::RECORDING)
-            .context("the recording cannot be written")?;
-        let air = Air::free()?;
-        let frames = Heard::on_air(air.server)?;
-        let media = CarrierAddress::new(v4(air.media)?, LOOPBACK, 0)?;
-        let eavesdropper = Heard::on_air(media)?;
-        let mut ears = BTreeMap::new();
-        for name in ["bob", "carol", "dave"] {
-            ears.insert(name, Heard::on_port(local(free_pair()?))?);
-        }
-        let alice_takes = local(free_pair()?);
-        Ok(Self {
-            keyfall,
-            dir: dir.to_owned(),
-            speech,
-            air,
-            frames,
-            radio: None,
-            running: BTreeMap::new(),
-            codes: BTreeMap::new(),
-            ears,
-            alice_takes,
-            eavesdropper,
-            tape: Vec::new(),
-            set_at: Instant::now(),
-        })
-    }
-
-    /// The server begins, four terminals are enrolled with sealed packages and switched on behind
+    /// The server begins, three terminals are enrolled with sealed packages and switched on behind
     /// a lossy radio.
     pub(super) fn enrol(&mut self) -> anyhow::Result<Told> {
         let server = self.path("server");
         let carrier = self.air.server.to_string();
+        let (desk, wire) = (self.air.desk.to_string(), self.wire.address.to_string());
         self.keyfall.ask(&[
             "server",
             "init",
@@ -136,6 +71,10 @@ impl Stage {
             "demo",
             "--carrier",
             &carrier,
+            "--listen",
+            &desk,
+            "--address",
+            &wire,
             // Short, so that a thief's past is short enough to be seen here.
             "--fleet-period",
             FLEET_PERIOD,
@@ -162,7 +101,7 @@ impl Stage {
 
         let packages = self.dir.to_string_lossy().into_owned();
         let mut add = vec!["admin", "terminal", "add"];
-        add.extend(CAST);
+        add.extend(PACKAGED);
         add.extend(["--out", &packages, "--dir", &server]);
         let added = self.keyfall.ask(&add)?;
         let mut package_bytes = 0;
@@ -190,20 +129,20 @@ impl Stage {
             ])?;
             self.codes.insert(name.to_owned(), code.to_owned());
         }
-        for name in CAST {
+        for name in PACKAGED {
             self.run_terminal(name)?;
         }
-        for name in CAST {
+        for name in PACKAGED {
             // Before the first beacon a terminal does not send (docs/PROTOCOL.md, 6).
             self.wait_status(name, "hears the server's time", |status| {
                 status["time"].is_u64()
             })?;
         }
-        let figures = json!({"terminals": CAST.len(), "package_bytes": package_bytes});
+        let figures = json!({"terminals": PACKAGED.len(), "package_bytes": package_bytes});
         Ok(Told::new(
             format!(
                 "{} terminals, each from a sealed package of {package_bytes} octets",
-                CAST.len()
+                PACKAGED.len()
             ),
             figures,
         ))
@@ -257,9 +196,9 @@ impl Stage {
     pub(super) fn call_and_renew(&mut self) -> anyhow::Result<(Told, Told)> {
         let server = self.path("server");
         self.start_receiver("bob")?;
-        self.start_sender()?;
+        self.start_sender("alice")?;
         let before = self.generation("bob")?;
-        let sender = self.speak(0)?;
+        let sender = self.speak("alice", 0)?;
         let tool = sender.name();
         std::thread::sleep(Duration::from_millis(1500));
         self.keyfall.ask(&[
@@ -388,7 +327,7 @@ impl Stage {
         let server = self.path("server");
         let before = self.generation("bob")?;
         self.restart_sender()?;
-        let sender = self.speak(LATE_SEQUENCE)?;
+        let sender = self.speak("alice", LATE_SEQUENCE)?;
         wait_for("bob hears the call", PATIENCE, || {
             Ok((self.hears("bob")?.count() > 0).then_some(()))
         })?;
@@ -496,7 +435,7 @@ impl Stage {
         let mut packages = Vec::new();
         let mut status = Map::new();
         let mut root = Value::Null;
-        for name in CAST {
+        for name in PACKAGED {
             let package = std::fs::read(self.dir.join(format!("{name}.enrol")))?;
             let code = self.codes.get(name);
             let opened = code
@@ -509,282 +448,4 @@ impl Stage {
         }
         Ok(json!({"root": root, "packages": packages, "frames": frames, "status": status}))
     }
-
-    pub(super) fn hears(&self, name: &str) -> anyhow::Result<&Heard> {
-        let (heard, _) = self.ears.get(name).context("nobody listens there")?;
-        Ok(heard)
-    }
-
-    /// What the eavesdropper heard since it was asked last; it stays on tape.
-    pub(super) fn overheard(&mut self) -> Vec<Vec<u8>> {
-        let air = self.eavesdropper.take();
-        self.tape.extend(air.iter().cloned());
-        air
-    }
-
-    fn start(&mut self, name: &str, words: &[&str]) -> anyhow::Result<()> {
-        let running = self.keyfall.start(name, words)?;
-        self.running.insert(name.to_owned(), running);
-        Ok(())
-    }
-
-    fn run_terminal(&mut self, name: &'static str) -> anyhow::Result<()> {
-        let carrier = self
-            .air
-            .terminals
-            .get(name)
-            .context("no such terminal")?
-            .to_string();
-        self.start(
-            name,
-            &["terminal", "run", &self.path(name), "--carrier", &carrier],
-        )
-    }
-
-    pub(super) fn start_receiver(&mut self, name: &str) -> anyhow::Result<()> {
-        let (_, listens) = self.ears.get(name).context("nobody listens there")?;
-        let words = [
-            "media",
-            "receive",
-            "--dir",
-            &self.path(name),
-            "--group",
-            GROUP,
-            "--from",
-            &self.air.media.to_string(),
-            "--if",
-            "127.0.0.1",
-            "--rtp",
-            &listens.to_string(),
-            "--rederive-after",
-            REDERIVE,
-        ];
-        self.start(&format!("{name}-receives"), &words)?;
-        self.wait_relay(name, "receive")
-    }
-
-    fn start_sender(&mut self) -> anyhow::Result<()> {
-        let words = [
-            "media",
-            "send",
-            "--dir",
-            &self.path("alice"),
-            "--group",
-            GROUP,
-            "--rtp",
-            &self.alice_takes.to_string(),
-            "--to",
-            &self.air.media.to_string(),
-            "--if",
-            "127.0.0.1",
-            "--rederive-after",
-            REDERIVE,
-        ];
-        self.start("alice-sends", &words)?;
-        self.wait_relay("alice", "send")
-    }
-
-    /// A new call is a new session.
-    pub(super) fn restart_sender(&mut self) -> anyhow::Result<()> {
-        if let Some(running) = self.running.remove("alice-sends") {
-            running.interrupt();
-        }
-        self.wait_status("alice", "has ended its first call", |status| {
-            status["relays"].as_array().is_some_and(Vec::is_empty)
-        })?;
-        self.start_sender()
-    }
-
-    pub(super) fn speak(&self, first: u16) -> anyhow::Result<Sender> {
-        Sender::start(
-            &self.dir.join("said.wav"),
-            &self.speech,
-            self.alice_takes,
-            first,
-        )
-    }
-
-    fn wait_relay(&mut self, name: &str, direction: &str) -> anyhow::Result<()> {
-        self.wait_status(name, "relays", |status| {
-            relay(status, direction)
-                .is_some_and(|relay| direction == "receive" || !relay["session"].is_null())
-        })
-        .map(|_| ())
-    }
-
-    pub(super) fn wait_status(
-        &mut self,
-        name: &str,
-        what: &str,
-        done: impl Fn(&Value) -> bool,
-    ) -> anyhow::Result<Value> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            go_on()?;
-            for running in self.running.values_mut() {
-                running.still_there()?;
-            }
-            // A process that has just been started does not answer yet.
-            let (status, answered) =
-                self.keyfall
-                    .try_ask(&["terminal", "status", &self.path(name)])?;
-            if answered && done(&status) {
-                return Ok(status);
-            }
-            ensure!(
-                Instant::now() < until,
-                "{name} {what}: not within {} s",
-                PATIENCE.as_secs()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    pub(super) fn status(&self, name: &str) -> anyhow::Result<Value> {
-        self.keyfall.ask(&["terminal", "status", &self.path(name)])
-    }
-
-    pub(super) fn generation(&self, name: &str) -> anyhow::Result<u64> {
-        self.status(name)?["groups"][0]["generation"]
-            .as_u64()
-            .context("no key is held")
-    }
-
-    fn why(&self, name: &str, reason: &str) -> anyhow::Result<u64> {
-        let why = self.keyfall.ask(&["terminal", "why", &self.path(name)])?;
-        let reasons = why["reasons"]
-            .as_array()
-            .context("no reasons in the answer")?;
-        let found = reasons.iter().find(|entry| entry["reason"] == reason);
-        Ok(found.and_then(|entry| entry["count"].as_u64()).unwrap_or(0))
-    }
-
-    /// RTP packets that a relay took from its application: those that it let through, and those
-    /// that it dropped.
-    pub(super) fn relay_packets(&self, name: &str, direction: &str) -> anyhow::Result<u64> {
-        let status = self.status(name)?;
-        let relay = relay(&status, direction).context("no relay")?;
-        let dropped = relay["drops"].as_array().map_or(0, |drops| {
-            drops.iter().filter_map(|drop| drop["count"].as_u64()).sum()
-        });
-        Ok(relay["packets"].as_u64().context("no count")? + dropped)
-    }
-
-    fn first_packet_opened(&self, name: &str) -> anyhow::Result<bool> {
-        let status = self.status(name)?;
-        let relay = relay(&status, "receive").context("no relay")?;
-        Ok(relay["first_packet_opened"] == true)
-    }
-
-    /// How many packets of the call, as Bob's application got them, hold traces of speech: the
-    /// search finds what is there.
-    fn speech_in_clear(&self, call: &Call) -> usize {
-        let traces = self.speech.traces();
-        call.payloads()
-            .filter(|payload| contains_any(payload, &traces))
-            .count()
-    }
-
-    /// The newest frame of a type, as the server sent it.
-    fn newest(&self, wanted: impl Fn(&Body) -> bool) -> anyhow::Result<Vec<u8>> {
-        self.frames
-            .all()
-            .into_iter()
-            .rev()
-            .find(|frame| {
-                Unverified::decode(frame).is_ok_and(|read| {
-                    let fleet = read.command().target == keyfall_protocol::command::Target::All;
-                    wanted(&read.command().body) && !fleet
-                })
-            })
-            .context("no such frame was sent")
-    }
-
-    pub(super) fn path(&self, name: &str) -> String {
-        self.dir.join(name).to_string_lossy().into_owned()
-    }
 }
-
-impl Air {
-    fn free() -> anyhow::Result<Self> {
-        // The process id keeps two demos on one machine apart.
-        let [_, _, high, low] = std::process::id().to_be_bytes();
-        let group = |third: u8| std::net::Ipv4Addr::new(239, 192 + high % 32, third, low);
-        let address = |third: u8| -> anyhow::Result<CarrierAddress> {
-            let group = std::net::SocketAddrV4::new(group(third), free_pair()?);
-            Ok(CarrierAddress::new(group, LOOPBACK, 0)?)
-        };
-        let mut terminals = BTreeMap::new();
-        for (name, third) in CAST.into_iter().zip(2..) {
-            terminals.insert(name, address(third)?);
-        }
-        let media = SocketAddr::from((group(1), free_pair()?));
-        Ok(Self {
-            server: address(0)?,
-            terminals,
-            media,
-        })
-    }
-}
-
-/// A UDP port that is free together with the next one, for RTP and RTCP.
-fn free_pair() -> anyhow::Result<u16> {
-    for _ in 0..100 {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("no free port")?;
-        let port = socket
-            .local_addr()
-            .context("a bound socket has an address")?
-            .port();
-        let next = port.checked_add(1).filter(|_| port.is_multiple_of(2));
-        if next.is_some_and(|next| std::net::UdpSocket::bind(("127.0.0.1", next)).is_ok()) {
-            return Ok(port);
-        }
-    }
-    anyhow::bail!("no pair of free ports on 127.0.0.1")
-}
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((LOOPBACK, port))
-}
-
-fn v4(address: SocketAddr) -> anyhow::Result<std::net::SocketAddrV4> {
-    match address {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(_) => anyhow::bail!("the demo uses IPv4"),
-    }
-}
-
-fn relay<'s>(status: &'s Value, direction: &str) -> Option<&'s Value> {
-    status["relays"]
-        .as_array()?
-        .iter()
-        .find(|relay| relay["direction"] == direction)
-}
-
-fn contains_any(packet: &[u8], traces: &[[u8; 16]]) -> bool {
-    let pieces: std::collections::HashSet<&[u8]> = packet.windows(16).collect();
-    traces.iter().any(|trace| pieces.contains(&trace[..]))
-}
-
-/// The generation modulo 256 in a packet's MKI: third of its last fourteen octets.
-fn tag_generation(packet: &[u8]) -> Option<u8> {
-    packet
-        .len()
-        .checked_sub(12)
-        .and_then(|at| packet.get(at))
-        .copied()
-}
-
-/// n: the last two octets of the MKI.
-fn stretch(packet: &[u8]) -> Option<u16> {
-    packet
-        .last_chunk()
-        .map(|&octets| u16::from_be_bytes(octets))
-}
-
-/// Lets the last packets arrive.
-pub(super) fn settle() {
-    std::thread::sleep(Duration::from_millis(300));
-}
-
-const LOOPBACK: std::net::Ipv4Addr = std::net::Ipv4Addr::LOCALHOST;

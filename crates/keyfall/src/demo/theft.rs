@@ -19,7 +19,8 @@ use serde_json::json;
 use crate::demo::children::wait_for;
 use crate::demo::ears::{Call, Timed};
 use crate::demo::speech::Speech;
-use crate::demo::story::{GROUP, PATIENCE, Stage, Told, settle};
+use crate::demo::stage::{GROUP, PATIENCE, Stage, settle};
+use crate::demo::story::Told;
 
 /// What the thief has seen and done by the end.
 #[derive(Default)]
@@ -34,6 +35,12 @@ pub(super) struct Loss {
     frames_before: usize,
     /// Packets on tape when Dave's keys were gone.
     dave_before: usize,
+}
+
+/// The group that renews by the clock, as it began.
+pub(super) struct Watch {
+    first: u64,
+    began: Instant,
 }
 
 /// What a thief opened, by what the matrix of docs/THREATS.md has columns for.
@@ -61,9 +68,8 @@ struct Allowed {
 }
 
 impl Stage {
-    /// Alice and Carol share a group that renews every ten seconds; Carol's radio is cut, and both
-    /// renew at the same instant.
-    pub(super) fn renew_by_validity(&mut self) -> anyhow::Result<Told> {
+    /// Alice and Carol share a group that renews every ten seconds, and Carol's radio is cut.
+    pub(super) fn begin_watch(&mut self) -> anyhow::Result<Watch> {
         let server = self.path("server");
         self.keyfall.ask(&[
             "admin", "group", "create", "watch", "--member", "alice", "--member", "carol",
@@ -74,17 +80,28 @@ impl Stage {
         })?;
         self.radio.as_mut().context("no radio")?.cut("carol")?;
         let first = generation_of(&begins, WATCH).context("no key")?;
-        let began = Instant::now();
-        let carol = self.wait_status("carol", "renews by herself", |status| {
+        Ok(Watch {
+            first,
+            began: Instant::now(),
+        })
+    }
+
+    /// Meanwhile both have renewed at the same instants, without a command.
+    pub(super) fn renew_by_validity(&mut self, watch: &Watch) -> anyhow::Result<Told> {
+        let Watch { first, began } = *watch;
+        self.wait_status("carol", "renews by herself", |status| {
             generation_of(status, WATCH) > Some(first)
         })?;
         let waited = began.elapsed().as_secs_f64();
-        let alice = self.wait_status("alice", "renews", |status| {
-            generation_of(status, WATCH) > Some(first)
+        // The next instant may come between two looks.
+        let (print, carol) = wait_for("alice is where carol is", PATIENCE, || {
+            let (alice, carol) = (self.status("alice")?, self.status("carol")?);
+            let [held, of_carol] = [&alice, &carol].map(|status| generation_of(status, WATCH));
+            Ok((held == of_carol).then_some((print_of(&alice, WATCH).to_owned(), carol)))
         })?;
         self.radio.as_mut().context("no radio")?.join("carol")?;
-        let alike = print_of(&alice, WATCH) == print_of(&carol, WATCH);
         let second = generation_of(&carol, WATCH).context("no key")?;
+        let alike = print == print_of(&carol, WATCH);
         Ok(Told::new(
             format!(
                 "\"watch\" renews every 10 s by its validity: generation {first} → {second} after \
@@ -209,11 +226,11 @@ impl Stage {
         self.restart_sender()?;
         self.start_receiver("carol")?;
         self.hears("bob")?.take();
-        self.speak(1)?.finish()?;
+        self.speak_briefly("alice", 1)?.finish()?;
         settle();
         let carol = Call::of(&self.hears("carol")?.take());
         let heard = Speech::from_payloads(carol.payloads());
-        let differing = self.speech.differing(&heard);
+        let differing = self.brief.differing(&heard);
         let sent = self.relay_packets("alice", "send")?;
         let lost = sent.saturating_sub(carol.count() as u64);
         self.overheard();
@@ -268,6 +285,7 @@ impl Stage {
         let opened = dave.open(&frames, &packets);
         let heard = tally(&opened, &frames, &packets, loss.dave_before, None);
         let beyond = jammed.beyond + heard.beyond;
+        let all_known = packets.len() == self.tape.len();
         let within = jammed.all() + heard.all() - beyond;
         let rows = [
             row("delete heard (dave)", &heard),
@@ -305,6 +323,10 @@ impl Stage {
                 "delete_heard_opened": heard.all(),
             }),
         )
+        .must(
+            all_known,
+            "there are packets on tape of no epoch that was named",
+        )
         .must(beyond == 0, "the thief opened what he must not")
         .must(
             jammed.media_after == 0,
@@ -328,17 +350,11 @@ impl Stage {
         ))
     }
 
-    /// A second of noise from alice's application, under the key that stands now.
+    /// Half a second of noise from alice's application, under the key that stands now.
     fn hum(&self) -> anyhow::Result<()> {
-        let out = std::net::UdpSocket::bind("127.0.0.1:0").context("no socket")?;
-        for number in 0..50u16 {
-            let mut packet = vec![0x80, 97];
-            packet.extend(number.to_be_bytes());
-            packet.extend((u32::from(number) * 160).to_be_bytes());
-            packet.extend(HUM_SSRC.to_be_bytes());
-            packet.extend([0x55; 160]);
-            out.send_to(&packet, self.alice_takes)?;
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        for number in 0..25 {
+            self.hum_once("alice", HUM_SSRC, number)?;
+            std::thread::sleep(Duration::from_millis(20));
         }
         settle();
         Ok(())
@@ -399,20 +415,41 @@ impl Stage {
         self.tape.iter().filter_map(recorded).collect()
     }
 
+    /// By what stands for them in a packet. A change names its epoch in clear, by NOTIFY or EXCLUDE
+    /// where nobody came to send with it for long enough to be told in RENEW.
     fn epochs(&self) -> BTreeMap<[u8; 2], KeyEpoch> {
-        let mut epochs = BTreeMap::new();
+        let mut named = Vec::new();
         let kid = call().master_key_id();
         for frame in self.frames.all() {
             let Ok(read) = Unverified::decode(&frame) else {
                 continue;
             };
-            if let Body::Renew(renew) = &read.command().body {
-                for entry in renew.entries.iter().filter(|entry| entry.kid == kid) {
-                    epochs.insert(key_tag(kid, entry.epoch), entry.epoch);
+            match &read.command().body {
+                Body::Renew(renew) => {
+                    let entries = renew.entries.iter().filter(|entry| entry.kid == kid);
+                    named.extend(entries.map(|entry| entry.epoch));
                 }
+                Body::Notify(notify) => {
+                    let entries = notify.entries.iter().filter(|entry| entry.group == call());
+                    named.extend(entries.map(|entry| entry.epoch));
+                }
+                Body::Exclude(exclude) => {
+                    let fresh = exclude.groups.iter().filter(|fresh| fresh.group == call());
+                    named.extend(fresh.map(|fresh| fresh.new));
+                }
+                Body::Stop(halt) | Body::Start(halt) if halt.group == call() => {
+                    named.push(halt.epoch);
+                }
+                Body::Time(_)
+                | Body::KeyDist(_)
+                | Body::Order(_)
+                | Body::KeySet(_)
+                | Body::Stop(_)
+                | Body::Start(_) => {}
             }
         }
-        epochs
+        let tagged = |epoch| (key_tag(kid, epoch), epoch);
+        named.into_iter().map(tagged).collect()
     }
 }
 

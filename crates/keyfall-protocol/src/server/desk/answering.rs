@@ -10,7 +10,7 @@ use super::cookies::TIME_SLACK;
 use super::job::{Job, Outcome, Task, Worked};
 use super::{Answer, Asker, Open, Proof, cookie_message, sent_to};
 use crate::command::{Body, Target, Time};
-use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, TerminalNumber};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, TerminalNumber, UnixSeconds};
 use crate::keys::WrapKey;
 use crate::rng::Random;
 use crate::server::callers::Caller;
@@ -21,7 +21,9 @@ use crate::sharing::message::{
     SealedAsk, marked, sha256, type_of,
 };
 use crate::sharing::pair::{AckKey, Ask, Line};
-use crate::sharing::{Introduction, KemPublic, KemSecret, KemSuite, SharingSuite};
+use crate::sharing::{
+    Introduction, KemPublic, KemSecret, KemSuite, SharingSuite, command_datagram,
+};
 
 /// A request that is being answered.
 pub(super) struct Request<'m> {
@@ -160,9 +162,8 @@ impl Server {
                     if self.refuses(suite, caller.terminal()) {
                         return;
                     }
-                    let near = opened.time.since(self.at.wall) <= TIME_SLACK
-                        && self.at.wall.since(opened.time) <= TIME_SLACK;
-                    let first = near && self.desk.cookies(now, rng).is_first(ask.iv, now);
+                    let first = self.is_near(opened.time)
+                        && self.desk.cookies(now, rng).is_first(ask.iv, now);
                     if returns || first {
                         self.answer(&asked, suite, caller, &opened, rng);
                     } else {
@@ -444,6 +445,7 @@ impl Server {
             suite,
             answer: finished,
             plain: fresh.is_some().then_some(plain),
+            lacks_time: !self.is_near(ask.time),
             told,
             mixed,
         };
@@ -527,6 +529,11 @@ impl Server {
         };
         self.desk.counts.acks += 1;
         self.peers.heard(open.terminal, from, self.at.now);
+        if open.lacks_time {
+            // Without the time it would send in no group. Its address has shown that it receives.
+            let octets = command_datagram(&self.time_for_one());
+            self.outputs.push_back(Output::Send { to: from, octets });
+        }
         if status != AckStatus::All {
             self.desk.counts.refused_acks += 1;
             return;
@@ -612,6 +619,12 @@ impl Server {
         self.desk.counts.cookies += 1;
         let octets = cookie_message(suite, reference, cookie, Some(&frame));
         self.outputs.push_back(Output::Send { to, octets });
+    }
+
+    /// Whether a time is the server's, give or take what a terminal without beacons drifts.
+    pub(super) fn is_near(&self, time: UnixSeconds) -> bool {
+        let wall = self.at.wall;
+        time.since(wall) <= TIME_SLACK && wall.since(time) <= TIME_SLACK
     }
 
     /// A beacon without floors, signed once a second at the most.

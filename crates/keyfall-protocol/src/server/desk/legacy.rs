@@ -94,6 +94,7 @@ impl Server {
             suite: SUITE,
             answer: None,
             plain: None,
+            lacks_time: !self.is_near(id.time),
             told: told.collect(),
             mixed: None,
         };

@@ -81,6 +81,8 @@ struct Open {
     answer: Option<Answer>,
     /// Of the pair's answer, while that is being sealed once more.
     plain: Option<PlainHash>,
+    /// It named no time, or one that is far off.
+    lacks_time: bool,
     told: Vec<(GroupNumber, KeyEpoch, Generation)>,
     /// The wrap key with the fresh octets in it, which counts from the ACK on.
     mixed: Option<WrapKey>,

@@ -35,13 +35,15 @@ impl Terminal {
         Ok(())
     }
 
-    /// After a power cut the newest key is held, active or not; only the time tells which.
+    /// After a power cut the newest key is held, active or not; only the time tells which, or the
+    /// server's START.
     pub(in crate::terminal) fn hold_what_is_not_active(&mut self) {
         let waits: Vec<_> = self
             .user
             .iter()
             .flat_map(|user| &user.groups)
             .filter(|(_, group)| group.schedule.generation == group.newest())
+            .filter(|(_, group)| !group.newest_is_started())
             .filter_map(|(&number, group)| {
                 let at = self.activation(group.schedule.activate_at, group.issued_at)?;
                 Some((number, at))

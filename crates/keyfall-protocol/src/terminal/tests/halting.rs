@@ -452,6 +452,35 @@ fn start_overrides_the_activation_time_and_a_stop_delays_it() {
     assert_eq!(bob.sending(), Some(0));
 }
 
+/// What START said stands when the time is heard later: a terminal that comes back in the middle of a
+/// change, and confirmed, does not fall silent until the activation time.
+#[test]
+fn the_first_beacon_does_not_undo_a_start() {
+    let mut fleet = Fleet::new();
+    let later = Stated {
+        activate_at: FOUNDED.plus(600),
+        ..Stated::at(0, 0)
+    };
+    let distribution = fleet.key_dist(8, later);
+    let change = halt(5, (8, 0), 60);
+    for started in [false, true] {
+        let mut bob = fleet.member().restarted();
+        bob.hear(&distribution);
+        if started {
+            bob.hear(&fleet.start(change, 0));
+        }
+        bob.store_all();
+        bob.hear(&fleet.time(2));
+        bob.store_all();
+        assert_eq!(bob.sending().is_some(), started);
+        // Nor does the first after a power cut.
+        let mut again = bob.restarted();
+        again.hear(&fleet.time(3));
+        again.store_all();
+        assert_eq!(again.sending().is_some(), started);
+    }
+}
+
 /// INVARIANT 5: START names a generation below one that is on its way with a time of its own.
 #[test]
 fn start_moves_to_the_key_it_names_and_to_no_newer_one() {
