@@ -93,6 +93,37 @@ fn who_asks_without_the_time_is_told_it() {
     }
 }
 
+/// KR-399: where that is lost, it is asked for again before long; where it came, nothing is.
+#[test]
+fn who_still_lacks_the_time_asks_again() {
+    for loses in [false, true] {
+        let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+        pair.group(&[1]);
+        pair.ask(0);
+        pair.run(Duration::from_secs(5));
+        pair.restart(0);
+        pair.let_pass(move |_, up, octets| {
+            let told = !up && type_of(octets) == Some(COMMAND);
+            if loses && told {
+                Fate::Lost
+            } else {
+                Fate::Passes
+            }
+        });
+        pair.ask(0);
+        pair.run(Duration::from_secs(5));
+        let knows = |pair: &Pair| pair.askers[0].machine.time().is_some();
+        assert_eq!(knows(&pair), !loses);
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.run(Duration::from_secs(20));
+        assert!(knows(&pair));
+        assert_eq!(pair.air.is_empty(), !loses, "{:?}", pair.types());
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.run(Duration::from_secs(60));
+        assert!(pair.air.is_empty(), "{:?}", pair.types());
+    }
+}
+
 /// KR-366, INVARIANT 2: what an ACK confirms is durable.
 #[test]
 fn an_ack_waits_for_the_store() {

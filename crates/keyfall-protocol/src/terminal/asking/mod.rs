@@ -37,6 +37,8 @@ pub(super) struct Asking {
     waits: bool,
     /// When the next sequence begins by itself.
     next: Option<Tick>,
+    /// Where that is for the time alone.
+    for_time: Option<Tick>,
     /// How long to rest after the next sequence that comes to nothing.
     pause: Duration,
     /// How far beyond the own offset the next sequence begins: below it the server knew no key.
@@ -123,6 +125,7 @@ impl Asking {
             reachable: false,
             waits: false,
             next: None,
+            for_time: None,
             pause: PAUSE_MIN,
             beyond: 0,
             mixed: 0,
@@ -258,6 +261,9 @@ impl Terminal {
             return;
         }
         match std::mem::replace(&mut self.asking.state, State::Rest) {
+            State::Rest if self.asks_for_time_it_has() => {
+                self.asking.next = Some(now.plus(jittered(ASK_EVERY, rng)));
+            }
             State::Rest => {
                 self.asking.next = None;
                 self.begin_asking(rng);
@@ -266,6 +272,12 @@ impl Terminal {
             State::ExpectKeyDis(state) => self.ask_again(state, rng),
             State::ExpectStore(state) => self.asking.state = State::ExpectStore(state),
         }
+    }
+
+    /// Only the time was to be asked for, and it has come meanwhile.
+    fn asks_for_time_it_has(&mut self) -> bool {
+        let for_time = self.asking.for_time.take();
+        for_time.is_some() && for_time == self.asking.next && self.time().is_some()
     }
 
     /// After an unlock, a NOTIFY, a START that names an unknown key, an EXCLUDE: the events of this
@@ -325,13 +337,16 @@ impl Terminal {
         self.asking.mixed = 0;
         let pause = if outcome == AskOutcome::Current {
             self.asking.pause = PAUSE_MIN;
-            jittered(ASK_EVERY, rng)
+            let knows_time = self.time().is_some();
+            jittered(if knows_time { ASK_EVERY } else { TIME_WITHIN }, rng)
         } else {
             let pause = self.asking.pause;
             self.asking.pause = (pause * 2).min(PAUSE_MAX);
             jittered(pause, rng)
         };
         let at = self.now.plus(pause);
+        let lacks_time = outcome == AskOutcome::Current && self.time().is_none();
+        self.asking.for_time = lacks_time.then_some(at);
         self.asking.next = Some(self.asking.next.map_or(at, |next| next.min(at)));
         self.outputs
             .push_back(Output::Event(Event::AskEnded { outcome }));
@@ -402,5 +417,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(600);
 const RECEIVED_SPREAD: Duration = Duration::from_millis(1000);
 /// So often a terminal that lacks nothing asks.
 const ASK_EVERY: Duration = Duration::from_secs(3600);
+/// The server's TIME, or a beacon, comes within this time; else it is asked again (KR-399).
+const TIME_WITHIN: Duration = Duration::from_secs(15);
 /// Over this time terminals ask for an epoch that a command named: a KEYDIST may be on its way.
 const ANNOUNCED_SPREAD: Duration = Duration::from_secs(4);
