@@ -1,7 +1,7 @@
 //! Enrolment: what a terminal gets before operation begins (REQUIREMENTS R-035, FORMATS section 9),
 //! always sealed: to a fresh key of the terminal by HPKE (RFC 9180 base mode), or under a code.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
