@@ -8,7 +8,7 @@ use keyfall_protocol::command::Suites;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use keyfall_protocol::keys::{MasterKey, Secret};
 use keyfall_protocol::rng::Random;
-use keyfall_protocol::server::{self, KeySetDraft, Order, Refusal};
+use keyfall_protocol::server::{self, AuditEntry, KeySetDraft, Order, Refusal};
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{
     KeyDis, KeyReq, Message, Reference, RequestHash, marked, message_in, type_of,
@@ -320,26 +320,51 @@ fn a_request_in_anothers_name_tells_nothing_and_moves_nothing() {
 }
 
 /// T-07, KR-380: where the root would have another suite, a request in this one is a downgrade: refused
-/// before any RSA work, and written down once.
+/// before any RSA work, and written down once, of who has shown that he is where he says.
 #[test]
 fn a_downgrade_to_the_legacy_suite_is_refused_and_audited() {
     let mut pair = pair_with(&SECOND, 1);
     legacy_group(&mut pair, &[1]);
     let spoken = pair.askers[0].machine.asks_in();
     assert_eq!(spoken, Some(SharingSuite::Hpke), "the first that it can");
-    let from = pair.askers[0].address;
     pair.audit.clear();
     pair.let_pass(|_, _, _| Fate::Lost);
+    let somebody = SocketAddr::from(([203, 0, 113, 9], 9));
     for n in 0..3 {
-        put(&mut pair, from, datagram(&forged(1, n), None));
+        put(&mut pair, somebody, datagram(&forged(1, n), None));
+        put(&mut pair, somebody, datagram(&forged(1, n), Some([n; 16])));
     }
-    assert!(pair.air.is_empty(), "{:?}", pair.types());
+    let told = |pair: &Pair| {
+        let of = |it: &AuditEntry| format!("{}: {}", it.actor, it.outcome);
+        pair.audit.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&pair), [""; 0], "from an address that may be forged");
+    assert_eq!(pair.server.desk_counts().downgrades, 0);
+
+    let from = pair.askers[0].address;
+    put(&mut pair, from, datagram(&forged(1, 3), None));
+    let cookie = cookie(&pair);
+    for n in 3..6 {
+        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+    }
+    assert!(pair.types().iter().all(|&it| it == COOKIE));
     assert_eq!((pair.begun, pair.server.desk_counts().downgrades), (0, 3));
-    let told: Vec<_> = pair.audit.iter().map(|it| it.outcome.as_str()).collect();
-    assert_eq!(
-        told,
-        ["refused: the KEYSET does not begin with suite rsa-misty1"]
-    );
+    let refused = "somebody at 192.0.2.1: refused: the KEYSET does not begin with suite rsa-misty1";
+    assert_eq!(told(&pair), [refused]);
+}
+
+/// W-14, KR-364: what names the server's key and is shorter than a COOKIE gets none.
+#[test]
+fn a_request_of_the_legacy_suite_without_its_rsa_field_is_met_with_silence() {
+    for suites in [&FIRST, &SECOND] {
+        let mut pair = pair_with(suites, 1);
+        let from = pair.askers[0].address;
+        pair.let_pass(|_, _, _| Fate::Lost);
+        let mut short = forged(1, 1)[..16].to_vec();
+        short[4..6].fill(0);
+        put(&mut pair, from, datagram(&short, None));
+        assert!(pair.air.is_empty(), "{:?}", pair.types());
+    }
 }
 
 /// T-07, KR-361: a terminal that asked in this suite believes no other, nor the other way round; without

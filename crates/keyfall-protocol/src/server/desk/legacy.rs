@@ -17,7 +17,8 @@ use crate::sharing::rsa_misty1::{IdInformation, KEYS_MAX, RsaSecret, Sealed, sea
 
 impl Server {
     /// RSA work begins only where the root wants the suite before all others (KR-380), for a request
-    /// that names the server's key, with a cookie, and within bounds (KR-382).
+    /// that names the server's key, with a cookie, and within bounds (KR-382). Who has shown no cookie
+    /// gets one, and stands in no audit: his address may be anybody's.
     pub(super) fn begin_legacy(
         &mut self,
         asked: &Request<'_>,
@@ -25,22 +26,25 @@ impl Server {
         rng: &mut dyn Random,
     ) {
         let from = asked.from;
+        let to = sealed_for(key_req).filter(|_| key_req.len() >= SHORTEST);
+        let key = self.fleet.rsa.as_ref();
+        let key = key.filter(|key| to == Some(key.public().name()));
+        let key = key.map(RsaSecret::duplicate);
         // As who has an RSA key would ask.
-        if self.fleet.key_set.suite_spoken(true) != Some(SUITE) {
-            self.note_downgrade_of(None, format!("somebody at {}", from.ip()), SUITE);
+        let spoken = self.fleet.key_set.suite_spoken(true) == Some(SUITE);
+        if to.is_none() || (spoken && key.is_none()) {
             self.desk.counts.silent += 1;
             return;
         }
-        let key = self.fleet.rsa.as_ref();
-        let named = |key: &&RsaSecret| sealed_for(key_req) == Some(key.public().name());
-        let Some(key) = key.filter(named).map(RsaSecret::duplicate) else {
-            self.desk.counts.silent += 1;
-            return;
-        };
         if !asked.returns {
             self.send_cookie(from, SUITE, asked.hash.reference(), rng);
             return;
         }
+        let Some(key) = key.filter(|_| spoken) else {
+            self.note_downgrade_of(None, format!("somebody at {}", from.ip()), SUITE);
+            self.desk.counts.silent += 1;
+            return;
+        };
         let out = &self.desk.legacy_jobs;
         let own: Vec<_> = out.iter().filter(|(_, host)| **host == from.ip()).collect();
         let is_repeat = own.iter().any(|(number, _)| {
@@ -139,6 +143,8 @@ impl Server {
 }
 
 const SUITE: SharingSuite = SharingSuite::RsaMisty1;
+/// Octets of an RSA field of 2048 bits, the shortest; no COOKIE is longer.
+const SHORTEST: usize = 256;
 /// RSA work under way, in all and for one host: a private-key operation of 8192 bits takes some ten
 /// milliseconds, and other suites use the same threads.
 const OUT_MAX: usize = 64;
