@@ -268,6 +268,28 @@ fn without_a_cookie_no_rsa_work_is_done() {
     assert!(pair.server.desk_counts().overload > 0);
 }
 
+/// W-14, KR-386: who writes requests in a terminal's name, one after another, has a share of the open
+/// answers, and none of the work beyond; the terminal itself is answered meanwhile.
+#[test]
+fn requests_in_anothers_name_fill_no_table() {
+    let mut pair = pair(1);
+    let group = legacy_group(&mut pair, &[1]);
+    let from = SocketAddr::from(([203, 0, 113, 9], 9));
+    put(&mut pair, from, datagram(&forged(1, 0), None));
+    let cookie = cookie(&pair);
+    pair.let_pass(|_, _, _| Fate::Passes);
+    for n in 0..200 {
+        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+    }
+    let counts = pair.server.desk_counts();
+    assert_eq!((counts.answers, counts.overload), (64, 136));
+    assert_eq!(pair.begun, 128, "opened and sealed");
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
+    assert!(pair.is_current(0, group));
+    assert_eq!(pair.server.desk_counts().acks, 1);
+}
+
 /// T-06, KR-381: no key registered, or one taken away, or excluded: silence.
 #[test]
 fn who_has_no_registered_key_is_not_answered() {
