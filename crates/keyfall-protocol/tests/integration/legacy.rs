@@ -18,7 +18,7 @@ use keyfall_protocol::sharing::rsa_misty1::{
 };
 use keyfall_protocol::terminal::{self, AskOutcome};
 
-use crate::sharing::{ACK, COOKIE, Fate, KEY_DIS, KEY_REQ, Pair};
+use crate::sharing::{ACK, COMMAND, COOKIE, Fate, KEY_DIS, KEY_REQ, Pair};
 
 const HELLO: u8 = 9;
 const INTRODUCTION: u8 = 10;
@@ -475,6 +475,43 @@ fn altered_messages_of_the_legacy_suite_move_nothing() {
     assert_eq!(pair.server.desk_counts().acks, 0);
     put(&mut pair, from, ack);
     assert_eq!(pair.server.desk_counts().acks, 1);
+}
+
+/// KR-387, INVARIANT 5: a fresh epoch is sent with after its lead, for the answer does not say who else has
+/// it; nor does a power cut meanwhile begin it earlier.
+#[test]
+fn a_fresh_epoch_of_the_legacy_suite_is_not_sent_with_at_once() {
+    for cut in [false, true] {
+        let mut pair = pair(1);
+        let group = legacy_group(&mut pair, &[1]);
+        pair.ask(0);
+        pair.run(Duration::from_secs(5));
+        let sends = |pair: &Pair| {
+            let key = pair.askers[0].machine.send_key(group);
+            key.map(MasterKey::epoch)
+        };
+        let first = sends(&pair).expect("where none was held, it sends at once");
+        // No START comes.
+        pair.let_pass(|_, _, octets| match type_of(octets) {
+            Some(COMMAND) => Fate::Lost,
+            _ => Fate::Passes,
+        });
+        pair.order(Order::RekeyGroup { group }).unwrap();
+        pair.ask(0);
+        pair.run(Duration::from_secs(1));
+        assert!(pair.is_current(0, group));
+        assert_eq!(sends(&pair), Some(first));
+        if cut {
+            pair.restart(0);
+            pair.ask(0);
+            pair.run(Duration::from_secs(1));
+            assert_eq!(sends(&pair), None, "the older one was not marked as in use");
+        }
+        pair.run(Duration::from_secs(9));
+        let epoch = pair.askers[0].machine.groups()[0].epoch;
+        assert!(epoch > first);
+        assert_eq!(sends(&pair), Some(epoch), "cut: {cut}");
+    }
 }
 
 /// KR-384: nobody signed the answer, so it moves a group no further than a key of class keys could: who
