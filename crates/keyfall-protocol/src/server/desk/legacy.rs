@@ -213,7 +213,8 @@ mod tests {
         assert_eq!(all, 4096 - 64);
         assert_eq!(taken(host(1, 1), 60), 0);
         assert_eq!(taken(host(1, 1), 61), 64, "a minute is over");
-        let [four, mapped] = ["192.0.2.1:1", "[::ffff:192.0.2.1]:1"].map(|it| it.parse().unwrap());
+        let [four, mapped] =
+            ["192.0.2.1:1", "[::ffff:192.0.2.1]:1"].map(|it| it.parse().expect("an address"));
         assert_eq!(host_of(four), host_of(mapped));
     }
 }
