@@ -1,6 +1,7 @@
 //! Confirmations of members that are reached together: one collects them and sends what it has in
 //! one BUNDLE (REQUIREMENTS R-079). It checks nothing: only the server can.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::driver::Waking;
 #[derive(Debug)]
 pub(crate) struct Through {
     socket: UdpSocket,
-    /// What went that way last, and when.
-    last: Option<(Vec<u8>, Instant)>,
+    /// What went that way last, and when: the newest are at the end.
+    went: VecDeque<(Vec<u8>, Instant)>,
 }
 
 impl Through {
@@ -32,7 +33,8 @@ impl Through {
         let socket = UdpSocket::bind(own).await?;
         socket.connect(collector).await?;
         socket.writable().await?;
-        Ok(Self { socket, last: None })
+        let went = VecDeque::new();
+        Ok(Self { socket, went })
     }
 
     /// Whether it goes this way, as confirmations do and bundles of them: each once. Where the server asks for it again later,
@@ -41,12 +43,13 @@ impl Through {
         if confirmations_in(datagram).is_empty() {
             return false;
         }
-        if let Some((last, at)) = &self.last
-            && last == datagram
-        {
+        if let Some((_, at)) = self.went.iter().find(|(went, _)| went == datagram) {
             return now < *at + ON_ITS_WAY;
         }
-        self.last = Some((datagram.to_vec(), now));
+        if self.went.len() >= WENT_MAX {
+            self.went.pop_front();
+        }
+        self.went.push_back((datagram.to_vec(), now));
         self.socket.try_send(datagram).is_ok()
     }
 }
@@ -149,6 +152,8 @@ fn confirmations_in(datagram: &[u8]) -> Vec<Confirmation> {
 /// For so long a confirmation may be on its way: the same STOP heard twice, by carrier and by
 /// datagram, is no second request.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
+/// Confirmations that are remembered: two for each group that changes at once.
+const WENT_MAX: usize = 256;
 /// For so long after the first others are waited for.
 const GATHER: Duration = Duration::from_millis(20);
 /// Between two bundles: whoever floods the collector has 500 datagrams a second of its link.
@@ -222,6 +227,10 @@ mod tests {
         assert!(member.takes(&one, now), "it is on its way");
         assert!(!member.takes(&one, now + ON_ITS_WAY));
         assert!(member.takes(&other, now + ON_ITS_WAY));
+        assert!(
+            !member.takes(&one, now + 2 * ON_ITS_WAY),
+            "nor does one of another group between them make it new"
+        );
         assert!(
             !member.takes(b"a request", now),
             "only confirmations go through a member"

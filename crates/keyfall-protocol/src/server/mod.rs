@@ -86,6 +86,8 @@ pub struct Server {
     anchor: Moment,
     /// Seconds by which the wall clock has jumped ahead of the monotonic one since the start.
     jumped: u32,
+    /// Before it no group whose epoch's life has ended gets a fresh one.
+    next_aged: Tick,
     /// No schedule moves before then; `None`: to be reckoned.
     schedule_moves: Option<UnixSeconds>,
     /// Why the last scheduled renewal did not happen.
@@ -206,6 +208,7 @@ impl Server {
             ticked: Generation::ZERO,
             anchor: at,
             jumped: 0,
+            next_aged: Tick::default(),
             schedule_moves: None,
             schedule_refused: None,
             floors_from: 0,

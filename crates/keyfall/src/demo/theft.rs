@@ -195,9 +195,7 @@ impl Stage {
     /// Bob is stolen and jammed: nothing reaches him. The others go on without him.
     pub(super) fn exclude_bob(&mut self, loss: &mut Loss) -> anyhow::Result<Told> {
         let (server, erase) = (self.path("server"), self.path("server/erase.key"));
-        // The last words that bob may hear: they show that the thief's tool opens what it can.
-        self.hum()?;
-        self.overheard();
+        self.speak_last_words(&server)?;
         self.radio.as_mut().context("no radio")?.cut("bob")?;
         loss.stolen_at = wall()?;
         loss.stolen = Some(Instant::now());
@@ -357,6 +355,26 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(20));
         }
         settle();
+        Ok(())
+    }
+
+    /// The last that bob may hear, a distribution and some words: they show that the thief's tool opens
+    /// what it can. No device key renews between the distribution and the theft.
+    fn speak_last_words(&mut self, server: &str) -> anyhow::Result<()> {
+        for _ in 0..LAST_WORDS_TRIES {
+            let before = self.status("bob")?["groups"][0]["epoch"].as_u64();
+            let why = ["--reason", "demo", "--dir", server];
+            self.keyfall
+                .ask(&[&["admin", "rekey", "call"], &why[..]].concat())?;
+            let held = self.wait_status("bob", "holds the fresh key", |status| {
+                status["groups"][0]["epoch"].as_u64() > before
+            })?;
+            self.hum()?;
+            self.overheard();
+            if self.status("bob")?["fleet_generation"] == held["fleet_generation"] {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -584,6 +602,8 @@ fn wall() -> anyhow::Result<u32> {
 
 /// The second group that is made.
 const WATCH: u32 = 2;
+/// Device keys renew every ten seconds, and one try takes about one.
+const LAST_WORDS_TRIES: usize = 5;
 /// Seconds; as story.rs tells the server.
 const FLEET_PERIOD: u32 = 10;
 const KEEP_TIME: u32 = 2;

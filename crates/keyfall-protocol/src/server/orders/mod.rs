@@ -301,12 +301,20 @@ impl Server {
             let mut waiting = server.waiting.iter();
             waiting.any(|(_, order, _)| order == wanted)
         };
-        // One after the other: each of them is a distribution to all of its members.
         if let Some(group) = self.aged() {
-            let rekey = Order::RekeyGroup { group };
-            if !waits(self, &rekey) {
+            let now = self.at.now;
+            if now >= self.next_aged {
+                self.next_aged = now.plus(self.time_to_distribute(group));
                 let by = by(Some("the epoch's life ends"));
-                self.waiting.push_back((None, rekey, by));
+                let rekey = Order::RekeyGroup { group };
+                if !waits(self, &rekey) {
+                    self.waiting.push_back((None, rekey, by));
+                }
+            } else {
+                let pause = self.next_aged.since(now).as_secs() + 1;
+                let then = wall.plus(u32::try_from(pause).unwrap_or(u32::MAX));
+                let moves = self.schedule_moves.map_or(then, |at| at.min(then));
+                self.schedule_moves = Some(moves);
             }
         }
         if self.is_due() && !waits(self, &Order::Scheduled) {

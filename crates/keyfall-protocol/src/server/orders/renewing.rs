@@ -1,5 +1,7 @@
 //! Renewal by the schedules, and of the devices' own keys.
 
+use core::time::Duration;
+
 use crate::ids::{Generation, GroupNumber, TerminalNumber, UnixSeconds};
 use crate::server::orders::Prepared;
 use crate::server::{
@@ -17,8 +19,10 @@ impl Server {
     pub(super) fn next_move(&self, wall: UnixSeconds) -> Option<UnixSeconds> {
         let groups = self.groups.values();
         let fleet = self.fleet.key_set.fleet_schedule.next_change(wall);
+        // An end that has come is looked at whenever something was stored, or was not.
+        let ends = |group| self.epoch_ends_at(group).filter(|&at| at > wall);
         groups
-            .flat_map(|group| [group.schedule.next_change(wall), self.epoch_ends_at(group)])
+            .flat_map(|group| [group.schedule.next_change(wall), ends(group)])
             .flatten()
             .chain(std::iter::once(fleet))
             .min()
@@ -31,6 +35,14 @@ impl Server {
         let life = self.fleet.epoch_life;
         let ends = life > 0 && !group.members.is_empty();
         ends.then(|| group.epoch_drawn_at().plus(life))
+    }
+
+    /// How long the next group's fresh epoch waits for this one's: its KEYDISTs, twice over, fit the
+    /// carousel meanwhile, so that no thin link has more groups in the air than it can serve.
+    pub(super) fn time_to_distribute(&self, group: GroupNumber) -> Duration {
+        let members = self.groups.get(&group).map_or(0, |it| it.members.len()) as u64;
+        let bits = members * DISTRIBUTED_BITS * 2;
+        Duration::from_secs(1 + bits / self.fleet.bits_per_second.max(1))
     }
 
     /// The group whose epoch has been at an end for longest; not one whose key is changing.
@@ -174,3 +186,6 @@ impl Server {
         generation.steps_from(self.fleet.fleet_generation)
     }
 }
+
+/// About what a KEYDIST takes for each recipient.
+const DISTRIBUTED_BITS: u64 = 60 * 8;

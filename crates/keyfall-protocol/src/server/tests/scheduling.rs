@@ -187,3 +187,33 @@ fn no_fresh_epoch_where_nobody_wants_one() {
         assert_eq!(epoch(&desk), before);
     }
 }
+
+/// where the disk takes nothing when a life ends, it is tried again after a pause, and the server
+/// listens meanwhile.
+#[test]
+fn an_end_that_cannot_be_stored_is_tried_again_after_a_pause() {
+    let life = 86_400;
+    let mut desk = living(life);
+    let epochs = |desk: &Desk| -> Vec<_> {
+        let epoch = |it: &crate::server::GroupRecord| it.master.epoch();
+        desk.server.groups().map(epoch).collect()
+    };
+    let before = epochs(&desk);
+    desk.live(life - 5);
+    for _ in 0..30 {
+        desk.at.now = desk.at.now.plus(core::time::Duration::from_secs(1));
+        desk.at.wall = desk.at.wall.plus(1);
+        desk.feed(Input::Timeout);
+        if desk.asked.is_some() {
+            desk.fail();
+        }
+        assert!(
+            desk.timeout.is_none_or(|at| at > desk.at.now),
+            "it would not listen"
+        );
+    }
+    assert_eq!(epochs(&desk), before);
+    desk.live(60);
+    let after = epochs(&desk);
+    assert!(after.iter().zip(&before).all(|(new, old)| new > old));
+}
