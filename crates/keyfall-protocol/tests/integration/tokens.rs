@@ -649,9 +649,10 @@ fn what_is_sent_to_all_names_nobody_who_waits_for_a_token() {
         let frames = std::mem::take(&mut pair.frames).into_iter();
         let counts = frames.filter_map(|frame| {
             let unverified = Unverified::decode(&frame).expect("it reads");
-            match &unverified.command().body {
-                Body::KeyDist(dist) => Some(dist.recipients().len()),
-                _ => None,
+            if let Body::KeyDist(dist) = &unverified.command().body {
+                Some(dist.recipients().len())
+            } else {
+                None
             }
         });
         counts.collect::<std::collections::BTreeSet<_>>()
@@ -706,12 +707,11 @@ fn who_withholds_a_public_key_changes_no_suite() {
 /// KR-376: nor is a token given where the server holds no key of the suite that it would be asked in.
 #[test]
 fn no_token_is_given_for_a_suite_without_its_key() {
-    for (first, given) in [(SharingSuite::HpkePq, false), (SharingSuite::Hpke, true)] {
-        let second = match first {
-            SharingSuite::Hpke => SharingSuite::HpkePq,
-            _ => SharingSuite::Hpke,
-        };
-        let mut pair = Pair::with(&[first, second], 0, |fleet| fleet.kem_pq = None);
+    for (suites, given) in [
+        ([SharingSuite::HpkePq, SharingSuite::Hpke], false),
+        ([SharingSuite::Hpke, SharingSuite::HpkePq], true),
+    ] {
+        let mut pair = Pair::with(&suites, 0, |fleet| fleet.kem_pq = None);
         let order = Order::AddTerminal {
             name: "dave".to_owned(),
             sealing: PackageSealing::ByToken { life: TOKEN_LIFE },

@@ -212,23 +212,13 @@ pub enum Done {
 }
 
 /// How a finished package is sealed.
+#[derive(Debug)]
 pub enum SealedFor {
     Request,
     /// The code that opens it: to be carried by another way than the package.
     Code(Zeroizing<String>),
     /// The token by which the terminal fetches what a package would bring.
     Token(Zeroizing<String>),
-}
-
-/// Without the code and the token.
-impl core::fmt::Debug for SealedFor {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Request => "Request",
-            Self::Code(_) => "Code(..)",
-            Self::Token(_) => "Token(..)",
-        })
-    }
 }
 
 pub(super) type Prepared = Result<(Batch, Done), Refusal>;
