@@ -349,9 +349,9 @@ impl Stage {
     }
 
     /// Half a second of noise from alice's application, under the key that stands now.
-    fn hum(&self) -> anyhow::Result<()> {
+    fn hum(&self, part: u16) -> anyhow::Result<()> {
         for number in 0..25 {
-            self.hum_once("alice", HUM_SSRC, number)?;
+            self.hum_once("alice", HUM_SSRC, 25 * part + number)?;
             std::thread::sleep(Duration::from_millis(20));
         }
         settle();
@@ -361,7 +361,7 @@ impl Stage {
     /// The last that bob may hear, a distribution and some words: they show that the thief's tool opens
     /// what it can. No device key renews between the distribution and the theft.
     fn speak_last_words(&mut self, server: &str) -> anyhow::Result<()> {
-        for _ in 0..LAST_WORDS_TRIES {
+        for part in 0..LAST_WORDS_TRIES {
             let before = self.status("bob")?["groups"][0]["epoch"].as_u64();
             let why = ["--reason", "demo", "--dir", server];
             self.keyfall
@@ -369,7 +369,7 @@ impl Stage {
             let held = self.wait_status("bob", "holds the fresh key", |status| {
                 status["groups"][0]["epoch"].as_u64() > before
             })?;
-            self.hum()?;
+            self.hum(part)?;
             self.overheard();
             if self.status("bob")?["fleet_generation"] == held["fleet_generation"] {
                 break;
@@ -603,7 +603,7 @@ fn wall() -> anyhow::Result<u32> {
 /// The second group that is made.
 const WATCH: u32 = 2;
 /// Device keys renew every ten seconds, and one try takes about one.
-const LAST_WORDS_TRIES: usize = 5;
+const LAST_WORDS_TRIES: u16 = 5;
 /// Seconds; as story.rs tells the server.
 const FLEET_PERIOD: u32 = 10;
 const KEEP_TIME: u32 = 2;
