@@ -118,10 +118,10 @@ pub enum EnrolmentError {
     #[error(transparent)]
     FirstContact(#[from] FirstContactError),
     #[error(
-        "the server knows another terminal by this token: somebody else used it first; nothing was kept here. \
-         Look at `keyfall admin audit`, exclude that terminal, and ask for a new token"
+        "the server has ordered this terminal to delete its keys: nothing was kept here. Look at \
+         `keyfall admin audit`, and ask for a new token"
     )]
-    TakenByAnother,
+    TakenBack,
     #[error("cannot reach {server}: {source}; write --server HOST or HOST:PORT")]
     Server { server: String, source: io::Error },
     #[error("{} holds half a request key: remove it and ask anew", path.display())]

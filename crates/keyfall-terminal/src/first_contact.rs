@@ -25,6 +25,8 @@ pub struct Arrived {
     pub terminal: Terminal,
     /// The server has shown that it knows the terminal; else that is found out when it runs.
     pub confirmed: bool,
+    /// It has said that it does not. Nobody signed that, so the terminal is kept.
+    pub denied: bool,
 }
 
 /// Fetches by `token` from `server`, "HOST" or "HOST:PORT", what an enrolment package would bring, and
@@ -67,6 +69,7 @@ pub fn enrol_by_token(
     ended.map(|terminal| Arrived {
         terminal,
         confirmed: false,
+        denied: false,
     })
 }
 
@@ -162,24 +165,23 @@ impl Line {
                     Output::Event(Event::AskEnded { outcome: it }) => outcome = Some(it),
                     Output::Event(_) => {}
                     // An order to delete its keys has come at once.
-                    Output::Erase(_) => outcome = Some(AskOutcome::NotKnown),
+                    Output::Erase(_) => {
+                        if let Some(store) = store {
+                            store.discard()?;
+                        }
+                        return Err(EnrolmentError::TakenBack);
+                    }
                     Output::Timeout { at, .. } => break at,
                 }
             };
             scrub_stack();
             match outcome {
                 None if Instant::now() < end => {}
-                Some(AskOutcome::NotKnown) => {
-                    if let Some(store) = store {
-                        store.discard()?;
-                    }
-                    return Err(EnrolmentError::TakenByAnother);
-                }
-                Some(AskOutcome::Current | AskOutcome::NoAnswer | AskOutcome::NoSuite) | None => {
-                    let confirmed = outcome == Some(AskOutcome::Current);
+                Some(_) | None => {
                     return Ok(Arrived {
                         terminal,
-                        confirmed,
+                        confirmed: outcome == Some(AskOutcome::Current),
+                        denied: outcome == Some(AskOutcome::NotKnown),
                     });
                 }
             }

@@ -204,7 +204,7 @@ codes! {
         "That is not a token: a letter is wrong or missing.",
         "Copy the whole line that `keyfall admin terminal add NAME --token` printed.";
     TokenRefused, "KF-3123", Refused,
-        "The server does not take the token: it was used, has ended, or its terminal was excluded; or somebody else used it at the same time.",
+        "The server does not take the token: it was used, has ended, or its terminal was excluded; or the server had the terminal's keys deleted at once.",
         "Ask for a new one, made with `keyfall admin terminal add NAME --token`; `keyfall admin audit` at the server says who came with it.";
     OtherServer, "KF-3124", Refused,
         "Who answers there is not of the fleet that the token is of, or shows keys that its root did not sign.",

@@ -399,7 +399,7 @@ fn enrolment_failure(error: &EnrolmentError) -> Failure {
         },
         EnrolmentError::Expired { .. } => (Code::PackageExpired, ""),
         EnrolmentError::Token(_) => (Code::NotAToken, ""),
-        EnrolmentError::TakenByAnother => (Code::TokenRefused, ""),
+        EnrolmentError::TakenBack => (Code::TokenRefused, ""),
         EnrolmentError::Server { .. } => (Code::ServerSilent, ""),
         EnrolmentError::FirstContact(error) => match error {
             FirstContactError::NoAnswer => (Code::ServerSilent, ""),

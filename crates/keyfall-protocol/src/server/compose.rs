@@ -26,9 +26,15 @@ impl Server {
                     self.carousel.sent(item, frame.len(), self.at.now);
                     self.outputs.push_back(Output::Transmit { item, frame });
                 }
+                None if self.waits(item) => {}
                 None => self.carousel.retire(|standing| standing == item),
             }
         }
+    }
+
+    /// Nobody of a part of a group listens yet: its turn comes again.
+    fn waits(&self, item: Item) -> bool {
+        matches!(item, Item::Dist(number, shard) if shard < self.shards(number))
     }
 
     /// Sending needs stored sequence numbers, and after a restore an operator's word.
@@ -195,7 +201,7 @@ impl Server {
         }
     }
 
-    /// A group's key for some of its members; `None` where there are none.
+    /// A group's key for some of its members; `None` where there are none, or none who may listen.
     pub(super) fn distribution<'m>(
         &self,
         (key, schedule): (&MasterKey, Schedule),
@@ -211,6 +217,8 @@ impl Server {
         };
         let recipients: Vec<_> = members
             .filter_map(|member| self.terminals.get(member))
+            // Who has a token asks: by the key behind it nobody listens in (KR-371).
+            .filter(|terminal| !terminal.is_pending())
             .map(|terminal| &terminal.wrap)
             .collect();
         if recipients.is_empty() {

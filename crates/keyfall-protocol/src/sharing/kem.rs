@@ -215,6 +215,14 @@ impl KeySet {
     pub fn lists_kem(&self, suite: KemSuite) -> bool {
         self.first_of(suite.class()).is_some()
     }
+
+    /// In which a token counts: of the first suite with a KEM of which a key is listed (KR-376).
+    #[must_use]
+    pub fn token_kem(&self) -> Option<KemSuite> {
+        let suites = self.limits.suites.iter();
+        let mut kems = suites.filter_map(|&suite| KemSuite::of(suite));
+        kems.find(|&kem| self.lists_kem(kem))
+    }
 }
 
 fn seal_to<K: Kem>(

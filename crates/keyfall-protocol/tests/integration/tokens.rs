@@ -4,7 +4,7 @@
 use core::net::SocketAddr;
 use std::time::Duration;
 
-use keyfall_protocol::command::{KeySet, SigningKey, VerifyingKey};
+use keyfall_protocol::command::{Body, KeySet, SigningKey, Unverified, VerifyingKey};
 use keyfall_protocol::ids::{Generation, GroupNumber, TerminalNumber, UnixSeconds};
 use keyfall_protocol::keys::Secret;
 use keyfall_protocol::rng::Random as _;
@@ -22,6 +22,7 @@ use keyfall_protocol::token::Token;
 use crate::sharing::{ACK, Fate, KEY_DIS, Pair};
 
 const KEY_REQ: u8 = 1;
+const PART: u8 = 7;
 const COOKIE: u8 = 2;
 const HELLO: u8 = 9;
 const INTRODUCTION: u8 = 10;
@@ -290,7 +291,6 @@ fn an_introduction_that_the_root_did_not_sign_is_not_believed() {
 
 /// The KEYSET signed by somebody else.
 fn forged(key_set: &KeySet, true_one: &Introduction, forger: &SigningKey) -> Vec<u8> {
-    use keyfall_protocol::command::{Body, Unverified};
     let unverified = Unverified::decode(&true_one.key_set_frame).expect("it reads");
     let mut command = unverified.command().clone();
     command.body = Body::KeySet(key_set.clone());
@@ -333,7 +333,7 @@ fn of_two_with_one_token_the_first_wins_and_the_audit_tells() {
         assert_eq!(pair.askers.len(), 1, "{suite:?}");
         assert_eq!(
             pair.audited("token"),
-            ["refused from 192.0.2.1:50002: 192.0.2.1:50001 came first and is being answered"],
+            ["192.0.2.1:50002 came with it after 192.0.2.1:50001"],
             "{suite:?}"
         );
         pair.stores = true;
@@ -370,6 +370,10 @@ fn who_does_not_confirm_gives_way_and_is_told() {
     assert_eq!(pair.askers[0].ended.first(), Some(&AskOutcome::NotKnown));
     assert_eq!(pair.record("dave").wrap.fingerprint(), wrap);
     assert_eq!(pair.audited("terminal enrolled").len(), 1);
+    assert_eq!(
+        pair.audited("token"),
+        ["192.0.2.1:50002 came with it after 192.0.2.1:50001"]
+    );
 }
 
 /// A power cut after the first store and before the ACK: the terminal goes on by itself, by the key that
@@ -466,16 +470,23 @@ fn a_token_does_not_count_in_psk() {
         let [(false, answer)] = &pair.air[..] else {
             panic!("one answer: {:?}", pair.types());
         };
+        // Without a cookie the address may be anybody's.
+        assert_eq!(pair.audited("token").len(), usize::from(cookie.is_some()));
         match Message::decode_datagram(answer) {
             Ok(Message::Cookie { cookie: given, .. }) => cookie = Some(given),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(
-        pair.audited("token"),
-        ["refused from 192.0.2.1:50001: suite psk, in which no token counts"]
-    );
+    let psk = "refused from 192.0.2.1:50001: suite psk, in which no token counts";
+    assert_eq!(pair.audited("token"), [psk]);
     assert!(pair.record("dave").is_pending());
+    // Another misuse of the same token is told, too.
+    let terminals = vec![terminal(1)];
+    pair.order(Order::Exclude { terminals }).expect("it may be");
+    pair.arrive(&token, SECOND);
+    pair.run(SECONDS(5));
+    let dead = "refused from 192.0.2.1:50002: the terminal is excluded";
+    assert_eq!(pair.audited("token"), [psk, dead]);
 }
 
 /// T-06: who has the token, and even the server's KEM key, cannot answer for the server without one of
@@ -485,7 +496,7 @@ fn an_answer_that_no_listed_key_signed_is_not_believed() {
     let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
     let token = pair.token_for("dave", TOKEN_LIFE);
     pair.let_pass(|_, up, octets| match type_of(octets) {
-        Some(KEY_DIS | 7) if !up => Fate::Lost,
+        Some(KEY_DIS | PART) if !up => Fate::Lost,
         _ => Fate::Passes,
     });
     pair.arrive(&token, FIRST);
@@ -599,4 +610,168 @@ fn a_token_that_nobody_could_use_is_refused() {
         assert_eq!(refused, Refusal::BadTokenLife(life));
     }
     pair.order(order(60)).expect("it may be");
+}
+
+/// KR-371: who does not use the token up, or does not ask first with his copy of a package, gets no keys:
+/// neither from the desk nor from what is sent to all.
+#[test]
+fn who_does_not_confirm_gets_no_keys() {
+    for suites in [
+        &[SharingSuite::Hpke][..],
+        &[SharingSuite::HpkePq],
+        &[SharingSuite::Psk, SharingSuite::Hpke],
+    ] {
+        let mut pair = Pair::new(suites, 1);
+        let token = pair.token_for("dave", TOKEN_LIFE);
+        pair.group(&[1, 2]);
+        pair.let_pass(|_, up, octets| match type_of(octets) {
+            Some(ACK) if up => Fate::Lost,
+            _ => Fate::Passes,
+        });
+        pair.arrive(&token, FIRST);
+        pair.run(SECONDS(60));
+        assert!(pair.record("dave").is_pending(), "{suites:?}");
+        assert!(pair.askers[1].machine.groups().is_empty(), "{suites:?}");
+        if suites[0] != SharingSuite::Psk {
+            pair.ask(0);
+            pair.run(SECONDS(60));
+            assert!(pair.record("t1").mixed_at.is_none(), "{suites:?}");
+            assert!(pair.askers[0].machine.groups().is_empty(), "{suites:?}");
+        }
+    }
+}
+
+/// KR-371: a KEYDIST names who came by a package, whether it asks or not, and who waits for its token only
+/// once that is used.
+#[test]
+fn what_is_sent_to_all_names_nobody_who_waits_for_a_token() {
+    let named = |pair: &mut Pair| {
+        let frames = std::mem::take(&mut pair.frames).into_iter();
+        let counts = frames.filter_map(|frame| {
+            let unverified = Unverified::decode(&frame).expect("it reads");
+            if let Body::KeyDist(dist) = &unverified.command().body {
+                Some(dist.recipients().len())
+            } else {
+                None
+            }
+        });
+        counts.collect::<std::collections::BTreeSet<_>>()
+    };
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    let token = pair.token_for("dave", TOKEN_LIFE);
+    let alone = pair.group(&[2]);
+    pair.run(SECONDS(3600));
+    pair.order(Order::RekeyGroup { group: alone })
+        .expect("it may be");
+    pair.run(SECONDS(3600));
+    assert_eq!(named(&mut pair), [].into());
+    pair.group(&[1, 2]);
+    pair.run(SECONDS(3600));
+    assert_eq!(named(&mut pair), [1].into());
+    pair.arrive(&token, FIRST);
+    pair.run(SECONDS(60));
+    assert!(pair.agree(1, "dave") && pair.is_current(1, alone));
+    pair.frames.clear();
+    // Long after it was announced: it stands.
+    pair.run(SECONDS(3600));
+    assert_eq!(named(&mut pair), [1, 2].into());
+}
+
+/// KR-376: no signature covers the public keys beside the KEYSET. Who leaves one out changes no suite.
+#[test]
+fn who_withholds_a_public_key_changes_no_suite() {
+    for true_comes in [false, true] {
+        let mut pair = Pair::new(&[SharingSuite::HpkePq, SharingSuite::Hpke], 0);
+        let token = pair.token_for("dave", TOKEN_LIFE);
+        let forged = Introduction {
+            long_keys: Vec::new(),
+            ..pair.server.introduction()
+        };
+        pair.let_pass(move |_, up, octets| match type_of(octets) {
+            Some(INTRODUCTION) if !up && !true_comes => Fate::Lost,
+            _ => Fate::Passes,
+        });
+        pair.arrive(&token, FIRST);
+        for datagram in pieces(&forged) {
+            pair.tell_newcomer(0, &datagram);
+        }
+        pair.run(SECONDS(30));
+        // hpke-pq goes in parts.
+        assert!(!pair.types().contains(&KEY_REQ), "nothing in hpke");
+        let ended = (!true_comes).then_some(FirstContactError::NoSuite);
+        assert_eq!(pair.newcomers[0].ended, ended);
+        assert_eq!(pair.askers.len(), usize::from(true_comes));
+    }
+}
+
+/// KR-376: nor is a token given where the server holds no key of the suite that it would be asked in.
+#[test]
+fn no_token_is_given_for_a_suite_without_its_key() {
+    for (suites, given) in [
+        ([SharingSuite::HpkePq, SharingSuite::Hpke], false),
+        ([SharingSuite::Hpke, SharingSuite::HpkePq], true),
+    ] {
+        let mut pair = Pair::with(&suites, 0, |fleet| fleet.kem_pq = None);
+        let order = Order::AddTerminal {
+            name: "dave".to_owned(),
+            sealing: PackageSealing::ByToken { life: TOKEN_LIFE },
+            wipe_roots: Vec::new(),
+        };
+        let outcome = pair.order(order);
+        assert_eq!(outcome.is_ok(), given, "{outcome:?}");
+    }
+}
+
+/// T-06: one false introduction before the true one does not spoil what goes on well.
+#[test]
+fn a_false_introduction_is_forgotten_once_the_true_one_came() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    let token = pair.token_for("dave", TOKEN_LIFE);
+    let forger = SigningKey::from_seed(Secret::init_with(|into| pair.rng.fill(into)));
+    let forged = Introduction {
+        root: forger.public(),
+        ..pair.server.introduction()
+    };
+    let mut lost = 0;
+    pair.let_pass(move |_, up, octets| match type_of(octets) {
+        Some(KEY_DIS | PART) if !up && lost < 4 => {
+            lost += 1;
+            Fate::Lost
+        }
+        _ => Fate::Passes,
+    });
+    pair.arrive(&token, FIRST);
+    for datagram in pieces(&forged) {
+        pair.tell_newcomer(0, &datagram);
+    }
+    pair.run(SECONDS(60));
+    assert_eq!(pair.newcomers[0].ended, None);
+    assert!(pair.agree(0, "dave"));
+}
+
+/// INVARIANT 10: neither the token nor the code is printed with what an order brought.
+#[test]
+fn a_token_and_a_code_are_not_printed() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 0);
+    for sealing in [
+        PackageSealing::UnderCode,
+        PackageSealing::ByToken { life: TOKEN_LIFE },
+    ] {
+        let order = Order::AddTerminal {
+            name: format!("t{}", pair.server.terminals().count() + 1),
+            sealing,
+            wipe_roots: Vec::new(),
+        };
+        let done = pair.order(order).expect("it may be");
+        let printed = format!("{done:?}");
+        let Done::Terminal { sealed, .. } = done else {
+            panic!("{printed}");
+        };
+        match sealed {
+            SealedFor::Code(secret) | SealedFor::Token(secret) => {
+                assert!(!printed.contains(&secret[..]), "{}", printed.len());
+            }
+            SealedFor::Request => panic!("{printed}"),
+        }
+    }
 }

@@ -41,6 +41,8 @@ struct TokenDone {
     enrolled: EnrolDone,
     /// The server has shown that it knows the terminal.
     confirmed: bool,
+    /// It has said that it does not.
+    denied: bool,
     groups: usize,
 }
 
@@ -67,6 +69,7 @@ pub(super) fn enrol(
     let Arrived {
         terminal,
         confirmed,
+        denied,
     } = arrived;
     let identity = terminal.identity();
     let at = if identity.servers.is_empty() {
@@ -78,6 +81,7 @@ pub(super) fn enrol(
     let done = TokenDone {
         enrolled: EnrolDone::of(&terminal, next, protection.is_some()),
         confirmed,
+        denied,
         groups: terminal.groups().len(),
     };
     output.versioned(&done, |done| {
@@ -86,6 +90,11 @@ pub(super) fn enrol(
                 "the server has confirmed it, and the token is used; groups held: {}",
                 done.groups
             )
+        } else if done.denied {
+            "the server says that it does not know this terminal: somebody else may have used the token. The \
+             terminal is kept, and asks again when it runs; look at `keyfall admin audit`, and where somebody \
+             else did, exclude that terminal and ask for a new token"
+                .to_owned()
         } else {
             "the server has not confirmed it yet: that is made up for when the terminal runs"
                 .to_owned()

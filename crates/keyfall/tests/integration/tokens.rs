@@ -1,8 +1,9 @@
 //! `keyfall admin terminal add --token` and `keyfall terminal enrol --server --token`, over UDP on
 //! loopback.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::ran::{Ran, keyfall, keyfall_with};
 use crate::server::Place;
@@ -157,5 +158,71 @@ fn a_terminal_that_came_by_a_token_may_have_a_passphrase() {
     );
     let status = keyfall(["terminal", "status", dir.to_str().unwrap(), "--json"]).document();
     assert_eq!(status["state"], "locked");
+    drop(server);
+}
+
+/// Hands datagrams to and fro between one terminal and the server until it is dropped; `first_ack` is
+/// called with the first ACK, and no ACK arrives.
+fn between(server: &str, mut first_ack: impl FnMut() + Send + 'static) -> String {
+    let (outer, inner) = (
+        UdpSocket::bind("127.0.0.1:0"),
+        UdpSocket::bind("127.0.0.1:0"),
+    );
+    let (outer, inner) = (outer.unwrap(), inner.unwrap());
+    let address = outer.local_addr().unwrap().to_string();
+    inner.connect(server).unwrap();
+    for socket in [&outer, &inner] {
+        let brief = Some(Duration::from_millis(5));
+        socket.set_read_timeout(brief).unwrap();
+    }
+    std::thread::spawn(move || {
+        let mut terminal: Option<SocketAddr> = None;
+        let (mut buffer, mut acks, mut idle) = ([0; 2048], 0, 0);
+        while idle < 6_000 {
+            idle += 1;
+            if let Ok((len, from)) = outer.recv_from(&mut buffer) {
+                (terminal, idle) = (Some(from), 0);
+                // The fourth octet after the marker is the type.
+                if buffer[7] == ACK {
+                    acks += 1;
+                    if acks == 1 {
+                        first_ack();
+                    }
+                } else {
+                    inner.send(&buffer[..len]).unwrap();
+                }
+            }
+            if let (Ok(len), Some(to)) = (inner.recv(&mut buffer), terminal) {
+                outer.send_to(&buffer[..len], to).unwrap();
+            }
+        }
+    });
+    address
+}
+
+const ACK: u8 = 4;
+
+/// T-06: a COOKIE says that the server does not know a terminal, and nobody signed it: what was
+/// enrolled is kept.
+#[test]
+fn a_terminal_that_the_server_denies_is_kept() {
+    let (place, address) = (Place::new(), free_address());
+    place.init_with(&["--listen", &address]);
+    let server = place.serve();
+    let token = token_of(&place.admin(&["terminal", "add", "dave", "--token", "--json"]));
+    let dir_of_server = place.dir().to_owned();
+    let proxy = between(&address, move || {
+        let words = ["admin", "exclude", "dave", "--yes", "--dir", &dir_of_server];
+        let excluded = keyfall(words);
+        assert_eq!(excluded.exit, 0, "{}", excluded.stderr);
+    });
+    let dir = place.top.path().join("dave");
+    let enrolled = enrol(&dir, &proxy, &token, &["--json"]).document();
+    assert_eq!(
+        (&enrolled["confirmed"], &enrolled["denied"]),
+        (&false.into(), &true.into())
+    );
+    let status = keyfall(["terminal", "status", dir.to_str().unwrap(), "--json"]);
+    assert_eq!(status.document()["name"], "dave");
     drop(server);
 }

@@ -242,7 +242,9 @@ impl Server {
                 if ask.suite == SharingSuite::Psk {
                     let from = asked.from;
                     self.desk.counts.downgrades += 1;
-                    self.tell_of_token(number, TokenMisuse::Downgrade { from });
+                    if asked.returns {
+                        self.tell_of_token(number, TokenMisuse::Downgrade { from });
+                    }
                 }
                 self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
                 None
@@ -271,17 +273,19 @@ impl Server {
             return false;
         };
         let first = open.from;
-        if first == from || self.at.now.since(open.at) >= TOKEN_HELD {
+        let held = self.at.now.since(open.at) < TOKEN_HELD;
+        if first == from {
             return false;
         }
-        self.desk.counts.silent += 1;
         self.tell_of_token(number, TokenMisuse::Shared { first, then: from });
-        true
+        self.desk.counts.silent += u64::from(held);
+        held
     }
 
-    /// Once for each terminal and run of the server.
+    /// Once for each terminal, kind of misuse and run of the server.
     fn tell_of_token(&mut self, terminal: TerminalNumber, misuse: TokenMisuse) {
-        if self.desk.told_token.insert(terminal) {
+        let kind = core::mem::discriminant(&misuse);
+        if self.desk.told_token.insert((terminal, kind)) {
             let by = By {
                 actor: "somebody with its token".to_owned(),
                 reason: None,

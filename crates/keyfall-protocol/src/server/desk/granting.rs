@@ -19,42 +19,20 @@ impl Server {
         suite: SharingSuite,
         rng: &mut dyn Random,
     ) -> Grant {
-        let held: HashMap<_, _> = ask
-            .held
-            .iter()
-            .map(|it| (it.kid, (it.epoch, it.generation)))
-            .collect();
-        let mut keys = Vec::new();
-        let mut more = false;
-        for group in self.groups_of(terminal.number) {
-            let Some(group) = self.groups.get(&group) else {
-                continue;
-            };
-            let key = &group.master;
-            let newest = (key.epoch(), key.generation());
-            if held.get(&key.kid()).is_some_and(|&held| held >= newest) {
-                continue;
-            }
-            if keys.len() == KEYS_A_GRANT {
-                more = true;
-                break;
-            }
-            keys.push(KeyDistContents {
-                key: key.duplicate(),
-                activate_at: group.schedule.activate_at,
-                cadence: group.schedule.cadence,
-                lease_end: Some(self.at.wall.plus(self.lease(group))),
-            });
-        }
-        let named = ask.held.iter().filter_map(|it| it.kid.kind());
-        let gone = named.filter_map(KeyIdKind::group);
-        let gone = gone.filter(|group| !self.is_member(*group, terminal.number));
         let forward_secret = matches!(suite, SharingSuite::Hpke | SharingSuite::HpkePq);
         // Who came by a token has its wrap key by HPKE: the octets are hidden in psk, too, and the token
         // has to be used up.
         let hidden = forward_secret || terminal.is_pending();
         let first = (hidden && terminal.mixed_at.is_none())
             .then(|| Secret::init_with(|into| rng.fill(into)));
+        // Who has yet to mix them in gets no keys before: he would have them without a trace (KR-371).
+        let (keys, more) = match first {
+            Some(_) => (Vec::new(), true),
+            None => self.lacking(terminal, ask),
+        };
+        let named = ask.held.iter().filter_map(|it| it.kid.kind());
+        let gone = named.filter_map(KeyIdKind::group);
+        let gone = gone.filter(|group| !self.is_member(*group, terminal.number));
         Grant {
             nonce: ask.nonce,
             time: self.at.wall,
@@ -65,6 +43,36 @@ impl Server {
             first,
             package: None,
         }
+    }
+
+    /// Keys that it should hold and does not name, as many as one answer has; whether there are more.
+    fn lacking(&self, terminal: &TerminalRecord, ask: &Ask) -> (Vec<KeyDistContents>, bool) {
+        let held: HashMap<_, _> = ask
+            .held
+            .iter()
+            .map(|it| (it.kid, (it.epoch, it.generation)))
+            .collect();
+        let mut keys = Vec::new();
+        for group in self.groups_of(terminal.number) {
+            let Some(group) = self.groups.get(&group) else {
+                continue;
+            };
+            let key = &group.master;
+            let newest = (key.epoch(), key.generation());
+            if held.get(&key.kid()).is_some_and(|&held| held >= newest) {
+                continue;
+            }
+            if keys.len() == KEYS_A_GRANT {
+                return (keys, true);
+            }
+            keys.push(KeyDistContents {
+                key: key.duplicate(),
+                activate_at: group.schedule.activate_at,
+                cadence: group.schedule.cadence,
+                lease_end: Some(self.at.wall.plus(self.lease(group))),
+            });
+        }
+        (keys, false)
     }
 
     /// Who comes by a token gets what an enrolment package would bring, and asks for its keys under the

@@ -11,6 +11,7 @@ mod granting;
 mod job;
 mod legacy;
 
+use core::mem::Discriminant;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use job::{Job, Worked};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Secret, WrapKey};
 use crate::rng::Random;
+use crate::server::TokenMisuse;
 use crate::sharing::message::{AckStatus, Cookie, Message, Reference, RequestHash, marked};
 use crate::sharing::pair::{AckKey, PlainHash};
 use crate::sharing::rsa_misty1::Exchange;
@@ -59,7 +61,7 @@ pub(super) struct Desk {
     /// suite, which does not say whose.
     told_downgrade: HashSet<Option<TerminalNumber>>,
     /// Whose token's misuse stands there already.
-    told_token: HashSet<TerminalNumber>,
+    told_token: HashSet<(TerminalNumber, Discriminant<TokenMisuse>)>,
     pub(super) counts: DeskCounts,
 }
 

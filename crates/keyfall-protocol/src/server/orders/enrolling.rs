@@ -124,11 +124,10 @@ impl Server {
         if self.fleet.listen.is_empty() {
             return Err(Refusal::NotListening);
         }
-        let key_set = &self.fleet.key_set;
-        let held = [&self.fleet.kem, &self.fleet.kem_pq].into_iter().flatten();
-        let spoken = held
-            .map(|key| key.public().suite())
-            .any(|kem| key_set.limits.suites.contains(kem.sharing()) && key_set.lists_kem(kem));
+        // No other is asked in, whatever else is held.
+        let kem = self.fleet.key_set.token_kem();
+        let mut held = [&self.fleet.kem, &self.fleet.kem_pq].into_iter().flatten();
+        let spoken = held.any(|key| Some(key.public().suite()) == kem);
         spoken.then_some(()).ok_or(Refusal::NoSuiteForToken)
     }
 }

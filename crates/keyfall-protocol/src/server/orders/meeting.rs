@@ -12,7 +12,7 @@ use crate::sharing::SharingSuite;
 pub enum TokenMisuse {
     /// It was used before, or has ended.
     Dead { from: SocketAddr },
-    /// Two came with it at once, of whom the first is being answered.
+    /// Two came with it; the first was answered, and has not confirmed.
     Shared { first: SocketAddr, then: SocketAddr },
     /// In suite psk, in which nobody is answered by a token.
     Downgrade { from: SocketAddr },
@@ -52,7 +52,7 @@ impl Server {
         Ok((batch, Done::Nothing))
     }
 
-    /// Told once for each terminal and run of the server (KR-378).
+    /// Told once for each terminal, kind and run of the server (KR-378).
     pub(super) fn note_token(
         &self,
         number: TerminalNumber,
@@ -70,7 +70,7 @@ impl Server {
                 format!("refused from {from}: {why}")
             }
             TokenMisuse::Shared { first, then } => {
-                format!("refused from {then}: {first} came first and is being answered")
+                format!("{then} came with it after {first}")
             }
             TokenMisuse::Downgrade { from } => {
                 format!("refused from {from}: suite psk, in which no token counts")

@@ -23,7 +23,7 @@ use crate::sharing::message::{
     AckStatus, Cookie, KeyDis, KeyReq, Message, Reference, RequestHash, hello, marked, message_in,
 };
 use crate::sharing::pair::{AckKey, Ask, Grant, Line, PlainHash, SignedGrant};
-use crate::sharing::{Assembly, Introduction, KemPublic, KemSecret, KemSuite, datagrams};
+use crate::sharing::{Assembly, Introduction, KemPublic, KemSecret, datagrams};
 use crate::stats::{DropCounters, DropReason};
 use crate::terminal::Terminal;
 use crate::terminal::budget::Budget;
@@ -240,6 +240,7 @@ impl FirstContact {
         let introduction = Introduction::decode(&whole).map_err(|_| DropReason::Malformed)?;
         match self.judge(&introduction) {
             Ok(known) => {
+                self.fault = None;
                 let retry = Retry::first(self.now, rng);
                 self.ask(known, retry, None, 0, rng);
                 Ok(())
@@ -252,7 +253,7 @@ impl FirstContact {
     }
 
     /// The root is the token's, the KEYSET the root's, and the key to which is sealed one that the KEYSET
-    /// lists, of the first suite in it in which a token counts (KR-375, KR-376).
+    /// lists, of the first suite in it of which it lists one (KR-375, KR-376).
     fn judge(&self, introduction: &Introduction) -> Result<Known, FirstContactError> {
         let root = introduction.root;
         if !self.token.is_of(&root) {
@@ -264,15 +265,11 @@ impl FirstContact {
         let fetched: Vec<_> = fetched
             .filter_map(|octets| KemPublic::listed_in(&key_set, octets))
             .collect();
-        let of = |kem: KemSuite| {
-            let fetched = fetched.iter().find(|key| key.suite() == kem);
-            fetched.cloned().or_else(|| key_set.kem_in_full(kem))
-        };
-        let suites = key_set.limits.suites.iter();
-        let kem = suites
-            .filter_map(|&suite| KemSuite::of(suite))
-            .find_map(of)
-            .ok_or(FirstContactError::NoSuite)?;
+        // What came along beside the KEYSET nobody signed: that it is missing changes no suite.
+        let suite = key_set.token_kem().ok_or(FirstContactError::NoSuite)?;
+        let shown = fetched.iter().find(|key| key.suite() == suite);
+        let kem = shown.cloned().or_else(|| key_set.kem_in_full(suite));
+        let kem = kem.ok_or(FirstContactError::NoSuite)?;
         Ok(Known {
             root,
             key_set,
