@@ -8,7 +8,7 @@ use keyfall_protocol::command::Suites;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use keyfall_protocol::keys::{MasterKey, Secret};
 use keyfall_protocol::rng::Random;
-use keyfall_protocol::server::{self, KeySetDraft, Order, Refusal};
+use keyfall_protocol::server::{self, AuditEntry, KeySetDraft, Order, Refusal};
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{
     KeyDis, KeyReq, Message, Reference, RequestHash, marked, message_in, type_of,
@@ -18,7 +18,7 @@ use keyfall_protocol::sharing::rsa_misty1::{
 };
 use keyfall_protocol::terminal::{self, AskOutcome};
 
-use crate::sharing::{ACK, COOKIE, Fate, KEY_DIS, KEY_REQ, Pair};
+use crate::sharing::{ACK, COMMAND, COOKIE, Fate, KEY_DIS, KEY_REQ, Pair};
 
 const HELLO: u8 = 9;
 const INTRODUCTION: u8 = 10;
@@ -268,6 +268,28 @@ fn without_a_cookie_no_rsa_work_is_done() {
     assert!(pair.server.desk_counts().overload > 0);
 }
 
+/// W-14, KR-386: who writes requests in a terminal's name, one after another, has a share of the open
+/// answers, and none of the work beyond; the terminal itself is answered meanwhile.
+#[test]
+fn requests_in_anothers_name_fill_no_table() {
+    let mut pair = pair(1);
+    let group = legacy_group(&mut pair, &[1]);
+    let from = SocketAddr::from(([203, 0, 113, 9], 9));
+    put(&mut pair, from, datagram(&forged(1, 0), None));
+    let cookie = cookie(&pair);
+    pair.let_pass(|_, _, _| Fate::Passes);
+    for n in 0..200 {
+        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+    }
+    let counts = pair.server.desk_counts();
+    assert_eq!((counts.answers, counts.overload), (64, 136));
+    assert_eq!(pair.begun, 128, "opened and sealed");
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
+    assert!(pair.is_current(0, group));
+    assert_eq!(pair.server.desk_counts().acks, 1);
+}
+
 /// T-06, KR-381: no key registered, or one taken away, or excluded: silence.
 #[test]
 fn who_has_no_registered_key_is_not_answered() {
@@ -320,26 +342,51 @@ fn a_request_in_anothers_name_tells_nothing_and_moves_nothing() {
 }
 
 /// T-07, KR-380: where the root would have another suite, a request in this one is a downgrade: refused
-/// before any RSA work, and written down once.
+/// before any RSA work, and written down once, of who has shown that he is where he says.
 #[test]
 fn a_downgrade_to_the_legacy_suite_is_refused_and_audited() {
     let mut pair = pair_with(&SECOND, 1);
     legacy_group(&mut pair, &[1]);
     let spoken = pair.askers[0].machine.asks_in();
     assert_eq!(spoken, Some(SharingSuite::Hpke), "the first that it can");
-    let from = pair.askers[0].address;
     pair.audit.clear();
     pair.let_pass(|_, _, _| Fate::Lost);
+    let somebody = SocketAddr::from(([203, 0, 113, 9], 9));
     for n in 0..3 {
-        put(&mut pair, from, datagram(&forged(1, n), None));
+        put(&mut pair, somebody, datagram(&forged(1, n), None));
+        put(&mut pair, somebody, datagram(&forged(1, n), Some([n; 16])));
     }
-    assert!(pair.air.is_empty(), "{:?}", pair.types());
+    let told = |pair: &Pair| {
+        let of = |it: &AuditEntry| format!("{}: {}", it.actor, it.outcome);
+        pair.audit.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&pair), [""; 0], "from an address that may be forged");
+    assert_eq!(pair.server.desk_counts().downgrades, 0);
+
+    let from = pair.askers[0].address;
+    put(&mut pair, from, datagram(&forged(1, 3), None));
+    let cookie = cookie(&pair);
+    for n in 3..6 {
+        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+    }
+    assert!(pair.types().iter().all(|&it| it == COOKIE));
     assert_eq!((pair.begun, pair.server.desk_counts().downgrades), (0, 3));
-    let told: Vec<_> = pair.audit.iter().map(|it| it.outcome.as_str()).collect();
-    assert_eq!(
-        told,
-        ["refused: the KEYSET does not begin with suite rsa-misty1"]
-    );
+    let refused = "somebody at 192.0.2.1: refused: the KEYSET does not begin with suite rsa-misty1";
+    assert_eq!(told(&pair), [refused]);
+}
+
+/// W-14, KR-364: what names the server's key and is shorter than a COOKIE gets none.
+#[test]
+fn a_request_of_the_legacy_suite_without_its_rsa_field_is_met_with_silence() {
+    for suites in [&FIRST, &SECOND] {
+        let mut pair = pair_with(suites, 1);
+        let from = pair.askers[0].address;
+        pair.let_pass(|_, _, _| Fate::Lost);
+        let mut short = forged(1, 1)[..16].to_vec();
+        short[4..6].fill(0);
+        put(&mut pair, from, datagram(&short, None));
+        assert!(pair.air.is_empty(), "{:?}", pair.types());
+    }
 }
 
 /// T-07, KR-361: a terminal that asked in this suite believes no other, nor the other way round; without
@@ -428,6 +475,43 @@ fn altered_messages_of_the_legacy_suite_move_nothing() {
     assert_eq!(pair.server.desk_counts().acks, 0);
     put(&mut pair, from, ack);
     assert_eq!(pair.server.desk_counts().acks, 1);
+}
+
+/// KR-387, INVARIANT 5: a fresh epoch is sent with after its lead, for the answer does not say who else has
+/// it; nor does a power cut meanwhile begin it earlier.
+#[test]
+fn a_fresh_epoch_of_the_legacy_suite_is_not_sent_with_at_once() {
+    for cut in [false, true] {
+        let mut pair = pair(1);
+        let group = legacy_group(&mut pair, &[1]);
+        pair.ask(0);
+        pair.run(Duration::from_secs(5));
+        let sends = |pair: &Pair| {
+            let key = pair.askers[0].machine.send_key(group);
+            key.map(MasterKey::epoch)
+        };
+        let first = sends(&pair).expect("where none was held, it sends at once");
+        // No START comes.
+        pair.let_pass(|_, _, octets| match type_of(octets) {
+            Some(COMMAND) => Fate::Lost,
+            _ => Fate::Passes,
+        });
+        pair.order(Order::RekeyGroup { group }).unwrap();
+        pair.ask(0);
+        pair.run(Duration::from_secs(1));
+        assert!(pair.is_current(0, group));
+        assert_eq!(sends(&pair), Some(first));
+        if cut {
+            pair.restart(0);
+            pair.ask(0);
+            pair.run(Duration::from_secs(1));
+            assert_eq!(sends(&pair), None, "the older one was not marked as in use");
+        }
+        pair.run(Duration::from_secs(9));
+        let epoch = pair.askers[0].machine.groups()[0].epoch;
+        assert!(epoch > first);
+        assert_eq!(sends(&pair), Some(epoch), "cut: {cut}");
+    }
 }
 
 /// KR-384: nobody signed the answer, so it moves a group no further than a key of class keys could: who

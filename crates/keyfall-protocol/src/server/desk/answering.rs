@@ -531,6 +531,7 @@ impl Server {
         let Some(open) = self.desk.open.remove(&reference) else {
             return;
         };
+        self.desk.legacy_open.remove(&reference);
         self.desk.counts.acks += 1;
         self.peers.heard(open.terminal, from, self.at.now);
         if open.lacks_time {

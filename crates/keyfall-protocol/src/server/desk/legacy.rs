@@ -4,10 +4,12 @@
 //! anybody's name. So its answer opens with the registered key of the terminal that it names, and
 //! what it asks for counts as told from the ACK on, as in every suite.
 
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use super::answering::Request;
 use super::job::Task;
-use super::{Answer, Asker, Open, Proof};
-use crate::ids::TerminalNumber;
+use super::{Answer, Asker, Desk, OPEN_FOR, Open, Proof};
+use crate::ids::{TerminalNumber, Tick};
 use crate::keys::MasterKey;
 use crate::rng::Random;
 use crate::server::Server;
@@ -17,7 +19,8 @@ use crate::sharing::rsa_misty1::{IdInformation, KEYS_MAX, RsaSecret, Sealed, sea
 
 impl Server {
     /// RSA work begins only where the root wants the suite before all others (KR-380), for a request
-    /// that names the server's key, with a cookie, and within bounds (KR-382).
+    /// that names the server's key, with a cookie, and within bounds (KR-382). Who has shown no cookie
+    /// gets one, and stands in no audit: his address may be anybody's.
     pub(super) fn begin_legacy(
         &mut self,
         asked: &Request<'_>,
@@ -25,24 +28,28 @@ impl Server {
         rng: &mut dyn Random,
     ) {
         let from = asked.from;
+        let to = sealed_for(key_req).filter(|_| key_req.len() >= SHORTEST);
+        let key = self.fleet.rsa.as_ref();
+        let key = key.filter(|key| to == Some(key.public().name()));
+        let key = key.map(RsaSecret::duplicate);
         // As who has an RSA key would ask.
-        if self.fleet.key_set.suite_spoken(true) != Some(SUITE) {
-            self.note_downgrade_of(None, format!("somebody at {}", from.ip()), SUITE);
+        let spoken = self.fleet.key_set.suite_spoken(true) == Some(SUITE);
+        if to.is_none() || (spoken && key.is_none()) {
             self.desk.counts.silent += 1;
             return;
         }
-        let key = self.fleet.rsa.as_ref();
-        let named = |key: &&RsaSecret| sealed_for(key_req) == Some(key.public().name());
-        let Some(key) = key.filter(named).map(RsaSecret::duplicate) else {
-            self.desk.counts.silent += 1;
-            return;
-        };
         if !asked.returns {
             self.send_cookie(from, SUITE, asked.hash.reference(), rng);
             return;
         }
+        let Some(key) = key.filter(|_| spoken) else {
+            self.note_downgrade_of(None, format!("somebody at {}", from.ip()), SUITE);
+            self.desk.counts.silent += 1;
+            return;
+        };
+        let host = host_of(from);
         let out = &self.desk.legacy_jobs;
-        let own: Vec<_> = out.iter().filter(|(_, host)| **host == from.ip()).collect();
+        let own: Vec<_> = out.iter().filter(|(_, of)| **of == host).collect();
         let is_repeat = own.iter().any(|(number, _)| {
             let asker = self.desk.jobs.get(number);
             asker.is_some_and(|asker| asker.message == asked.message)
@@ -50,7 +57,8 @@ impl Server {
         if is_repeat {
             return;
         }
-        if out.len() >= OUT_MAX || own.len() >= OUT_A_HOST {
+        let is_busy = out.len() >= OUT_MAX || own.len() >= OUT_A_HOST;
+        if is_busy || !self.desk.has_room_for_legacy(host, self.at.now) {
             self.desk.counts.overload += 1;
             return;
         }
@@ -60,7 +68,7 @@ impl Server {
 
     fn begin_legacy_job(&mut self, asked: &Request<'_>, task: Task) {
         if let Some(number) = self.begin_job(asked, task) {
-            self.desk.legacy_jobs.insert(number, asked.from.ip());
+            self.desk.legacy_jobs.insert(number, host_of(asked.from));
         }
     }
 
@@ -98,9 +106,12 @@ impl Server {
             told: told.collect(),
             mixed: None,
         };
-        if !self.desk.remember(asked.hash.reference(), open) {
+        let reference = asked.hash.reference();
+        if !self.desk.remember(reference, open) {
             return;
         }
+        let waits = (host_of(asked.from), self.at.now);
+        self.desk.legacy_open.insert(reference, waits);
         let task = Task::SealLegacy {
             to,
             key_req: key_req.to_vec(),
@@ -138,8 +149,72 @@ impl Server {
     }
 }
 
+impl Desk {
+    /// Whether one more answer in this suite, which anybody can bring about in anybody's name, may wait
+    /// for its ACK (KR-386). What is being worked on may become one.
+    fn has_room_for_legacy(&mut self, host: IpAddr, now: Tick) -> bool {
+        let all = &mut self.open;
+        self.legacy_open.retain(|reference, (_, at)| {
+            let waits = now.since(*at) < OPEN_FOR;
+            if !waits {
+                all.remove(reference);
+            }
+            waits
+        });
+        let open = self.legacy_open.values().map(|(of, _)| of);
+        let hosts = open.chain(self.legacy_jobs.values());
+        let all = self.legacy_open.len() + self.legacy_jobs.len();
+        all < OPEN_LEGACY_MAX && hosts.filter(|of| **of == host).count() < OPEN_A_HOST
+    }
+}
+
+/// Who has one address of IPv6 has all that begin with its 64 bits.
+fn host_of(address: SocketAddr) -> IpAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
 const SUITE: SharingSuite = SharingSuite::RsaMisty1;
+/// Octets of an RSA field of 2048 bits, the shortest; no COOKIE is longer.
+const SHORTEST: usize = 256;
 /// RSA work under way, in all and for one host: a private-key operation of 8192 bits takes some ten
 /// milliseconds, and other suites use the same threads.
 const OUT_MAX: usize = 64;
 const OUT_A_HOST: usize = 8;
+/// Answers that wait for their ACK, likewise.
+const OPEN_LEGACY_MAX: usize = 4096;
+const OPEN_A_HOST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sharing::message::Reference;
+
+    #[test]
+    fn open_answers_of_the_legacy_suite_are_bounded_for_a_host_and_for_all() {
+        let mut desk = Desk::new();
+        let mut names = (0_u64..).map(|n| Reference::new(n.to_be_bytes()));
+        let mut taken = |host: SocketAddr, second| {
+            let (host, now) = (host_of(host), Tick::from_secs(second));
+            let mut taken = 0;
+            while desk.has_room_for_legacy(host, now) {
+                let reference = names.next().expect("without end");
+                desk.legacy_open.insert(reference, (host, now));
+                taken += 1;
+            }
+            taken
+        };
+        let host = |n: u16, m: u16| SocketAddr::from(([0x2001, 0xdb8, 0, n, m, 0, 0, 1], m));
+        assert_eq!(taken(host(1, 1), 1), 64);
+        assert_eq!(taken(host(1, 2), 1), 0, "of the same 64 bits");
+        let all: usize = (2..100).map(|n| taken(host(n, 1), 2)).sum();
+        assert_eq!(all, 4096 - 64);
+        assert_eq!(taken(host(1, 1), 60), 0);
+        assert_eq!(taken(host(1, 1), 61), 64, "a minute is over");
+        let [four, mapped] =
+            ["192.0.2.1:1", "[::ffff:192.0.2.1]:1"].map(|it| it.parse().expect("an address"));
+        assert_eq!(host_of(four), host_of(mapped));
+    }
+}

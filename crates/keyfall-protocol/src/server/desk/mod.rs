@@ -36,6 +36,8 @@ pub(super) struct Desk {
     parts: Assembly<SocketAddr>,
     /// Answers that wait for their ACK, by the request that they answer.
     open: HashMap<Reference, Open>,
+    /// When those of them that are over were last looked for.
+    swept: Option<Tick>,
     /// What each terminal has confirmed since the start.
     confirmed: HashMap<(TerminalNumber, GroupNumber), (KeyEpoch, Generation)>,
     /// Jobs that are out, and who asked.
@@ -43,6 +45,8 @@ pub(super) struct Desk {
     last_job: u64,
     /// Those of them that are RSA work, and for which host.
     legacy_jobs: HashMap<u64, IpAddr>,
+    /// Those open answers that are of the legacy suite, for which host and since when.
+    legacy_open: HashMap<Reference, (IpAddr, Tick)>,
     /// Pieces of the introduction, made when first asked for, of the KEYSET with that version.
     introduction: Option<(u32, Vec<Vec<u8>>)>,
     /// Parsed KEM keys, likewise.
@@ -138,10 +142,12 @@ impl Desk {
             cookies: None,
             parts: Assembly::new(WHOLES_MAX, REQUEST_PARTS_MAX),
             open: HashMap::new(),
+            swept: None,
             confirmed: HashMap::new(),
             jobs: HashMap::new(),
             last_job: 0,
             legacy_jobs: HashMap::new(),
+            legacy_open: HashMap::new(),
             introduction: None,
             kems: None,
             beacon: None,
@@ -179,7 +185,12 @@ impl Desk {
     fn remember(&mut self, reference: Reference, open: Open) -> bool {
         if self.open.len() >= OPEN_MAX && !self.open.contains_key(&reference) {
             let now = open.at;
-            self.open.retain(|_, it| now.since(it.at) < OPEN_FOR);
+            // The whole table is looked through: not for everybody who finds it full.
+            let is_due = |swept| now.since(swept) >= SWEEP;
+            if self.swept.is_none_or(is_due) {
+                self.swept = Some(now);
+                self.open.retain(|_, it| now.since(it.at) < OPEN_FOR);
+            }
             if self.open.len() >= OPEN_MAX {
                 self.counts.overload += 1;
                 return false;
@@ -218,3 +229,4 @@ const REQUEST_PARTS_MAX: u8 = 10;
 /// Answers that wait for their ACK.
 const OPEN_MAX: usize = 131_072;
 const OPEN_FOR: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(1);

@@ -1,6 +1,8 @@
 //! KEY-DIS of the suite rsa-misty1: bare keys, which nobody signed. They count as said by the server's
 //! RSA key, which the root lists, within what a key of class keys may say now.
 
+use std::time::Duration;
+
 use super::{Authority, allowed, within_bound};
 use crate::command::{KeyDistContents, ListedKey, SignerClass};
 use crate::ids::UnixSeconds;
@@ -28,7 +30,8 @@ impl Terminal {
     }
 
     /// Takes every key that is newer and within bounds. They come without schedule and lease: those of
-    /// the newest RENEW hold, which counts as later than this.
+    /// the newest RENEW hold, which counts as later than this. Nor do they say when others have them:
+    /// a fresh epoch is sent with after the lead of one, or a START (KR-387).
     ///
     /// # Errors
     /// [`DropReason`] of the first that was beyond; the others are taken all the same.
@@ -48,9 +51,18 @@ impl Terminal {
         let mut taken = Ok(());
         for key in keys {
             let (group, epoch, generation) = (key.group(), key.epoch(), key.generation());
+            let before = self.group(group).filter(|held| held.epoch() != epoch);
+            let waits = before.is_some();
+            // What an excluded one or a thief has is not sent with meanwhile.
+            let is_known = before.is_some_and(|held| {
+                let announced = held.announced;
+                held.distrusted || announced.is_some_and(|it| it.excluded_at.is_some())
+            });
+            let activation = waits.then(|| self.now.plus(Duration::from_secs(LEAD.into())));
             let contents = KeyDistContents {
                 key,
-                activate_at: EARLIEST,
+                // For who starts again meanwhile.
+                activate_at: if waits { stated.plus(LEAD) } else { EARLIEST },
                 cadence: None,
                 lease_end: None,
             };
@@ -58,10 +70,15 @@ impl Terminal {
                 let fits = within_bound(epoch, generation, listed.expires);
                 fits.then_some(()).ok_or(DropReason::AboveBound)
             });
-            let result =
-                judged.and_then(|()| self.take_key(contents, lease, None, EARLIEST, &authority));
+            let result = judged
+                .and_then(|()| self.take_key(contents, lease, activation, EARLIEST, &authority));
             match result {
-                Ok(()) => self.dirty = true,
+                Ok(()) => {
+                    self.dirty = true;
+                    if let Some(group) = self.group_mut(group).filter(|_| is_known) {
+                        group.sending = None;
+                    }
+                }
                 Err(DropReason::NotNewer) => {}
                 Err(reason) => {
                     self.drops.count(self.now, reason);
@@ -75,3 +92,5 @@ impl Terminal {
 
 /// Every statement is later.
 const EARLIEST: UnixSeconds = UnixSeconds::new(0);
+/// Seconds from the answer until a fresh epoch is sent with: as a server gives those who fetch one.
+const LEAD: u32 = 8;
