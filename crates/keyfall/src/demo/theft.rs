@@ -369,6 +369,10 @@ impl Stage {
             let held = self.wait_status("bob", "holds the fresh key", |status| {
                 status["groups"][0]["epoch"].as_u64() > before
             })?;
+            // Since dave is excluded she sends nothing under the key that he has.
+            self.wait_status("alice", "may send", |status| {
+                status["groups"][0]["sending"].is_u64()
+            })?;
             self.hum(part)?;
             self.overheard();
             if self.status("bob")?["fleet_generation"] == held["fleet_generation"] {
