@@ -358,9 +358,16 @@ impl Stage {
         Ok(())
     }
 
-    /// The last that bob may hear, a distribution and some words: they show that the thief's tool opens
-    /// what it can. No device key renews between the distribution and the theft.
+    /// The last that bob may hear, a distribution and some words under its key: they show that the
+    /// thief's tool opens what it can. No device key renews between the distribution and the theft.
     fn speak_last_words(&mut self, server: &str) -> anyhow::Result<()> {
+        // Since dave is excluded nobody sends under the key that he has; the key after it is sent with
+        // before the next one comes.
+        for name in ["alice", "bob"] {
+            self.wait_status(name, "may send", |status| {
+                status["groups"][0]["sending"].is_u64()
+            })?;
+        }
         for part in 0..LAST_WORDS_TRIES {
             let before = self.status("bob")?["groups"][0]["epoch"].as_u64();
             let why = ["--reason", "demo", "--dir", server];
@@ -369,10 +376,7 @@ impl Stage {
             let held = self.wait_status("bob", "holds the fresh key", |status| {
                 status["groups"][0]["epoch"].as_u64() > before
             })?;
-            // Since dave is excluded she sends nothing under the key that he has.
-            self.wait_status("alice", "may send", |status| {
-                status["groups"][0]["sending"].is_u64()
-            })?;
+            std::thread::sleep(KEY_SETTLES);
             self.hum(part)?;
             self.overheard();
             if self.status("bob")?["fleet_generation"] == held["fleet_generation"] {
@@ -606,7 +610,9 @@ fn wall() -> anyhow::Result<u32> {
 
 /// The second group that is made.
 const WATCH: u32 = 2;
-/// Device keys renew every ten seconds, and one try takes about one.
+/// Longer than a fresh key that nobody confirms waits until it is sent with.
+const KEY_SETTLES: Duration = Duration::from_secs(3);
+/// Device keys renew every ten seconds, and one try takes about four.
 const LAST_WORDS_TRIES: u16 = 5;
 /// Seconds; as story.rs tells the server.
 const FLEET_PERIOD: u32 = 10;
