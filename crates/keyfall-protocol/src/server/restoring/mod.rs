@@ -10,7 +10,7 @@ mod gathered;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calendar::Utc;
-use crate::command::{Body, FreshEpoch, SigningKey, Unverified};
+use crate::command::{FreshEpoch, KeySet, SigningKey, Unverified};
 use crate::ids::{GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, UnixSeconds};
 use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
@@ -229,27 +229,10 @@ impl Server {
     fn read_key_sets(
         &self,
         entries: &[(UnixSeconds, JournalEntry)],
-    ) -> Result<Vec<crate::command::KeySet>, Refusal> {
+    ) -> Result<Vec<KeySet>, Refusal> {
         let frames = entries.iter().filter_map(|(_, entry)| frame_of(entry));
         frames
-            .map(|frame| {
-                let read = Unverified::decode(frame).ok();
-                let verified = read.and_then(|read| read.verify(&self.fleet.root));
-                match verified.as_ref().map(|it| &it.command().body) {
-                    Some(Body::KeySet(key_set)) => Ok(key_set.clone()),
-                    Some(
-                        Body::Time(_)
-                        | Body::Renew(_)
-                        | Body::KeyDist(_)
-                        | Body::Order(_)
-                        | Body::Exclude(_)
-                        | Body::Stop(_)
-                        | Body::Start(_)
-                        | Body::Notify(_),
-                    )
-                    | None => Err(Refusal::NotTheRoot),
-                }
-            })
+            .map(|frame| KeySet::signed_by(&self.fleet.root, frame).ok_or(Refusal::NotTheRoot))
             .collect()
     }
 
@@ -258,7 +241,7 @@ impl Server {
     fn newest_keys(
         &self,
         entries: &[(UnixSeconds, JournalEntry)],
-        key_sets: &[crate::command::KeySet],
+        key_sets: &[KeySet],
     ) -> Option<NewKeys> {
         let frame = entries
             .iter()
