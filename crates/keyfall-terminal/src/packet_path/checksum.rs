@@ -44,6 +44,8 @@ pub(super) fn holds(sum: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]

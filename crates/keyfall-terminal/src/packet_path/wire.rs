@@ -133,7 +133,7 @@ impl Wire {
             SocketAddr::V4(v4) if self.v6 => {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
             }
-            other => other,
+            SocketAddr::V4(_) | SocketAddr::V6(_) => to,
         }
     }
 
