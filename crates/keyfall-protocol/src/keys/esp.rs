@@ -127,10 +127,8 @@ impl EspKeys {
     }
 
     #[must_use]
-    pub fn salt(&self) -> [u8; EspSuite::SALT_LEN] {
-        let mut salt = [0; EspSuite::SALT_LEN];
-        salt.copy_from_slice(&self.key_and_salt()[self.suite.key_len()..]);
-        salt
+    pub fn salt(&self) -> &[u8] {
+        &self.key_and_salt()[self.suite.key_len()..]
     }
 }
 
