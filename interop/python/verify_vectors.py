@@ -82,9 +82,7 @@ def derivations():
             same(first.renewed(key.generation), key, what)
             for value in step["values"]:
                 ctx = value["ctx"]
-                if value["label"] == "srtp":
-                    ctx = [ctx[0], ctx[1], un(ctx[2]), ctx[3], ctx[4]]
-                elif ctx is not None:
+                if ctx is not None:
                     ctx = [un(part) if isinstance(part, str) else part for part in ctx]
                 label, length = value["label"], value["len"]
                 same(key.info(label, ctx, length).hex(), value["info"], f"{what} {label} info")
