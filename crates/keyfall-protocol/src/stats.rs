@@ -121,6 +121,14 @@ drop_reasons! {
         "The server has stopped the group while its key changes: packets wait, and go out at START or at the latest when the time of the STOP is over.";
     StopQueue, "KF-2019", "stop_queue",
         "The packet waited for the end of a STOP, and the queue was full or the wait too long: the oldest packets go first.";
+    NotInRecord, "KF-2112", "not_in_record",
+        "A terminal speaks for an address, or in a group, that its protection record does not name.";
+    SearchQueue, "KF-2130", "search_queue",
+        "The packet waited for a key search or for the driver, and the queue was full: a scan of addresses, or a sender that does not wait for an answer.";
+    NotEsp, "KF-2131", "not_esp",
+        "The datagram is not an ESP packet of ours, and no message of key search.";
+    NotForUs, "KF-2132", "not_for_us",
+        "A packet opened whose destination is none of this terminal's prefixes: its sender has an older record, or sends where nobody asked it to.";
 }
 
 impl fmt::Display for DropReason {
