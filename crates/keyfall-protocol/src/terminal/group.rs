@@ -258,6 +258,13 @@ impl Group {
         });
     }
 
+    /// Receives a fresh epoch that came after a newer one, while neither is sent with: who heard of
+    /// the newer one late sends with it (INVARIANT 5). True where that is new.
+    pub(super) fn take_passed(&mut self, key: MasterKey) -> bool {
+        let sent = self.sending;
+        sent.is_some_and(|sent| sent.0 < key.epoch() && self.ring.slip_in(key, sent))
+    }
+
     /// Whether nothing of an older epoch is held.
     pub(super) fn left_nothing(&self) -> bool {
         self.ring.all().all(|key| key.epoch() == self.epoch())
