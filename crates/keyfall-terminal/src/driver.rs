@@ -577,6 +577,9 @@ impl Driver {
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
             | Event::Removed { .. }
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
             | Event::Notified { .. } => Vec::new(),
         }
     }

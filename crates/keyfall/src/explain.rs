@@ -424,6 +424,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::Replayed | DropReason::BeforeWindow => {
             "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused."
         }
+        DropReason::RefusedSession => {
+            "Nothing, if that sender restarts often: its next generation begins anew; else suspect a member that forges its packets."
+        }
         DropReason::NotMedia => {
             "Look at what else sends to the address; stock SRTP without an MKI is not for this relay."
         }

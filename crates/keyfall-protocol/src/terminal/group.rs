@@ -7,6 +7,7 @@ use crate::keys::{Master, MasterKey, Ring};
 use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
 use crate::terminal::change::Change;
+use crate::terminal::packets::Packets;
 
 /// Keys, schedule, sessions and marks of one group.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(super) struct Group {
     pub(super) sessions: Vec<SessionId>,
     /// How far received streams were delivered, the one heard last at the end.
     pub(super) marks: Vec<Mark>,
+    pub(super) packets: Packets,
 }
 
 /// After its end a key neither sends nor receives, by the clock or by powered-on time, whichever
@@ -152,6 +154,7 @@ impl Group {
             change: None,
             sessions: Vec::new(),
             marks: Vec::new(),
+            packets: Packets::default(),
         }
     }
 

@@ -14,6 +14,8 @@ mod group;
 mod inspect;
 mod locking;
 mod obey;
+mod packet_traffic;
+mod packets;
 mod settle;
 mod snapshot;
 mod status;
@@ -34,6 +36,8 @@ use group::{Group, Lease};
 pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
 use obey::Notified;
+pub use packet_traffic::{OpenedSession, PacketQuery};
+pub use packets::{PacketMark, SessionBlock};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
@@ -42,7 +46,8 @@ use crate::command::KeySet;
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
-    Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick, UnixSeconds,
+    EspSession, Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick,
+    UnixSeconds,
 };
 use crate::keys::ObeyKey;
 use crate::receipt::Receipt;
@@ -129,6 +134,15 @@ pub enum Order {
     /// A fresh session for sending in a group; answered by [`Event::SessionReady`] once it is
     /// recorded, or by [`Event::SessionRefused`].
     OpenSession { group: GroupNumber },
+    /// Fresh sessions for sending packets in a group; answered by [`Event::PacketSessionsReady`]
+    /// once they are recorded, or by [`Event::PacketSessionsRefused`].
+    OpenPacketSessions { group: GroupNumber },
+    /// Nothing of these sessions up to these numbers will be delivered again; answered by
+    /// [`Event::PacketMarksStored`].
+    MarkPackets {
+        group: GroupNumber,
+        marks: Vec<PacketMark>,
+    },
     /// Nothing of these streams up to these indices will be delivered again; answered by
     /// [`Event::MarksStored`].
     Mark {
@@ -247,6 +261,18 @@ pub enum Event {
     MarksStored {
         group: GroupNumber,
         marks: Vec<Mark>,
+    },
+    /// The sessions may be used.
+    PacketSessionsReady {
+        group: GroupNumber,
+        sessions: SessionBlock,
+    },
+    /// The group is not held.
+    PacketSessionsRefused { group: GroupNumber },
+    /// The marks are durable. Those of sessions that are refused by now are not among them.
+    PacketMarksStored {
+        group: GroupNumber,
+        marks: Vec<PacketMark>,
     },
     /// The first beacon since power-on.
     TimeHeard { seconds: UnixSeconds },
@@ -473,6 +499,8 @@ impl Terminal {
     fn on_order(&mut self, order: Order, rng: &mut dyn Random) {
         match order {
             Order::OpenSession { group: number } => self.open_session(number, rng),
+            Order::OpenPacketSessions { group } => self.open_packet_sessions(group, rng),
+            Order::MarkPackets { group, marks } => self.mark_packets(group, marks),
             Order::Ask { within } => self.on_ask(within, rng),
             Order::Mark {
                 group: number,
@@ -521,6 +549,31 @@ impl Terminal {
         self.events.push(Event::SessionReady {
             group: number,
             session,
+        });
+    }
+
+    /// The sessions after those of this start, at first at random (FORMATS section 7).
+    fn open_packet_sessions(&mut self, number: GroupNumber, rng: &mut dyn Random) {
+        let event = match self.group_mut(number) {
+            Some(group) => Event::PacketSessionsReady {
+                group: number,
+                sessions: group.packets.open_block(|| EspSession::new(octets(rng))),
+            },
+            None => Event::PacketSessionsRefused { group: number },
+        };
+        self.dirty |= matches!(event, Event::PacketSessionsReady { .. });
+        self.events.push(event);
+    }
+
+    fn mark_packets(&mut self, number: GroupNumber, mut marks: Vec<PacketMark>) {
+        match self.group_mut(number) {
+            Some(group) => marks.retain(|&mark| group.packets.record(mark)),
+            None => marks.clear(),
+        }
+        self.dirty |= !marks.is_empty();
+        self.events.push(Event::PacketMarksStored {
+            group: number,
+            marks,
         });
     }
 

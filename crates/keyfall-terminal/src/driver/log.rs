@@ -113,7 +113,11 @@ pub(super) fn log_event(event: &Event) {
             tracing::info!(outcome, "a request for keys has ended");
         }
         Event::Notified { .. } => tracing::info!("the server asks to come and fetch"),
-        Event::SessionReady { .. } | Event::MarksStored { .. } => {}
+        Event::SessionReady { .. }
+        | Event::MarksStored { .. }
+        | Event::PacketSessionsReady { .. }
+        | Event::PacketSessionsRefused { .. }
+        | Event::PacketMarksStored { .. } => {}
     }
 }
 
