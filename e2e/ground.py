@@ -38,7 +38,9 @@ class Ground:
             end(process)
         for namespace in self.namespaces:
             subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL)
-            # `ip netns exec` of some programs leaves files in /etc/netns alone; nothing else is there.
+        # Some programs leave what they are spoken to by.
+        for left in pathlib.Path("/var/run/wireguard").glob(f"*{self.mark}.sock"):
+            left.unlink()
         self.temporary.cleanup()
 
     # -- Namespaces
@@ -129,7 +131,8 @@ def end(process: subprocess.Popen) -> None:
 
 
 def die_with_parent() -> None:
-    """For a child: it ends when this script ends, however that is."""
+    """For a child: it ends when this script ends, however that is, and Ctrl-C is not for it."""
+    os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
