@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::command::SEARCH_KEY_LEN;
 use crate::ids::{Generation, KeyEpoch, KeyName, SessionId, TerminalNumber, Tick, UnixSeconds};
-use crate::keys::{Master, MasterKey, Ring};
+use crate::keys::{Master, MasterKey, Ring, Secret};
 use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
 use crate::terminal::change::Change;
@@ -13,6 +14,8 @@ use crate::terminal::packets::Packets;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) ring: Ring<Master>,
+    /// KS of the newest epoch, where it is a packet group's (FORMATS section 8.1).
+    pub(super) search_key: Option<Secret<SEARCH_KEY_LEN>>,
     /// What this terminal sends with; follows the newest once that is stored and active. `None`
     /// until the first is.
     pub(super) sending: Option<(KeyEpoch, Generation)>,
@@ -138,6 +141,7 @@ impl Group {
         let generation = key.generation();
         Self {
             ring: Ring::new(key),
+            search_key: None,
             sending: None,
             activation: Some(Activation {
                 store: None,

@@ -57,6 +57,14 @@ impl<'a> Cut<'a> {
         self.packet
     }
 
+    /// How many packets are not written yet.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        let octets = self.packet.len() - self.at;
+        let count = self.segments.map_or(1, |it| octets.div_ceil(it.size));
+        if octets == 0 { 0 } else { count as u64 }
+    }
+
     /// Octets of the next packet; `None` when all are written.
     #[must_use]
     pub fn next_len(&self) -> Option<usize> {
