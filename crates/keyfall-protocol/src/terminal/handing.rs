@@ -37,7 +37,7 @@ pub(super) struct Handing {
     exclusions: VecDeque<(Exclude, Kept)>,
     /// Shards for whomever: which terminal needs which, only that one knows. The newest last.
     distributions: VecDeque<Kept>,
-    /// With which of them the next burst begins.
+    /// With which of them, counted from the newest, the next burst begins.
     turn: usize,
     /// Signatures that are checked of what is of no use here.
     checks: Budget,
@@ -159,7 +159,7 @@ impl Handing {
             self.turn = (first + SHARDS_A_BURST) % count.max(1);
         }
         let shards = (0..count.min(SHARDS_A_BURST))
-            .filter_map(|step| self.distributions.get((first + step) % count));
+            .filter_map(|step| self.distributions.get(count - 1 - (first + step) % count));
         let exclusions = self.exclusions.iter().rev().map(|(_, kept)| kept);
         let fresh = exclusions.take(EXCLUSIONS_A_BURST).chain(shards);
         let fresh = fresh.take(if epoch_lags { usize::MAX } else { 0 });
