@@ -121,6 +121,8 @@ drop_reasons! {
         "The server has stopped the group while its key changes: packets wait, and go out at START or at the latest when the time of the STOP is over.";
     StopQueue, "KF-2019", "stop_queue",
         "The packet waited for the end of a STOP, and the queue was full or the wait too long: the oldest packets go first.";
+    RefusedSession, "KF-2030", "refused_session",
+        "The packet is of a session that 64 newer ones of the same sender displaced, or of one session too many: how far it was delivered is not known, so nothing of it is.";
     NoRecord, "KF-2101", "no_record",
         "This terminal's own protection record has not come, or its end is past: without one it sends and answers for no address; it comes with the carousel or at the next key request.";
     SourceNotOurs, "KF-2102", "source_not_ours",
@@ -153,6 +155,12 @@ drop_reasons! {
         "A packet opened whose sender's protection record is not held, as after a restart: the terminal searches for it.";
     PathExpired, "KF-2118", "path_expired",
         "A path that a search found was idle for too long, is an hour old, or its group or peer changed: it is searched for again when it is needed.";
+    SearchQueue, "KF-2130", "search_queue",
+        "The packet waited for a key search or for the driver, and the queue was full: a scan of addresses, or a sender that does not wait for an answer.";
+    NotEsp, "KF-2131", "not_esp",
+        "The datagram is not an ESP packet of ours, and no message of key search.";
+    NotForUs, "KF-2132", "not_for_us",
+        "A packet opened whose destination is none of this terminal's prefixes: its sender has an older record, or sends where nobody asked it to.";
 }
 
 impl fmt::Display for DropReason {

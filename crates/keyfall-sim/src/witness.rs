@@ -236,6 +236,9 @@ impl Witness {
             | Event::SessionReady { .. }
             | Event::SessionRefused { .. }
             | Event::MarksStored { .. }
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
             | Event::TimeHeard { .. }
             | Event::KeySetHeard { .. }
             | Event::Excluded { .. }

@@ -579,6 +579,9 @@ impl Driver {
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
             | Event::Removed { .. }
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
             | Event::Notified { .. }
             | Event::PathFound { .. }
             | Event::PathLost { .. }

@@ -424,6 +424,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::Replayed | DropReason::BeforeWindow => {
             "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused."
         }
+        DropReason::RefusedSession => {
+            "Nothing, if that sender restarts often: its next generation begins anew; else suspect a member that forges its packets."
+        }
         DropReason::NotMedia => {
             "Look at what else sends to the address; stock SRTP without an MKI is not for this relay."
         }
@@ -487,6 +490,13 @@ const fn remedy(reason: DropReason) -> &'static str {
         }
         DropReason::UnknownPeer => {
             "Nothing, for a moment after a restart; else see that this terminal hears the carrier or that its search finds the other."
+        }
+        DropReason::SearchQueue => {
+            "Look which host sends so much before its first answer; what is sent again gets through."
+        }
+        DropReason::NotEsp => "Look at what else sends to the packet port.",
+        DropReason::NotForUs => {
+            "Compare the address with the prefixes that the server gave this terminal; the sender hears of a change by the carrier."
         }
         DropReason::PathExpired => "Nothing: the next packet begins a search.",
         DropReason::NotAsked => {

@@ -15,6 +15,8 @@ mod handing;
 mod inspect;
 mod locking;
 mod obey;
+mod packet_traffic;
+mod packets;
 mod paths;
 mod settle;
 mod snapshot;
@@ -39,6 +41,8 @@ pub use handing::Unheard;
 pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
 use obey::Notified;
+pub use packet_traffic::{OpenedSession, PacketQuery};
+pub use packets::{PacketMark, SessionBlock};
 use paths::{Arrival, Paths};
 pub use paths::{PacketFrom, PathCounts, PathView, PeerView, Way};
 pub use snapshot::{Snapshot, SnapshotError};
@@ -49,7 +53,8 @@ use crate::command::KeySet;
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
-    Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick, UnixSeconds,
+    EspSession, Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick,
+    UnixSeconds,
 };
 use crate::keys::ObeyKey;
 use crate::receipt::Receipt;
@@ -152,6 +157,15 @@ pub enum Order {
     /// A fresh session for sending in a group; answered by [`Event::SessionReady`] once it is
     /// recorded, or by [`Event::SessionRefused`].
     OpenSession { group: GroupNumber },
+    /// Fresh sessions for sending packets in a group; answered by [`Event::PacketSessionsReady`]
+    /// once they are recorded, or by [`Event::PacketSessionsRefused`].
+    OpenPacketSessions { group: GroupNumber },
+    /// Nothing of these sessions up to these numbers will be delivered again; answered by
+    /// [`Event::PacketMarksStored`].
+    MarkPackets {
+        group: GroupNumber,
+        marks: Vec<PacketMark>,
+    },
     /// Nothing of these streams up to these indices will be delivered again; answered by
     /// [`Event::MarksStored`].
     Mark {
@@ -283,6 +297,18 @@ pub enum Event {
     MarksStored {
         group: GroupNumber,
         marks: Vec<Mark>,
+    },
+    /// The sessions may be used.
+    PacketSessionsReady {
+        group: GroupNumber,
+        sessions: SessionBlock,
+    },
+    /// The group is not held.
+    PacketSessionsRefused { group: GroupNumber },
+    /// The marks are durable. Those of sessions that are refused by now are not among them.
+    PacketMarksStored {
+        group: GroupNumber,
+        marks: Vec<PacketMark>,
     },
     /// The first beacon since power-on.
     TimeHeard { seconds: UnixSeconds },
@@ -547,6 +573,8 @@ impl Terminal {
     fn on_order(&mut self, order: Order, rng: &mut dyn Random) {
         match order {
             Order::OpenSession { group: number } => self.open_session(number, rng),
+            Order::OpenPacketSessions { group } => self.open_packet_sessions(group, rng),
+            Order::MarkPackets { group, marks } => self.mark_packets(group, marks),
             Order::Ask { within } => self.on_ask(within, rng),
             Order::PeerAt { peer, endpoint } => self.configure_peer(peer, endpoint),
             Order::Mark {
@@ -596,6 +624,31 @@ impl Terminal {
         self.events.push(Event::SessionReady {
             group: number,
             session,
+        });
+    }
+
+    /// The sessions after those of this start, at first at random (FORMATS section 7).
+    fn open_packet_sessions(&mut self, number: GroupNumber, rng: &mut dyn Random) {
+        let event = match self.group_mut(number) {
+            Some(group) => Event::PacketSessionsReady {
+                group: number,
+                sessions: group.packets.open_block(|| EspSession::new(octets(rng))),
+            },
+            None => Event::PacketSessionsRefused { group: number },
+        };
+        self.dirty |= matches!(event, Event::PacketSessionsReady { .. });
+        self.events.push(event);
+    }
+
+    fn mark_packets(&mut self, number: GroupNumber, mut marks: Vec<PacketMark>) {
+        match self.group_mut(number) {
+            Some(group) => marks.retain(|&mark| group.packets.record(mark)),
+            None => marks.clear(),
+        }
+        self.dirty |= !marks.is_empty();
+        self.events.push(Event::PacketMarksStored {
+            group: number,
+            marks,
         });
     }
 

@@ -16,6 +16,7 @@ mod locked;
 mod net;
 mod notices;
 mod orders;
+mod packets;
 mod per_session;
 mod renewing;
 mod replay;

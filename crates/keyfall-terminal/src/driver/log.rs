@@ -126,7 +126,11 @@ pub(super) fn log_event(event: &Event) {
             tracing::debug!(%peer, "a peer is elsewhere, or speaks for others")
         }
         Event::PathsChanged => tracing::debug!("this terminal's own record changed"),
-        Event::SessionReady { .. } | Event::MarksStored { .. } => {}
+        Event::SessionReady { .. }
+        | Event::MarksStored { .. }
+        | Event::PacketSessionsReady { .. }
+        | Event::PacketSessionsRefused { .. }
+        | Event::PacketMarksStored { .. } => {}
     }
 }
 

@@ -304,6 +304,9 @@ impl Terminal {
                 | Event::SessionReady { .. }
                 | Event::SessionRefused { .. }
                 | Event::MarksStored { .. }
+                | Event::PacketSessionsReady { .. }
+                | Event::PacketSessionsRefused { .. }
+                | Event::PacketMarksStored { .. }
                 | Event::TimeHeard { .. }
                 | Event::KeySetHeard { .. }
                 | Event::Excluded { .. }

@@ -132,6 +132,10 @@ impl Terminal {
             return Ok(());
         }
         if epoch != group.epoch() {
+            if epoch < group.epoch() && group.take_passed(key) {
+                self.events.push(event);
+                return Ok(());
+            }
             return Err(DropReason::NotNewer);
         }
         let newer = generation > group.newest();
