@@ -102,6 +102,52 @@ class Bare(Contender):
             raise_device(namespace, device, f"{inner}/24")
 
 
+class Keyfall(Contender):
+    """Two terminals in host mode, and a server that both hear; one group."""
+
+    name = "keyfall"
+
+    def look(self) -> None:
+        self.program = self.built / "keyfall"
+        if not self.program.exists():
+            raise Absent(f"{self.program} is not built")
+        if "--gateway" not in ground.sh(str(self.program), "terminal", "run", "--help"):
+            raise Absent(f"{self.program} carries no packets")
+        self.version = "this tree"
+
+    def ask(self, *words) -> dict:
+        run = self.here.run(self.a, self.program, "--json", *words, cwd=self.here.top)
+        if run.returncode != 0:
+            raise Absent(f"`keyfall {' '.join(map(str, words))}`: {run.stdout}{run.stderr}".strip())
+        return json.loads(run.stdout)
+
+    def server_answers(self) -> bool:
+        run = self.here.run(self.a, self.program, "admin", "status", "--dir", "fleet",
+                            cwd=self.here.top)
+        return run.returncode == 0
+
+    def up(self) -> None:
+        self.ask("server", "init", "fleet", "--carrier",
+                 "udp://239.255.70.78:47700?if=10.80.0.1&ttl=1", "--rate", "100M")
+        self.here.start(self.a, self.program, "server", "run", "fleet", log="server.log",
+                        cwd=self.here.top)
+        if not ground.wait(self.server_answers):
+            raise Absent(f"the server does not start: {self.here.said('server.log')}")
+        sides = (("near", self.a, self.near, "10.80.0.1"), ("far", self.b, self.far, "10.80.0.2"))
+        for name, _, inner, outer in sides:
+            added = self.ask("admin", "terminal", "add", name, "--dir", "fleet")
+            self.ask("terminal", "enrol", name, f"{name}.enrol", "--code",
+                     added["terminals"][0]["code"])
+            self.ask("admin", "terminal", "set", name, "--address", inner, "--endpoint",
+                     f"{outer}:{self.port}", "--dir", "fleet")
+        self.ask("admin", "group", "create", "all", "--member", "near", "--member", "far",
+                 "--packets", "--network", f"10.81.{self.place}.0/24", "--dir", "fleet")
+        for name, namespace, _, outer in sides:
+            self.start(namespace, self.program, "terminal", "run", name, "--if", outer, "--outside",
+                       "kf0" if namespace == self.a else "kf1", "--listen", f"{outer}:{self.port}",
+                       "--mtu", INNER_MTU, cwd=self.here.top)
+
+
 class WireGuard(Contender):
     """Userspace WireGuard, spoken to by `wg`. Keys are made by wg."""
 
@@ -323,4 +369,4 @@ def is_installed(package: str) -> bool:
 
 
 PEERS = [BoringTun, BoringTunOne, GotaTun, WireGuardGo, Nebula, OpenVpn]
-ALL = [Veth, Bare, *PEERS]
+ALL = [Veth, Bare, Keyfall, *PEERS]
