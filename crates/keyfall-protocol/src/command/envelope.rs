@@ -312,7 +312,12 @@ impl<'b> SignedOctets<'b> {
         self.signature.name
     }
 
-    /// The payload, where `key` has signed it as `external_aad` says; the only way to it.
+    /// The payload as it claims to be. Look, do not rely on it.
+    pub(crate) fn claimed(&self) -> &'b [u8] {
+        self.payload
+    }
+
+    /// The payload, where `key` has signed it as `external_aad` says.
     pub(crate) fn verify(self, external_aad: &[u8], key: &VerifyingKey) -> Option<&'b [u8]> {
         let protected = self.signature.protected;
         let signed = to_be_signed(Form::Alone, external_aad, protected, self.payload);

@@ -12,6 +12,8 @@ use crate::keys::{KeyEncryptionKey, MasterKey, Sealed, Secret, WRAPPED_LEN, Wrap
 use crate::rng::{Random, octets};
 use crate::schedule::{Cadence, Schedule};
 
+/// Octets of a packet group's search key.
+pub const SEARCH_KEY_LEN: usize = 16;
 /// What one frame holds; more recipients go as further self-contained messages.
 pub const RECIPIENTS_MAX: usize = 17;
 

@@ -19,6 +19,7 @@ use crate::terminal::compartment::{Held, Notes, RenewStatement, User};
 use crate::terminal::exclusions::Exclusions;
 use crate::terminal::group::{Announced, Group, Lease, Mark};
 use crate::terminal::locking::Lock;
+use crate::terminal::packets::Packets;
 use crate::terminal::{Parts, Terminal};
 use crate::trusted_time::{PoweredOn, TrustedTime};
 
@@ -108,7 +109,10 @@ impl Terminal {
 
     fn user_snapshot(&self, user: &User) -> Zeroizing<Vec<u8>> {
         // INVARIANT 10, as above.
-        let per_group = |group: &Group| 256 + 8 * group.sessions.len() + 40 * group.marks.len();
+        let per_group = |group: &Group| {
+            let media = 8 * group.sessions.len() + 40 * group.marks.len();
+            256 + media + group.packets.octets_max()
+        };
         let groups: usize = user.groups.values().map(per_group).sum();
         let legacy = user.legacy_key.as_ref().map(RsaSecret::to_pkcs8);
         let legacy_len = legacy.as_ref().map_or(0, |key| key.len());
@@ -290,7 +294,7 @@ fn read_notes(r: &mut Reader<'_>) -> Result<Notes, DecodeError> {
 
 fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Written {
     let key = group.ring.newest();
-    e.array(15)?
+    e.array(16)?
         .u32(number.get())?
         .u32(key.epoch().get())?
         .u32(key.generation().get())?;
@@ -332,11 +336,11 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
             .u64(mark.rtp_index)?
             .u32(mark.rtcp_index)?;
     }
-    Ok(())
+    group.packets.write(e)
 }
 
 fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
-    r.array("group", 15)?;
+    r.array("group", 16)?;
     let number = r.group()?;
     let epoch = r.epoch()?;
     let generation = r.generation()?;
@@ -364,6 +368,11 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
             rtcp_index: r.uint32("index")?,
         });
     }
+    group.packets = Packets::read(r)?;
+    // Older generations are not on disk, so nothing that was sent under them opens any more.
+    group
+        .packets
+        .forget(|of_epoch, of_generation| (of_epoch, of_generation) == (epoch, generation));
     Ok((number, group))
 }
 
@@ -466,7 +475,7 @@ fn read_name(r: &mut Reader<'_>) -> Result<Option<KeyName>, DecodeError> {
     r.nullable("key name", Reader::key_name)
 }
 
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 /// The longest identity, with room for what the device compartment holds beside it.
 const IDENTITY_MAX: usize = 8192;
 /// The terminal's own keys and numbers.

@@ -93,6 +93,7 @@ impl Terminal {
                 user.groups.insert(number, group);
             }
             self.events.push(event);
+            self.leave_paths_of(number);
             return Ok(());
         };
         let outlived = self.supersedes(held.brought_by, issued_at);
@@ -127,9 +128,14 @@ impl Terminal {
             }
             group.begin_epoch(statement, announced);
             self.events.push(event);
+            self.leave_paths_of(number);
             return Ok(());
         }
         if epoch != group.epoch() {
+            if epoch < group.epoch() && group.take_passed(key) {
+                self.events.push(event);
+                return Ok(());
+            }
             return Err(DropReason::NotNewer);
         }
         let newer = generation > group.newest();
