@@ -23,7 +23,7 @@ class Failed(Exception):
 
 def ping(here: ground.Ground, source: str, to: str, *options: str, count: int = 3) -> int:
     """How many of the pings came back."""
-    run = here.run(source, "ping", "-n", "-c", count, "-W", "2", *options, to)
+    run = here.run(source, "ping", "-n", "-i", "0.2", "-c", count, "-W", "2", *options, to)
     heard = re.search(r"(\d+) received", run.stdout)
     return int(heard.group(1)) if heard else 0
 
