@@ -576,6 +576,7 @@ impl Driver {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::RecordChanged { .. }
             | Event::Removed { .. }
             | Event::Notified { .. } => Vec::new(),
         }

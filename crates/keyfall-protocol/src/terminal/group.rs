@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::command::SEARCH_KEY_LEN;
 use crate::ids::{Generation, KeyEpoch, KeyName, SessionId, TerminalNumber, Tick, UnixSeconds};
-use crate::keys::{Master, MasterKey, Ring};
+use crate::keys::{Master, MasterKey, Ring, Secret};
 use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
 use crate::terminal::change::Change;
@@ -12,6 +13,8 @@ use crate::terminal::change::Change;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) ring: Ring<Master>,
+    /// KS of the held epoch, where the group is a packet group; goes with the epoch.
+    pub(super) search_key: Option<Secret<SEARCH_KEY_LEN>>,
     /// What this terminal sends with; follows the newest once that is stored and active. `None`
     /// until the first is.
     pub(super) sending: Option<(KeyEpoch, Generation)>,
@@ -136,6 +139,7 @@ impl Group {
         let generation = key.generation();
         Self {
             ring: Ring::new(key),
+            search_key: None,
             sending: None,
             activation: Some(Activation {
                 store: None,
@@ -308,7 +312,13 @@ impl Group {
     }
 
     /// A fresh epoch has just been installed: what is stated of it replaces all that was.
-    pub(super) fn begin_epoch(&mut self, statement: Statement, announced: Option<Announced>) {
+    pub(super) fn begin_epoch(
+        &mut self,
+        statement: Statement,
+        search_key: Option<Secret<SEARCH_KEY_LEN>>,
+        announced: Option<Announced>,
+    ) {
+        self.search_key = search_key;
         self.schedule = statement.schedule;
         self.lease = statement.lease;
         self.issued_at = statement.issued_at;

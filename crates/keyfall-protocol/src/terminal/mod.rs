@@ -14,6 +14,7 @@ mod group;
 mod inspect;
 mod locking;
 mod obey;
+mod records;
 mod settle;
 mod snapshot;
 mod status;
@@ -34,11 +35,12 @@ use group::{Group, Lease};
 pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
 use obey::Notified;
+use records::Records;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
 
-use crate::command::KeySet;
+use crate::command::{KeySet, SignedRecord};
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
@@ -72,6 +74,9 @@ pub struct Terminal {
     carried_out: Option<(Option<StoreId>, Notes)>,
     lock: Lock,
     exclusions: Exclusions,
+    /// The newest of this terminal's own.
+    own_record: Option<SignedRecord>,
+    records: Records,
     /// The latest end of a lease that was ever stated: from it the dead man's time counts.
     last_lease: Lease,
     time: TrustedTime,
@@ -280,6 +285,9 @@ pub enum Event {
         epoch: KeyEpoch,
         generation: Generation,
     },
+    /// The server says another thing of this terminal's own addresses and packet groups, or says it
+    /// anew.
+    RecordChanged { version: u32 },
     /// The server says that this terminal is no member any more: the group's keys are gone.
     Removed { group: GroupNumber },
     /// A sequence of key sharing has ended.
@@ -353,6 +361,7 @@ impl Terminal {
                 notes: Notes::default(),
                 lock: Lock::default(),
                 exclusions: Exclusions::default(),
+                own_record: None,
             },
             Some(User::new(package.wrap, offset, BTreeMap::new())),
             now,
@@ -375,6 +384,8 @@ impl Terminal {
             carried_out: None,
             lock: parts.lock,
             exclusions: parts.exclusions,
+            own_record: parts.own_record,
+            records: Records::default(),
             last_lease: parts.last_lease,
             time: parts.time,
             powered: parts.powered,
@@ -561,6 +572,7 @@ struct Parts {
     notes: Notes,
     lock: Lock,
     exclusions: Exclusions,
+    own_record: Option<SignedRecord>,
     last_lease: Lease,
     time: TrustedTime,
     powered: PoweredOn,

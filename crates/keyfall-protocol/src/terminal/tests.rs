@@ -15,6 +15,7 @@ mod locked;
 mod notices;
 mod orders;
 mod per_session;
+mod records;
 mod renewing;
 mod replay;
 mod stored;

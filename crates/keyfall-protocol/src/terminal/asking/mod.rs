@@ -313,6 +313,7 @@ impl Terminal {
                 | Event::UnlockAllowed
                 | Event::Stopped { .. }
                 | Event::Resumed { .. }
+                | Event::RecordChanged { .. }
                 | Event::Removed { .. }
                 | Event::AskEnded { .. } => continue,
             };

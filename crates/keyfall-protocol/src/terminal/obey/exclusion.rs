@@ -43,6 +43,7 @@ impl Terminal {
             };
             changed |= self.leave_epoch(fresh.group, announced);
         }
+        self.records.forget(&cut);
         if !cut.is_empty() {
             // At once: that it is not durable yet loses nothing, since the carousel repeats it.
             let event = Event::Excluded { terminals: cut };
