@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks every file of interop/vectors against docs/PROTOCOL.md as reader.py and media.py read it.
+"""Checks every file of interop/vectors against docs/PROTOCOL.md as reader.py, media.py and packets.py read it.
 
 Usage: verify_vectors.py
 """
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 import kem
 import media
 import packages
+import packets
 import protection
 import reader
 import verify_capture
@@ -83,9 +84,7 @@ def derivations():
             same(first.renewed(key.generation), key, what)
             for value in step["values"]:
                 ctx = value["ctx"]
-                if value["label"] == "srtp":
-                    ctx = [ctx[0], ctx[1], un(ctx[2]), ctx[3], ctx[4]]
-                elif ctx is not None:
+                if ctx is not None:
                     ctx = [un(part) if isinstance(part, str) else part for part in ctx]
                 label, length = value["label"], value["len"]
                 same(key.info(label, ctx, length).hex(), value["info"], f"{what} {label} info")
@@ -126,6 +125,37 @@ def srtp():
     for entry in held["indexes"]:
         j, index, n = entry["j"], entry["index"], entry["n"]
         same((index >> j, n >> (16 - j), index & 0xffff), (n, entry["roc"], entry["seq"]), "index")
+
+
+def esp():
+    held = load("esp.json")
+    sender, session = held["sender"], un(held["session"])
+    for entry in held["sessions"]:
+        key = Key(un(entry["master_key"]), entry["kid"], entry["epoch"], entry["generation"])
+        what = f"suite {entry['suite']} generation {key.generation}"
+        made = packets.keys(key, entry["suite"], sender, session)
+        same(made.hex(), entry["key"] + entry["salt"], what)
+        same(packets.spi(key, sender), entry["spi"], what)
+    kid, epoch = key.kid, key.epoch
+    for entry in held["pinned"]:
+        key = Key(un(entry["master_key"]), kid, epoch, entry["generation"])
+        made = packets.pinned_keys(key, entry["suite"], entry["spi"], un(entry["random"]))
+        what = f"pinned, suite {entry['suite']} generation {key.generation}"
+        same(made.hex(), entry["key"] + entry["salt"], what)
+    for entry in held["packets"]:
+        key = Key(un(entry["master_key"]), kid, epoch, entry["generation"])
+        suite, packet = entry["suite"], un(entry["packet"])
+        what = f"suite {suite} session {entry['session']} packet {entry['sequence']}"
+        sequence, inner = entry["sequence"], un(entry["inner"])
+        same(packets.unprotect(key, suite, packet), (inner, sequence), what)
+        made = packets.protect(packets.keys(key, suite, sender, un(entry["session"])), suite,
+                               packets.spi(key, sender), sequence, packet[8:16], inner)
+        same(made.hex(), entry["packet"], what)
+        for place in (*range(16), 20, -1, -16, -17):
+            changed = bytearray(packet)
+            changed[place] ^= 1
+            refused(lambda: packets.unprotect(key, suite, bytes(changed)),
+                    f"{what} with octet {place} changed")
 
 
 def commands():
@@ -510,7 +540,7 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, commands, records, receipts, confirmations, enrolment, hpke,
+    for part in (derivations, srtp, esp, commands, records, receipts, confirmations, enrolment, hpke,
                  malformed, capture):
         before = checks
         part()

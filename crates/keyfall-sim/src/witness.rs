@@ -236,6 +236,9 @@ impl Witness {
             | Event::SessionReady { .. }
             | Event::SessionRefused { .. }
             | Event::MarksStored { .. }
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
             | Event::TimeHeard { .. }
             | Event::KeySetHeard { .. }
             | Event::Excluded { .. }
@@ -249,7 +252,11 @@ impl Witness {
             | Event::RecordChanged { .. }
             | Event::Removed { .. }
             | Event::AskEnded { .. }
-            | Event::Notified { .. } => return,
+            | Event::Notified { .. }
+            | Event::PathFound { .. }
+            | Event::PathLost { .. }
+            | Event::PeerChanged { .. }
+            | Event::PathsChanged => return,
         };
         let (group, epoch, generation) = told;
         let durable = station.disk.held.get(&group).copied();

@@ -495,6 +495,8 @@ impl Driver {
                 }
                 Output::Erase(erase) => self.on_erase(&erase),
                 Output::ToServer(datagram) => self.send_to_server(datagram),
+                // There is no packet port to send them from.
+                Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
                 Output::Event(event) => feeds.extend(self.on_event(&event)),
                 Output::Timeout { at, .. } => {
                     self.machine_due = at.map(|at| self.clock.instant(at));
@@ -578,7 +580,14 @@ impl Driver {
             | Event::KeyWanted { .. }
             | Event::RecordChanged { .. }
             | Event::Removed { .. }
-            | Event::Notified { .. } => Vec::new(),
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
+            | Event::Notified { .. }
+            | Event::PathFound { .. }
+            | Event::PathLost { .. }
+            | Event::PeerChanged { .. }
+            | Event::PathsChanged => Vec::new(),
         }
     }
 

@@ -115,14 +115,14 @@ impl Prefix {
         self.contains(other.address) || other.contains(self.address)
     }
 
-    fn write(&self, e: &mut Writer<'_>) -> Written {
+    pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {
         e.array(2)?;
         write_address(self.address, e)?;
         e.u8(self.length)?;
         Ok(())
     }
 
-    fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Self, DecodeError> {
+    pub(crate) fn read(r: &mut Reader<'_>, what: &'static str) -> Result<Self, DecodeError> {
         r.array(what, 2)?;
         let address = read_address(r, what)?;
         u8::try_from(r.uint(what)?)
@@ -399,7 +399,7 @@ fn masked(address: IpAddr, length: u8) -> IpAddr {
     }
 }
 
-fn write_address(address: IpAddr, e: &mut Writer<'_>) -> Written {
+pub(crate) fn write_address(address: IpAddr, e: &mut Writer<'_>) -> Written {
     match address {
         IpAddr::V4(address) => e.bytes(&address.octets())?,
         IpAddr::V6(address) => e.bytes(&address.octets())?,
@@ -407,7 +407,7 @@ fn write_address(address: IpAddr, e: &mut Writer<'_>) -> Written {
     Ok(())
 }
 
-fn read_address(r: &mut Reader<'_>, what: &'static str) -> Result<IpAddr, DecodeError> {
+pub(crate) fn read_address(r: &mut Reader<'_>, what: &'static str) -> Result<IpAddr, DecodeError> {
     let octets = r.bytes(what)?;
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Ok(IpAddr::from(octets));

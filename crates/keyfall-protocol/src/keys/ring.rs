@@ -57,6 +57,23 @@ impl<R> Ring<R> {
         self.older.push(Slot { key: old, until });
     }
 
+    /// Holds a key that came after a newer one and is newer than the `sent` one: it is received for
+    /// as long as that. False where `sent` is the newest, or gone, or the key is held already.
+    pub fn slip_in(&mut self, key: PreSharedKey<R>, sent: (KeyEpoch, Generation)) -> bool {
+        let name = |key: &PreSharedKey<R>| (key.epoch(), key.generation());
+        let until = |slot: &Slot<R>| (name(&slot.key) == sent).then_some(slot.until);
+        let Some(until) = self.older.iter().find_map(until) else {
+            return false;
+        };
+        let place = self.older.partition_point(|it| name(&it.key) < name(&key));
+        let next = self.older.get(place).map_or(&self.newest, |it| &it.key);
+        let fits = sent < name(&key) && name(&key) < name(next);
+        if fits {
+            self.older.insert(place, Slot { key, until });
+        }
+        fits
+    }
+
     /// Steps to `target`. Does nothing where it is not newer (INVARIANT 1).
     pub fn renew_to(&mut self, target: Generation, until: Tick) {
         if target > self.newest.generation() {

@@ -8,6 +8,7 @@ use crate::keys::{Master, MasterKey, Ring, Secret};
 use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
 use crate::terminal::change::Change;
+use crate::terminal::packets::Packets;
 
 /// Keys, schedule, sessions and marks of one group.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(super) struct Group {
     pub(super) sessions: Vec<SessionId>,
     /// How far received streams were delivered, the one heard last at the end.
     pub(super) marks: Vec<Mark>,
+    pub(super) packets: Packets,
 }
 
 /// After its end a key neither sends nor receives, by the clock or by powered-on time, whichever
@@ -156,6 +158,7 @@ impl Group {
             change: None,
             sessions: Vec::new(),
             marks: Vec::new(),
+            packets: Packets::default(),
         }
     }
 
@@ -257,6 +260,13 @@ impl Group {
             store: None,
             at: activate_at,
         });
+    }
+
+    /// Receives a fresh epoch that came after a newer one, while neither is sent with: who heard of
+    /// the newer one late sends with it (INVARIANT 5). True where that is new.
+    pub(super) fn take_passed(&mut self, key: MasterKey) -> bool {
+        let sent = self.sending;
+        sent.is_some_and(|sent| sent.0 < key.epoch() && self.ring.slip_in(key, sent))
     }
 
     /// Whether nothing of an older epoch is held.

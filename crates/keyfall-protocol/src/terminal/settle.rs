@@ -76,7 +76,12 @@ impl Terminal {
         let mut gone = Vec::new();
         for (&number, group) in &mut user.groups {
             let held = names(number, group);
-            group.ring.expire(self.now);
+            if group.ring.expire(self.now) {
+                let ring = &group.ring;
+                group
+                    .packets
+                    .forget(|epoch, generation| ring.at(epoch, generation).is_some());
+            }
             gone.extend(
                 held.into_iter()
                     .filter(|&(_, epoch, generation)| group.ring.at(epoch, generation).is_none()),

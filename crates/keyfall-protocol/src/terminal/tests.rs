@@ -14,6 +14,7 @@ mod insiders;
 mod locked;
 mod notices;
 mod orders;
+mod packets;
 mod per_session;
 mod records;
 mod renewing;

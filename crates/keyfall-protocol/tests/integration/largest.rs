@@ -1,10 +1,10 @@
 //! Every message with every number as large as it may be: how large frames get.
 
 use keyfall_protocol::command::{
-    Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor, FreshEpoch, Halt,
-    KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify, NotifyEntry,
-    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Suites, Target,
-    Time,
+    Body, ClearList, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor,
+    FreshEpoch, Halt, KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify,
+    NotifyEntry, OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass,
+    Suites, Target, Time,
 };
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber,
@@ -254,6 +254,7 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
         limits: Limits {
             longest_lease: u32::MAX,
             suites: every_suite(),
+            clear: ClearList::default(),
             grace: u32::MAX,
             exclude_grace: u32::MAX,
             exclude_wait: Some(u32::MAX),

@@ -11,6 +11,7 @@ mod commands;
 mod confirmations;
 mod cose;
 mod enrolment;
+mod esp;
 mod exchanges;
 mod fleet;
 mod hpke;

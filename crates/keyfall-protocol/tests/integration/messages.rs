@@ -2,9 +2,10 @@
 //! other tests take apart.
 
 use keyfall_protocol::command::{
-    Body, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist, KeyDistContents, KeySet,
-    Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind, Renew, RenewEntry,
-    SEARCH_KEY_LEN, SealedOrder, SignerClass, Suites, Target, Time, sign_together,
+    Body, ClearList, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist,
+    KeyDistContents, KeySet, Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind,
+    Renew, RenewEntry, SEARCH_KEY_LEN, SealedOrder, SignerClass, Suites, Target, Time,
+    sign_together,
 };
 use keyfall_protocol::ids::{KeyEpoch, KeyId, SequenceNumber};
 use keyfall_protocol::keys::{ObeyKey, Secret};
@@ -390,6 +391,7 @@ fn strict_key_set() -> KeySet {
     key_set.limits = Limits {
         longest_lease: 4 * 3600,
         suites: Suites::new(&[SharingSuite::HpkePq]).unwrap(),
+        clear: ClearList::default(),
         grace: 60,
         exclude_grace: 10,
         exclude_wait: None,

@@ -274,6 +274,9 @@ impl Pair {
                     let from = asker.address;
                     self.send(Way::Up(from), octets);
                 }
+                terminal::Output::Probe { .. }
+                | terminal::Output::Answer { .. }
+                | terminal::Output::ToPeer { .. } => {}
                 terminal::Output::Event(Event::AskEnded { outcome }) => asker.ended.push(outcome),
                 terminal::Output::Event(_) | terminal::Output::Erase(_) => {}
                 terminal::Output::Timeout { at, .. } => {

@@ -11,6 +11,7 @@ use keyfall_protocol::server::Order;
 use keyfall_protocol::terminal::{Cause, Event};
 use keyfall_sim::{CapturedPacket, Config, LinkQuality, Loot, Speaker, StationId, Told, World};
 
+use crate::asking::NEAR;
 use crate::{all_are_current, nothing_was_wrong};
 
 struct Call {
@@ -175,6 +176,84 @@ fn a_renewal_in_mid_call_loses_no_packet() {
     });
     assert_eq!(gaps.count(), 0);
     all_are_current(&call.world);
+}
+
+/// Two fresh epochs within one activation lead, the second ordered `after` milliseconds, over the
+/// carousel alone or with a way back. Carol hears of it late, when she may send with the first already;
+/// where `reversed`, bob hears of both together, and of the second first. All hear all.
+fn two_fresh_epochs(after: u64, way_back: bool, reversed: bool) {
+    let mut world = World::new(46, Config::default());
+    let stations = ["alice", "bob", "carol"].map(|name| world.enrol(name, LinkQuality::PERFECT));
+    let crew = world.create_group("crew", &stations, None);
+    if way_back {
+        stations
+            .iter()
+            .for_each(|&id| world.open_way_back(id, NEAR));
+    }
+    world.run_for(Duration::from_secs(12));
+    let [_, bob, carol] = stations;
+    let mut speakers = stations.map(|id| world.speaker(id, crew, 7).expect("a member"));
+    let began = world.now();
+    let rekey = Order::RekeyGroup { group: crew };
+    let heard = world.frames().len();
+    world.cut_link(bob, reversed);
+    world.cut_way_back(bob, reversed);
+    world.order(rekey.clone()).expect("it may be");
+    let mut due = Some(began.plus(Duration::from_millis(after)));
+    // As long as all keys are received; then the last is sent with by all.
+    while world.now().since(began) < Duration::from_secs(30) {
+        world.run_for(Duration::from_millis(50));
+        if due.is_some_and(|due| world.now() >= due) {
+            due = None;
+            world.cut_link(carol, true);
+            world.cut_way_back(carol, true);
+            let late = world.now().plus(Duration::from_millis(1500));
+            world.cut_link_at(late, carol, false);
+            world.cut_way_back_at(late, carol, false);
+            world.order(rekey.clone()).expect("once more");
+            world.run_for(Duration::from_millis(10));
+            world.cut_link(bob, false);
+            world.cut_way_back(bob, false);
+            if reversed {
+                // What was sent meanwhile comes now, the newest first.
+                let frames: Vec<_> = world.frames()[heard..].iter().rev().cloned().collect();
+                for frame in frames {
+                    world.feed_frame(bob, &frame.octets);
+                }
+            }
+        }
+        for speaker in &mut speakers {
+            let packet = world.speak(speaker, b"speech").expect("she may send");
+            for id in stations {
+                let own = world.station(id).number == packet.sender;
+                let what = (
+                    after,
+                    way_back,
+                    reversed,
+                    world.now().since(began),
+                    packet.epoch,
+                );
+                assert!(own || world.hear(id, &packet).is_ok(), "{what:?}");
+            }
+        }
+    }
+    assert_eq!(due, None);
+    world.run_for(Duration::from_secs(1));
+    all_are_current(&world);
+}
+
+/// Invariant 5 through two fresh epochs, of which the second comes before the first is active, at its
+/// activation, and after.
+#[test]
+fn two_fresh_epochs_in_mid_call_lose_no_packet() {
+    for way_back in [false, true] {
+        for after in [0, 100, 1000, 1900, 1990, 2100, 5000, 7950, 9000] {
+            two_fresh_epochs(after, way_back, false);
+        }
+        for after in [100, 1000, 1900] {
+            two_fresh_epochs(after, way_back, true);
+        }
+    }
 }
 
 /// late packets of the generation before open within the grace, and then not, neither with

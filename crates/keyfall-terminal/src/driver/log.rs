@@ -119,7 +119,24 @@ pub(super) fn log_event(event: &Event) {
             tracing::info!(outcome, "a request for keys has ended");
         }
         Event::Notified { .. } => tracing::info!("the server asks to come and fetch"),
-        Event::SessionReady { .. } | Event::MarksStored { .. } => {}
+        Event::PathFound {
+            source,
+            destination,
+        } => tracing::debug!(%source, %destination, "a key search found the path"),
+        Event::PathLost {
+            source,
+            destination,
+            reason,
+        } => tracing::debug!(%source, %destination, %reason, "no path"),
+        Event::PeerChanged { peer } => {
+            tracing::debug!(%peer, "a peer is elsewhere, or speaks for others")
+        }
+        Event::PathsChanged => tracing::debug!("this terminal's own record changed"),
+        Event::SessionReady { .. }
+        | Event::MarksStored { .. }
+        | Event::PacketSessionsReady { .. }
+        | Event::PacketSessionsRefused { .. }
+        | Event::PacketMarksStored { .. } => {}
     }
 }
 

@@ -359,6 +359,9 @@ impl Member {
                     answered.session = Some(session);
                 }
                 terminal::Output::Event(_) | terminal::Output::Erase(_) => {}
+                terminal::Output::Probe { .. }
+                | terminal::Output::Answer { .. }
+                | terminal::Output::ToPeer { .. } => {}
                 terminal::Output::Timeout { at, .. } => {
                     answered.due = at;
                     return Ok(answered);

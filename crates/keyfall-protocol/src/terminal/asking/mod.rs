@@ -304,6 +304,9 @@ impl Terminal {
                 | Event::SessionReady { .. }
                 | Event::SessionRefused { .. }
                 | Event::MarksStored { .. }
+                | Event::PacketSessionsReady { .. }
+                | Event::PacketSessionsRefused { .. }
+                | Event::PacketMarksStored { .. }
                 | Event::TimeHeard { .. }
                 | Event::KeySetHeard { .. }
                 | Event::Excluded { .. }
@@ -315,7 +318,11 @@ impl Terminal {
                 | Event::Resumed { .. }
                 | Event::RecordChanged { .. }
                 | Event::Removed { .. }
-                | Event::AskEnded { .. } => continue,
+                | Event::AskEnded { .. }
+                | Event::PathFound { .. }
+                | Event::PathLost { .. }
+                | Event::PeerChanged { .. }
+                | Event::PathsChanged => continue,
             };
             spread = Some(spread.map_or(wanted, |sooner| sooner.min(wanted)));
         }
@@ -403,7 +410,7 @@ fn part_of(span: Duration, rng: &mut dyn Random) -> Duration {
 }
 
 /// `span`, a quarter shorter or longer.
-fn jittered(span: Duration, rng: &mut dyn Random) -> Duration {
+pub(super) fn jittered(span: Duration, rng: &mut dyn Random) -> Duration {
     span * 3 / 4 + part_of(span / 2, rng)
 }
 

@@ -95,6 +95,7 @@ impl Terminal {
                 user.groups.insert(number, group);
             }
             self.events.push(event);
+            self.leave_paths_of(number);
             return Ok(());
         };
         let outlived = self.supersedes(held.brought_by, issued_at);
@@ -129,9 +130,14 @@ impl Terminal {
             }
             group.begin_epoch(statement, search_key, announced);
             self.events.push(event);
+            self.leave_paths_of(number);
             return Ok(());
         }
         if epoch != group.epoch() {
+            if epoch < group.epoch() && group.take_passed(key) {
+                self.events.push(event);
+                return Ok(());
+            }
             return Err(DropReason::NotNewer);
         }
         let newer = generation > group.newest();

@@ -25,7 +25,7 @@ use crate::terminal::{EraseCause, Event, Terminal};
 
 /// Who stands behind a verified command.
 #[derive(Debug)]
-struct Authority {
+pub(super) struct Authority {
     /// Of the class that the type asks for.
     signer: ListedKey,
     name: KeyName,
@@ -40,12 +40,16 @@ impl Terminal {
             let record = UnverifiedRecord::decode(octets).map_err(|_| DropReason::Malformed)?;
             return self.on_record(record);
         };
-        self.look(frame.command())?;
+        if let Err(reason) = self.look(frame.command()) {
+            self.keep_unneeded(frame);
+            return Err(reason);
+        }
         if let Body::KeySet(_) = frame.command().body {
             return self.on_key_set(frame);
         }
         let (verified, authority) = self.authorise(frame)?;
         let command = verified.command();
+        self.keep_for_others(command, octets);
         // What the erase class signs is signed once and repeated for months: the G in it is old, and
         // a stolen erase key of five years must not run the chain ahead.
         if authority.signer.class != SignerClass::Erase {
@@ -100,7 +104,10 @@ impl Terminal {
 
     /// Signers known, of the right class, enough of them, for that group, in their time; G within
     /// its bound; not past the end; then the signatures (KR-001 to KR-007).
-    fn authorise(&mut self, frame: Unverified<'_>) -> Result<(Verified, Authority), DropReason> {
+    pub(super) fn authorise(
+        &mut self,
+        frame: Unverified<'_>,
+    ) -> Result<(Verified, Authority), DropReason> {
         let command = frame.command();
         let class = command.body.signer_class().ok_or(DropReason::WrongClass)?;
         let mut signers = Vec::new();

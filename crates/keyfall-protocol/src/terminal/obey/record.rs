@@ -1,37 +1,44 @@
 //! RECORD: judged as a command of the keys class is, by its own version and end (FORMATS sections
-//! 2.1 and 8.1).
+//! 2.1 and 8.1). It comes by a carrier, from the server, from a peer that hands it on, or from the one
+//! whom it is about, inside of key search.
 
 use super::allowed;
 use crate::command::{ProtectionRecord, RECORD_LIFE, SignedRecord, SignerClass, UnverifiedRecord};
 use crate::ids::KeyEpoch;
 use crate::stats::DropReason;
-use crate::terminal::{Event, Terminal};
+use crate::terminal::Terminal;
 
 impl Terminal {
-    /// From a carrier or the server.
-    pub(super) fn on_record(&mut self, record: UnverifiedRecord<'_>) -> Result<(), DropReason> {
-        let record = self.judge_record(record)?;
-        self.take_record(record);
-        Ok(())
-    }
-
-    /// A repeat ends before any cryptography; then who signed, what for and until when; then the
-    /// signature (KR-500, KR-502 to KR-506).
-    pub(in crate::terminal) fn judge_record(
-        &mut self,
-        unverified: UnverifiedRecord<'_>,
-    ) -> Result<SignedRecord, DropReason> {
+    /// A frame of its own: a repeat, and what is about somebody excluded, end before any cryptography
+    /// (KR-502, KR-506).
+    pub(super) fn on_record(&mut self, unverified: UnverifiedRecord<'_>) -> Result<(), DropReason> {
         let record = unverified.record();
         let number = record.terminal;
         if self.exclusions.contains(number) && number != self.identity.number {
             return Err(DropReason::ExcludedSender);
         }
-        if !self.is_newer_record(record) {
-            self.records.heard_again(number);
+        if let Some((version, _)) = self.held_record(number)
+            && record.version <= version
+            && !self.is_superseded(record)
+        {
+            if record.version < version {
+                return Err(DropReason::OlderRecord);
+            }
+            self.heard_record_again(number);
             return Err(DropReason::NotNewer);
         }
+        let record = self.verify_record(unverified)?;
+        self.learn_record(record)
+    }
+
+    /// Who signed, for which groups and until when; then the signature (KR-500, KR-503 to KR-505).
+    pub(in crate::terminal) fn verify_record(
+        &mut self,
+        unverified: UnverifiedRecord<'_>,
+    ) -> Result<SignedRecord, DropReason> {
+        let record = unverified.record();
         let signer = self.key_set.key(unverified.signer());
-        let signer = signer.ok_or(DropReason::UnknownSigner)?.clone();
+        let signer = signer.ok_or(DropReason::UnknownSigner)?;
         if signer.class != SignerClass::Keys {
             return Err(DropReason::WrongClass);
         }
@@ -48,37 +55,18 @@ impl Terminal {
             return Err(DropReason::AboveBound);
         }
         for group in &record.groups {
-            allowed(&signer, group.group)?;
+            allowed(signer, group.group)?;
         }
+        let public = signer.public;
         if !self.verifications.take(self.now, 0) {
             return Err(DropReason::VerifyBudget);
         }
-        let verified = unverified.verify(&signer.public);
-        verified.ok_or(DropReason::BadSignature)
+        unverified.verify(&public).ok_or(DropReason::BadSignature)
     }
 
-    /// A version below the highest seen is a recording. What a key said that is listed no more loses
-    /// to what is said now.
-    fn is_newer_record(&self, record: &ProtectionRecord) -> bool {
-        let held = if record.terminal == self.identity.number {
-            self.own_record.as_ref()
-        } else {
-            self.records.get(record.terminal)
-        };
-        held.is_none_or(|held| {
-            record.version > held.record().version
-                || self.supersedes(held.signer(), record.issued_at)
-        })
-    }
-
-    pub(in crate::terminal) fn take_record(&mut self, record: SignedRecord) {
-        if record.record().terminal == self.identity.number {
-            let version = record.record().version;
-            self.own_record = Some(record);
-            self.dirty = true;
-            self.events.push(Event::RecordChanged { version });
-        } else {
-            self.records.put(record);
-        }
+    /// What a key said that is listed no more loses to what is said now, also by a lower version.
+    pub(in crate::terminal) fn is_superseded(&self, by: &ProtectionRecord) -> bool {
+        let held = self.held_record(by.terminal);
+        held.is_some_and(|(_, signer)| self.supersedes(signer, by.issued_at))
     }
 }

@@ -1,8 +1,26 @@
 //! What is held, and when it is gone (DESIGN section 11, invariant 7; REQUIREMENTS,
 //! W-05; FORMATS sections 3 and 3.1), seen from inside the machine.
 
-use super::fixture::{FLEET_PERIOD, Fleet, Stated, generation, group, master};
+use super::driven::Driven;
+use super::fixture::{
+    FLEET_PERIOD, FOUNDED, Fleet, Stated, generation, group, master, terminal_number,
+};
 use crate::stats::DropReason;
+use crate::terminal::{ReceiveKey, TrafficQuery};
+
+/// Which of these epochs' packets are opened.
+fn received(bob: &mut Driven, epochs: [u32; 3]) -> [bool; 3] {
+    epochs.map(|epoch| {
+        let query = TrafficQuery {
+            group: group(),
+            tag: master(epoch, 0).tag(),
+            sender: terminal_number(2),
+            source: 1,
+        };
+        let found = bob.machine.receive_key(bob.now, query);
+        matches!(found, Ok(ReceiveKey::Held(_)))
+    })
+}
 
 /// FORMATS section 3.1: used-up wrap keys open distributions for the keep time, then they are
 /// wiped.
@@ -95,4 +113,72 @@ fn a_snapshot_holds_no_key_that_was_used_up() {
     let present = fleet.wrap_key(1).renew_to(generation(2));
     assert!(contains(present.secret().expose()), "the positive control");
     assert!(contains(master(7, 3).secret().expose()));
+}
+
+/// KR-389, INVARIANT 5: two fresh epochs within one activation lead, in any order. Who heard of the second
+/// late sends with the first, and who has the second sends with what was before both.
+#[test]
+fn of_two_fresh_epochs_both_are_received_until_the_second_is_active() {
+    for swapped in [false, true] {
+        let mut fleet = Fleet::new();
+        let mut bob = fleet.member();
+        let active = |second, at: u32| Stated {
+            activate_at: FOUNDED.plus(at),
+            ..Stated::at(second, 0)
+        };
+        let mut frames = [
+            fleet.key_dist(8, active(0, 8)),
+            fleet.key_dist(9, active(5, 13)),
+        ];
+        if swapped {
+            frames.reverse();
+        }
+        bob.wait(5);
+        bob.hear(&frames[0]);
+        bob.wait(1);
+        assert_eq!(bob.hear(&frames[1]), None, "swapped: {swapped}");
+        bob.store_all();
+        for second in 6..13 {
+            assert_eq!(received(&mut bob, [7, 8, 9]), [true; 3], "{second}");
+            let sent = bob.machine.send_key(group()).map(|key| key.epoch().get());
+            assert_eq!(sent, Some(7), "{second}");
+            bob.wait(1);
+        }
+        let sent = bob.machine.send_key(group()).map(|key| key.epoch().get());
+        assert_eq!(sent, Some(9));
+        // The grace of both begins when the second is active.
+        bob.wait(29);
+        assert_eq!(received(&mut bob, [7, 8, 9]), [true; 3]);
+        bob.wait(1);
+        assert_eq!(received(&mut bob, [7, 8, 9]), [false, false, true]);
+        for frame in &frames {
+            assert_eq!(bob.hear(frame), Some(DropReason::NotNewer));
+        }
+    }
+}
+
+/// KR-389: what came late is received no longer than what is sent with, and only where it lies between
+/// that and the newest.
+#[test]
+fn an_epoch_that_was_passed_by_is_received_as_long_as_the_one_sent_with() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let waits = |second, at: u32| Stated {
+        activate_at: FOUNDED.plus(at),
+        ..Stated::at(second, 0)
+    };
+    let [older, passed] = [6, 8].map(|epoch| fleet.key_dist(epoch, waits(0, 8)));
+    bob.hear(&fleet.exclude(&[3], Some(9), Stated::at(1, 0)));
+    bob.hear(&fleet.key_dist(9, waits(1, 3)));
+    bob.store_all();
+    // Somebody was excluded: nothing from before is received.
+    assert_eq!(bob.hear(&passed), Some(DropReason::NotNewer));
+    assert_eq!(received(&mut bob, [7, 8, 9]), [false, false, true]);
+    let mut bob = fleet.member();
+    bob.hear(&fleet.key_dist(9, waits(1, 9)));
+    bob.store_all();
+    assert_eq!(bob.hear(&older), Some(DropReason::NotNewer));
+    assert_eq!(received(&mut bob, [6, 7, 9]), [false, true, true]);
+    assert_eq!(bob.hear(&passed), None);
+    assert_eq!(bob.hear(&passed), Some(DropReason::NotNewer), "once");
 }

@@ -1,0 +1,1 @@
+//! Ways, searches and what strangers can do to them.
