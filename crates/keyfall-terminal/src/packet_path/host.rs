@@ -23,6 +23,8 @@ struct Gateway {
     inside: String,
     outside: String,
     port: u16,
+    /// What the rules are for: own prefixes, and those of the clear list.
+    made_for: Option<(Vec<Prefix>, Vec<Prefix>)>,
     /// Rules that were made, to be taken back.
     rules: Vec<Vec<String>>,
     /// Switches of the kernel as they were.
@@ -61,6 +63,7 @@ impl Host {
                 inside: inside.clone(),
                 outside: outside.clone(),
                 port,
+                made_for: None,
                 rules: Vec::new(),
                 switches: Vec::new(),
             };
@@ -138,6 +141,10 @@ impl Gateway {
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
     fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix]) -> Result<(), HostError> {
+        let made_for = (own.to_vec(), clear.to_vec());
+        if self.made_for.as_ref() == Some(&made_for) {
+            return Ok(());
+        }
         self.take_back();
         let (inside, outside) = (self.inside.clone(), self.outside.clone());
         let port = self.port.to_string();
@@ -179,6 +186,7 @@ impl Gateway {
             }
             self.rule(family, "4504", &["iif", &inside, "lookup", TABLE])?;
         }
+        self.made_for = Some(made_for);
         Ok(())
     }
 
@@ -192,6 +200,7 @@ impl Gateway {
     }
 
     fn take_back(&mut self) {
+        self.made_for = None;
         for rule in self.rules.drain(..).rev() {
             let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
             if let Err(error) = ip(&arguments) {
