@@ -53,6 +53,16 @@ impl Terminal {
             .inspect_err(|&reason| self.drops.count(self.now, reason))
     }
 
+    /// A key that is held: for the session that follows one which is received under it.
+    #[must_use]
+    pub fn held_key(
+        &self,
+        group: GroupNumber,
+        (epoch, generation): (KeyEpoch, Generation),
+    ) -> Option<&MasterKey> {
+        self.group(group)?.ring.at(epoch, generation)
+    }
+
     fn try_packet<R>(
         &mut self,
         query: PacketQuery,
