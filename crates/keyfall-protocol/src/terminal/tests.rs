@@ -16,6 +16,7 @@ mod notices;
 mod orders;
 mod packets;
 mod per_session;
+mod records;
 mod renewing;
 mod replay;
 mod stored;
