@@ -127,6 +127,28 @@ impl Host {
     }
 }
 
+/// SECURITY: closes a gateway before anything is known: nothing crosses it but what the rules of
+/// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is
+/// (KR-545).
+pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError> {
+    for family in families() {
+        for preference in [OWN_RULES, CLOSED].concat() {
+            // Of a process that was killed.
+            while ip(&[family, "rule", "del", "pref", preference]).is_ok() {}
+        }
+        for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
+            let closed = ["iif", interface, "blackhole"];
+            ip(&[&[family, "rule", "add", "pref", preference][..], &closed].concat())?;
+        }
+    }
+    Ok(())
+}
+
+fn families() -> impl Iterator<Item = &'static str> {
+    let v6 = fs::exists("/proc/sys/net/ipv6").unwrap_or(false);
+    ["-4", "-6"].into_iter().take(if v6 { 2 } else { 1 })
+}
+
 impl Gateway {
     fn forward(&mut self, tun: &str) -> Result<(), HostError> {
         self.switch("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -148,13 +170,10 @@ impl Gateway {
         self.take_back();
         let (inside, outside) = (self.inside.clone(), self.outside.clone());
         let port = self.port.to_string();
-        for family in ["-4", "-6"] {
+        for family in families() {
             let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
             let local = [family, "route", "replace", "local", "default", "dev", "lo"];
             let v6 = family == "-6";
-            if v6 && !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
-                continue;
-            }
             ip(&[&tunnel[..], &[TABLE]].concat())?;
             ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
             let of_family = |it: &&Prefix| it.address().is_ipv6() == v6;
@@ -226,7 +245,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.take_back();
-        for family in ["-4", "-6"] {
+        for family in families() {
             drop(ip(&[family, "route", "flush", "table", LOCAL_TABLE]));
         }
         for (path, before) in self.switches.drain(..).rev() {
@@ -284,6 +303,10 @@ fn ip(arguments: &[&str]) -> Result<(), HostError> {
 const TABLE: &str = "4500";
 /// Probes for protected addresses are for this machine.
 const LOCAL_TABLE: &str = "4501";
+/// Preferences of the rules that go with this program.
+const OWN_RULES: &[&str] = &["4500", "4501", "4502", "4503", "4504", "4505"];
+/// Of those that stay.
+const CLOSED: &[&str] = &["4510", "4511"];
 
 #[cfg(test)]
 mod tests {
