@@ -594,6 +594,7 @@ impl Driver {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::RecordChanged { .. }
             | Event::Removed { .. }
             | Event::PacketSessionsReady { .. }
             | Event::PacketSessionsRefused { .. }
