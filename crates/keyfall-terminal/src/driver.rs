@@ -582,6 +582,10 @@ impl Driver {
             | Event::PacketSessionsReady { .. }
             | Event::PacketSessionsRefused { .. }
             | Event::PacketMarksStored { .. }
+            | Event::StockSenderReady { .. }
+            | Event::StockSenderRefused { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
             | Event::Notified { .. }
             | Event::PathFound { .. }
             | Event::PathLost { .. }
