@@ -25,6 +25,7 @@ use self::log::{Told, log_event};
 use crate::collecting::{Collector, Through};
 use crate::committing::{Committer, Locks, Task};
 use crate::control::{self, Client, ClientId};
+use crate::exporting::Exporting;
 use crate::hardening::scrub_stack;
 use crate::key_store::{Erasure, Guard, KeyStoreError, UnlockError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
@@ -201,6 +202,7 @@ pub async fn serve(
         guard,
         committer,
         relays: Relays::new(),
+        exporting: Exporting::default(),
         interfaces: Interfaces {
             of_carrier: carriers.first().map(CarrierAddress::interface),
         },
@@ -240,6 +242,7 @@ struct Driver {
     guard: Guard,
     committer: Committer,
     relays: Relays,
+    exporting: Exporting,
     interfaces: Interfaces,
     carriers: Vec<String>,
     server_line: ServerLine,
@@ -550,7 +553,16 @@ impl Driver {
                 self.relays.on_excluded(terminals);
                 Vec::new()
             }
+            Event::StockSenderReady { spi, .. } => {
+                self.exporting.on_ready(&self.terminal, spi);
+                Vec::new()
+            }
+            Event::StockSenderRefused { reason, .. } => {
+                self.exporting.on_refused(reason);
+                Vec::new()
+            }
             Event::Locked { .. } => {
+                self.exporting.on_locked();
                 self.committer.lock();
                 self.relays.drop_keys();
                 Vec::new()
@@ -582,8 +594,6 @@ impl Driver {
             | Event::PacketSessionsReady { .. }
             | Event::PacketSessionsRefused { .. }
             | Event::PacketMarksStored { .. }
-            | Event::StockSenderReady { .. }
-            | Event::StockSenderRefused { .. }
             | Event::StockMarkStored { .. }
             | Event::StockSenderEnded { .. }
             | Event::Notified { .. }
