@@ -25,6 +25,7 @@ mod receipts;
 mod refused_orders;
 mod rsa_misty1;
 mod sealed_contents;
+mod search;
 mod sharing;
 mod sizes;
 mod srtp;

@@ -37,7 +37,9 @@ pub(super) enum ToEgress {
         sender: Box<EspSender>,
     },
     /// The group's packets wait: a STOP, or a key whose time has not come.
-    Hold { group: GroupNumber },
+    Hold {
+        group: GroupNumber,
+    },
     /// The group's packets go nowhere; its keys are gone.
     Refuse {
         group: GroupNumber,

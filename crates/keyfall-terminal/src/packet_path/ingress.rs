@@ -239,8 +239,7 @@ impl Ingress {
             self.join.give_up();
             let counts = &self.counts;
             let gone = &mut |_| counts.add(DropReason::Held, 1);
-            self.opened
-                .push(self.now, (name, sequence), packet, gone);
+            self.opened.push(self.now, (name, sequence), packet, gone);
         }
         self.look_ahead(name);
         if let Some((ends, from)) = news {

@@ -52,9 +52,13 @@ mod tests;
 #[derive(Debug)]
 pub(crate) enum Ask {
     /// Whereto, and under which group?
-    Way { ends: Ends },
+    Way {
+        ends: Ends,
+    },
     /// The session that the group sends in is half over: one more for the same key.
-    Spare { group: GroupNumber },
+    Spare {
+        group: GroupNumber,
+    },
     /// A packet of a session that is not known.
     Session {
         name: SessionName,
@@ -62,14 +66,24 @@ pub(crate) enum Ask {
         sealed: Vec<u8>,
     },
     /// A higher mark.
-    Mark { name: SessionName, mark: u32 },
+    Mark {
+        name: SessionName,
+        mark: u32,
+    },
     /// Half of the session is over: the one after it will come.
-    NextSession { name: SessionName },
+    NextSession {
+        name: SessionName,
+    },
     Heard(Heard),
     /// Key search, or what a peer hands on.
-    Message { origin: Origin, datagram: Vec<u8> },
+    Message {
+        origin: Origin,
+        datagram: Vec<u8>,
+    },
     /// A thread has ended.
-    Ended { sentence: String },
+    Ended {
+        sentence: String,
+    },
 }
 
 /// A session as its packets name it.

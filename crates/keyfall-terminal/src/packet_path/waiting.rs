@@ -27,7 +27,13 @@ impl<T> Waiting<T> {
     }
 
     /// Puts one in; what has to go for it is told.
-    pub(super) fn push(&mut self, now: Instant, what: T, packet: Vec<u8>, gone: &mut impl FnMut(T)) {
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        what: T,
+        packet: Vec<u8>,
+        gone: &mut impl FnMut(T),
+    ) {
         self.octets += packet.len() + OVERHEAD;
         self.queue.push_back((now, what, packet));
         while self.octets > self.octets_max {
