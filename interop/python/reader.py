@@ -350,7 +350,7 @@ def read_keyset(value) -> dict:
         "limits": {
             "longest_lease": limits[1], "suites": suites, "grace": limits[4],
             "exclude_grace": limits[5], "exclude_wait": limits[6], "dead_man": limits[7],
-            "erase_signatures": limits[8], "clear": clear,
+            "erase_signatures": limits[8], **({"clear": clear} if clear else {}),
         },
     }
 
