@@ -73,6 +73,13 @@ class Field(ground.Ground):
         number = list(SITES.values()).index(host) + 1
         return f"10.10.{number}.2" if version == 4 else f"fd10:{number}::2"
 
+    def move(self, terminal: str, address: str) -> None:
+        """Gives a terminal another address outside."""
+        at = self.at[terminal]
+        ground.sh("ip", "-n", at, "-4", "addr", "flush", "dev", "out")
+        ground.sh("ip", "-n", at, "addr", "add", f"{address}/24", "dev", "out")
+        ground.sh("ip", "-n", at, "route", "replace", "default", "via", "10.200.9.254")
+
     def underlay_mtu(self, mtu: int, *units: str) -> None:
         for unit in units:
             ground.sh("ip", "-n", self.underlay, "link", "set", f"to-{unit}", "mtu", str(mtu))
