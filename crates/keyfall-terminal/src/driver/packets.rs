@@ -314,7 +314,7 @@ impl Driver {
                 path.on_ways_changed();
                 running.changed = true;
             }
-            Event::KeySetHeard { .. } => running.changed = true,
+            Event::KeySetHeard { .. } | Event::RecordChanged { .. } => running.changed = true,
             Event::KeyReceived { .. }
             | Event::Renewed { .. }
             | Event::FleetRenewed { .. }
@@ -323,6 +323,10 @@ impl Driver {
             | Event::SessionReady { .. }
             | Event::SessionRefused { .. }
             | Event::MarksStored { .. }
+            | Event::StockSenderReady { .. }
+            | Event::StockSenderRefused { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::Readmitted { .. }
             | Event::Unlocked
