@@ -443,10 +443,12 @@ class Contents:
     activate_at: int
     schedule: Optional[tuple]
     lease_end: Optional[int]
+    # Of a packet group.
+    search_key: Optional[bytes] = None
 
 
 def read_contents(plain: bytes) -> Contents:
-    c = fields(strict(plain), {1, 2, 3, 4, 6}, {7, 8}, "contents")
+    c = fields(strict(plain), {1, 2, 3, 4, 6}, {5, 7, 8}, "contents")
     demand(kid(c[1]) % 4 == 3, "kid of a master key")
     if 7 in c:
         items(c[7], 2, 2, "schedule")
@@ -456,6 +458,7 @@ def read_contents(plain: bytes) -> Contents:
         seconds(c[6]),
         schedule(*c[7]) if 7 in c else None,
         seconds(c[8]) if 8 in c else None,
+        octets(c[5], 16, "search key") if 5 in c else None,
     )
 
 

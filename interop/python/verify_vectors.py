@@ -24,6 +24,7 @@ import kem
 import media
 import packages
 import packets
+import protection
 import reader
 import search as key_search
 import verify_capture
@@ -256,7 +257,8 @@ def distribution_vector(what: str, command: reader.Command, entry: dict):
     expected = entry["contents"]
     key = Key(un(expected["key"]), expected["kid"], expected["epoch"], expected["generation"])
     cadence = (expected["step"], expected["period"]) if expected["step"] else None
-    contents = reader.Contents(key, expected["activate_at"], cadence, expected["lease_end"])
+    search_key = un(expected["search_key"]) if expected["search_key"] else None
+    contents = reader.Contents(key, expected["activate_at"], cadence, expected["lease_end"], search_key)
     same(reader.read_contents(plain), contents, what)
     aad = det(["Encrypt", un("a10103"), b""])
     same(aad.hex(), entry["enc_structure"], what)
@@ -300,6 +302,27 @@ def order_vector(what: str, command: reader.Command, entry: dict):
                      Key(obey.octets, 4 * 99, 0, 0)):
         same(reader.open_order(command, stranger), None, what)
         refused(lambda: reader.open_order_by_cose(command, stranger), what)
+
+
+def records():
+    held = load("records.json")
+    signers = load("commands.json")["signers"]
+    for entry in held["records"]:
+        what, signer = f"record of {entry['name']}", signers[entry["signer"]]
+        frame, name = un(entry["frame"]), un(signer["name"])
+        form("signed-record", frame, what)
+        record = protection.read_record(frame)
+        same(record.signer, name, what)
+        same(record.shown(), {field: entry[field] for field in record.shown()}, what)
+        same(det(record.payload()).hex(), entry["payload"], what)
+        same(protection.verifies(frame, name, un(signer["public"])), True, what)
+        other = signers["beat key"]
+        same(protection.verifies(frame, name, un(other["public"])), False, what)
+        same(protection.verifies(frame, name, un(signer["public"]), b"KF1/cmd"), False, what)
+        key = Ed25519PrivateKey.from_private_bytes(un(signer["seed"]))
+        same(protection.signed(record, key, name).hex(), entry["frame"], what)
+    for entry in held["refused"]:
+        refused(lambda: protection.read_record(un(entry["frame"])), f"record: {entry['name']}")
 
 
 def receipts():
@@ -561,7 +584,7 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, esp, commands, receipts, confirmations, search, enrolment, hpke,
+    for part in (derivations, srtp, esp, commands, records, search, receipts, confirmations, enrolment, hpke,
                  malformed, capture):
         before = checks
         part()

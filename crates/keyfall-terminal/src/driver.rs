@@ -578,6 +578,7 @@ impl Driver {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::RecordChanged { .. }
             | Event::Removed { .. }
             | Event::PacketSessionsReady { .. }
             | Event::PacketSessionsRefused { .. }

@@ -18,6 +18,7 @@ mod notices;
 mod orders;
 mod packets;
 mod per_session;
+mod records;
 mod renewing;
 mod replay;
 mod search;

@@ -22,6 +22,7 @@ mod messages;
 mod misty1;
 mod newcomers;
 mod receipts;
+mod records;
 mod refused_orders;
 mod rsa_misty1;
 mod sealed_contents;

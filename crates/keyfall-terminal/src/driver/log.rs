@@ -105,6 +105,12 @@ pub(super) fn log_event(event: &Event) {
         } => {
             tracing::info!(%group, %epoch, %generation, "a group changes to a key that is not held")
         }
+        Event::RecordChanged { version } => {
+            tracing::info!(
+                version,
+                "the server says which addresses are this terminal's"
+            )
+        }
         Event::Removed { group } => {
             tracing::warn!(%group, "the server says that this terminal is no member: the key is gone");
         }
