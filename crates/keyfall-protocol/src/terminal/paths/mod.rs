@@ -15,6 +15,7 @@ mod rule;
 mod view;
 
 use core::net::{IpAddr, SocketAddr};
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use answerer::Answerer;
@@ -167,8 +168,13 @@ impl Terminal {
     fn found_path(&mut self, ends: Ends) -> Option<Way> {
         let now = self.now;
         let path = *self.paths.found.get(ends, now)?;
-        let held = self.group(path.group).map(Group::epoch);
-        let way = (held == Some(path.epoch))
+        let held = self.group(path.group).map(Group::epoch) == Some(path.epoch);
+        let known = self
+            .paths
+            .peers
+            .get(path.peer, self.record_time())
+            .is_some();
+        let way = (held && known)
             .then(|| self.way_to(path.peer, path.group, path.hard_end()))
             .flatten();
         if way.is_some() {
@@ -270,8 +276,12 @@ impl Terminal {
         if number == self.identity.number {
             let version = signed.record().version;
             let held = self.paths.own.as_ref().map(SignedRecord::record);
-            if held.is_some_and(|held| held.version >= version) && !superseded {
-                return Err(DropReason::OlderRecord);
+            if !superseded {
+                match held.map(|held| held.version.cmp(&version)) {
+                    Some(Ordering::Greater) => return Err(DropReason::OlderRecord),
+                    Some(Ordering::Equal) => return Err(DropReason::NotNewer),
+                    Some(Ordering::Less) | None => {}
+                }
             }
             let changed = held.is_none_or(|held| !peers::says_the_same(held, signed.record()));
             self.paths.own = Some(signed);
@@ -539,6 +549,3 @@ fn is_routable(address: IpAddr) -> bool {
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 const HARD_END: Duration = peers::HARD_LIFE;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests;
