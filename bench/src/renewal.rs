@@ -300,6 +300,7 @@ fn master() -> MasterKey {
 
 fn contents() -> KeyDistContents {
     KeyDistContents {
+        search_key: None,
         key: master(),
         activate_at: WALL,
         cadence: None,

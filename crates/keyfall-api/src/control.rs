@@ -9,6 +9,7 @@ mod packets;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::packets::PacketStatus;
 pub use packets::{PacketExport, PacketKeys, StockSenderExport, StockSenderStatus};
 
 /// What a local program may ask of a running terminal.
@@ -284,6 +285,9 @@ pub struct TerminalStatus {
     pub collecting: Option<Collecting>,
     /// Frames heard since the start.
     pub frames: u64,
+    /// None: no packets are to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<PacketStatus>,
     /// Why the last store commit failed; none while all is durable.
     pub store_failure: Option<String>,
     /// What protects the keys in the directory, said as it is.

@@ -253,6 +253,7 @@ impl Witness {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::RecordChanged { .. }
             | Event::Removed { .. }
             | Event::AskEnded { .. }
             | Event::Notified { .. }

@@ -50,6 +50,7 @@ pub(crate) fn status(terminal: &Terminal, guard: &Guard) -> TerminalStatus {
         legacy_key: terminal.legacy_key().map(|key| key.name().to_string()),
         collecting: None,
         frames: 0,
+        packets: None,
         store_failure: None,
         protection: protection(guard),
         tries_left,

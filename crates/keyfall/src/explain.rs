@@ -368,6 +368,12 @@ codes! {
     NoTokens, "KF-3332", Refused,
         "Terminals cannot come with a token: the server listens nowhere for them, or the KEYSET lists no suite in which a token counts.",
         "Found the server with --listen; list hpke or hpke-pq with `keyfall server sign-keys --suites`; or enrol by package.";
+    BadAddresses, "KF-3333", Usage,
+        "A prefix, an endpoint or a setting of a packet group is not one, is too much for a protection record, or the group is no packet group.",
+        "The sentence says which; `keyfall admin group set GROUP --packets` makes a packet group, `keyfall admin terminal set` names addresses.";
+    Overlapping, "KF-3334", Refused,
+        "Two terminals of one packet group would speak for the same address, and nobody could tell whose packets are whose.",
+        "Give one of them other addresses with `keyfall admin terminal set`, take it out of the group, or exclude the device that it replaces.";
 }
 
 /// What to do about a drop reason.

@@ -307,6 +307,16 @@ impl<'b> SignedOctets<'b> {
         Ok(Self { payload, signature })
     }
 
+    /// Octets of a COSE_Sign1 over so many.
+    pub(crate) fn frame_len(payload: usize) -> usize {
+        let head = match payload {
+            0..24 => 1,
+            24..256 => 2,
+            _ => 3,
+        };
+        AROUND_PAYLOAD + head + payload
+    }
+
     /// Who claims to have signed.
     pub(crate) fn signer(&self) -> KeyName {
         self.signature.name
@@ -440,3 +450,5 @@ const TAG_SIGN: u64 = 98;
 const EXTERNAL_AAD: &[u8] = b"KF1/cmd";
 const ALG_ED25519: i64 = -19;
 const SIGNATURE_LEN: usize = 64;
+/// Tag, array, protected header of 13 octets, empty map, and the signature with its head.
+const AROUND_PAYLOAD: usize = 1 + 1 + 14 + 1 + 2 + SIGNATURE_LEN;

@@ -27,7 +27,8 @@ pub use key_set::{CLEAR_MAX, ClearList, KeySet, Limits, ListedKey, SignerClass, 
 pub use notify::{NOTIFY_ENTRIES_MAX, Notify, NotifyEntry};
 pub use record::{
     ENDPOINTS_MAX, MTU_MAX, MTU_MIN, NETWORKS_MAX, PREFIXES_MAX, Prefix, PrefixFault,
-    ProtectionRecord, RECORD_GROUPS_MAX, RECORD_MAX, RecordGroup, SignedRecord, UnverifiedRecord,
+    ProtectionRecord, RECORD_GROUPS_MAX, RECORD_LIFE, RECORD_MAX, RecordGroup, SignedRecord,
+    UnverifiedRecord,
 };
 pub(crate) use record::{read_address, write_address};
 pub use renew::{RENEW_ENTRIES_MAX, Renew, RenewEntry};

@@ -24,7 +24,8 @@ pub struct ProtectionRecord {
     pub version: u32,
     pub issued_at: UnixSeconds,
     pub not_after: UnixSeconds,
-    /// The terminal's own addresses, rising: 1 to [`PREFIXES_MAX`].
+    /// The terminal's own addresses, rising: up to [`PREFIXES_MAX`]. None: it speaks for nothing any
+    /// more.
     pub prefixes: Vec<Prefix>,
     /// Where it is heard, the best first; up to [`ENDPOINTS_MAX`], none twice. May be empty.
     pub endpoints: Vec<SocketAddr>,
@@ -184,6 +185,12 @@ impl ProtectionRecord {
         codec::encode(|e| self.write(e))
     }
 
+    /// Octets of its frame.
+    #[must_use]
+    pub fn frame_len(&self) -> usize {
+        SignedOctets::frame_len(self.encode().len())
+    }
+
     /// Signs it: what this machine signed it need not verify.
     #[must_use]
     pub fn signed_by(self, key: &SigningKey) -> SignedRecord {
@@ -231,7 +238,7 @@ impl ProtectionRecord {
         let version = r.uint32("version")?;
         let issued_at = r.time("issued-at")?;
         let not_after = r.time("not-after")?;
-        let prefixes = read_prefixes(r, "prefixes", 1, PREFIXES_MAX)?;
+        let prefixes = read_prefixes(r, "prefixes", PREFIXES_MAX)?;
         let mut endpoints = Vec::new();
         for _ in 0..r.array_between("endpoints", 0, ENDPOINTS_MAX as u64)? {
             let endpoint = read_endpoint(r)?;
@@ -276,7 +283,7 @@ impl RecordGroup {
             group,
             priority,
             mtu,
-            networks: read_prefixes(r, "networks", 0, NETWORKS_MAX)?,
+            networks: read_prefixes(r, "networks", NETWORKS_MAX)?,
         })
     }
 }
@@ -290,13 +297,6 @@ pub struct UnverifiedRecord<'b> {
 }
 
 impl<'b> UnverifiedRecord<'b> {
-    /// The frame has the form of a record and not that of a command. No more than a look.
-    #[must_use]
-    pub fn seems(frame: &[u8]) -> bool {
-        SignedOctets::decode(frame)
-            .is_ok_and(|signed| signed.claimed().first() == Some(&(0x80 | FIELDS as u8)))
-    }
-
     /// Reads a frame strictly.
     ///
     /// # Errors
@@ -351,6 +351,16 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
+    /// One that was checked before it was stored, where nobody else writes.
+    pub(crate) fn stored(frame: &[u8]) -> Result<Self, DecodeError> {
+        let read = UnverifiedRecord::decode(frame)?;
+        Ok(Self {
+            frame: frame.to_vec(),
+            signer: read.signer(),
+            record: read.record,
+        })
+    }
+
     #[must_use]
     pub fn record(&self) -> &ProtectionRecord {
         &self.record
@@ -426,11 +436,10 @@ fn write_prefixes(prefixes: &[Prefix], e: &mut Writer<'_>) -> Written {
 fn read_prefixes(
     r: &mut Reader<'_>,
     what: &'static str,
-    min: u64,
     max: usize,
 ) -> Result<Vec<Prefix>, DecodeError> {
     let mut prefixes: Vec<Prefix> = Vec::new();
-    for _ in 0..r.array_between(what, min, max as u64)? {
+    for _ in 0..r.array_between(what, 0, max as u64)? {
         let prefix = Prefix::read(r, what)?;
         if prefixes.last().is_some_and(|last| prefix <= *last) {
             return Err(DecodeError::OutOfRange { what });
@@ -442,6 +451,9 @@ fn read_prefixes(
 
 /// The longest frame of a record, in octets: it fits in a probe beside the handles.
 pub const RECORD_MAX: usize = 700;
+/// Seconds that a record counts at the most: without a server nothing stops, and a group's epoch lives
+/// as long.
+pub const RECORD_LIFE: u32 = 7 * 86_400;
 /// Prefixes of one terminal.
 pub const PREFIXES_MAX: usize = 8;
 /// Endpoints of one terminal.

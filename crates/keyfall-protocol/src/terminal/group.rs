@@ -14,7 +14,7 @@ use crate::terminal::packets::Packets;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) ring: Ring<Master>,
-    /// KS of the newest epoch, where it is a packet group's (FORMATS section 8.1).
+    /// KS of the held epoch, where the group is a packet group; goes with the epoch.
     pub(super) search_key: Option<Secret<SEARCH_KEY_LEN>>,
     /// What this terminal sends with; follows the newest once that is stored and active. `None`
     /// until the first is.
@@ -322,7 +322,13 @@ impl Group {
     }
 
     /// A fresh epoch has just been installed: what is stated of it replaces all that was.
-    pub(super) fn begin_epoch(&mut self, statement: Statement, announced: Option<Announced>) {
+    pub(super) fn begin_epoch(
+        &mut self,
+        statement: Statement,
+        search_key: Option<Secret<SEARCH_KEY_LEN>>,
+        announced: Option<Announced>,
+    ) {
+        self.search_key = search_key;
         self.schedule = statement.schedule;
         self.lease = statement.lease;
         self.issued_at = statement.issued_at;

@@ -37,7 +37,7 @@ pub(super) struct Handing {
     exclusions: VecDeque<(Exclude, Kept)>,
     /// Shards for whomever: which terminal needs which, only that one knows. The newest last.
     distributions: VecDeque<Kept>,
-    /// With which of them the next burst begins.
+    /// With which of them, counted from the newest, the next burst begins.
     turn: usize,
     /// Signatures that are checked of what is of no use here.
     checks: Budget,
@@ -159,7 +159,7 @@ impl Handing {
             self.turn = (first + SHARDS_A_BURST) % count.max(1);
         }
         let shards = (0..count.min(SHARDS_A_BURST))
-            .filter_map(|step| self.distributions.get((first + step) % count));
+            .filter_map(|step| self.distributions.get(count - 1 - (first + step) % count));
         let exclusions = self.exclusions.iter().rev().map(|(_, kept)| kept);
         let fresh = exclusions.take(EXCLUSIONS_A_BURST).chain(shards);
         let fresh = fresh.take(if epoch_lags { usize::MAX } else { 0 });
@@ -208,7 +208,11 @@ impl Terminal {
             | Body::Start(_)
             | Body::Notify(_) => true,
         };
-        if !for_present || !self.handing.wants(command) || !self.handing.checks.take(self.now, 0) {
+        // Without addresses of its own it meets no peer.
+        let meets_peers = self.own_record().is_some();
+        if !(meets_peers && for_present && self.handing.wants(command))
+            || !self.handing.checks.take(self.now, 0)
+        {
             return;
         }
         let octets = frame.octets();
@@ -241,18 +245,26 @@ impl Terminal {
     /// it, and less each time.
     pub(super) fn on_unheard(&mut self, unheard: &Unheard) {
         let (peer, to) = (unheard.peer, unheard.endpoint);
-        if peer == self.identity.number || !self.handing.may_answer_unproved(peer, self.now) {
-            return;
-        }
         if self.is_excluded(peer) {
-            let after = self.record_time();
-            let frames = self.handing.for_excluded(peer);
-            let frames = frames.into_iter().filter(|kept| kept.not_after >= after);
-            let sent: Vec<_> = frames.flat_map(|kept| in_datagrams(&kept.frame)).collect();
-            self.hand(sent, to);
-        } else if self.holds(unheard.group) {
+            self.hand_to_excluded(peer, to);
+        } else if peer != self.identity.number
+            && self.holds(unheard.group)
+            && self.handing.may_answer_unproved(peer, self.now)
+        {
             self.hand_forward(unheard.group, true, to);
         }
+    }
+
+    /// The EXCLUDE that names it, and the orders for it, to where it says that it is.
+    pub(super) fn hand_to_excluded(&mut self, peer: TerminalNumber, to: SocketAddr) {
+        if !self.handing.may_answer_unproved(peer, self.now) {
+            return;
+        }
+        let after = self.record_time();
+        let frames = self.handing.for_excluded(peer);
+        let frames = frames.into_iter().filter(|kept| kept.not_after >= after);
+        let sent: Vec<_> = frames.flat_map(|kept| in_datagrams(&kept.frame)).collect();
+        self.hand(sent, to);
     }
 
     fn hand_forward(&mut self, group: GroupNumber, epoch_lags: bool, to: SocketAddr) {
@@ -297,7 +309,7 @@ const RENEWED_EVERY: u32 = 60;
 const ORDERS_MAX: usize = 256;
 const EXCLUSIONS_MAX: usize = 64;
 const DISTRIBUTIONS_MAX: usize = 128;
-const CHECKS_A_SECOND: u32 = 16;
+const CHECKS_A_SECOND: u32 = 4;
 /// To all together; to one there is one a second.
 const BURSTS_A_SECOND: u32 = 16;
 const UNPROVED_A_SECOND: u32 = 2;

@@ -49,7 +49,7 @@ pub use snapshot::{Snapshot, SnapshotError};
 pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
 
-use crate::command::KeySet;
+use crate::command::{KeySet, SignedRecord};
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
@@ -375,6 +375,9 @@ pub enum Event {
         epoch: KeyEpoch,
         generation: Generation,
     },
+    /// The server says another thing of this terminal's own addresses and packet groups, or says it
+    /// anew.
+    RecordChanged { version: u32 },
     /// The server says that this terminal is no member any more: the group's keys are gone.
     Removed { group: GroupNumber },
     /// A sequence of key sharing has ended.
@@ -461,6 +464,7 @@ impl Terminal {
                 notes: Notes::default(),
                 lock: Lock::default(),
                 exclusions: Exclusions::default(),
+                own_record: None,
             },
             Some(User::new(package.wrap, offset, BTreeMap::new())),
             now,
@@ -493,7 +497,7 @@ impl Terminal {
             verifications: Budget::new(VERIFICATIONS, VERIFICATIONS),
             notified: None,
             asking: Asking::new(),
-            paths: Paths::new(),
+            paths: Paths::new(parts.own_record),
             handing: Handing::new(),
             drops: DropCounters::default(),
             now,
@@ -732,6 +736,7 @@ struct Parts {
     notes: Notes,
     lock: Lock,
     exclusions: Exclusions,
+    own_record: Option<SignedRecord>,
     last_lease: Lease,
     time: TrustedTime,
     powered: PoweredOn,

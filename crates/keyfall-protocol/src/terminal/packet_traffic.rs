@@ -53,6 +53,16 @@ impl Terminal {
             .inspect_err(|&reason| self.drops.count(self.now, reason))
     }
 
+    /// A key that is held: for the session that follows one which is received under it.
+    #[must_use]
+    pub fn held_key(
+        &self,
+        group: GroupNumber,
+        (epoch, generation): (KeyEpoch, Generation),
+    ) -> Option<&MasterKey> {
+        self.group(group)?.ring.at(epoch, generation)
+    }
+
     /// The group's key at a generation that is held, or the one that is sent with: for those who are to
     /// read or send packets without being a terminal.
     #[must_use]

@@ -9,7 +9,7 @@ use keyfall_protocol::command::{
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber,
 };
-use keyfall_protocol::keys::{MasterKey, ObeyKey};
+use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret};
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
 use keyfall_protocol::sharing::SharingSuite;
 
@@ -217,6 +217,7 @@ fn largest_contents() -> KeyDistContents {
     let group = GroupNumber::MAX;
     let octets = secret("master key of group 1073741823");
     KeyDistContents {
+        search_key: Secret::from_slice(&[8; 16]),
         key: MasterKey::new(group, KeyEpoch::new(u32::MAX), Generation::MAX, octets),
         activate_at: at(u32::MAX),
         cadence: largest_schedule().cadence,

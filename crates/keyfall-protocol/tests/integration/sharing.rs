@@ -182,6 +182,7 @@ impl Pair {
             .iter()
             .map(|&n| TerminalNumber::new(n).expect("not 0"));
         let order = Order::CreateGroup {
+            packets: None,
             name: format!("g{}", self.orders),
             members: members.collect(),
             cadence: None,

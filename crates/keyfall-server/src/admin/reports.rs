@@ -10,6 +10,7 @@ use crate::admin::key_set::{legacy_warning, signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
 use crate::admin::legacy;
 use crate::admin::overdue;
+use crate::admin::packets;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
 use crate::driver::View;
@@ -217,6 +218,8 @@ fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
         lock: terminal.lock().map(erasure_state),
         wipe_roots: terminal.wipe_roots.clone(),
         legacy_key: terminal.legacy_key.as_ref().map(legacy::shown),
+        addresses: packets::addresses(terminal),
+        record: packets::protection_record(view, terminal),
     }
 }
 
@@ -237,6 +240,7 @@ fn group_row(view: &View<'_>, group: &GroupRecord) -> api::Group {
         members: group.members.len() as u64,
         key: of_group(view, group),
         policy: group_policy::shown(group.policy),
+        packets: group.packets.as_ref().map(packets::shown),
     }
 }
 

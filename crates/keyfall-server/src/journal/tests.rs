@@ -1,7 +1,7 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use keyfall_protocol::server::{ChangeMode, Stragglers};
+use keyfall_protocol::server::{Addresses, ChangeMode, PacketSettings, Stragglers};
 use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
 use super::*;
@@ -123,6 +123,27 @@ fn entries() -> Vec<Entry> {
         Entry::LegacyKey {
             terminal: terminal(3),
             key: None,
+        },
+        Entry::Packets {
+            group: group(7),
+            packets: Some(PacketSettings {
+                priority: 5,
+                mtu: Some(1380),
+                networks: vec!["10.77.0.0/16".parse().expect("a prefix")],
+            }),
+            epoch: Some(KeyEpoch::new(28_000_007)),
+        },
+        Entry::Packets {
+            group: group(7),
+            packets: None,
+            epoch: None,
+        },
+        Entry::Addresses {
+            terminal: terminal(3),
+            addresses: Addresses {
+                prefixes: vec!["fd77::/64".parse().expect("a prefix")],
+                endpoints: vec!["[2001:db8::9]:4500".parse().expect("an endpoint")],
+            },
         },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),

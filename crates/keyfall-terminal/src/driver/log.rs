@@ -105,6 +105,12 @@ pub(super) fn log_event(event: &Event) {
         } => {
             tracing::info!(%group, %epoch, %generation, "a group changes to a key that is not held")
         }
+        Event::RecordChanged { version } => {
+            tracing::info!(
+                version,
+                "the server says which addresses are this terminal's"
+            )
+        }
         Event::Removed { group } => {
             tracing::warn!(%group, "the server says that this terminal is no member: the key is gone");
         }
@@ -116,12 +122,12 @@ pub(super) fn log_event(event: &Event) {
         Event::PathFound {
             source,
             destination,
-        } => tracing::debug!(%source, %destination, "a key search found the path"),
+        } => tracing::debug!(ce1 = %source, ce2 = %destination, "a key search found the path"),
         Event::PathLost {
             source,
             destination,
             reason,
-        } => tracing::debug!(%source, %destination, %reason, "no path"),
+        } => tracing::debug!(ce1 = %source, ce2 = %destination, %reason, "no path"),
         Event::PeerChanged { peer } => {
             tracing::debug!(%peer, "a peer is elsewhere, or speaks for others")
         }

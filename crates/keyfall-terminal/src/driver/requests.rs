@@ -214,6 +214,7 @@ impl Driver {
         status.relays = self.relays.statuses().collect();
         status.carriers.clone_from(&self.carriers);
         status.frames = self.frames;
+        status.packets = self.packets.status(&self.terminal);
         status.server = self
             .server_line
             .address()

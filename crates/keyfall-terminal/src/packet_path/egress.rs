@@ -50,6 +50,8 @@ pub(super) enum ToEgress {
         way: FlowWay,
         until: Instant,
     },
+    /// There is a way now.
+    AskAgain(Ends),
     /// Where that peer is may have changed, or what it may get.
     PeerChanged(TerminalNumber),
     WaysChanged,
@@ -183,6 +185,10 @@ impl Egress {
                 ToEgress::Way { ends, way, until } => {
                     self.flows.set(ends, way, until);
                     self.try_again |= way != FlowWay::Searching;
+                }
+                ToEgress::AskAgain(ends) => {
+                    self.flows.ask_again(self.now, |it, _| *it == ends);
+                    self.try_again = true;
                 }
                 ToEgress::PeerChanged(changed) => self.flows.ask_again(self.now, |_, way| {
                     let FlowWay::Protect { peer, .. } = way else {

@@ -45,8 +45,8 @@ pub(super) enum ToIngress {
     Forget(Vec<SessionName>),
     /// Nobody listens to these any more.
     Exclude(Vec<TerminalNumber>),
-    /// For which addresses that terminal speaks.
-    PeerSpeaksFor(TerminalNumber, Arc<[Prefix]>),
+    /// For which addresses the senders of these sessions speak.
+    SpeaksFor(Vec<(SessionName, Arc<[Prefix]>)>),
     /// For which addresses this terminal speaks.
     OwnPrefixes(Vec<Prefix>),
     Report(SyncSender<Vec<SessionReport>>),
@@ -181,9 +181,9 @@ impl Ingress {
             }
             return;
         }
-        let arrival = match EspArrival::read(datagram) {
-            Ok(arrival) => arrival,
-            Err(_) => return self.counts.add(DropReason::NotEsp, 1),
+        let Ok(arrival) = EspArrival::read(datagram) else {
+            self.counts.add(DropReason::NotEsp, 1);
+            return;
         };
         let name = SessionName {
             spi: arrival.spi,
@@ -207,10 +207,7 @@ impl Ingress {
             Ok(opened) => opened,
             Err(refused) => {
                 self.join.give_up();
-                return match refused {
-                    EspRefused::Dummy => Ok(()),
-                    refused => Err(why(refused)),
-                };
+                return why(refused).map_or(Ok(()), Err);
             }
         };
         session.heard = self.now;
@@ -358,10 +355,10 @@ impl Ingress {
                         .retain(|name, _| !terminals.contains(&name.spi.sender()));
                     try_opened = true;
                 }
-                ToIngress::PeerSpeaksFor(peer, prefixes) => {
-                    for (name, session) in &mut self.sessions {
-                        if name.spi.sender() == peer {
-                            session.prefixes = Arc::clone(&prefixes);
+                ToIngress::SpeaksFor(sessions) => {
+                    for (name, prefixes) in sessions {
+                        if let Some(session) = self.sessions.get_mut(&name) {
+                            session.prefixes = prefixes;
                             session.last = None;
                             session.told.clear();
                         }
@@ -529,12 +526,14 @@ fn judge(
     Ok(news.then_some((ends, from)))
 }
 
-fn why(refused: EspRefused) -> DropReason {
-    match refused {
+/// `None`: it hid that nothing was sent.
+fn why(refused: EspRefused) -> Option<DropReason> {
+    Some(match refused {
+        EspRefused::Dummy => return None,
         EspRefused::Replayed => DropReason::Replayed,
         EspRefused::TooOld => DropReason::BeforeWindow,
         EspRefused::AuthenticationFailed => DropReason::Authentication,
-        EspRefused::NotIp | EspRefused::Dummy => DropReason::Malformed,
+        EspRefused::NotIp => DropReason::Malformed,
         EspRefused::TooShort
         | EspRefused::ReservedSpi
         | EspRefused::Pinned
@@ -543,7 +542,7 @@ fn why(refused: EspRefused) -> DropReason {
         | EspRefused::BadSequence
         | EspRefused::OtherSession
         | EspRefused::NoRoom => DropReason::NotEsp,
-    }
+    })
 }
 
 fn write(tun: &Tun, counts: &Counts, octets: &mut [u8]) {

@@ -22,10 +22,6 @@ impl<T> Waiting<T> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Puts one in; what has to go for it is told.
     pub(super) fn push(
         &mut self,
@@ -87,6 +83,6 @@ mod tests {
         waiting.expire(now + Duration::from_secs(7), &mut |it| gone.push(it));
         assert_eq!(gone, [0, 1, 2]);
         assert_eq!(waiting.take().len(), 2);
-        assert!(waiting.is_empty());
+        assert!(waiting.take().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The UDP socket to the other side: many datagrams with one call, where the kernel can.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -52,6 +52,18 @@ impl Wire {
             set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::WANT)?;
         }
         Ok(Self { socket, state, v6 })
+    }
+
+    /// On that address; or on the port of ESP in UDP on all, of both families where there are both.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_any(address: Option<SocketAddr>) -> io::Result<Self> {
+        match address {
+            Some(address) => Self::open(address),
+            None => Self::open((Ipv6Addr::UNSPECIFIED, PORT).into())
+                .or_else(|_| Self::open((Ipv4Addr::UNSPECIFIED, PORT).into())),
+        }
     }
 
     /// # Errors
@@ -298,6 +310,8 @@ pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> i
     }
 }
 
+/// RFC 3948.
+const PORT: u16 = 4_500;
 /// The kernel's UDP takes no more with one call: 65,535 octets less the headers of IPv6 and UDP.
 const BATCH_MAX: usize = 65_535 - 48;
 const DATAGRAMS_MAX: usize = 64;

@@ -94,6 +94,7 @@ impl Fleet {
             fleet.enrol(n, store)?;
         }
         let order = Order::CreateGroup {
+            packets: None,
             name: "all".to_owned(),
             members: (1..=count).filter_map(TerminalNumber::new).collect(),
             cadence: None,

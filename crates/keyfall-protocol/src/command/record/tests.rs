@@ -77,7 +77,7 @@ fn lists_have_one_order_and_bounds() {
         reads(&record)
     };
     assert_eq!(with(&|it| it.prefixes.reverse()), out("prefixes"));
-    assert_eq!(with(&|it| it.prefixes.clear()), out("prefixes"));
+    assert_eq!(with(&|it| it.prefixes.clear()), Ok(()));
     assert_eq!(with(&|it| it.prefixes[1] = it.prefixes[0]), out("prefixes"));
     assert_eq!(with(&|it| it.groups.reverse()), out("groups"));
     assert_eq!(with(&|it| it.groups[0].networks.reverse()), out("networks"));
@@ -130,7 +130,6 @@ fn a_prefix_with_host_bits_is_refused() {
 fn a_record_that_was_forged_or_altered_is_refused() {
     let key = signing_key(7);
     let signed = a_record().signed_by(&key);
-    assert!(UnverifiedRecord::seems(signed.frame()));
     let read = UnverifiedRecord::decode(signed.frame()).unwrap();
     assert_eq!(
         (read.signer(), read.record()),
@@ -174,7 +173,7 @@ fn a_signature_for_another_purpose_makes_no_record() {
         body: Body::Time(time),
         fleet_generation: Generation::ZERO,
     };
-    assert!(!UnverifiedRecord::seems(&key.sign(&command)));
+    assert!(UnverifiedRecord::decode(&key.sign(&command)).is_err());
     let as_record = key.sign_octets(EXTERNAL_AAD, &command.encode());
     assert!(UnverifiedRecord::decode(&as_record).is_err());
     let read = Unverified::decode(&as_record).unwrap();
@@ -208,7 +207,9 @@ proptest! {
     #[test]
     fn records_read_back_as_they_were(record in records()) {
         let read = ProtectionRecord::decode(&record.encode());
-        prop_assert_eq!(read, Ok(record));
+        prop_assert_eq!(read.as_ref(), Ok(&record));
+        let octets = record.frame_len();
+        prop_assert_eq!(record.signed_by(&signing_key(7)).frame().len(), octets);
     }
 
     /// Bytes from the network never panic; what is taken has one encoding.
@@ -235,10 +236,10 @@ fn records() -> impl Strategy<Value = ProtectionRecord> {
     let group = (
         any::<u8>(),
         prop::option::of(MTU_MIN..=MTU_MAX),
-        prefixes(0, NETWORKS_MAX),
+        prefixes(NETWORKS_MAX),
     );
     let groups = prop::collection::btree_map(1..=GroupNumber::MAX.get(), group, 0..=16);
-    (numbers, prefixes(1, PREFIXES_MAX), endpoints, groups).prop_map(
+    (numbers, prefixes(PREFIXES_MAX), endpoints, groups).prop_map(
         |((terminal, [version, issued_at, not_after]), prefixes, endpoints, groups)| {
             let group = |(number, (priority, mtu, networks))| RecordGroup {
                 group: GroupNumber::new(number).unwrap(),
@@ -259,11 +260,11 @@ fn records() -> impl Strategy<Value = ProtectionRecord> {
     )
 }
 
-fn prefixes(min: usize, max: usize) -> impl Strategy<Value = Vec<Prefix>> {
+fn prefixes(max: usize) -> impl Strategy<Value = Vec<Prefix>> {
     let prefix = (addresses(), any::<u8>()).prop_map(|(address, length)| {
         Prefix::around(address, length % (bits(address) + 1)).unwrap()
     });
-    btree_set(prefix, min..=max).prop_map(|set| set.into_iter().collect())
+    btree_set(prefix, 0..=max).prop_map(|set| set.into_iter().collect())
 }
 
 fn addresses() -> impl Strategy<Value = IpAddr> {

@@ -320,6 +320,7 @@ impl Terminal {
                 | Event::UnlockAllowed
                 | Event::Stopped { .. }
                 | Event::Resumed { .. }
+                | Event::RecordChanged { .. }
                 | Event::Removed { .. }
                 | Event::AskEnded { .. }
                 | Event::PathFound { .. }

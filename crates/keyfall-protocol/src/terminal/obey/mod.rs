@@ -7,6 +7,7 @@ mod granted;
 mod halting;
 mod legacy;
 mod notice;
+mod record;
 mod renewal;
 mod time;
 
@@ -14,7 +15,7 @@ pub(super) use notice::Notified;
 
 use crate::command::{
     Body, Command, HaltKind, ListedKey, OrderKind, SealedOrder, SignerClass, Target, Unverified,
-    Verified,
+    UnverifiedRecord, Verified,
 };
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyName, UnixSeconds};
 use crate::receipt::Receipt;
@@ -35,7 +36,10 @@ pub(super) struct Authority {
 impl Terminal {
     /// Looks first, verifies, then acts; whatever is wrong changes nothing (INVARIANT 4).
     pub(super) fn on_frame(&mut self, octets: &[u8]) -> Result<(), DropReason> {
-        let frame = Unverified::decode(octets).map_err(|_| DropReason::Malformed)?;
+        let Ok(frame) = Unverified::decode(octets) else {
+            let record = UnverifiedRecord::decode(octets).map_err(|_| DropReason::Malformed)?;
+            return self.on_record(record);
+        };
         if let Err(reason) = self.look(frame.command()) {
             self.keep_unneeded(frame);
             return Err(reason);
@@ -160,7 +164,7 @@ impl Terminal {
     }
 
     /// The time, or before the first beacon since power-on what is stored of it.
-    fn not_earlier_than(&self) -> UnixSeconds {
+    pub(in crate::terminal) fn not_earlier_than(&self) -> UnixSeconds {
         let mark = self.time.mark();
         self.time().map_or(mark, |now| now.max(mark))
     }

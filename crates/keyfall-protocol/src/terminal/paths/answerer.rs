@@ -113,6 +113,10 @@ impl Terminal {
         let record = UnverifiedRecord::decode(probe.record).map_err(|_| DropReason::Malformed)?;
         let theirs = record.record();
         let peer = theirs.terminal;
+        if self.is_excluded(peer) {
+            // It gets no answer, but what the server wants it to hear.
+            self.hand_to_excluded(peer, arrival.from);
+        }
         self.look_at_record(theirs)?;
         if !theirs.speaks_for(ends.0) {
             return Err(DropReason::NotInRecord);

@@ -100,3 +100,40 @@ impl Found {
 pub(super) const FOUND_MAX: usize = 4096;
 /// Those among them that one peer may fill.
 pub(super) const FOUND_OF_PEER_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(peer: u32, used: u64) -> FoundPath {
+        FoundPath {
+            group: GroupNumber::new(1).expect("not 0"),
+            peer: TerminalNumber::new(peer).expect("not 0"),
+            epoch: KeyEpoch::new(7),
+            since: Tick::default(),
+            used: Tick::from_secs(used),
+        }
+    }
+
+    fn ends(n: u32) -> Ends {
+        (n.to_be_bytes().into(), [10, 0, 0, 1].into())
+    }
+
+    /// W-21: a member that fills the table pushes out its own paths, the idle ones first, and no
+    /// other's; all together stay within the bound.
+    #[test]
+    fn one_peer_fills_no_more_than_its_share() {
+        let mut found = Found::default();
+        assert_eq!(found.enter(ends(0), path(3, 0)), None);
+        for n in 1..=512 {
+            assert_eq!(found.enter(ends(n), path(1, u64::from(n))), None);
+        }
+        assert_eq!(found.enter(ends(513), path(1, 513)), Some(ends(1)));
+        assert_eq!(found.enter(ends(513), path(1, 514)), None, "no second one");
+        assert!(found.get(ends(0), Tick::default()).is_some());
+        for n in 1000..10_000 {
+            found.enter(ends(n), path(n / 100, 1));
+        }
+        assert_eq!(found.iter().count(), FOUND_MAX);
+    }
+}

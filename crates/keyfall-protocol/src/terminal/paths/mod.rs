@@ -15,6 +15,7 @@ mod rule;
 mod view;
 
 use core::net::{IpAddr, SocketAddr};
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use answerer::Answerer;
@@ -23,10 +24,8 @@ use found::{Ends, Found, FoundPath};
 use peers::{Learned, Peers};
 pub use view::{PathCounts, PathView, PeerView};
 
-use crate::command::{
-    Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, SignerClass, UnverifiedRecord,
-};
-use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
+use crate::command::{Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, UnverifiedRecord};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::rng::Random;
 use crate::search::message::SearchMessage;
@@ -87,9 +86,9 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(own: Option<SignedRecord>) -> Self {
         Self {
-            own: None,
+            own,
             peers: Peers::default(),
             found: Found::default(),
             searches: Searches::new(),
@@ -169,8 +168,13 @@ impl Terminal {
     fn found_path(&mut self, ends: Ends) -> Option<Way> {
         let now = self.now;
         let path = *self.paths.found.get(ends, now)?;
-        let held = self.group(path.group).map(Group::epoch);
-        let way = (held == Some(path.epoch))
+        let held = self.group(path.group).map(Group::epoch) == Some(path.epoch);
+        let known = self
+            .paths
+            .peers
+            .get(path.peer, self.record_time())
+            .is_some();
+        let way = (held && known)
             .then(|| self.way_to(path.peer, path.group, path.hard_end()))
             .flatten();
         if way.is_some() {
@@ -220,12 +224,43 @@ impl Terminal {
 
     /// By which records are judged: what is certain to have passed.
     pub(super) fn record_time(&self) -> UnixSeconds {
-        let mark = self.time.mark();
-        self.time().map_or(mark, |now| now.max(mark))
+        self.not_earlier_than()
+    }
+
+    /// The newest own record, whether or not it still counts: older ones are refused for good.
+    pub(super) fn stored_record(&self) -> Option<&SignedRecord> {
+        self.paths.own.as_ref()
+    }
+
+    /// Version and signer of the newest record that is held of that terminal.
+    pub(super) fn held_record(&self, number: TerminalNumber) -> Option<(u32, KeyName)> {
+        if number == self.identity.number {
+            let own = self.paths.own.as_ref()?;
+            Some((own.record().version, own.signer()))
+        } else {
+            self.paths.peers.held(number)
+        }
+    }
+
+    /// A record that is held is still said.
+    pub(super) fn heard_record_again(&mut self, number: TerminalNumber) {
+        self.paths.peers.heard_again(number, self.now);
+    }
+
+    /// What stolen keys said of anybody is not believed any more.
+    pub(super) fn forget_records_by(&mut self, stolen: &[KeyName]) {
+        let forged: Vec<_> = self.paths.peers.by(stolen).collect();
+        self.forget_peers(&forged);
+        let by_thief = |it: &mut SignedRecord| stolen.contains(&it.signer());
+        if self.paths.own.take_if(by_thief).is_some() {
+            self.dirty = true;
+            self.lose_where(|_| true);
+            self.tell(Event::PathsChanged);
+        }
     }
 
     /// KS of a group that is held, where it is a packet group.
-    fn search_key(&self, group: GroupNumber) -> Option<&Secret<SEARCH_KEY_LEN>> {
+    pub(super) fn search_key(&self, group: GroupNumber) -> Option<&Secret<SEARCH_KEY_LEN>> {
         self.group(group)?.search_key.as_ref()
     }
 
@@ -237,13 +272,21 @@ impl Terminal {
     /// A verified record: this terminal's own, or another's.
     pub(super) fn learn_record(&mut self, signed: SignedRecord) -> Result<(), DropReason> {
         let number = signed.record().terminal;
+        let superseded = self.is_superseded(signed.record());
         if number == self.identity.number {
+            let version = signed.record().version;
             let held = self.paths.own.as_ref().map(SignedRecord::record);
-            if held.is_some_and(|held| held.version >= signed.record().version) {
-                return Err(DropReason::OlderRecord);
+            if !superseded {
+                match held.map(|held| held.version.cmp(&version)) {
+                    Some(Ordering::Greater) => return Err(DropReason::OlderRecord),
+                    Some(Ordering::Equal) => return Err(DropReason::NotNewer),
+                    Some(Ordering::Less) | None => {}
+                }
             }
             let changed = held.is_none_or(|held| !peers::says_the_same(held, signed.record()));
             self.paths.own = Some(signed);
+            self.dirty = true;
+            self.events.push(Event::RecordChanged { version });
             if changed {
                 self.paths.searches.allow_again(|_| true);
                 self.lose_where(|_| true);
@@ -255,7 +298,12 @@ impl Terminal {
             return Err(DropReason::ExcludedSender);
         }
         let record = signed.record();
-        match self.paths.peers.learn(record.clone(), self.now)? {
+        let signer = signed.signer();
+        match self
+            .paths
+            .peers
+            .learn(record.clone(), (signer, superseded), self.now)?
+        {
             Learned::Same => {}
             Learned::Changed => {
                 let now_known = |destination| record.speaks_for(destination);
@@ -454,26 +502,6 @@ impl Terminal {
         Ok(())
     }
 
-    /// Its signer is listed, of the keys class, and signed in its time; checking costs a token.
-    pub(super) fn verify_record(
-        &mut self,
-        record: UnverifiedRecord<'_>,
-    ) -> Result<SignedRecord, DropReason> {
-        let name = record.signer();
-        let signer = self.key_set.key(name).ok_or(DropReason::UnknownSigner)?;
-        let (public, issued_at) = (signer.public, record.record().issued_at);
-        if signer.class != SignerClass::Keys {
-            return Err(DropReason::WrongClass);
-        }
-        if !(signer.not_before..=signer.expires).contains(&issued_at) {
-            return Err(DropReason::SignerExpired);
-        }
-        if !self.verifications.take(self.now, 0) {
-            return Err(DropReason::VerifyBudget);
-        }
-        record.verify(&public).ok_or(DropReason::BadSignature)
-    }
-
     fn take_record(&mut self, record: UnverifiedRecord<'_>) -> Result<(), DropReason> {
         let signed = self.verify_record(record)?;
         self.learn_record(signed)
@@ -521,6 +549,3 @@ fn is_routable(address: IpAddr) -> bool {
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 const HARD_END: Duration = peers::HARD_LIFE;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests;

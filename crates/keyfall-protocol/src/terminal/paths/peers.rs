@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::command::{Prefix, ProtectionRecord};
-use crate::ids::{TerminalNumber, Tick, UnixSeconds};
+use crate::ids::{KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::stats::DropReason;
 
 /// The records held, and an index of their prefixes.
@@ -27,6 +27,8 @@ pub(super) struct Peers {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) record: ProtectionRecord,
+    /// Who signed it.
+    signer: KeyName,
     /// When its record came last.
     recorded: Tick,
     heard: Option<Heard>,
@@ -51,20 +53,22 @@ pub(super) enum Learned {
 }
 
 impl Peers {
-    /// Takes a verified record; of too many the one goes that came longest ago.
+    /// Takes a verified record; of too many the one goes that came longest ago. `superseded`: who signed
+    /// the one that is held is listed no more.
     ///
     /// # Errors
-    /// [`DropReason::OlderRecord`] where a newer version is held.
+    /// [`DropReason::OlderRecord`] where a newer version is held and not superseded.
     pub(super) fn learn(
         &mut self,
         record: ProtectionRecord,
+        (signer, superseded): (KeyName, bool),
         now: Tick,
     ) -> Result<Learned, DropReason> {
         let number = record.terminal;
         let mut heard = None;
         let mut same = false;
         if let Some(held) = self.held.get(&number) {
-            if record.version < held.record.version {
+            if record.version < held.record.version && !superseded {
                 return Err(DropReason::OlderRecord);
             }
             same = says_the_same(&held.record, &record);
@@ -84,6 +88,7 @@ impl Peers {
         }
         let peer = Peer {
             record,
+            signer,
             recorded: now,
             heard,
         };
@@ -103,6 +108,25 @@ impl Peers {
 
     pub(super) fn get(&self, number: TerminalNumber, time: UnixSeconds) -> Option<&Peer> {
         self.held.get(&number).filter(|peer| peer.holds(time))
+    }
+
+    /// Version and signer of what is held of it.
+    pub(super) fn held(&self, number: TerminalNumber) -> Option<(u32, KeyName)> {
+        let peer = self.held.get(&number)?;
+        Some((peer.record.version, peer.signer))
+    }
+
+    /// Its record came once more.
+    pub(super) fn heard_again(&mut self, number: TerminalNumber, now: Tick) {
+        if let Some(peer) = self.held.get_mut(&number) {
+            peer.recorded = now;
+        }
+    }
+
+    /// Whose records one of these keys signed.
+    pub(super) fn by(&self, signers: &[KeyName]) -> impl Iterator<Item = TerminalNumber> {
+        let signed = move |(_, peer): &(_, &Peer)| signers.contains(&peer.signer);
+        self.held.iter().filter(signed).map(|(&number, _)| number)
     }
 
     /// Who speaks for `address`: the most specific prefix; of two with one prefix the record that was

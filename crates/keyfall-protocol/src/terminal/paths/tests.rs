@@ -1,1 +1,0 @@
-//! Ways, searches and what strangers can do to them.

@@ -1,0 +1,295 @@
+//! What the system is told: addresses, routes and rules. By the program `ip`, which every system with
+//! such interfaces has; what it is told goes with the interface, but for a gateway's rules, which are
+//! taken back.
+
+use std::fs;
+use std::net::IpAddr;
+use std::process::Command;
+
+use keyfall_protocol::command::{Prefix, ProtectionRecord};
+
+use crate::packet_path::PacketOptions;
+
+/// Interfaces and rules of one packet path.
+pub(crate) struct Host {
+    tun: String,
+    gateway: Option<Gateway>,
+    addresses: Vec<Prefix>,
+    routes: Vec<Prefix>,
+}
+
+/// Between which interfaces a gateway stands.
+struct Gateway {
+    inside: String,
+    outside: String,
+    port: u16,
+    /// Rules that were made, to be taken back.
+    rules: Vec<Vec<String>>,
+    /// Switches of the kernel as they were.
+    switches: Vec<(String, String)>,
+}
+
+/// Why the system was not set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HostError {
+    #[error("`ip {arguments}` could not be run: {source}; install iproute2")]
+    NoProgram {
+        arguments: String,
+        source: std::io::Error,
+    },
+    #[error("`ip {arguments}` was refused: {answer}")]
+    Refused { arguments: String, answer: String },
+    #[error("{path} could not be written: {source}")]
+    Switch {
+        path: String,
+        source: std::io::Error,
+    },
+}
+
+impl Host {
+    /// Brings the interface up.
+    pub(crate) fn set_up(tun: &str, port: u16, options: &PacketOptions) -> Result<Self, HostError> {
+        let mut host = Self {
+            tun: tun.to_owned(),
+            gateway: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+        };
+        ip(&["link", "set", "dev", tun, "up"])?;
+        if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside) {
+            let mut gateway = Gateway {
+                inside: inside.clone(),
+                outside: outside.clone(),
+                port,
+                rules: Vec::new(),
+                switches: Vec::new(),
+            };
+            gateway.forward(tun)?;
+            host.gateway = Some(gateway);
+        }
+        Ok(host)
+    }
+
+    /// As the record and the clear list say now. `peers`: for which addresses others speak.
+    pub(crate) fn apply(
+        &mut self,
+        record: &ProtectionRecord,
+        clear: &[Prefix],
+        peers: &[Prefix],
+    ) -> Result<(), HostError> {
+        if let Some(gateway) = &mut self.gateway {
+            return gateway.apply(&self.tun, &record.prefixes, clear);
+        }
+        let tun = self.tun.clone();
+        let addresses = record.prefixes.clone();
+        for gone in self.addresses.iter().filter(|it| !addresses.contains(it)) {
+            ip(&["address", "del", &gone.to_string(), "dev", &tun])?;
+        }
+        for new in addresses.iter().filter(|it| !self.addresses.contains(it)) {
+            let text = new.to_string();
+            let mut arguments = vec!["address", "replace", &text, "dev", &tun];
+            if new.address().is_ipv6() {
+                arguments.push("nodad");
+            }
+            ip(&arguments)?;
+        }
+        let mut routes: Vec<Prefix> = Vec::new();
+        for group in &record.groups {
+            // Without networks of its own a group leads to its members' addresses.
+            let networks = if group.networks.is_empty() {
+                peers
+            } else {
+                &group.networks
+            };
+            routes.extend(networks);
+        }
+        routes.retain(|route| !clear.contains(route) && !addresses.contains(route));
+        routes.sort_unstable();
+        routes.dedup();
+        for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
+            ip(&["route", "del", &gone.to_string(), "dev", &tun])?;
+        }
+        for new in routes.iter().filter(|it| !self.routes.contains(it)) {
+            let own = addresses
+                .iter()
+                .find(|it| it.address().is_ipv4() == new.address().is_ipv4());
+            let Some(own) = own.map(Prefix::address) else {
+                continue;
+            };
+            let (route, own) = (new.to_string(), own.to_string());
+            ip(&["route", "replace", &route, "dev", &tun, "src", &own])?;
+        }
+        (self.addresses, self.routes) = (addresses, routes);
+        Ok(())
+    }
+}
+
+impl Gateway {
+    fn forward(&mut self, tun: &str) -> Result<(), HostError> {
+        self.switch("/proc/sys/net/ipv4/ip_forward", "1")?;
+        if fs::exists("/proc/sys/net/ipv6/conf/all/forwarding").unwrap_or(false) {
+            self.switch("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+        }
+        // What comes out of the tunnel has sources that the main table looks for outside.
+        self.switch(&format!("/proc/sys/net/ipv4/conf/{tun}/rp_filter"), "2")
+    }
+
+    /// SECURITY: what comes from inside goes into the tunnel, or as it is to where the root's clear list
+    /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
+    /// protected goes nowhere (KR-545).
+    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix]) -> Result<(), HostError> {
+        self.take_back();
+        let (inside, outside) = (self.inside.clone(), self.outside.clone());
+        let port = self.port.to_string();
+        for family in ["-4", "-6"] {
+            let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
+            let local = [family, "route", "replace", "local", "default", "dev", "lo"];
+            let v6 = family == "-6";
+            if v6 && !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
+                continue;
+            }
+            ip(&[&tunnel[..], &[TABLE]].concat())?;
+            ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
+            let of_family = |it: &&Prefix| it.address().is_ipv6() == v6;
+            for prefix in own.iter().filter(of_family).map(Prefix::to_string) {
+                let asked = ["ipproto", "udp", "dport", &port, "lookup", LOCAL_TABLE];
+                let from_outside = ["iif", &outside, "to", &prefix];
+                self.rule(family, "4500", &[&from_outside[..], &asked].concat())?;
+                self.rule(
+                    family,
+                    "4501",
+                    &[&from_outside[..], &["blackhole"]].concat(),
+                )?;
+                for from in [&*inside, "lo"] {
+                    self.rule(
+                        family,
+                        "4502",
+                        &["iif", from, "to", &prefix, "lookup", "main"],
+                    )?;
+                }
+                // This machine's own words under a protected address, as errors about the path.
+                let own_words = ["iif", "lo", "from", &prefix, "lookup", TABLE];
+                self.rule(family, "4505", &own_words)?;
+            }
+            for prefix in clear.iter().filter(of_family).map(Prefix::to_string) {
+                for from in [&*inside, "lo"] {
+                    let clear = ["iif", from, "to", &prefix, "lookup", "main"];
+                    self.rule(family, "4503", &clear)?;
+                }
+            }
+            self.rule(family, "4504", &["iif", &inside, "lookup", TABLE])?;
+        }
+        Ok(())
+    }
+
+    fn rule(&mut self, family: &str, preference: &str, what: &[&str]) -> Result<(), HostError> {
+        let head = [family, "rule", "add", "pref", preference];
+        ip(&[&head[..], what].concat())?;
+        let back = [family, "rule", "del", "pref", preference];
+        let back = back.iter().chain(what).map(|&it| it.to_owned());
+        self.rules.push(back.collect());
+        Ok(())
+    }
+
+    fn take_back(&mut self) {
+        for rule in self.rules.drain(..).rev() {
+            let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
+            if let Err(error) = ip(&arguments) {
+                tracing::warn!(%error, "a rule is left");
+            }
+        }
+    }
+
+    fn switch(&mut self, path: &str, value: &str) -> Result<(), HostError> {
+        let fault = |source| HostError::Switch {
+            path: path.to_owned(),
+            source,
+        };
+        let before = fs::read_to_string(path).map_err(fault)?;
+        if before.trim() != value {
+            fs::write(path, value).map_err(fault)?;
+            self.switches.push((path.to_owned(), before));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.take_back();
+        for family in ["-4", "-6"] {
+            drop(ip(&[family, "route", "flush", "table", LOCAL_TABLE]));
+        }
+        for (path, before) in self.switches.drain(..).rev() {
+            // The interface's own went with it.
+            drop(fs::write(path, before));
+        }
+    }
+}
+
+/// Octets of the longest inner packet whose datagram fits an underlay of so many.
+pub(crate) fn inner_mtu(underlay: u16, v6: bool) -> u16 {
+    let outer = if v6 { 40 + 8 } else { 20 + 8 };
+    // SPI, sequence number, IV; ICV. Text, padding and its two octets fill words of four.
+    let text = underlay.saturating_sub(outer + 16 + 16) / 4 * 4;
+    text.saturating_sub(2)
+}
+
+/// The MTU of an interface.
+pub(crate) fn mtu_of(interface: &str) -> Option<u16> {
+    let text = fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The number of an interface.
+pub(crate) fn index_of(interface: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether the prefixes need IPv6's least MTU.
+pub(crate) fn has_v6(prefixes: &[Prefix]) -> bool {
+    prefixes
+        .iter()
+        .any(|it| matches!(it.address(), IpAddr::V6(_)))
+}
+
+fn ip(arguments: &[&str]) -> Result<(), HostError> {
+    let text = || arguments.join(" ");
+    let outcome = Command::new("ip").args(arguments).output();
+    let outcome = outcome.map_err(|source| HostError::NoProgram {
+        arguments: text(),
+        source,
+    })?;
+    if outcome.status.success() {
+        return Ok(());
+    }
+    let answer = String::from_utf8_lossy(&outcome.stderr);
+    Err(HostError::Refused {
+        arguments: text(),
+        answer: answer.trim().to_owned(),
+    })
+}
+
+/// Everything into the tunnel.
+const TABLE: &str = "4500";
+/// Probes for protected addresses are for this machine.
+const LOCAL_TABLE: &str = "4501";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_with_the_longest_inner_packet_fills_the_underlay() {
+        for (underlay, v6) in [(1_500, false), (1_500, true), (9_000, false), (1_280, true)] {
+            let outer = if v6 { 48 } else { 28 };
+            let inner = inner_mtu(underlay, v6);
+            let longest = keyfall_plane::esp_len(usize::from(inner)) + outer;
+            let longer = keyfall_plane::esp_len(usize::from(inner) + 1) + outer;
+            assert!(longest <= usize::from(underlay) && longer > usize::from(underlay));
+        }
+        assert_eq!(inner_mtu(1_500, false), 1_438);
+        assert_eq!(inner_mtu(1_500, true), 1_418);
+    }
+}
