@@ -5,6 +5,7 @@ Usage: verify_vectors.py
 """
 
 import hashlib
+import ipaddress
 import json
 import pathlib
 import sys
@@ -25,6 +26,7 @@ import packages
 import packets
 import protection
 import reader
+import search as key_search
 import verify_capture
 from reader import Key, Refused, det
 
@@ -345,6 +347,48 @@ def receipts():
         same(receipt.is_from(obey), False, entry["name"])
 
 
+def search():
+    held = load("search.json")
+    keys = {entry["group"]: un(entry["search_key"]) for entry in held["search_keys"]}
+    for number, octets in keys.items():
+        same(stream(f"search key of group {number}", 32)[:16], octets, f"search key {number}")
+    for entry in held["searches"]:
+        what, ends = entry["name"], [ipaddress.ip_address(entry[end]).packed for end in ("source", "destination")]
+        sent, answered = un(entry["probe"]), un(entry["answer"])
+        for datagram, size in ((sent, "probe_size"), (answered, "answer_size")):
+            same(len(datagram), entry[size], what)
+        form("probe", sent[4:], what)
+        form("answer", answered[4:], what)
+        records = [un(entry[record]) for record in ("asker_record", "answerer_record")]
+        probe, answer = key_search.read(sent), key_search.read(answered)
+        same([probe.source, probe.destination, probe.record], [*ends, records[0]], what)
+        asker, answerer = map(key_search.record_fields, records)
+        same([asker["number"], answerer["number"]], [entry["asker"], entry["answerer"]], what)
+        same([key_search.speaks_for(asker, ends[0]), key_search.speaks_for(answerer, ends[1])], [True, True], what)
+        for handle in entry["handles"]:
+            found = probe.handle_of(keys[handle["group"]], entry["asker"], handle["epoch"])
+            same(found, (handle["epoch"], handle["generation"]), what)
+            same(probe.handle_of(keys[handle["group"]], entry["answerer"], handle["epoch"]), None, what)
+        group = key_search.choose(asker, answerer, *ends)
+        same(group, entry["group"], what)
+        same(answer.record, records[1], what)
+        for number, octets in keys.items():
+            same(answer.is_by(octets, probe, entry["answerer"]), number == group, what)
+        same(answer.is_by(keys[group], probe, entry["asker"]), False, what)
+        # Both made anew from their parts.
+        made = key_search.Probe(un(entry["nonce"]), *ends, records[0], ())
+        handles = tuple((key_search.authenticate(keys[it["group"]], made.text(entry["asker"], it["epoch"], it["generation"])),
+                         it["epoch"], it["generation"]) for it in entry["handles"])
+        made = key_search.Probe(made.nonce, *ends, records[0], handles)
+        same(made.datagram(), sent, what)
+        made = key_search.Answer(made.nonce, un(entry["answer_nonce"]), records[1], entry["epoch"],
+                                 entry["generation"], answer.mac)
+        mac = key_search.authenticate(keys[group], made.text(probe, entry["answerer"]))
+        same((mac, made.datagram()), (answer.mac, answered), what)
+    for entry in held["refused"]:
+        refused(lambda: key_search.read(un(entry["octets"])), entry["name"])
+
+
 def confirmations():
     held = load("confirmations.json")
     for entry in held["confirmations"]:
@@ -540,7 +584,7 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, esp, commands, records, receipts, confirmations, enrolment, hpke,
+    for part in (derivations, srtp, esp, commands, records, search, receipts, confirmations, enrolment, hpke,
                  malformed, capture):
         before = checks
         part()

@@ -26,6 +26,7 @@ use self::packets::Packets;
 use crate::collecting::{Collector, Through};
 use crate::committing::{Committer, Locks, Task};
 use crate::control::{self, Client, ClientId};
+use crate::exporting::Exporting;
 use crate::hardening::scrub_stack;
 use crate::key_store::{Erasure, Guard, KeyStoreError, UnlockError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
@@ -206,6 +207,7 @@ pub async fn serve(
         guard,
         committer,
         relays: Relays::new(),
+        exporting: Exporting::default(),
         interfaces: Interfaces {
             of_carrier: carriers.first().map(CarrierAddress::interface),
         },
@@ -246,6 +248,7 @@ struct Driver {
     guard: Guard,
     committer: Committer,
     relays: Relays,
+    exporting: Exporting,
     interfaces: Interfaces,
     carriers: Vec<String>,
     server_line: ServerLine,
@@ -566,7 +569,16 @@ impl Driver {
                 self.relays.on_excluded(terminals);
                 Vec::new()
             }
+            Event::StockSenderReady { spi, .. } => {
+                self.exporting.on_ready(&self.terminal, spi);
+                Vec::new()
+            }
+            Event::StockSenderRefused { reason, .. } => {
+                self.exporting.on_refused(reason);
+                Vec::new()
+            }
             Event::Locked { .. } => {
+                self.exporting.on_locked();
                 self.committer.lock();
                 self.relays.drop_keys();
                 Vec::new()
@@ -599,6 +611,8 @@ impl Driver {
             | Event::PacketSessionsReady { .. }
             | Event::PacketSessionsRefused { .. }
             | Event::PacketMarksStored { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
             | Event::Notified { .. }
             | Event::PathFound { .. }
             | Event::PathLost { .. }

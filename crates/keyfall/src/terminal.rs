@@ -27,6 +27,7 @@ use crate::output::{Failure, Output};
 use crate::server::server_address;
 
 mod by_token;
+mod export;
 mod guarding;
 pub(crate) mod legacy_key;
 mod packets;
@@ -49,6 +50,7 @@ enum Verb {
     Enrol(EnrolArgs),
     Run(RunArgs),
     Status(StatusArgs),
+    Export(export::ExportArgs),
     Lock(LockArgs),
     Unlock(UnlockArgs),
     Protect(ProtectArgs),
@@ -164,6 +166,7 @@ pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
         Verb::Enrol(args) => enrol(args, output),
         Verb::Run(args) => run_in_front(args, output),
         Verb::Status(args) => status(&args.dir.resolve()?, output),
+        Verb::Export(args) => export::export(&args, output),
         Verb::Lock(args) => guarding::lock(&args, output),
         Verb::Unlock(args) => guarding::unlock(&args, output),
         Verb::Protect(args) => guarding::protect(&args, output),

@@ -23,6 +23,7 @@ mod renewing;
 mod replay;
 mod search;
 mod search_attacks;
+mod search_model;
 mod stored;
 mod theft;
 mod trials;

@@ -26,6 +26,7 @@ mod records;
 mod refused_orders;
 mod rsa_misty1;
 mod sealed_contents;
+mod search;
 mod sharing;
 mod sizes;
 mod srtp;

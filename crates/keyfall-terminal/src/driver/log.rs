@@ -122,12 +122,12 @@ pub(super) fn log_event(event: &Event) {
         Event::PathFound {
             source,
             destination,
-        } => tracing::debug!(%source, %destination, "a key search found the path"),
+        } => tracing::debug!(ce1 = %source, ce2 = %destination, "a key search found the path"),
         Event::PathLost {
             source,
             destination,
             reason,
-        } => tracing::debug!(%source, %destination, %reason, "no path"),
+        } => tracing::debug!(ce1 = %source, ce2 = %destination, %reason, "no path"),
         Event::PeerChanged { peer } => {
             tracing::debug!(%peer, "a peer is elsewhere, or speaks for others")
         }
@@ -136,7 +136,20 @@ pub(super) fn log_event(event: &Event) {
         | Event::MarksStored { .. }
         | Event::PacketSessionsReady { .. }
         | Event::PacketSessionsRefused { .. }
-        | Event::PacketMarksStored { .. } => {}
+        | Event::PacketMarksStored { .. }
+        | Event::StockMarkStored { .. } => {}
+        Event::StockSenderReady { group, spi, until } => {
+            tracing::warn!(
+                group = group.get(),
+                spi = %spi,
+                until = until.get(),
+                "a key for a stock sender was made: whoever has it reads and sends until then"
+            );
+        }
+        Event::StockSenderRefused { .. } => {}
+        Event::StockSenderEnded { group, spi } => {
+            tracing::info!(group = group.get(), spi = %spi, "a stock sender's key has ended");
+        }
     }
 }
 

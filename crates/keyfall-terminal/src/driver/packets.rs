@@ -333,6 +333,10 @@ impl Driver {
             | Event::SessionReady { .. }
             | Event::SessionRefused { .. }
             | Event::MarksStored { .. }
+            | Event::StockSenderReady { .. }
+            | Event::StockSenderRefused { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::Readmitted { .. }
             | Event::Unlocked

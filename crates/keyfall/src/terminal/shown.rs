@@ -71,6 +71,15 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
     if let Some(packets) = &status.packets {
         lines.extend(packets_for_people(packets));
     }
+    for sender in &status.stock_senders {
+        lines.push(format!(
+            "receives a stock sender in group {}: SPI {}, {}, until {}; its key was printed",
+            sender.group,
+            sender.spi,
+            sender.suite,
+            utc(sender.until)
+        ));
+    }
     if let Some(failure) = &status.store_failure {
         lines.push(format!(
             "NOT STORED: {failure}; until then nothing new is used"
