@@ -3,13 +3,16 @@ namespaces; all are up at the same time, and one after the other carries the loa
 
 import email.utils
 import gzip
+import http.client
 import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 
 import ground
 
@@ -33,7 +36,7 @@ class Contender:
     def __init__(self, here: ground.Ground, a: str, b: str, place: int, folders: tuple):
         self.here, self.a, self.b, self.place = here, a, b, place
         # Where crates were installed, and where this repository's own programs were built.
-        self.folder, self.built = folders
+        self.crates, self.built = folders
         self.near, self.far = f"10.81.{place}.1", f"10.81.{place}.2"
         self.port = 47_000 + place
         self.processes = []
@@ -102,6 +105,107 @@ class Bare(Contender):
             raise_device(namespace, device, f"{inner}/24")
 
 
+class Keyfall(Contender):
+    """Two terminals in host mode, and a server that both hear; one group."""
+
+    name = "keyfall"
+
+    def look(self) -> None:
+        self.program = self.built / "keyfall"
+        if not self.program.exists():
+            raise Absent(f"{self.program} is not built")
+        if "--gateway" not in ground.sh(str(self.program), "terminal", "run", "--help"):
+            raise Absent(f"{self.program} carries no packets")
+        self.version = "this tree"
+
+    def up(self) -> None:
+        self.folder = self.here.top / self.name
+        self.folder.mkdir()
+        carrier = f"udp://239.255.70.{self.place}:47700?if=10.80.0.1&ttl=1"
+        self.ask("server", "init", "fleet", "--carrier", carrier, "--rate", "100M")
+        self.here.start(self.a, self.program, "server", "run", "fleet", cwd=self.folder,
+                        log=f"{self.name}-server.log")
+        if not ground.wait(lambda: self.run("admin", "status", "--dir", "fleet").returncode == 0):
+            raise Absent(f"the server does not start: {self.here.said(f'{self.name}-server.log')}")
+        sides = (("near", self.a, self.near, "10.80.0.1"), ("far", self.b, self.far, "10.80.0.2"))
+        for name, _, inner, outer in sides:
+            added = self.ask("admin", "terminal", "add", name, "--dir", "fleet")
+            self.ask("terminal", "enrol", name, f"{name}.enrol", "--code",
+                     added["terminals"][0]["code"])
+            self.ask("admin", "terminal", "set", name, "--address", inner, "--endpoint",
+                     f"{outer}:{self.port}", "--dir", "fleet")
+        self.ask("admin", "group", "create", "all", "--member", "near", "--member", "far",
+                 "--packets", "--network", f"10.81.{self.place}.0/24", "--dir", "fleet")
+        for name, namespace, _, outer in sides:
+            self.start(namespace, self.program, "terminal", "run", name, "--if", outer, "--outside",
+                       "kf0" if namespace == self.a else "kf1", "--listen", f"{outer}:{self.port}",
+                       "--mtu", INNER_MTU, cwd=self.folder)
+
+    def run(self, *words) -> subprocess.CompletedProcess:
+        return self.here.run(self.a, self.program, "--json", *words, cwd=self.folder)
+
+    def ask(self, *words) -> dict:
+        run = self.run(*words)
+        if run.returncode != 0:
+            raise Absent(f"`keyfall {' '.join(map(str, words))}`: {run.stdout}{run.stderr}".strip())
+        return json.loads(run.stdout)
+
+    def known(self) -> int:
+        """How many peers' records the near terminal holds."""
+        run = self.run("terminal", "status", "near")
+        return json.loads(run.stdout)["packets"]["peers"] if run.returncode == 0 else 0
+
+
+class KeyfallCrowd(Keyfall):
+    """The same, but each of the two knows 10,000 further members of its group. They never run: what
+    a terminal knows of a peer is the peer's record, which the server sends to all."""
+
+    name, remark = "keyfall-10k", "with 10,000 known peers"
+    crowd = 10_000
+
+    def up(self) -> None:
+        super().up()
+        if not self.reachable():
+            raise Absent(f"no answer through it: {self.here.said(f'{self.name}.log')}")
+        time.sleep(2)
+        before = self.memory()
+        request = self.ask("terminal", "enrol", "crowd", "--request")["request_key"]
+        server = Admin(self.folder / "fleet/admin.sock")
+        names = [f"crowd{number}" for number in range(self.crowd)]
+        for number, name in enumerate(names):
+            server.post("/v1/terminals", {"name": name, "request": request})
+            server.post(f"/v1/terminals/{name}/addresses", {
+                "prefixes": [f"10.{90 + number // 65536}.{number // 256 % 256}.{number % 256}/32"],
+                "endpoints": [f"10.80.1.{number % 254 + 1}:{self.port}"]})
+        server.post("/v1/groups", {"name": "crowd", "members": ["near", "far", *names],
+                                   "packets": {"networks": ["10.90.0.0/16"]}})
+        # Frames that did not fit into a socket are heard in a later turn of the carousel.
+        if not ground.wait(lambda: self.known() > self.crowd, 660, 2):
+            raise Absent(f"{self.known()} of {self.crowd} peers are known after 11 minutes")
+        time.sleep(2)
+        self.octets_each = (self.memory() - before) * 1024 / self.crowd
+
+
+class Admin(http.client.HTTPConnection):
+    """A server's admin socket."""
+
+    def __init__(self, path: pathlib.Path):
+        super().__init__("admin")
+        self.path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+    def post(self, path: str, order: dict) -> dict:
+        self.request("POST", path, json.dumps(order), {"Content-Type": "application/json"})
+        answer = self.getresponse()
+        said = json.loads(answer.read())
+        if answer.status >= 300:
+            raise Absent(f"{path}: {said}")
+        return said
+
+
 class WireGuard(Contender):
     """Userspace WireGuard, spoken to by `wg`. Keys are made by wg."""
 
@@ -143,7 +247,7 @@ class BoringTun(WireGuard):
     remark = "4 threads, its default"
 
     def binary(self) -> str:
-        return str(self.folder / "bin" / self.program)
+        return str(self.crates / "bin" / self.program)
 
     def look(self) -> None:
         super().look()
@@ -323,4 +427,4 @@ def is_installed(package: str) -> bool:
 
 
 PEERS = [BoringTun, BoringTunOne, GotaTun, WireGuardGo, Nebula, OpenVpn]
-ALL = [Veth, Bare, *PEERS]
+ALL = [Veth, Bare, Keyfall, *PEERS, KeyfallCrowd]

@@ -71,7 +71,7 @@ def style() -> str:
 
 
 def colour(name: str) -> str:
-    return {"keyfall": "c3", "bare": "c2", "veth": "c5"}.get(name, "c4")
+    return {"keyfall": "c3", "keyfall-10k": "c3", "bare": "c2", "veth": "c5"}.get(name, "c4")
 
 
 def text(x: float, y: float, words: str, attributes: str = "") -> str:
@@ -96,6 +96,7 @@ def table(result: dict) -> str:
     for limit in result["limits"]:
         known = "not measured" if limit["is"] is None else f"{limit['is']:.2f}"
         verdict = {True: "holds", False: "MISSED", None: "not judged"}[limit["holds"]]
-        lines.append(f"packets: {verdict:<10} {limit['what']}: {known}, at least"
-                     f" {limit['at_least']}")
+        bound = (f"at least {limit['at_least']}" if "at_least" in limit
+                 else f"at most {limit['at_most']}")
+        lines.append(f"packets: {verdict:<10} {limit['what']}: {known}, {bound}")
     return "\n".join(lines)

@@ -121,6 +121,8 @@ drop_reasons! {
         "The server has stopped the group while its key changes: packets wait, and go out at START or at the latest when the time of the STOP is over.";
     StopQueue, "KF-2019", "stop_queue",
         "The packet waited for the end of a STOP, and the queue was full or the wait too long: the oldest packets go first.";
+    TooManyStockSenders, "KF-2031", "too_many_stock_senders",
+        "This terminal has keys for so many stock senders that it makes no further one: they end by themselves at their stated times.";
     RefusedSession, "KF-2030", "refused_session",
         "The packet is of a session that 64 newer ones of the same sender displaced, or of one session too many: how far it was delivered is not known, so nothing of it is.";
     NoRecord, "KF-2101", "no_record",

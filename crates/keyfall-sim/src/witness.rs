@@ -239,6 +239,10 @@ impl Witness {
             | Event::PacketSessionsReady { .. }
             | Event::PacketSessionsRefused { .. }
             | Event::PacketMarksStored { .. }
+            | Event::StockSenderReady { .. }
+            | Event::StockSenderRefused { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::KeySetHeard { .. }
             | Event::Excluded { .. }

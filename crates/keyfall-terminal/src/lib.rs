@@ -23,6 +23,7 @@ mod committing;
 mod control;
 mod driver;
 mod enrolment;
+mod exporting;
 mod first_contact;
 pub mod hardening;
 mod inspection;

@@ -430,6 +430,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::Replayed | DropReason::BeforeWindow => {
             "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused."
         }
+        DropReason::TooManyStockSenders => {
+            "Wait until some end: `keyfall terminal status` says when; ask for shorter times."
+        }
         DropReason::RefusedSession => {
             "Nothing, if that sender restarts often: its next generation begins anew; else suspect a member that forges its packets."
         }

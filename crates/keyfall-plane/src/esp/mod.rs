@@ -2,6 +2,7 @@
 //! packet itself (FORMATS section 7).
 
 mod cipher;
+mod export;
 mod header;
 mod inner;
 mod receiver;
@@ -10,6 +11,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
+pub use export::EspExport;
 pub use header::{EspArrival, PinnedArrival, Spi};
 pub use receiver::EspReceiver;
 pub use refusal::{EspRefused, SealRefused};

@@ -267,6 +267,12 @@ impl KeySet {
         self.keys.iter().find(|key| key.public.name() == name)
     }
 
+    /// How that key is listed. Names are hashes, and this asks for none.
+    #[must_use]
+    pub fn listed(&self, public: &VerifyingKey) -> Option<&ListedKey> {
+        self.keys.iter().find(|key| key.public == *public)
+    }
+
     /// The suite in which a terminal asks: the first that is listed and can be spoken. `own_rsa`: it
     /// has an RSA key.
     #[must_use]

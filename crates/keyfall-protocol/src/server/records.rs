@@ -385,7 +385,7 @@ impl FleetRecord {
     pub fn signers_expire(&self) -> UnixSeconds {
         [&self.beat, &self.keys]
             .map(|key| {
-                let listed = self.key_set.key(key.public().name());
+                let listed = self.key_set.listed(&key.public());
                 listed.map_or(UnixSeconds::new(0), |listed| listed.expires)
             })
             .into_iter()

@@ -42,7 +42,7 @@ pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
 use obey::Notified;
 pub use packet_traffic::{OpenedSession, PacketQuery};
-pub use packets::{PacketMark, SessionBlock};
+pub use packets::{PacketMark, SessionBlock, StockSender};
 use paths::{Arrival, Paths};
 pub use paths::{PacketFrom, PathCounts, PathView, PeerView, Way};
 pub use snapshot::{Snapshot, SnapshotError};
@@ -56,7 +56,7 @@ use crate::ids::{
     EspSession, Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick,
     UnixSeconds,
 };
-use crate::keys::ObeyKey;
+use crate::keys::{EspSuite, ObeyKey, PinnedSpi};
 use crate::receipt::Receipt;
 use crate::rng::{Random, octets};
 use crate::sharing::rsa_misty1::RsaSecret;
@@ -165,6 +165,20 @@ pub enum Order {
     MarkPackets {
         group: GroupNumber,
         marks: Vec<PacketMark>,
+    },
+    /// A key for a stock sender, for so many seconds and at most 7 days; answered by
+    /// [`Event::StockSenderReady`] once it is stored, or by [`Event::StockSenderRefused`].
+    AddStockSender {
+        group: GroupNumber,
+        suite: EspSuite,
+        seconds: u32,
+    },
+    /// Nothing of this stock sender up to this number will be delivered again; answered by
+    /// [`Event::StockMarkStored`].
+    MarkStockSender {
+        group: GroupNumber,
+        spi: PinnedSpi,
+        sequence: u32,
     },
     /// Nothing of these streams up to these indices will be delivered again; answered by
     /// [`Event::MarksStored`].
@@ -310,6 +324,25 @@ pub enum Event {
         group: GroupNumber,
         marks: Vec<PacketMark>,
     },
+    /// The key may be used until then.
+    StockSenderReady {
+        group: GroupNumber,
+        spi: PinnedSpi,
+        until: UnixSeconds,
+    },
+    /// The group's key is not sent with, or there are too many.
+    StockSenderRefused {
+        group: GroupNumber,
+        reason: DropReason,
+    },
+    /// The mark is durable.
+    StockMarkStored {
+        group: GroupNumber,
+        spi: PinnedSpi,
+        sequence: u32,
+    },
+    /// Its time is over: what was made of its key must go, too.
+    StockSenderEnded { group: GroupNumber, spi: PinnedSpi },
     /// The first beacon since power-on.
     TimeHeard { seconds: UnixSeconds },
     /// The root listed new keys.
@@ -579,6 +612,16 @@ impl Terminal {
             Order::OpenSession { group: number } => self.open_session(number, rng),
             Order::OpenPacketSessions { group } => self.open_packet_sessions(group, rng),
             Order::MarkPackets { group, marks } => self.mark_packets(group, marks),
+            Order::AddStockSender {
+                group,
+                suite,
+                seconds,
+            } => self.add_stock_sender(group, suite, seconds, rng),
+            Order::MarkStockSender {
+                group,
+                spi,
+                sequence,
+            } => self.mark_stock_sender(group, spi, sequence),
             Order::Ask { within } => self.on_ask(within, rng),
             Order::PeerAt { peer, endpoint } => self.configure_peer(peer, endpoint),
             Order::Mark {

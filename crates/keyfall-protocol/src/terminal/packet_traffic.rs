@@ -53,6 +53,33 @@ impl Terminal {
             .inspect_err(|&reason| self.drops.count(self.now, reason))
     }
 
+    /// A key that is held: for the session that follows one which is received under it.
+    #[must_use]
+    pub fn held_key(
+        &self,
+        group: GroupNumber,
+        (epoch, generation): (KeyEpoch, Generation),
+    ) -> Option<&MasterKey> {
+        self.group(group)?.ring.at(epoch, generation)
+    }
+
+    /// The group's key at a generation that is held, or the one that is sent with: for those who are to
+    /// read or send packets without being a terminal.
+    #[must_use]
+    pub fn packet_key(
+        &self,
+        group: GroupNumber,
+        generation: Option<Generation>,
+    ) -> Option<&MasterKey> {
+        match generation {
+            None => self.send_key(group),
+            Some(generation) => {
+                let mut held = self.group(group)?.ring.all();
+                held.find(|key| key.generation() == generation)
+            }
+        }
+    }
+
     fn try_packet<R>(
         &mut self,
         query: PacketQuery,

@@ -1,7 +1,12 @@
 //! What a group keeps of the packet plane: its own sessions, recorded before they are used, and how
 //! far each session of others was delivered (FORMATS section 7, "Anti-replay").
 
+mod stock;
+mod stored;
+
 use std::collections::BTreeMap;
+
+pub use stock::StockSender;
 
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
 
@@ -70,6 +75,8 @@ pub(super) struct Packets {
     /// Whether the last stretch of `own` was begun since the power came.
     begun: bool,
     heard: BTreeMap<HeardKey, Heard>,
+    /// Keys that were given to programs that know nothing of Keyfall.
+    stock: Vec<StockSender>,
 }
 
 type HeardKey = (KeyEpoch, Generation, TerminalNumber);
@@ -179,8 +186,6 @@ fn number(session: EspSession) -> u64 {
     let [a, b, c, d, e] = *session.as_bytes();
     u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
 }
-
-mod stored;
 
 /// Sessions that are recorded at a time.
 const BLOCK: u32 = 16;

@@ -25,6 +25,7 @@ impl Terminal {
         self.end_stops();
         self.follow_changes();
         self.wipe_what_ended();
+        self.end_stock_senders();
         self.ask_store();
         self.move_sending();
         self.confirm_changes();

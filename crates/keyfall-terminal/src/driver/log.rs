@@ -136,7 +136,20 @@ pub(super) fn log_event(event: &Event) {
         | Event::MarksStored { .. }
         | Event::PacketSessionsReady { .. }
         | Event::PacketSessionsRefused { .. }
-        | Event::PacketMarksStored { .. } => {}
+        | Event::PacketMarksStored { .. }
+        | Event::StockMarkStored { .. } => {}
+        Event::StockSenderReady { group, spi, until } => {
+            tracing::warn!(
+                group = group.get(),
+                spi = %spi,
+                until = until.get(),
+                "a key for a stock sender was made: whoever has it reads and sends until then"
+            );
+        }
+        Event::StockSenderRefused { .. } => {}
+        Event::StockSenderEnded { group, spi } => {
+            tracing::info!(group = group.get(), spi = %spi, "a stock sender's key has ended");
+        }
     }
 }
 

@@ -23,6 +23,8 @@ struct Gateway {
     inside: String,
     outside: String,
     port: u16,
+    /// What the rules are for: own prefixes, and those of the clear list.
+    made_for: Option<(Vec<Prefix>, Vec<Prefix>)>,
     /// Rules that were made, to be taken back.
     rules: Vec<Vec<String>>,
     /// Switches of the kernel as they were.
@@ -61,6 +63,7 @@ impl Host {
                 inside: inside.clone(),
                 outside: outside.clone(),
                 port,
+                made_for: None,
                 rules: Vec::new(),
                 switches: Vec::new(),
             };
@@ -124,6 +127,28 @@ impl Host {
     }
 }
 
+/// SECURITY: closes a gateway before anything is known: nothing crosses it but what the rules of
+/// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is
+/// (KR-545).
+pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError> {
+    for family in families() {
+        for preference in [OWN_RULES, CLOSED].concat() {
+            // Of a process that was killed.
+            while ip(&[family, "rule", "del", "pref", preference]).is_ok() {}
+        }
+        for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
+            let closed = ["iif", interface, "blackhole"];
+            ip(&[&[family, "rule", "add", "pref", preference][..], &closed].concat())?;
+        }
+    }
+    Ok(())
+}
+
+fn families() -> impl Iterator<Item = &'static str> {
+    let v6 = fs::exists("/proc/sys/net/ipv6").unwrap_or(false);
+    ["-4", "-6"].into_iter().take(if v6 { 2 } else { 1 })
+}
+
 impl Gateway {
     fn forward(&mut self, tun: &str) -> Result<(), HostError> {
         self.switch("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -138,16 +163,17 @@ impl Gateway {
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
     fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix]) -> Result<(), HostError> {
+        let made_for = (own.to_vec(), clear.to_vec());
+        if self.made_for.as_ref() == Some(&made_for) {
+            return Ok(());
+        }
         self.take_back();
         let (inside, outside) = (self.inside.clone(), self.outside.clone());
         let port = self.port.to_string();
-        for family in ["-4", "-6"] {
+        for family in families() {
             let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
             let local = [family, "route", "replace", "local", "default", "dev", "lo"];
             let v6 = family == "-6";
-            if v6 && !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
-                continue;
-            }
             ip(&[&tunnel[..], &[TABLE]].concat())?;
             ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
             let of_family = |it: &&Prefix| it.address().is_ipv6() == v6;
@@ -179,6 +205,7 @@ impl Gateway {
             }
             self.rule(family, "4504", &["iif", &inside, "lookup", TABLE])?;
         }
+        self.made_for = Some(made_for);
         Ok(())
     }
 
@@ -192,6 +219,7 @@ impl Gateway {
     }
 
     fn take_back(&mut self) {
+        self.made_for = None;
         for rule in self.rules.drain(..).rev() {
             let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
             if let Err(error) = ip(&arguments) {
@@ -217,7 +245,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.take_back();
-        for family in ["-4", "-6"] {
+        for family in families() {
             drop(ip(&[family, "route", "flush", "table", LOCAL_TABLE]));
         }
         for (path, before) in self.switches.drain(..).rev() {
@@ -275,6 +303,10 @@ fn ip(arguments: &[&str]) -> Result<(), HostError> {
 const TABLE: &str = "4500";
 /// Probes for protected addresses are for this machine.
 const LOCAL_TABLE: &str = "4501";
+/// Preferences of the rules that go with this program.
+const OWN_RULES: &[&str] = &["4500", "4501", "4502", "4503", "4504", "4505"];
+/// Of those that stay.
+const CLOSED: &[&str] = &["4510", "4511"];
 
 #[cfg(test)]
 mod tests {

@@ -307,6 +307,10 @@ impl Terminal {
                 | Event::PacketSessionsReady { .. }
                 | Event::PacketSessionsRefused { .. }
                 | Event::PacketMarksStored { .. }
+                | Event::StockSenderReady { .. }
+                | Event::StockSenderRefused { .. }
+                | Event::StockMarkStored { .. }
+                | Event::StockSenderEnded { .. }
                 | Event::TimeHeard { .. }
                 | Event::KeySetHeard { .. }
                 | Event::Excluded { .. }

@@ -9,11 +9,13 @@ impl Packets {
     /// The most octets that [`Self::write`] writes.
     pub(in crate::terminal) fn octets_max(&self) -> usize {
         let heard = |heard: &Heard| 40 + 12 * heard.sessions.len() + 6 * heard.refused.len();
-        16 + 12 * self.own.len() + self.heard.values().map(heard).sum::<usize>()
+        16 + 12 * self.own.len()
+            + 80 * self.stock.len()
+            + self.heard.values().map(heard).sum::<usize>()
     }
 
     pub(in crate::terminal) fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.array(2)?.array(self.own.len() as u64)?;
+        e.array(3)?.array(self.own.len() as u64)?;
         for &(first, count) in &self.own {
             write_numbered(e, first, count)?;
         }
@@ -29,11 +31,11 @@ impl Packets {
                 e.bytes(session.as_bytes())?;
             }
         }
-        Ok(())
+        self.write_stock(e)
     }
 
     pub(in crate::terminal) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.array("packets", 2)?;
+        r.array("packets", 3)?;
         let mut packets = Self::default();
         for _ in 0..r.array_between("own sessions", 0, LISTED_MAX)? {
             packets.own.push(read_numbered(r)?);
@@ -50,6 +52,7 @@ impl Packets {
             }
             packets.heard.insert(key, heard);
         }
+        packets.read_stock(r)?;
         Ok(packets)
     }
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use super::driven::Driven;
 use super::fixture::{Fleet, Stated, generation, group, master, terminal_number};
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
-use crate::keys::MasterKey;
+use crate::keys::{EspSuite, MasterKey, PinnedSpi};
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
 use crate::terminal::{
     Cause, Event, Input, OpenedSession, Order, PacketMark, PacketQuery, SessionBlock, Source,
+    StockSender,
 };
 
 const SESSION: EspSession = EspSession::new([1, 2, 3, 4, 5]);
@@ -331,4 +332,92 @@ fn a_displaced_session_is_refused_until_its_generation_is_gone() {
     bob.wait(31);
     let heard = hear(&mut bob, &master(7, 0));
     assert_eq!(heard.err(), Some(DropReason::OlderGeneration));
+}
+
+fn add_stock_sender(driven: &mut Driven, seconds: u32) -> PinnedSpi {
+    driven.events.clear();
+    driven.feed(Input::Order(Order::AddStockSender {
+        group: group(),
+        suite: EspSuite::default(),
+        seconds,
+    }));
+    assert_eq!(driven.events, [], "nothing is told before it is stored");
+    driven.store_all();
+    match driven.events[..] {
+        [Event::StockSenderReady { spi, .. }] => spi,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+fn stock(driven: &Driven, spi: PinnedSpi) -> Option<(String, u32)> {
+    let of = |(_, sender): (_, &StockSender)| {
+        (sender.spi == spi).then(|| (format!("{:?}", sender.keys.key_and_salt()), sender.mark))
+    };
+    driven.machine.stock_senders().find_map(of)
+}
+
+/// FORMATS section 7, "Pinned": stored until the stated end, through renewals and restarts, with its
+/// mark.
+#[test]
+fn a_stock_senders_key_lives_until_its_stated_end_and_no_longer() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let spi = add_stock_sender(&mut bob, 600);
+    let other = add_stock_sender(&mut bob, 86_400);
+    let (keys, mark) = stock(&bob, spi).expect("stored");
+    assert_eq!(mark, 0);
+    assert_ne!(stock(&bob, other).expect("stored").0, keys);
+    bob.feed(Input::Order(Order::MarkStockSender {
+        group: group(),
+        spi,
+        sequence: 70,
+    }));
+    bob.hear(&fleet.renew(7, Stated::at(0, 1)));
+    bob.store_all();
+    let mut bob = bob.restarted();
+    bob.hear(&fleet.time(0));
+    assert_eq!(stock(&bob, spi), Some((keys, 70)));
+    bob.feed(Input::Lock);
+    assert_eq!(stock(&bob, spi), None, "of the user's keys");
+    bob.unlock().expect("what disk holds");
+    bob.wait(601);
+    bob.store_all();
+    assert_eq!(stock(&bob, spi), None);
+    let ended = Event::StockSenderEnded {
+        group: group(),
+        spi,
+    };
+    assert!(bob.events.contains(&ended));
+    assert!(stock(&bob.restarted(), other).is_some());
+    assert_eq!(stock(&bob.restarted(), spi), None);
+}
+
+/// A week at the most, and only where the group's key is sent with.
+#[test]
+fn a_stock_senders_key_is_made_of_a_key_that_is_sent_with_and_for_a_week_at_most() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    add_stock_sender(&mut bob, u32::MAX);
+    let now = bob.machine.time().expect("heard");
+    let (_, sender) = bob.machine.stock_senders().next().expect("one");
+    assert_eq!(sender.until().since(now), 7 * 86_400);
+    for _ in 1..64 {
+        add_stock_sender(&mut bob, 60);
+    }
+    let mut silent = bob.restarted();
+    let reasons = [DropReason::TooManyStockSenders, DropReason::NoBeacon];
+    for (driven, reason) in [&mut bob, &mut silent].into_iter().zip(reasons) {
+        driven.events.clear();
+        driven.feed(Input::Order(Order::AddStockSender {
+            group: group(),
+            suite: EspSuite::default(),
+            seconds: 60,
+        }));
+        driven.store_all();
+        let refused = Event::StockSenderRefused {
+            group: group(),
+            reason,
+        };
+        assert!(driven.events.contains(&refused), "{:?}", driven.events);
+    }
 }
