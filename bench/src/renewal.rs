@@ -273,6 +273,7 @@ impl Receiver {
                         .expect("it was handed out");
                 }
                 Output::Event(_) | Output::ToServer(_) | Output::Erase(_) => {}
+                Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
                 Output::Timeout { .. } => return,
             }
         }
@@ -300,6 +301,7 @@ fn master() -> MasterKey {
 
 fn contents() -> KeyDistContents {
     KeyDistContents {
+        search_key: None,
         key: master(),
         activate_at: WALL,
         cadence: None,

@@ -243,6 +243,8 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
             token: None,
             mixed_at: None,
             legacy_key: None,
+            addresses: Addresses::default(),
+            record: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),
@@ -263,6 +265,8 @@ fn filling(terminals: u32, wall: UnixSeconds) -> anyhow::Result<Batch> {
         schedule,
         lease: 72 * 3600,
         policy: GroupPolicy::default(),
+        packets: None,
+        search_key: None,
         statements: vec![Statement {
             stated_at: wall,
             epoch,

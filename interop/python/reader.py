@@ -310,6 +310,14 @@ def read_exclude(value) -> dict:
     return {"terminals": terminals, "groups": body[2]}
 
 
+def clear_prefix(value) -> tuple:
+    address, length = items(value, 2, 2, "prefix")
+    demand(isinstance(address, bytes) and len(address) in (4, 16), "prefix")
+    uint(length, 8 * len(address), "prefix length")
+    demand(int.from_bytes(address, "big") % 2**(8 * len(address) - length) == 0, "host bits")
+    return address, length
+
+
 def read_keyset(value) -> dict:
     body = fields(value, {1, 2, 3, 4, 8}, {6}, "KEYSET")
     uint(body[1], 2**32 - 1, "version"), seconds(body[2])
@@ -321,10 +329,14 @@ def read_keyset(value) -> dict:
     stolen = []
     if 6 in body:
         stolen = [octets(name, 8, "stolen key") for name in items(body[6], 1, 8, "stolen keys")]
-    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, {3}, "limits")
+    limits = fields(body[8], {1, 4, 5, 6, 7, 8}, {2, 3}, "limits")
     suites = [uint(suite, 4, "suite") for suite in items(limits.get(3, [1]), 1, 4, "suites")]
     demand(0 not in suites and len(set(suites)) == len(suites), "suites")
     demand(limits.get(3) != [1], "psk alone is not said")
+    clear = [clear_prefix(prefix) for prefix in items(limits[2], 1, 8, "clear list")] if 2 in limits else []
+    # IPv4 stands before IPv6.
+    order = sorted(set(clear), key=lambda it: (len(it[0]), it))
+    demand(clear == order, "clear list")
     for limit in (1, 4, 5, 7):
         uint(limits[limit], 2**32 - 1, "limit")
     demand(limits[6] is None or uint(limits[6], 2**32 - 1, "exclude-wait") >= 0, "exclude-wait")
@@ -338,7 +350,7 @@ def read_keyset(value) -> dict:
         "limits": {
             "longest_lease": limits[1], "suites": suites, "grace": limits[4],
             "exclude_grace": limits[5], "exclude_wait": limits[6], "dead_man": limits[7],
-            "erase_signatures": limits[8],
+            "erase_signatures": limits[8], **({"clear": clear} if clear else {}),
         },
     }
 
@@ -431,10 +443,12 @@ class Contents:
     activate_at: int
     schedule: Optional[tuple]
     lease_end: Optional[int]
+    # Of a packet group.
+    search_key: Optional[bytes] = None
 
 
 def read_contents(plain: bytes) -> Contents:
-    c = fields(strict(plain), {1, 2, 3, 4, 6}, {7, 8}, "contents")
+    c = fields(strict(plain), {1, 2, 3, 4, 6}, {5, 7, 8}, "contents")
     demand(kid(c[1]) % 4 == 3, "kid of a master key")
     if 7 in c:
         items(c[7], 2, 2, "schedule")
@@ -444,6 +458,7 @@ def read_contents(plain: bytes) -> Contents:
         seconds(c[6]),
         schedule(*c[7]) if 7 in c else None,
         seconds(c[8]) if 8 in c else None,
+        octets(c[5], 16, "search key") if 5 in c else None,
     )
 
 

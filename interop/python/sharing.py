@@ -357,6 +357,8 @@ def group_entry(contents: Contents) -> dict:
     """PROTOCOL 14, group entry of a KEY-DIS: the contents of a KEYDIST (section 4.3)."""
     key = contents.key
     entry = {1: key.kid, 2: key.epoch, 3: key.generation, 4: key.octets, 6: contents.activate_at}
+    if contents.search_key is not None:
+        entry[5] = contents.search_key
     if contents.schedule is not None:
         entry[7] = list(contents.schedule)
     if contents.lease_end is not None:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Checks every file of interop/vectors against docs/PROTOCOL.md as reader.py and media.py read it.
+"""Checks every file of interop/vectors against docs/PROTOCOL.md as reader.py, media.py and packets.py read it.
 
 Usage: verify_vectors.py
 """
 
 import hashlib
+import ipaddress
 import json
 import pathlib
 import sys
@@ -22,7 +23,10 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 import kem
 import media
 import packages
+import packets
+import protection
 import reader
+import search as key_search
 import verify_capture
 from reader import Key, Refused, det
 
@@ -82,9 +86,7 @@ def derivations():
             same(first.renewed(key.generation), key, what)
             for value in step["values"]:
                 ctx = value["ctx"]
-                if value["label"] == "srtp":
-                    ctx = [ctx[0], ctx[1], un(ctx[2]), ctx[3], ctx[4]]
-                elif ctx is not None:
+                if ctx is not None:
                     ctx = [un(part) if isinstance(part, str) else part for part in ctx]
                 label, length = value["label"], value["len"]
                 same(key.info(label, ctx, length).hex(), value["info"], f"{what} {label} info")
@@ -125,6 +127,37 @@ def srtp():
     for entry in held["indexes"]:
         j, index, n = entry["j"], entry["index"], entry["n"]
         same((index >> j, n >> (16 - j), index & 0xffff), (n, entry["roc"], entry["seq"]), "index")
+
+
+def esp():
+    held = load("esp.json")
+    sender, session = held["sender"], un(held["session"])
+    for entry in held["sessions"]:
+        key = Key(un(entry["master_key"]), entry["kid"], entry["epoch"], entry["generation"])
+        what = f"suite {entry['suite']} generation {key.generation}"
+        made = packets.keys(key, entry["suite"], sender, session)
+        same(made.hex(), entry["key"] + entry["salt"], what)
+        same(packets.spi(key, sender), entry["spi"], what)
+    kid, epoch = key.kid, key.epoch
+    for entry in held["pinned"]:
+        key = Key(un(entry["master_key"]), kid, epoch, entry["generation"])
+        made = packets.pinned_keys(key, entry["suite"], entry["spi"], un(entry["random"]))
+        what = f"pinned, suite {entry['suite']} generation {key.generation}"
+        same(made.hex(), entry["key"] + entry["salt"], what)
+    for entry in held["packets"]:
+        key = Key(un(entry["master_key"]), kid, epoch, entry["generation"])
+        suite, packet = entry["suite"], un(entry["packet"])
+        what = f"suite {suite} session {entry['session']} packet {entry['sequence']}"
+        sequence, inner = entry["sequence"], un(entry["inner"])
+        same(packets.unprotect(key, suite, packet), (inner, sequence), what)
+        made = packets.protect(packets.keys(key, suite, sender, un(entry["session"])), suite,
+                               packets.spi(key, sender), sequence, packet[8:16], inner)
+        same(made.hex(), entry["packet"], what)
+        for place in (*range(16), 20, -1, -16, -17):
+            changed = bytearray(packet)
+            changed[place] ^= 1
+            refused(lambda: packets.unprotect(key, suite, bytes(changed)),
+                    f"{what} with octet {place} changed")
 
 
 def commands():
@@ -224,7 +257,8 @@ def distribution_vector(what: str, command: reader.Command, entry: dict):
     expected = entry["contents"]
     key = Key(un(expected["key"]), expected["kid"], expected["epoch"], expected["generation"])
     cadence = (expected["step"], expected["period"]) if expected["step"] else None
-    contents = reader.Contents(key, expected["activate_at"], cadence, expected["lease_end"])
+    search_key = un(expected["search_key"]) if expected["search_key"] else None
+    contents = reader.Contents(key, expected["activate_at"], cadence, expected["lease_end"], search_key)
     same(reader.read_contents(plain), contents, what)
     aad = det(["Encrypt", un("a10103"), b""])
     same(aad.hex(), entry["enc_structure"], what)
@@ -270,6 +304,27 @@ def order_vector(what: str, command: reader.Command, entry: dict):
         refused(lambda: reader.open_order_by_cose(command, stranger), what)
 
 
+def records():
+    held = load("records.json")
+    signers = load("commands.json")["signers"]
+    for entry in held["records"]:
+        what, signer = f"record of {entry['name']}", signers[entry["signer"]]
+        frame, name = un(entry["frame"]), un(signer["name"])
+        form("signed-record", frame, what)
+        record = protection.read_record(frame)
+        same(record.signer, name, what)
+        same(record.shown(), {field: entry[field] for field in record.shown()}, what)
+        same(det(record.payload()).hex(), entry["payload"], what)
+        same(protection.verifies(frame, name, un(signer["public"])), True, what)
+        other = signers["beat key"]
+        same(protection.verifies(frame, name, un(other["public"])), False, what)
+        same(protection.verifies(frame, name, un(signer["public"]), b"KF1/cmd"), False, what)
+        key = Ed25519PrivateKey.from_private_bytes(un(signer["seed"]))
+        same(protection.signed(record, key, name).hex(), entry["frame"], what)
+    for entry in held["refused"]:
+        refused(lambda: protection.read_record(un(entry["frame"])), f"record: {entry['name']}")
+
+
 def receipts():
     held = load("receipts.json")
     frames = {entry["name"]: un(entry["frame"]) for entry in load("commands.json")["messages"]}
@@ -290,6 +345,48 @@ def receipts():
         receipt = reader.read_receipt(entry["text"].encode())
         same(reader.read_receipt(un(entry["octets"])), receipt, entry["name"])
         same(receipt.is_from(obey), False, entry["name"])
+
+
+def search():
+    held = load("search.json")
+    keys = {entry["group"]: un(entry["search_key"]) for entry in held["search_keys"]}
+    for number, octets in keys.items():
+        same(stream(f"search key of group {number}", 32)[:16], octets, f"search key {number}")
+    for entry in held["searches"]:
+        what, ends = entry["name"], [ipaddress.ip_address(entry[end]).packed for end in ("source", "destination")]
+        sent, answered = un(entry["probe"]), un(entry["answer"])
+        for datagram, size in ((sent, "probe_size"), (answered, "answer_size")):
+            same(len(datagram), entry[size], what)
+        form("probe", sent[4:], what)
+        form("answer", answered[4:], what)
+        records = [un(entry[record]) for record in ("asker_record", "answerer_record")]
+        probe, answer = key_search.read(sent), key_search.read(answered)
+        same([probe.source, probe.destination, probe.record], [*ends, records[0]], what)
+        asker, answerer = map(key_search.record_fields, records)
+        same([asker["number"], answerer["number"]], [entry["asker"], entry["answerer"]], what)
+        same([key_search.speaks_for(asker, ends[0]), key_search.speaks_for(answerer, ends[1])], [True, True], what)
+        for handle in entry["handles"]:
+            found = probe.handle_of(keys[handle["group"]], entry["asker"], handle["epoch"])
+            same(found, (handle["epoch"], handle["generation"]), what)
+            same(probe.handle_of(keys[handle["group"]], entry["answerer"], handle["epoch"]), None, what)
+        group = key_search.choose(asker, answerer, *ends)
+        same(group, entry["group"], what)
+        same(answer.record, records[1], what)
+        for number, octets in keys.items():
+            same(answer.is_by(octets, probe, entry["answerer"]), number == group, what)
+        same(answer.is_by(keys[group], probe, entry["asker"]), False, what)
+        # Both made anew from their parts.
+        made = key_search.Probe(un(entry["nonce"]), *ends, records[0], ())
+        handles = tuple((key_search.authenticate(keys[it["group"]], made.text(entry["asker"], it["epoch"], it["generation"])),
+                         it["epoch"], it["generation"]) for it in entry["handles"])
+        made = key_search.Probe(made.nonce, *ends, records[0], handles)
+        same(made.datagram(), sent, what)
+        made = key_search.Answer(made.nonce, un(entry["answer_nonce"]), records[1], entry["epoch"],
+                                 entry["generation"], answer.mac)
+        mac = key_search.authenticate(keys[group], made.text(probe, entry["answerer"]))
+        same((mac, made.datagram()), (answer.mac, answered), what)
+    for entry in held["refused"]:
+        refused(lambda: key_search.read(un(entry["octets"])), entry["name"])
 
 
 def confirmations():
@@ -487,7 +584,7 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, commands, receipts, confirmations, enrolment, hpke,
+    for part in (derivations, srtp, esp, commands, records, search, receipts, confirmations, enrolment, hpke,
                  malformed, capture):
         before = checks
         part()

@@ -13,11 +13,13 @@
 //! | POST `/v1/groups/{name}/members` | [`AddMember`] | [`MemberAdded`] |
 //! | POST `/v1/groups/{name}/members/remove` | [`RemoveMember`] | [`MemberRemoved`] |
 //! | POST `/v1/groups/{name}/policy` | [`SetGroup`] | [`GroupSet`] |
+//! | POST `/v1/groups/{name}/packets` | [`SetPackets`] | [`PacketsSet`] |
 //! | POST `/v1/groups/{name}/renew` | [`Renew`] | [`GroupRenewed`] |
 //! | POST `/v1/groups/{name}/rekey` | [`Renew`] | [`GroupRekeyed`] |
 //! | POST `/v1/devices/renew` | [`Renew`] | [`DevicesRenewed`] |
 //! | POST `/v1/terminals/{name}/renew` | [`Renew`] | [`DeviceRenewed`] |
 //! | POST `/v1/terminals/{name}/legacy-key` | [`SetLegacyKey`] | [`LegacyKeySet`] |
+//! | POST `/v1/terminals/{name}/addresses` | [`SetAddresses`] | [`AddressesSet`] |
 //! | POST `/v1/exclude` | [`Exclude`] | [`Excluded`] |
 //! | POST `/v1/erase/draft`, `/v1/erase/issue` | [`DraftErase`], [`IssueErase`] | [`EraseDraft`], [`EraseIssued`] |
 //! | POST `/v1/receipts` | [`TakeReceipt`] | [`ReceiptTaken`] |
@@ -34,6 +36,7 @@ mod group;
 mod key_set;
 mod legacy;
 mod loss;
+mod packets;
 mod restored;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +51,9 @@ pub use loss::{
     DeviceRenewed, DraftErase, EraseDraft, EraseIssued, EraseKind, ErasureState, Exclude, Excluded,
     Exposure, FreshEpoch, GroupRekeyed, HourlyLimit, IssueErase, KeyExposure, MemberRemoved, Reach,
     ReceiptTaken, RemoveMember, TakeReceipt,
+};
+pub use packets::{
+    Addresses, AddressesSet, Packets, PacketsSet, ProtectionRecord, SetAddresses, SetPackets,
 };
 pub use restored::{Confirm, Confirmation, Confirmed, ExcludedTerminal};
 
@@ -166,6 +172,10 @@ pub struct Terminal {
     /// The key for its answers in the suite rsa-misty1, where one is registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legacy_key: Option<RsaKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Addresses>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<ProtectionRecord>,
 }
 
 /// What became of a token.
@@ -200,6 +210,9 @@ pub struct CreateGroup {
     /// Generations for each period.
     #[serde(default = "one")]
     pub step: u8,
+    /// Present: a packet group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Packets>,
     #[serde(default)]
     pub why: Why,
 }
@@ -283,6 +296,9 @@ pub struct Group {
     pub key: Key,
     #[serde(default)]
     pub policy: GroupPolicy,
+    /// Absent: it is no packet group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Packets>,
 }
 
 /// Orders a renewal.
@@ -620,4 +636,10 @@ pub enum ProblemCode {
     /// Terminals cannot come with a token.
     #[serde(rename = "KF-3332")]
     NoTokens,
+    /// No prefix, endpoint or MTU, too many of them, or a group that is no packet group.
+    #[serde(rename = "KF-3333")]
+    BadAddresses,
+    /// Two terminals of one packet group would speak for one address.
+    #[serde(rename = "KF-3334")]
+    Overlapping,
 }

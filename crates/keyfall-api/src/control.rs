@@ -4,8 +4,13 @@
 //! other and answers each with one [`Answer`]. A relay that a connection started belongs to it:
 //! progress comes on it every second, and the relay ends when the connection is closed.
 
+mod packets;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
+
+use crate::packets::PacketStatus;
+pub use packets::{PacketExport, PacketKeys, StockSenderExport, StockSenderStatus};
 
 /// What a local program may ask of a running terminal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,6 +36,10 @@ pub enum Request {
     },
     /// Ends a relay, whoever started it; answered by [`Answer::Stopped`].
     MediaStop { relay: u32 },
+    /// Answered by [`Answer::PacketKeys`].
+    PacketExport(PacketExport),
+    /// The same, once the key is stored.
+    StockSenderExport(StockSenderExport),
     /// Whether a message (hexadecimal) opens with this terminal's keys; answered by
     /// [`Answer::Inspected`].
     Inspect {
@@ -166,6 +175,7 @@ pub enum Answer {
     /// The relay ended; these are its last figures.
     Ended(RelayStatus),
     Params(MediaParams),
+    PacketKeys(PacketKeys),
     Stopped(RelayStatus),
     Inspected(Inspected),
     Error(ControlError),
@@ -256,6 +266,9 @@ pub struct TerminalStatus {
     /// Terminals that are not listened to any more.
     pub excluded: Vec<u32>,
     pub relays: Vec<RelayStatus>,
+    /// Keys that were exported for stock senders and still count.
+    #[serde(default)]
+    pub stock_senders: Vec<StockSenderStatus>,
     /// Where commands are heard.
     pub carriers: Vec<String>,
     /// The server's address that is spoken to, where there is a way back.
@@ -272,6 +285,9 @@ pub struct TerminalStatus {
     pub collecting: Option<Collecting>,
     /// Frames heard since the start.
     pub frames: u64,
+    /// None: no packets are to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<PacketStatus>,
     /// Why the last store commit failed; none while all is durable.
     pub store_failure: Option<String>,
     /// What protects the keys in the directory, said as it is.

@@ -1,9 +1,10 @@
-//! Packet protection on buffers: SRTP and SRTCP (RFC 3711, RFC 7714), and the replay window.
+//! Packet protection on buffers: SRTP and SRTCP (RFC 3711, RFC 7714), ESP (RFC 4303), and the
+//! replay window.
 //!
 //! Nothing here opens a socket, reads a clock, draws randomness or holds a queue. A packet and a key
 //! come in, a packet or a typed refusal comes out.
 //!
-//! # The drive contract
+//! # The drive contract of SRTP
 //!
 //! **Sending.** One [`SrtpSender`] for each (sender, session, SSRC), never two for the same three:
 //! the session is drawn at random and recorded durably before the first packet. Give every RTP and
@@ -32,6 +33,40 @@
 //! **Marks.** [`SrtpReceiver::marks`] is what to store (ahead, by the driver's rule);
 //! [`SrtpReceiver::with_marks`] refuses everything up to there after a crash.
 //!
+//! # The drive contract of ESP
+//!
+//! **Sending.** One [`EspSender`] for each (master key, sender, session), never two for one session:
+//! the first session of a start is drawn at random, each later one is the one after it, and all are
+//! recorded durably before they are used. Lay the inner packet at [`ESP_HEAD`] in a buffer with room
+//! for [`ESP_TAIL_MAX`] behind it and call [`EspSender::seal`]; or give it to
+//! [`EspSender::seal_from`] where it lies, which reads it once and writes the ESP packet elsewhere,
+//! so that the segments of a large packet can share one buffer: write the headers of the next
+//! segment over the end of the one that was just sealed. What comes out is the payload of one UDP
+//! datagram (RFC 3948). On [`SealRefused::NewSession`], before that by [`EspSender::remaining`], and
+//! whenever the group sends with another master key: a new session, a new sender.
+//!
+//! **Receiving.**
+//! 1. [`EspArrival::read`] reads who sent the packet: SPI, session and sequence number. Nothing is
+//!    authenticated yet. [`EspRefused::ReservedSpi`] may be the non-ESP marker or a keepalive,
+//!    [`EspRefused::Pinned`] a stock sender's packet: [`PinnedArrival::read`].
+//! 2. Look up the [`EspReceiver`] of (SPI, session) and call [`EspReceiver::open_into`].
+//! 3. Where there is none, spend trials of the budget: make a receiver with each master key whose
+//!    [`esp_tag`](keyfall_protocol::keys::MasterKey::esp_tag) is the SPI's, and keep the one that
+//!    opened the packet. A key that was derived in scratch is committed only then, and the packet is
+//!    delivered when the session's first mark is durable.
+//! 4. Two groups may have the same tag, sender and session: on [`EspRefused::AuthenticationFailed`]
+//!    a receiver of another master key may still open the packet.
+//!
+//! The packet is read once, never written, and nothing is allocated for it. The window changes only
+//! after authentication. Check that the inner source address is one of the sender's: ESP says who
+//! sent, not for whom.
+//!
+//! **Forgetting.** When a generation's grace ends, drop the senders and receivers whose `source` it
+//! is. [`EspReceiver::rest`] gives an idle receiver's memory back.
+//!
+//! **Marks.** [`EspReceiver::highest`] is what to store (ahead, by the driver's rule);
+//! [`EspReceiver::with_mark`] refuses everything up to there after a crash.
+//!
 //! # Secrets
 //!
 //! Session keys and salts live in boxes and are wiped on drop. Their derivation leaves traces of an
@@ -44,9 +79,14 @@
 
 #![forbid(unsafe_code)]
 
+mod esp;
 mod replay;
 mod srtp;
 
+pub use esp::{
+    ESP_HEAD, ESP_SEQUENCE_MAX, ESP_TAIL_MAX, EspArrival, EspExport, EspReceiver, EspRefused,
+    EspSender, PinnedArrival, SealRefused, Spi, esp_len,
+};
 pub use replay::{ReplayWindow, Stale};
 pub use srtp::{
     Arrival, MKI_LEN, Malformed, Marks, Mki, NewSession, ProtectRefused, Refused, SrtpReceiver,

@@ -8,7 +8,9 @@
 /// `(BLOCKS - 1) * 64`.
 #[derive(Debug)]
 pub struct ReplayWindow<const BLOCKS: usize> {
-    blocks: Box<[u64; BLOCKS]>,
+    /// `None` while everything from the floor up to the highest was seen: a stream that comes in
+    /// order, or rests, costs no memory.
+    blocks: Option<Box<[u64; BLOCKS]>>,
     /// The highest index marked plus one; 0 while there is none.
     next: u64,
     /// The lowest index that can still be accepted, whatever the bits say.
@@ -31,7 +33,7 @@ impl<const BLOCKS: usize> ReplayWindow<BLOCKS> {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            blocks: Box::new([0; BLOCKS]),
+            blocks: None,
             next: 0,
             floor: 0,
         }
@@ -42,7 +44,7 @@ impl<const BLOCKS: usize> ReplayWindow<BLOCKS> {
     pub fn with_mark(mark: u64) -> Self {
         let next = mark.saturating_add(1);
         Self {
-            blocks: Box::new([0; BLOCKS]),
+            blocks: None,
             next,
             floor: next,
         }
@@ -61,31 +63,54 @@ impl<const BLOCKS: usize> ReplayWindow<BLOCKS> {
             return Err(Stale::TooOld);
         }
         let (block, bit) = Self::place(index);
-        if self.blocks[block] & bit == 0 {
-            Ok(())
-        } else {
-            Err(Stale::Replayed)
+        match &self.blocks {
+            Some(blocks) if blocks[block] & bit == 0 => Ok(()),
+            Some(_) | None => Err(Stale::Replayed),
         }
     }
 
     /// Enters an authenticated `index` for which [`check`](Self::check) was `Ok`.
     #[inline]
     pub fn mark(&mut self, index: u64) {
-        if index >= self.next {
+        if self.blocks.is_none() {
+            if index == self.next {
+                self.next = index.saturating_add(1);
+                return;
+            }
+            self.begin_blocks();
+        }
+        let (next, blocks) = (self.next, &mut self.blocks);
+        let Some(blocks) = blocks else {
+            return;
+        };
+        if index >= next {
             // The block of the highest so far stays; those after it, up to the new one, begin empty.
-            let from = if self.next == 0 {
-                0
-            } else {
-                (self.next - 1) / 64 + 1
-            };
+            let from = if next == 0 { 0 } else { (next - 1) / 64 + 1 };
             let to = index / 64 + 1;
             for block in from.max(to.saturating_sub(BLOCKS as u64))..to {
-                self.blocks[(block % BLOCKS as u64) as usize] = 0;
+                blocks[(block % BLOCKS as u64) as usize] = 0;
             }
             self.next = index.saturating_add(1);
         }
         let (block, bit) = Self::place(index);
-        self.blocks[block] |= bit;
+        blocks[block] |= bit;
+    }
+
+    /// Gives the memory back: what is missing up to the highest index is refused from now on.
+    pub fn rest(&mut self) {
+        self.floor = self.next;
+        self.blocks = None;
+    }
+
+    /// The first index that leaves a gap: bits for all that was seen in order before it.
+    #[cold]
+    fn begin_blocks(&mut self) {
+        let mut blocks = Box::new([0; BLOCKS]);
+        for index in self.floor.max(self.next.saturating_sub(Self::WIDTH))..self.next {
+            let (block, bit) = Self::place(index);
+            blocks[block] |= bit;
+        }
+        self.blocks = Some(blocks);
     }
 
     /// The highest index marked, or the initial mark.
@@ -153,6 +178,29 @@ mod tests {
         assert_eq!(window.check(7), Err(Stale::TooOld));
         window.mark(u64::MAX);
         assert_eq!(window.check(u64::MAX - 200), Err(Stale::TooOld));
+    }
+
+    #[test]
+    fn a_stream_in_order_or_at_rest_costs_no_memory_and_lets_nothing_in_twice() {
+        let mut window = ReplayWindow::<3>::with_mark(0);
+        (1..1000).for_each(|index| window.mark(index));
+        assert!(window.blocks.is_none());
+        assert_eq!(window.check(999), Err(Stale::Replayed));
+        assert_eq!(window.check(999 - 127), Err(Stale::Replayed));
+        assert_eq!(window.check(1), Err(Stale::TooOld));
+        window.mark(1001);
+        assert_eq!(window.check(999), Err(Stale::Replayed));
+        assert_eq!(window.check(1000), Ok(()));
+        window.rest();
+        assert!(window.blocks.is_none());
+        assert_eq!(window.highest(), Some(1001));
+        assert_eq!(
+            window.check(1000),
+            Err(Stale::TooOld),
+            "nobody knows any more"
+        );
+        assert_eq!(window.check(1001), Err(Stale::TooOld));
+        assert_eq!(window.check(1002), Ok(()));
     }
 
     proptest! {

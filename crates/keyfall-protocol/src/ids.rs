@@ -250,6 +250,12 @@ impl Generation {
         self.0.saturating_sub(older.0)
     }
 
+    /// The generation modulo 16, as it stands in an SPI.
+    #[must_use]
+    pub const fn low4(self) -> u8 {
+        self.low8() & 0x0f
+    }
+
     /// The generation modulo 256, as it stands in an SRTP key tag.
     #[must_use]
     pub const fn low8(self) -> u8 {
@@ -406,10 +412,27 @@ octets!(
     6
 );
 octets!(
+    /// One stretch of at most 2^24 - 1 packets by one terminal: 40 bits, at random at every start
+    /// (FORMATS 7).
+    EspSession,
+    5
+);
+octets!(
     /// What may be shown of a key: 8 derived octets (label "fingerprint").
     Fingerprint,
     8
 );
+
+impl EspSession {
+    /// The session after this one. After the highest comes 0, as 40 bits count.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        let [a, b, c, d, e] = self.0;
+        let number = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]).wrapping_add(1);
+        let [_, _, _, a, b, c, d, e] = number.to_be_bytes();
+        Self([a, b, c, d, e])
+    }
+}
 
 macro_rules! shown_as_number {
     ($($name:ident),*) => {$(

@@ -28,6 +28,7 @@ pub mod keys;
 pub mod receipt;
 pub mod rng;
 pub mod schedule;
+pub mod search;
 pub mod server;
 pub mod sharing;
 mod stats;

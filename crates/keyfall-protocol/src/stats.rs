@@ -121,6 +121,48 @@ drop_reasons! {
         "The server has stopped the group while its key changes: packets wait, and go out at START or at the latest when the time of the STOP is over.";
     StopQueue, "KF-2019", "stop_queue",
         "The packet waited for the end of a STOP, and the queue was full or the wait too long: the oldest packets go first.";
+    TooManyStockSenders, "KF-2031", "too_many_stock_senders",
+        "This terminal has keys for so many stock senders that it makes no further one: they end by themselves at their stated times.";
+    RefusedSession, "KF-2030", "refused_session",
+        "The packet is of a session that 64 newer ones of the same sender displaced, or of one session too many: how far it was delivered is not known, so nothing of it is.";
+    NoRecord, "KF-2101", "no_record",
+        "This terminal's own protection record has not come, or its end is past: without one it sends and answers for no address; it comes with the carousel or at the next key request.";
+    SourceNotOurs, "KF-2102", "source_not_ours",
+        "The packet's source address is none of this terminal's prefixes: a host that is not protected here, or a prefix that its operator has not given.";
+    NoCommonGroup, "KF-2103", "no_common_group",
+        "The two terminals share no packet group for that destination: put both into one group if they are to talk.";
+    NoAnswer, "KF-2104", "no_answer",
+        "Nobody on the way to the destination answered the key search: nothing protects it, the way there is closed, or its gateway shares no group; it is asked again after half a minute.";
+    SearchBudget, "KF-2105", "search_budget",
+        "Too many key searches at once, or too many probes or answers: somebody scans addresses; what is genuine gets through as the budget refills.";
+    NoWayThere, "KF-2106", "no_way_there",
+        "The destination is one of this terminal's own addresses, or of a kind that nothing is sent to: loopback, link-local, broadcast.";
+    NoGroupThere, "KF-2107", "no_group_there",
+        "The multicast address is in the networks of none of this terminal's packet groups.";
+    SearchForged, "KF-2110", "search_forged",
+        "A probe or an answer does not verify under the group's search key: a stranger, a recording, or a member at another epoch.";
+    OtherGroup, "KF-2111", "other_group",
+        "An answer was made under another group than the rule gives: somebody on the way wishes for a weaker one.";
+    NotInRecord, "KF-2112", "not_in_record",
+        "A terminal speaks for an address, or in a group, that its protection record does not name.";
+    ProbeFromInside, "KF-2113", "probe_from_inside",
+        "A probe came from what this terminal protects: only what comes from outside is answered.";
+    ProbeForOthers, "KF-2114", "probe_for_others",
+        "A probe asks for an address that this terminal does not protect, or was sent to another one.";
+    ProbeReplayed, "KF-2115", "probe_replayed",
+        "A probe was answered before: the network doubled it, or somebody plays a recording.";
+    OlderRecord, "KF-2116", "older_record",
+        "A protection record is older than one that is held of that terminal: a recording, or a terminal that missed its newest.";
+    UnknownPeer, "KF-2117", "unknown_peer",
+        "A packet opened whose sender's protection record is not held, as after a restart: the terminal searches for it.";
+    PathExpired, "KF-2118", "path_expired",
+        "A path that a search found was idle for too long, is an hour old, or its group or peer changed: it is searched for again when it is needed.";
+    SearchQueue, "KF-2130", "search_queue",
+        "The packet waited for a key search or for the driver, and the queue was full: a scan of addresses, or a sender that does not wait for an answer.";
+    NotEsp, "KF-2131", "not_esp",
+        "The datagram is not an ESP packet of ours, and no message of key search.";
+    NotForUs, "KF-2132", "not_for_us",
+        "A packet opened whose destination is none of this terminal's prefixes: its sender has an older record, or sends where nobody asked it to.";
 }
 
 impl fmt::Display for DropReason {

@@ -77,6 +77,7 @@ fn order(dir: &Path) -> Result<(), Box<dyn Error>> {
         .map(|terminal| terminal.number)
         .collect();
     sweep.order(Order::CreateGroup {
+        packets: None,
         name: format!("g{terminals}"),
         members: trusted.clone(),
         cadence: None,
@@ -196,6 +197,8 @@ impl Sweep {
             | Done::Removed { .. }
             | Done::Rekeyed { .. }
             | Done::GroupSet { .. }
+            | Done::PacketsSet { .. }
+            | Done::AddressesSet { .. }
             | Done::DeviceRenewed { .. }
             | Done::Confirmed { .. } => return Err("nobody ordered that".into()),
         }

@@ -26,7 +26,7 @@ use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, UnixSeconds,
 };
-use keyfall_protocol::server::GroupPolicy;
+use keyfall_protocol::server::{Addresses, GroupPolicy, PacketSettings};
 use keyfall_protocol::sharing::rsa_misty1::RsaPublic;
 
 use crate::chain::Link;
@@ -75,6 +75,18 @@ pub enum Entry {
     LegacyKey {
         terminal: TerminalNumber,
         key: Option<RsaPublic>,
+    },
+    /// What an operator set of a packet group, all of it; none: it is none. With the fresh epoch that
+    /// it began.
+    Packets {
+        group: GroupNumber,
+        packets: Option<PacketSettings>,
+        epoch: Option<KeyEpoch>,
+    },
+    /// For which addresses a terminal speaks and where it is heard, all of it.
+    Addresses {
+        terminal: TerminalNumber,
+        addresses: Addresses,
     },
     /// Commands up to this number may be issued; the numbers count as used from now on.
     Sequence { through: SequenceNumber },

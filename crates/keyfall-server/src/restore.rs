@@ -389,6 +389,22 @@ fn said(entry: &Entry) -> Vec<JournalEntry> {
         },
         Entry::Policy { group, policy } => JournalEntry::Policy { group, policy },
         Entry::LegacyKey { terminal, key } => JournalEntry::LegacyKey { terminal, key },
+        Entry::Packets {
+            group,
+            packets,
+            epoch,
+        } => JournalEntry::Packets {
+            group,
+            packets,
+            epoch,
+        },
+        Entry::Addresses {
+            terminal,
+            addresses,
+        } => JournalEntry::Addresses {
+            terminal,
+            addresses,
+        },
         Entry::RankOne { g } => JournalEntry::FleetGeneration { generation: g },
         Entry::Device {
             terminal,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keyfall_protocol::command::SigningKey;
 use keyfall_protocol::ids::{GroupNumber, KeyIdKind, TerminalNumber, UnixSeconds};
-use keyfall_protocol::keys::{PreSharedKey, WrapKey};
+use keyfall_protocol::keys::{PreSharedKey, Secret, WrapKey};
 use keyfall_protocol::server::{
     Batch, Change, Exclusion, FleetRecord, GroupRecord, Membership, NewKeys, TerminalRecord,
 };
@@ -140,6 +140,31 @@ impl ServerDisk {
                 if let Some(group) = self.groups.get_mut(&key.group()) {
                     group.master = key.duplicate();
                     group.schedule = *schedule;
+                }
+            }
+            Change::Packets { group, packets } => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.packets.clone_from(packets);
+                }
+            }
+            Change::SearchKey { group, key } => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.search_key = key.as_ref().map(Secret::duplicate);
+                }
+            }
+            Change::Addresses {
+                terminal,
+                addresses,
+            } => {
+                if let Some(terminal) = self.terminals.get_mut(terminal) {
+                    terminal.addresses.clone_from(addresses);
+                }
+            }
+            Change::Recorded { records, .. } => {
+                for (number, issue) in records {
+                    if let Some(terminal) = self.terminals.get_mut(number) {
+                        terminal.record = Some(*issue);
+                    }
                 }
             }
             // What came of it is for people.
@@ -308,6 +333,8 @@ fn copy_terminal(terminal: &TerminalRecord) -> TerminalRecord {
         }),
         mixed_at: terminal.mixed_at,
         legacy_key: terminal.legacy_key.clone(),
+        addresses: terminal.addresses.clone(),
+        record: terminal.record,
         excluded_at: terminal.excluded_at,
         memberships: terminal.memberships.clone(),
         orders: terminal.orders.clone(),
@@ -323,6 +350,8 @@ fn copy_group(group: &GroupRecord) -> GroupRecord {
         schedule: group.schedule,
         lease: group.lease,
         policy: group.policy,
+        packets: group.packets.clone(),
+        search_key: group.search_key.as_ref().map(Secret::duplicate),
         statements: group.statements.clone(),
     }
 }

@@ -644,6 +644,11 @@ impl<'g> Exchange<'g> {
                     }
                     self.flies(true, octets);
                 }
+                terminal::Output::Probe { .. }
+                | terminal::Output::Answer { .. }
+                | terminal::Output::ToPeer { .. } => {
+                    self.fault("nobody asked for a path".to_owned());
+                }
                 terminal::Output::Event(Event::AskEnded { outcome }) => {
                     self.ended = Some(outcome);
                     let floor = self.floor.take();

@@ -131,6 +131,7 @@ fn order(choices: &mut Seeded, n: usize, numbers: &[TerminalNumber]) -> Order {
             wipe_roots: Vec::new(),
         },
         5 => Order::CreateGroup {
+            packets: None,
             name: format!("late-group-{n}"),
             members: some_of(choices, numbers),
             cadence: cadence(choices),

@@ -54,6 +54,7 @@ impl Memory {
 fn holds(machine: &Terminal, wrap: &WrapKey) -> bool {
     let mut rng = Seeded::new(0);
     let contents = KeyDistContents {
+        search_key: None,
         key: MasterKey::new(PROBED, KeyEpoch::new(1), Generation::ZERO, zeros()),
         activate_at: UnixSeconds::new(0),
         cadence: None,

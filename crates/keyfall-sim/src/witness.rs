@@ -236,6 +236,13 @@ impl Witness {
             | Event::SessionReady { .. }
             | Event::SessionRefused { .. }
             | Event::MarksStored { .. }
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
+            | Event::StockSenderReady { .. }
+            | Event::StockSenderRefused { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::KeySetHeard { .. }
             | Event::Excluded { .. }
@@ -246,9 +253,14 @@ impl Witness {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::RecordChanged { .. }
             | Event::Removed { .. }
             | Event::AskEnded { .. }
-            | Event::Notified { .. } => return,
+            | Event::Notified { .. }
+            | Event::PathFound { .. }
+            | Event::PathLost { .. }
+            | Event::PeerChanged { .. }
+            | Event::PathsChanged => return,
         };
         let (group, epoch, generation) = told;
         let durable = station.disk.held.get(&group).copied();

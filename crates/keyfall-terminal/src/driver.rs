@@ -22,19 +22,23 @@ use zeroize::Zeroizing;
 
 use self::clock::Clock;
 use self::log::{Told, log_event};
+use self::packets::Packets;
 use crate::collecting::{Collector, Through};
 use crate::committing::{Committer, Locks, Task};
 use crate::control::{self, Client, ClientId};
+use crate::exporting::Exporting;
 use crate::hardening::scrub_stack;
 use crate::key_store::{Erasure, Guard, KeyStoreError, UnlockError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
 use crate::os_random::OsRandom;
+use crate::packet_path::PacketOptions;
 use crate::server_line::ServerLine;
 use crate::stored::{Stored, StoredError, restore_at};
 use crate::tamper::TamperFile;
 
 mod clock;
 mod log;
+mod packets;
 mod requests;
 
 /// What is said at the start beside the directory.
@@ -56,6 +60,8 @@ pub struct RunOptions {
     pub tamper_file: Option<PathBuf>,
     /// Whether the memory of this process is locked, for people to see.
     pub memory_locked: bool,
+    /// How packets pass, where this terminal has addresses in the fleet; `None`: they do not.
+    pub packets: Option<PacketOptions>,
 }
 
 /// How a terminal's process came to its end.
@@ -201,6 +207,7 @@ pub async fn serve(
         guard,
         committer,
         relays: Relays::new(),
+        exporting: Exporting::default(),
         interfaces: Interfaces {
             of_carrier: carriers.first().map(CarrierAddress::interface),
         },
@@ -218,6 +225,7 @@ pub async fn serve(
         store_failure: None,
         tamper_file,
         memory_locked: options.memory_locked,
+        packets: Packets::new(options.packets),
         deleted: None,
         erased: false,
         told: Told::default(),
@@ -240,6 +248,7 @@ struct Driver {
     guard: Guard,
     committer: Committer,
     relays: Relays,
+    exporting: Exporting,
     interfaces: Interfaces,
     carriers: Vec<String>,
     server_line: ServerLine,
@@ -260,6 +269,7 @@ struct Driver {
     store_failure: Option<String>,
     tamper_file: Option<TamperFile>,
     memory_locked: bool,
+    packets: Packets,
     /// What happened, from the moment at which the keys went out of this process.
     deleted: Option<Deleted>,
     /// They are gone from the disk, too.
@@ -296,6 +306,7 @@ impl Driver {
                     self.feed(Input::Erase(EraseCause::Tamper))?;
                 }
                 Some(waking) = inbox.recv() => self.on_waking(waking)?,
+                Some(ask) = self.packets.asked() => self.on_asks(ask)?,
                 arrival = poll_fn(|cx| self.relays.poll_arrival(cx)) => self.on_arrival(&arrival)?,
                 () = &mut timer => self.on_time()?,
             }
@@ -309,6 +320,7 @@ impl Driver {
             }
         }
         tracing::info!("the terminal stops");
+        self.packets = Packets::Off;
         self.store_the_rest(&mut inbox).await?;
         // The committer's thread must not wait for room in an inbox that nobody empties.
         drop(inbox);
@@ -444,6 +456,7 @@ impl Driver {
                 self.tamper_file = None;
                 self.feed(Input::Erase(EraseCause::Tamper))?;
             }
+            self.on_packets_second();
             let feeds = self.relays.on_second();
             self.feed_all(feeds)?;
             for (&relay, client) in &self.owners {
@@ -495,14 +508,22 @@ impl Driver {
                 }
                 Output::Erase(erase) => self.on_erase(&erase),
                 Output::ToServer(datagram) => self.send_to_server(datagram),
-                Output::Event(event) => feeds.extend(self.on_event(&event)),
+                Output::Probe { to, datagram } => self.send_probe(to, &datagram),
+                Output::Answer { to, datagram } | Output::ToPeer { to, datagram } => {
+                    self.send_message(to, &datagram);
+                }
+                Output::Event(event) => {
+                    self.tell_packets(&event);
+                    feeds.extend(self.on_event(&event));
+                }
                 Output::Timeout { at, .. } => {
                     self.machine_due = at.map(|at| self.clock.instant(at));
                     break;
                 }
             }
         }
-        self.feed_all(feeds)
+        self.feed_all(feeds)?;
+        self.refresh_packets()
     }
 
     /// By the member that collects, where there is one and it takes it.
@@ -548,7 +569,16 @@ impl Driver {
                 self.relays.on_excluded(terminals);
                 Vec::new()
             }
+            Event::StockSenderReady { spi, .. } => {
+                self.exporting.on_ready(&self.terminal, spi);
+                Vec::new()
+            }
+            Event::StockSenderRefused { reason, .. } => {
+                self.exporting.on_refused(reason);
+                Vec::new()
+            }
             Event::Locked { .. } => {
+                self.exporting.on_locked();
                 self.committer.lock();
                 self.relays.drop_keys();
                 Vec::new()
@@ -576,8 +606,18 @@ impl Driver {
             | Event::Stopped { .. }
             | Event::Resumed { .. }
             | Event::KeyWanted { .. }
+            | Event::RecordChanged { .. }
             | Event::Removed { .. }
-            | Event::Notified { .. } => Vec::new(),
+            | Event::PacketSessionsReady { .. }
+            | Event::PacketSessionsRefused { .. }
+            | Event::PacketMarksStored { .. }
+            | Event::StockMarkStored { .. }
+            | Event::StockSenderEnded { .. }
+            | Event::Notified { .. }
+            | Event::PathFound { .. }
+            | Event::PathLost { .. }
+            | Event::PeerChanged { .. }
+            | Event::PathsChanged => Vec::new(),
         }
     }
 
@@ -602,6 +642,7 @@ impl Driver {
             self.end_relay(relay);
         }
         self.relays = Relays::new();
+        self.packets.wipe();
         let deleted = Deleted {
             cause: deletion_cause(erase.cause),
             receipt: erase.receipt.map(|receipt| receipt.to_string()),

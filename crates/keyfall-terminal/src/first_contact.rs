@@ -163,7 +163,10 @@ impl Line {
                     }
                     Output::ToServer(datagram) => self.send(&datagram),
                     Output::Event(Event::AskEnded { outcome: it }) => outcome = Some(it),
-                    Output::Event(_) => {}
+                    Output::Event(_)
+                    | Output::Probe { .. }
+                    | Output::Answer { .. }
+                    | Output::ToPeer { .. } => {}
                     // An order to delete its keys has come at once.
                     Output::Erase(_) => {
                         if let Some(store) = store {

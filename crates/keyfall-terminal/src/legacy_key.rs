@@ -65,6 +65,7 @@ fn feed(terminal: &mut Terminal, input: Input<'_>) -> Result<Option<Snapshot>, L
             Output::Timeout { .. } => return Ok(newest),
             // Nobody listens.
             Output::ToServer(_) | Output::Erase(_) | Output::Event(_) => {}
+            Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
         }
     }
 }

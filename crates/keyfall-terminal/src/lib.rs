@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `driver` | the loop, what events do, and what local programs ask |
 //! | `media_relay` | RTP in, SRTP out, and back |
+//! | `packet_path` | IP packets from a TUN interface to peers, and back |
 //! | `control` | the control socket |
 //! | `server_line`, `collecting` | the way to the server, and confirmations that go in one |
 //! | `committing`, `key_store` | snapshots to disk, passphrases, erasure |
@@ -22,6 +23,7 @@ mod committing;
 mod control;
 mod driver;
 mod enrolment;
+mod exporting;
 mod first_contact;
 pub mod hardening;
 mod inspection;
@@ -29,6 +31,7 @@ pub mod key_store;
 mod legacy_key;
 mod media_relay;
 mod os_random;
+pub mod packet_path;
 mod server_line;
 mod status;
 mod stored;

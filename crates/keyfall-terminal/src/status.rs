@@ -1,8 +1,8 @@
 //! What people are shown of a terminal: fingerprints, never keys.
 
-use keyfall_api::control::{GroupStatus, TerminalStatus, Why, WhyReason};
-use keyfall_protocol::ids::{Fingerprint, Generation, Tick, UnixSeconds};
-use keyfall_protocol::terminal::{GroupState, Terminal, TerminalState};
+use keyfall_api::control::{GroupStatus, StockSenderStatus, TerminalStatus, Why, WhyReason};
+use keyfall_protocol::ids::{Fingerprint, Generation, GroupNumber, Tick, UnixSeconds};
+use keyfall_protocol::terminal::{GroupState, StockSender, Terminal, TerminalState};
 
 use crate::key_store::Guard;
 
@@ -43,18 +43,29 @@ pub(crate) fn status(terminal: &Terminal, guard: &Guard) -> TerminalStatus {
         groups: groups.iter().map(group).collect(),
         excluded: terminal.excluded().map(|it| it.get()).collect(),
         relays: Vec::new(),
+        stock_senders: terminal.stock_senders().map(stock_sender).collect(),
         carriers: identity.carriers.clone(),
         server: None,
         asking: None,
         legacy_key: terminal.legacy_key().map(|key| key.name().to_string()),
         collecting: None,
         frames: 0,
+        packets: None,
         store_failure: None,
         protection: protection(guard),
         tries_left,
         try_limit,
         memory_locked: None,
         deleted: None,
+    }
+}
+
+fn stock_sender((group, sender): (GroupNumber, &StockSender)) -> StockSenderStatus {
+    StockSenderStatus {
+        group: group.get(),
+        spi: sender.spi.to_string(),
+        suite: sender.keys.suite().name().to_owned(),
+        until: sender.until().get(),
     }
 }
 

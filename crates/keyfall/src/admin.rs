@@ -8,6 +8,7 @@ mod group_set;
 mod legacy_key;
 mod packages;
 mod restored;
+mod terminal_set;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ struct Why {
     ticket: Option<String>,
 }
 
-/// Enrol terminals and see them.
+/// Enrol terminals, give them addresses, and see them.
 #[derive(Args, Debug)]
 struct TerminalArgs {
     #[command(subcommand)]
@@ -75,6 +76,7 @@ enum TerminalVerb {
     Add(AddArgs),
     List(ListArgs),
     Show(ShowArgs),
+    Set(terminal_set::SetArgs),
     LegacyKey(legacy_key::LegacyKeyArgs),
 }
 
@@ -151,7 +153,11 @@ enum GroupVerb {
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  keyfall admin group create ops --member truck1 --member truck2 \
-                        --dir fleet"
+                        --dir fleet\n  \
+                  keyfall admin group create net --member truck1 --member hub --packets \
+                        --network 10.77.0.0/16 --priority 5 --mtu 1380 --dir fleet",
+    group(ArgGroup::new("of_packets").multiple(true).requires("packets")
+        .args(["priority", "mtu", "networks"]))
 )]
 struct CreateArgs {
     name: String,
@@ -164,6 +170,11 @@ struct CreateArgs {
     /// Generations for each period.
     #[arg(long, value_name = "N", default_value_t = 1)]
     step: u8,
+    /// It protects IP packets between addresses of its members.
+    #[arg(long)]
+    packets: bool,
+    #[command(flatten)]
+    settings: group_set::PacketFlags,
     #[command(flatten)]
     why: Why,
 }
@@ -304,6 +315,7 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                 &get::<api::Terminals>(dir, "/v1/terminals")?,
                 words::terminals,
             ),
+            TerminalVerb::Set(args) => terminal_set::run(dir, args, output),
             TerminalVerb::LegacyKey(args) => legacy_key::run(dir, args, output),
             TerminalVerb::Show(args) => {
                 let path = format!("/v1/terminals/{}", segment(&args.name));
@@ -317,6 +329,11 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                     members: args.members,
                     period: args.period.0,
                     step: args.step,
+                    packets: args.packets.then(|| api::Packets {
+                        priority: args.settings.priority.unwrap_or(0),
+                        mtu: args.settings.mtu.and_then(group_set::Mtu::octets),
+                        networks: args.settings.networks,
+                    }),
                     why: args.why.into(),
                 };
                 let created: api::GroupCreated = post(dir, "/v1/groups", &order)?;

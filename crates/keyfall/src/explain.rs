@@ -368,6 +368,12 @@ codes! {
     NoTokens, "KF-3332", Refused,
         "Terminals cannot come with a token: the server listens nowhere for them, or the KEYSET lists no suite in which a token counts.",
         "Found the server with --listen; list hpke or hpke-pq with `keyfall server sign-keys --suites`; or enrol by package.";
+    BadAddresses, "KF-3333", Usage,
+        "A prefix, an endpoint or a setting of a packet group is not one, is too much for a protection record, or the group is no packet group.",
+        "The sentence says which; `keyfall admin group set GROUP --packets` makes a packet group, `keyfall admin terminal set` names addresses.";
+    Overlapping, "KF-3334", Refused,
+        "Two terminals of one packet group would speak for the same address, and nobody could tell whose packets are whose.",
+        "Give one of them other addresses with `keyfall admin terminal set`, take it out of the group, or exclude the device that it replaces.";
 }
 
 /// What to do about a drop reason.
@@ -424,6 +430,12 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::Replayed | DropReason::BeforeWindow => {
             "Nothing, if the network doubles or delays packets; after a restart up to two seconds are refused."
         }
+        DropReason::TooManyStockSenders => {
+            "Wait until some end: `keyfall terminal status` says when; ask for shorter times."
+        }
+        DropReason::RefusedSession => {
+            "Nothing, if that sender restarts often: its next generation begins anew; else suspect a member that forges its packets."
+        }
         DropReason::NotMedia => {
             "Look at what else sends to the address; stock SRTP without an MKI is not for this relay."
         }
@@ -457,6 +469,45 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::StopQueue => {
             "Change the key of this group without a stop: `keyfall admin group set` with --change hitless."
         }
+        DropReason::NoRecord => {
+            "Give the terminal its addresses with `keyfall admin terminal set`, and see with `keyfall terminal status` that it hears the carrier or reaches its server."
+        }
+        DropReason::SourceNotOurs | DropReason::NotInRecord => {
+            "Compare the address with the prefixes that the server gave the terminal."
+        }
+        DropReason::NoCommonGroup => {
+            "Put both terminals into one packet group with `keyfall admin group add`."
+        }
+        DropReason::NoAnswer => {
+            "Look whether a gateway protects the destination, whether the packet port is open on the way to it, and whether both hold the same epoch."
+        }
+        DropReason::SearchBudget => {
+            "Look which host behind this terminal scans; what is genuine gets through."
+        }
+        DropReason::NoWayThere => "Route such addresses by another interface.",
+        DropReason::NoGroupThere => {
+            "Give a packet group that multicast prefix as one of its networks."
+        }
+        DropReason::SearchForged | DropReason::OtherGroup | DropReason::ProbeReplayed => {
+            "A few come with a change of epoch; many are an attack, which learns and changes nothing."
+        }
+        DropReason::ProbeFromInside | DropReason::ProbeForOthers => {
+            "Nothing: such probes are not answered."
+        }
+        DropReason::OlderRecord => {
+            "Nothing, if a recording is played; else see that the other terminal hears the carrier."
+        }
+        DropReason::UnknownPeer => {
+            "Nothing, for a moment after a restart; else see that this terminal hears the carrier or that its search finds the other."
+        }
+        DropReason::SearchQueue => {
+            "Look which host sends so much before its first answer; what is sent again gets through."
+        }
+        DropReason::NotEsp => "Look at what else sends to the packet port.",
+        DropReason::NotForUs => {
+            "Compare the address with the prefixes that the server gave this terminal; the sender hears of a change by the carrier."
+        }
+        DropReason::PathExpired => "Nothing: the next packet begins a search.",
         DropReason::NotAsked => {
             "Nothing, if the network doubles or delays packets; many are an attack on the way to the server, which changes nothing."
         }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use self::by_token::TokenArgs;
 use self::guarding::{LockArgs, ProtectArgs, UnlockArgs, unlock_failure};
+use self::packets::PacketArgs;
 use self::passphrase::NewArgs;
 use self::shown::{deleted_lines, status_for_people, why_for_people};
 use crate::control_client;
@@ -26,8 +27,10 @@ use crate::output::{Failure, Output};
 use crate::server::server_address;
 
 mod by_token;
+mod export;
 mod guarding;
 pub(crate) mod legacy_key;
+mod packets;
 mod passphrase;
 mod shown;
 
@@ -47,6 +50,7 @@ enum Verb {
     Enrol(EnrolArgs),
     Run(RunArgs),
     Status(StatusArgs),
+    Export(export::ExportArgs),
     Lock(LockArgs),
     Unlock(UnlockArgs),
     Protect(ProtectArgs),
@@ -106,7 +110,8 @@ struct EnrolArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  keyfall terminal run alice\n  \
                         keyfall terminal run alice --carrier 'udp://239.255.70.77:47700?if=127.0.0.1'\n  \
-                        keyfall terminal run alice --tamper-file /sys/class/gpio/gpio17/value")]
+                        keyfall terminal run alice --tamper-file /sys/class/gpio/gpio17/value\n  \
+                        keyfall terminal run hub --gateway eth1 --outside eth0")]
 struct RunArgs {
     #[command(flatten)]
     dir: Dir,
@@ -135,6 +140,8 @@ struct RunArgs {
     /// switch makes, or the value of a GPIO line. SIGUSR1 does the same.
     #[arg(long, value_name = "PATH")]
     tamper_file: Option<PathBuf>,
+    #[command(flatten)]
+    packets: PacketArgs,
 }
 
 /// Show keys, generations and relays; never a key itself.
@@ -159,6 +166,7 @@ pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
         Verb::Enrol(args) => enrol(args, output),
         Verb::Run(args) => run_in_front(args, output),
         Verb::Status(args) => status(&args.dir.resolve()?, output),
+        Verb::Export(args) => export::export(&args, output),
         Verb::Lock(args) => guarding::lock(&args, output),
         Verb::Unlock(args) => guarding::unlock(&args, output),
         Verb::Protect(args) => guarding::protect(&args, output),
@@ -426,6 +434,7 @@ fn run_in_front(args: RunArgs, output: &Output) -> Result<(), Failure> {
         collect: args.collect,
         tamper_file: args.tamper_file,
         memory_locked: lock_memory(),
+        packets: args.packets.options(),
     };
     let control = keyfall_terminal::socket_path(&dir).display().to_string();
     let runtime = small_runtime()?;

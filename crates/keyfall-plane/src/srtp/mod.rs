@@ -11,7 +11,7 @@ mod refusal;
 mod sender;
 mod static_receiver;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use header::{rtcp_ssrc, rtp_ssrc};
 pub use index::Stretch;

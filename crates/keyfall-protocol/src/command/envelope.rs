@@ -307,12 +307,27 @@ impl<'b> SignedOctets<'b> {
         Ok(Self { payload, signature })
     }
 
+    /// Octets of a COSE_Sign1 over so many.
+    pub(crate) fn frame_len(payload: usize) -> usize {
+        let head = match payload {
+            0..24 => 1,
+            24..256 => 2,
+            _ => 3,
+        };
+        AROUND_PAYLOAD + head + payload
+    }
+
     /// Who claims to have signed.
     pub(crate) fn signer(&self) -> KeyName {
         self.signature.name
     }
 
-    /// The payload, where `key` has signed it as `external_aad` says; the only way to it.
+    /// The payload as it claims to be. Look, do not rely on it.
+    pub(crate) fn claimed(&self) -> &'b [u8] {
+        self.payload
+    }
+
+    /// The payload, where `key` has signed it as `external_aad` says.
     pub(crate) fn verify(self, external_aad: &[u8], key: &VerifyingKey) -> Option<&'b [u8]> {
         let protected = self.signature.protected;
         let signed = to_be_signed(Form::Alone, external_aad, protected, self.payload);
@@ -435,3 +450,5 @@ const TAG_SIGN: u64 = 98;
 const EXTERNAL_AAD: &[u8] = b"KF1/cmd";
 const ALG_ED25519: i64 = -19;
 const SIGNATURE_LEN: usize = 64;
+/// Tag, array, protected header of 13 octets, empty map, and the signature with its head.
+const AROUND_PAYLOAD: usize = 1 + 1 + 14 + 1 + 2 + SIGNATURE_LEN;

@@ -12,6 +12,8 @@ use crate::keys::{KeyEncryptionKey, MasterKey, Sealed, Secret, WRAPPED_LEN, Wrap
 use crate::rng::{Random, octets};
 use crate::schedule::{Cadence, Schedule};
 
+/// Octets of a packet group's search key.
+pub const SEARCH_KEY_LEN: usize = 16;
 /// What one frame holds; more recipients go as further self-contained messages.
 pub const RECIPIENTS_MAX: usize = 17;
 
@@ -33,6 +35,9 @@ pub struct Recipient {
 #[derive(Debug)]
 pub struct KeyDistContents {
     pub key: MasterKey,
+    /// KS of a packet group: drawn with the epoch, the same in all of it, opens no traffic (FORMATS
+    /// section 8.1).
+    pub search_key: Option<Secret<SEARCH_KEY_LEN>>,
     pub activate_at: UnixSeconds,
     pub cadence: Option<Cadence>,
     pub lease_end: Option<UnixSeconds>,
@@ -58,12 +63,19 @@ impl KeyDistContents {
 
     /// As it stands in a KEYDIST and in a KEY-DIS.
     pub(crate) fn write(&self, e: &mut Writer<'_>) -> Written {
-        let optional = u64::from(self.cadence.is_some()) + u64::from(self.lease_end.is_some());
-        e.map(5 + optional)?;
+        let optional = [
+            self.search_key.is_some(),
+            self.cadence.is_some(),
+            self.lease_end.is_some(),
+        ];
+        e.map(5 + optional.map(u64::from).iter().sum::<u64>())?;
         e.u8(1)?.u64(self.key.kid().get())?;
         e.u8(2)?.u32(self.key.epoch().get())?;
         e.u8(3)?.u32(self.key.generation().get())?;
         e.u8(4)?.bytes(self.key.secret().expose())?;
+        if let Some(search_key) = &self.search_key {
+            e.u8(5)?.bytes(search_key.expose())?;
+        }
         e.u8(6)?.u32(self.activate_at.get())?;
         if let Some(cadence) = self.cadence {
             e.u8(7)?
@@ -98,6 +110,13 @@ impl KeyDistContents {
         map.key(r, 4, "key")?;
         let key =
             Secret::from_slice(r.bytes("key")?).ok_or(DecodeError::OutOfRange { what: "key" })?;
+        let search_key = if map.key_if(r, 5)? {
+            let what = "search key";
+            let octets = Secret::from_slice(r.bytes(what)?);
+            Some(octets.ok_or(DecodeError::OutOfRange { what })?)
+        } else {
+            None
+        };
         map.key(r, 6, "activate-at")?;
         let activate_at = r.time("activate-at")?;
         let cadence = if map.key_if(r, 7)? {
@@ -114,6 +133,7 @@ impl KeyDistContents {
         map.end()?;
         Ok(Self {
             key: MasterKey::new(group, epoch, generation, key),
+            search_key,
             activate_at,
             cadence,
             lease_end,

@@ -2,7 +2,7 @@
 
 use crate::command::codec::{Reader, Writer, Written};
 use crate::command::envelope::SIGNERS_MAX;
-use crate::command::{Body, Unverified, VerifyingKey};
+use crate::command::{Body, Prefix, Unverified, VerifyingKey};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, UnixSeconds};
 use crate::schedule::FleetSchedule;
@@ -107,6 +107,8 @@ pub struct Limits {
     pub longest_lease: u32,
     /// How terminals may ask for keys; no other suite is spoken, whoever wishes.
     pub suites: Suites,
+    /// Where packets go as they are; nothing else ever lets one.
+    pub clear: ClearList,
     /// Seconds that an old generation is received.
     pub grace: u32,
     /// Seconds that the old epoch is received after an exclusion, once the new one is held.
@@ -169,6 +171,48 @@ impl Suites {
     }
 }
 
+/// Prefixes to which packets go unprotected: up to eight, rising.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClearList([Option<Prefix>; CLEAR_MAX]);
+
+impl ClearList {
+    /// `None` where there are too many.
+    #[must_use]
+    pub fn new(prefixes: &[Prefix]) -> Option<Self> {
+        let mut sorted = prefixes.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut listed = [None; CLEAR_MAX];
+        for (place, prefix) in sorted.into_iter().enumerate() {
+            *listed.get_mut(place)? = Some(prefix);
+        }
+        Some(Self(listed))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Prefix> {
+        self.0.iter().flatten()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0[0].is_none()
+    }
+
+    fn write(self, e: &mut Writer<'_>) -> Written {
+        e.array(self.iter().count() as u64)?;
+        self.iter().try_for_each(|prefix| prefix.write(e))
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut prefixes = Vec::new();
+        for _ in 0..r.array_between("clear list", 1, CLEAR_MAX as u64)? {
+            prefixes.push(Prefix::read(r, "clear list")?);
+        }
+        // Another order, or one twice, is written otherwise and so refused.
+        Self::new(&prefixes).ok_or(DecodeError::OutOfRange { what: "clear list" })
+    }
+}
+
 impl Default for Suites {
     /// Forward secret where it costs one round trip, quantum-safe where that is listed first.
     fn default() -> Self {
@@ -188,6 +232,7 @@ impl Default for Limits {
         Self {
             longest_lease: 72 * 3600,
             suites: Suites::default(),
+            clear: ClearList::default(),
             grace: 30,
             exclude_grace: 0,
             exclude_wait: Some(600),
@@ -331,8 +376,13 @@ impl KeySet {
 impl Limits {
     fn write(self, e: &mut Writer<'_>) -> Written {
         let psk_alone = self.suites == Suites::PSK_ALONE;
-        e.map(if psk_alone { 6 } else { 7 })?;
+        let optional = u64::from(!psk_alone) + u64::from(!self.clear.is_empty());
+        e.map(6 + optional)?;
         e.u8(1)?.u32(self.longest_lease)?;
+        if !self.clear.is_empty() {
+            e.u8(2)?;
+            self.clear.write(e)?;
+        }
         if !psk_alone {
             e.u8(3)?;
             self.suites.write(e)?;
@@ -352,6 +402,11 @@ impl Limits {
         let mut map = r.map("limits")?;
         map.key(r, 1, "longest lease")?;
         let longest_lease = r.uint32("longest lease")?;
+        let clear = if map.key_if(r, 2)? {
+            ClearList::read(r)?
+        } else {
+            ClearList::default()
+        };
         let suites = if map.key_if(r, 3)? {
             Suites::read(r)?
         } else {
@@ -378,6 +433,7 @@ impl Limits {
         Ok(Self {
             longest_lease,
             suites,
+            clear,
             grace,
             exclude_grace,
             exclude_wait,
@@ -425,5 +481,7 @@ impl ListedKey {
 const ONLINE_LIFE_MAX: u32 = 30 * 86_400;
 const KEYS_MAX: u64 = 12;
 const GROUPS_MAX: u64 = 64;
+/// Prefixes on the clear list.
+pub const CLEAR_MAX: usize = 8;
 /// Stolen keys that one KEYSET names at a time.
 const STOLEN_MAX: u64 = 8;

@@ -9,6 +9,7 @@ mod halt;
 mod key_dist;
 mod key_set;
 mod notify;
+mod record;
 mod renew;
 mod sealed_order;
 mod time;
@@ -21,9 +22,15 @@ pub use envelope::{
 pub use exclude::{EXCLUDED_MAX, Exclude, FRESH_EPOCHS_MAX, FreshEpoch};
 pub use halt::{Halt, HaltKind};
 pub(crate) use key_dist::PLAIN_MAX as CONTENTS_MAX;
-pub use key_dist::{KeyDist, KeyDistContents, RECIPIENTS_MAX, Recipient};
-pub use key_set::{KeySet, Limits, ListedKey, SignerClass, Suites};
+pub use key_dist::{KeyDist, KeyDistContents, RECIPIENTS_MAX, Recipient, SEARCH_KEY_LEN};
+pub use key_set::{CLEAR_MAX, ClearList, KeySet, Limits, ListedKey, SignerClass, Suites};
 pub use notify::{NOTIFY_ENTRIES_MAX, Notify, NotifyEntry};
+pub use record::{
+    ENDPOINTS_MAX, MTU_MAX, MTU_MIN, NETWORKS_MAX, PREFIXES_MAX, Prefix, PrefixFault,
+    ProtectionRecord, RECORD_GROUPS_MAX, RECORD_LIFE, RECORD_MAX, RecordGroup, SignedRecord,
+    UnverifiedRecord,
+};
+pub(crate) use record::{read_address, write_address};
 pub use renew::{RENEW_ENTRIES_MAX, Renew, RenewEntry};
 pub use sealed_order::{OrderContents, OrderKind, SealedOrder};
 pub use time::{FLOORS_MAX, Floor, Time};

@@ -466,6 +466,7 @@ fn some_contents() -> KeyDistContents {
     let group = GroupNumber::new(7).unwrap();
     let octets = Secret::from_slice(&[8; 32]).unwrap();
     KeyDistContents {
+        search_key: None,
         key: MasterKey::new(group, KeyEpoch::new(5), Generation::ZERO, octets),
         activate_at: UnixSeconds::new(6),
         cadence: None,

@@ -6,8 +6,8 @@
 use aws_lc_rs::{digest, hkdf};
 use minicbor::Encoder;
 
-use crate::ids::{Generation, Handle, KeyEpoch, KeyId, SessionId, TerminalNumber};
-use crate::keys::SrtpSuite;
+use crate::ids::{EspSession, Generation, Handle, KeyEpoch, KeyId, SessionId, TerminalNumber};
+use crate::keys::{EspSuite, SrtpSuite};
 
 /// What a derived value is for. Two labels never give the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,10 @@ pub enum Label {
     Wrap,
     /// SRTP master key and salt (master key).
     Srtp,
+    /// ESP key and salt (master key).
+    Esp,
+    /// ESP key and salt of a stock sender (master key).
+    EspPinned,
     /// What may be shown of a key.
     Fingerprint,
     /// Authenticates the receipt of a deletion (obey key).
@@ -50,6 +54,8 @@ impl Label {
             Self::Handle => "handle",
             Self::Wrap => "wrap",
             Self::Srtp => "srtp",
+            Self::Esp => "esp",
+            Self::EspPinned => "esp-pinned",
             Self::Fingerprint => "fingerprint",
             Self::Receipt => "receipt",
             Self::First => "first",
@@ -82,6 +88,18 @@ pub enum Context {
         session: SessionId,
         n: u16,
         ssrc: u32,
+    },
+    /// `[suite, sender, session, 0, 0]`: the packets of one session of one sender.
+    Packets {
+        suite: EspSuite,
+        sender: TerminalNumber,
+        session: EspSession,
+    },
+    /// `[suite, SPI, random]`: the packets of one stock sender.
+    Pinned {
+        suite: EspSuite,
+        spi: u32,
+        random: [u8; 16],
     },
 }
 
@@ -137,6 +155,20 @@ fn encode_info(
             .bytes(session.as_bytes())?
             .u16(*n)?
             .u32(*ssrc)?,
+        Context::Packets {
+            suite,
+            sender,
+            session,
+        } => e
+            .array(5)?
+            .u8(suite.number())?
+            .u32(sender.get())?
+            .bytes(session.as_bytes())?
+            .u8(0)?
+            .u8(0)?,
+        Context::Pinned { suite, spi, random } => {
+            e.array(3)?.u8(suite.number())?.u32(*spi)?.bytes(random)?
+        }
     };
     e.u64(len as u64)?;
     Ok(())

@@ -76,7 +76,7 @@ impl<R> PreSharedKey<R> {
         }
     }
 
-    fn expand(&self, label: Label, context: &Context, out: &mut [u8]) {
+    pub(super) fn expand(&self, label: Label, context: &Context, out: &mut [u8]) {
         derive::expand(
             self.bytes.expose(),
             label,

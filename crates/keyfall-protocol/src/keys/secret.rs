@@ -88,6 +88,7 @@ mod tests {
         let group = GroupNumber::new(1).expect("not 0");
         let master = || MasterKey::new(group, KeyEpoch::new(7), Generation::ZERO, secret());
         let contents = KeyDistContents {
+            search_key: Some(Secret::init_with(|into| into.fill(0xab))),
             key: master(),
             activate_at: UnixSeconds::new(1),
             cadence: None,

@@ -1,4 +1,4 @@
-//! The SRTP suites and their numbers (docs/PROTOCOL.md, "Numbers").
+//! The SRTP and ESP suites and their numbers (docs/PROTOCOL.md, "Numbers").
 
 /// How media is protected. The number goes into the derivation context, so two suites never share
 /// a session key.
@@ -56,6 +56,67 @@ impl SrtpSuite {
             Self::AeadAes256Gcm => "AEAD_AES_256_GCM",
             Self::AeadAes128Gcm => "AEAD_AES_128_GCM",
             Self::AesCm128HmacSha1Tag80 => "AES_CM_128_HMAC_SHA1_80",
+        }
+    }
+}
+
+/// How IP packets are protected. The number goes into the derivation context, so two suites never
+/// share a session key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, Default)]
+pub enum EspSuite {
+    /// AES-GCM with a key of 256 bits and an ICV of 16 octets (RFC 4106), the default.
+    #[default]
+    Aes256Gcm,
+    /// AES-GCM with a key of 128 bits and an ICV of 16 octets (RFC 4106).
+    Aes128Gcm,
+    /// ChaCha20 and Poly1305 (RFC 7634), for machines without AES instructions.
+    ChaCha20Poly1305,
+}
+
+impl EspSuite {
+    /// Every suite, in the order of its number.
+    pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
+
+    /// Octets of the salt, the same in each (RFC 4106 section 4, RFC 7634 section 2).
+    pub const SALT_LEN: usize = 4;
+
+    /// The number in derivation contexts.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Aes256Gcm => 1,
+            Self::Aes128Gcm => 2,
+            Self::ChaCha20Poly1305 => 3,
+        }
+    }
+
+    /// The inverse of [`Self::number`].
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Aes256Gcm),
+            2 => Some(Self::Aes128Gcm),
+            3 => Some(Self::ChaCha20Poly1305),
+            _ => None,
+        }
+    }
+
+    /// Octets of the key, without salt.
+    #[must_use]
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
+            Self::Aes128Gcm => 16,
+        }
+    }
+
+    /// The name that people read.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::Aes128Gcm => "AES-128-GCM",
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
         }
     }
 }

@@ -1,12 +1,13 @@
 //! A stored change becomes what the server is, and what it says from now on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::WrapKey;
 use crate::server::{
-    Change, Class, Exclusion, GroupRecord, IssuedOrder, Item, Membership, NewKeys, Server,
-    TerminalRecord,
+    Change, Class, Exclusion, GroupRecord, IssuedOrder, Item, Membership, NewKeys, RecordIssue,
+    Server, TerminalRecord,
 };
 
 impl Server {
@@ -55,6 +56,26 @@ impl Server {
                     group.policy = policy;
                 }
             }
+            Change::Packets { group, packets } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.packets = packets;
+                }
+            }
+            Change::SearchKey { group: number, key } => {
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.search_key = key;
+                }
+                self.forget_distributions(number);
+            }
+            Change::Addresses {
+                terminal,
+                addresses,
+            } => {
+                if let Some(terminal) = self.terminals.get_mut(&terminal) {
+                    terminal.addresses = addresses;
+                }
+            }
+            Change::Recorded { records, news } => self.renew_records(&records, news),
             Change::Stated { group, statement } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.statements.push(statement);
@@ -133,6 +154,9 @@ impl Server {
         }
         if self.offset(&terminal) > 0 {
             self.carousel.stand(Item::Device(number), now);
+        }
+        if terminal.record.is_some() && terminal.excluded_at.is_none() {
+            self.carousel.stand(Item::Record(number), now);
         }
         self.callers.moved(None, &terminal);
         self.terminal_names.insert(terminal.name.clone(), number);
@@ -237,6 +261,36 @@ impl Server {
         }
     }
 
+    /// News are told at once, where there are few: many begin a new round.
+    fn renew_records(&mut self, records: &[(TerminalNumber, RecordIssue)], news: bool) {
+        let now = self.at.now;
+        let announced = news && records.len() <= RECORDS_ANNOUNCED;
+        for &(number, issue) in records {
+            let item = Item::Record(number);
+            self.frames.remove(&item);
+            let terminal = self.terminals.get_mut(&number);
+            let before = terminal.and_then(|terminal| terminal.record.replace(issue));
+            if before.is_none() {
+                let wait = if announced {
+                    Class::Record.pace()
+                } else {
+                    Duration::ZERO
+                };
+                self.carousel.stand(item, now.plus(wait));
+            }
+            if announced {
+                self.carousel.announce(item, now);
+            }
+        }
+        if news && !announced {
+            let again: BTreeSet<_> = records.iter().map(|(number, _)| *number).collect();
+            self.carousel.restart(
+                now,
+                |item| matches!(item, Item::Record(it) if again.contains(&it)),
+            );
+        }
+    }
+
     fn put_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
         let number = wrap.kid().kind().and_then(KeyIdKind::terminal)?;
         self.terminals.get_mut(&number)?.wrap = wrap;
@@ -337,3 +391,7 @@ impl Server {
             .retain(|item, _| !matches!(item, Item::Dist(group, _) if *group == number));
     }
 }
+
+/// Records that are announced together: each is said five times in eight seconds, and what else is
+/// new must not wait for them.
+const RECORDS_ANNOUNCED: usize = 64;

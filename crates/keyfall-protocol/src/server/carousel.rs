@@ -37,6 +37,8 @@ pub enum Item {
     Stop(GroupNumber),
     /// START of a group.
     Start(GroupNumber),
+    /// RECORD of a terminal.
+    Record(TerminalNumber),
 }
 
 /// A class of items with one pace.
@@ -51,6 +53,8 @@ pub enum Class {
     KeyDist,
     /// NOTIFY, STOP, START.
     Change,
+    /// RECORD.
+    Record,
 }
 
 impl Item {
@@ -68,6 +72,7 @@ impl Item {
             | Self::Invite(_)
             | Self::Stop(_)
             | Self::Start(_) => Class::Change,
+            Self::Record(_) => Class::Record,
         }
     }
 
@@ -79,7 +84,7 @@ impl Item {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Time,
         Self::KeySet,
         Self::Exclude,
@@ -87,6 +92,7 @@ impl Class {
         Self::Renew,
         Self::KeyDist,
         Self::Change,
+        Self::Record,
     ];
 
     /// How often an item of this class comes round where the link allows.
@@ -95,6 +101,7 @@ impl Class {
         match self {
             Self::Time | Self::KeySet => Duration::from_secs(10),
             Self::Renew => Duration::from_secs(60),
+            Self::Record => Duration::from_secs(300),
             Self::Exclude | Self::Erase | Self::KeyDist | Self::Change => Duration::from_secs(30),
         }
     }
@@ -110,6 +117,7 @@ impl Class {
             Self::Renew => "RENEW",
             Self::KeyDist => "KEYDIST",
             Self::Change => "CHANGE",
+            Self::Record => "RECORD",
         }
     }
 }
@@ -179,6 +187,16 @@ impl Carousel {
     pub(super) fn hush(&mut self, item: Item) {
         self.fresh
             .retain(|&Reverse((_, _, waiting))| waiting != item);
+    }
+
+    /// Puts standing items before the others of their class.
+    pub(super) fn restart(&mut self, now: Tick, again: impl Fn(Item) -> bool) {
+        for rotation in &mut self.rotations {
+            let turns = rotation.queue.drain(..);
+            let (first, rest): (Vec<_>, Vec<_>) = turns.partition(|&(_, it)| again(it));
+            let first = first.into_iter().map(|(at, it)| (at.min(now), it));
+            rotation.queue = first.chain(rest).collect();
+        }
     }
 
     /// Takes out every standing item that `gone` names.

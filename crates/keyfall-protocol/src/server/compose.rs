@@ -6,10 +6,11 @@ use crate::command::{
     SignerClass, SigningKey, Target, Time,
 };
 use crate::ids::{GroupNumber, KeyEpoch, KeyId, TerminalNumber, UnixSeconds};
-use crate::keys::MasterKey;
+use crate::keys::{MasterKey, Secret};
 use crate::rng::Random;
 use crate::schedule::{Cadence, Schedule};
 use crate::server::{Composed, GroupRecord, Item, Output, Server};
+use crate::sharing::command_datagram;
 
 impl Server {
     /// Hands out frames as long as the link is free and something is due.
@@ -24,11 +25,23 @@ impl Server {
             match self.frame_of(item, rng) {
                 Some(frame) => {
                     self.carousel.sent(item, frame.len(), self.at.now);
+                    self.tell_owner(item, &frame);
                     self.outputs.push_back(Output::Transmit { item, frame });
                 }
                 None if self.waits(item) => {}
                 None => self.carousel.retire(|standing| standing == item),
             }
+        }
+    }
+
+    /// A record also goes to its owner, where that can be reached and perhaps hears no carousel.
+    fn tell_owner(&mut self, item: Item, frame: &[u8]) {
+        let Item::Record(number) = item else {
+            return;
+        };
+        if let Some(to) = self.peers.reachable(number, self.at.now) {
+            let octets = command_datagram(frame);
+            self.outputs.push_back(Output::Send { to, octets });
         }
     }
 
@@ -60,6 +73,9 @@ impl Server {
     pub fn octets_of(&self, item: Item, rng: &mut dyn Random) -> Option<usize> {
         if item.is_signed_elsewhere() {
             return self.signed_elsewhere(item).map(<[u8]>::len);
+        }
+        if let Item::Record(number) = item {
+            return self.protection_record(number).map(|it| it.frame_len());
         }
         let (target, body) = self.statement(item, rng)?;
         Some(self.sign_for(target, body).len())
@@ -93,6 +109,17 @@ impl Server {
             && self.at.wall.since(composed.issued_at) < self.half_life(item)
         {
             return Some(composed.octets.clone());
+        }
+        if let Item::Record(number) = item {
+            let record = self.protection_record(number)?;
+            let issued_at = record.issued_at;
+            let octets = record.signed_by(&self.fleet.keys).frame().to_vec();
+            let composed = Composed {
+                octets: octets.clone(),
+                issued_at,
+            };
+            self.frames.insert(item, composed);
+            return Some(octets);
         }
         let (target, body) = self.statement(item, rng)?;
         let octets = self.sign_for(target, body);
@@ -129,7 +156,8 @@ impl Server {
             | Item::Muster(_)
             | Item::Invite(_)
             | Item::Stop(_)
-            | Item::Start(_) => return None,
+            | Item::Start(_)
+            | Item::Record(_) => return None,
         };
         self.standing_orders(self.terminals.get(&number)?)
             .find(|order| order.erases() == erases)
@@ -152,6 +180,8 @@ impl Server {
             | Item::Stop(_)
             | Item::Start(_) => None,
             Item::Notify(_) | Item::Muster(_) | Item::Invite(_) => Some(NOTIFY_LIFE),
+            // Another one is made when the next version is stored, and only then.
+            Item::Record(_) => return u32::MAX,
         };
         STATEMENT_LIFE.min(lease.unwrap_or(STATEMENT_LIFE)) / 2
     }
@@ -159,7 +189,7 @@ impl Server {
     fn statement(&self, item: Item, rng: &mut dyn Random) -> Option<(Target, Body)> {
         match item {
             Item::Time => Some((Target::All, Body::Time(self.time()))),
-            Item::KeySet | Item::Erase(_) | Item::Lock(_) => None,
+            Item::KeySet | Item::Erase(_) | Item::Lock(_) | Item::Record(_) => None,
             Item::Exclude(number, part) => {
                 let exclusion = self.exclusions.get(&number)?;
                 self.exclusion_stands(exclusion)
@@ -211,6 +241,7 @@ impl Server {
     ) -> Option<Body> {
         let contents = KeyDistContents {
             key: key.duplicate(),
+            search_key: group.search_key.as_ref().map(Secret::duplicate),
             activate_at: schedule.activate_at,
             cadence: schedule.cadence,
             lease_end: Some(self.at.wall.plus(self.lease(group))),

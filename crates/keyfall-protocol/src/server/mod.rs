@@ -15,6 +15,7 @@ mod exposure;
 mod founding;
 mod orders;
 mod peers;
+mod protecting;
 mod records;
 mod refusal;
 mod restoring;
@@ -37,11 +38,12 @@ pub use desk::{DeskCounts, Job, Worked};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{
-    ACTIVATION_LEAD, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft, Order,
-    PackageSealing, Reach, SealedFor, TOKEN_LIFE, TOKEN_LIFE_MAX, TOKEN_LIFE_MIN, TokenMisuse,
-    WIPE_ROOTS_MAX,
+    ACTIVATION_LEAD, AddressWish, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft,
+    Order, PackageSealing, PacketWish, Reach, SealedFor, TOKEN_LIFE, TOKEN_LIFE_MAX,
+    TOKEN_LIFE_MIN, TokenMisuse, WIPE_ROOTS_MAX,
 };
 use peers::Peers;
+pub use protecting::{Addresses, PacketSettings, RecordIssue};
 pub use records::{
     AuditEntry, Batch, Change, Exclusion, FleetRecord, GroupRecord, IssuedOrder, JournalEntry,
     Membership, NewKeys, OFFSET_MAX, Statement, TerminalRecord,
@@ -426,7 +428,12 @@ impl Server {
             };
             let scheduled = order == Order::Scheduled;
             let met = order.met();
-            match self.prepare(order, by, rng) {
+            let prepared = self.prepare(order, by, rng);
+            let prepared = prepared.and_then(|(mut batch, done)| {
+                self.follow_records(&mut batch)?;
+                Ok((batch, done))
+            });
+            match prepared {
                 Ok((batch, done)) => self.store(id, batch, done),
                 Err(refusal) => match id {
                     Some(id) => self.outputs.push_back(Output::Done {

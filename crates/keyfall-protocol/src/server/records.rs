@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{FreshEpoch, KeySet, OrderKind, SigningKey, VerifyingKey};
+use crate::command::{FreshEpoch, KeySet, OrderKind, SEARCH_KEY_LEN, SigningKey, VerifyingKey};
 use crate::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber, UnixSeconds,
 };
-use crate::keys::{MasterKey, ObeyKey, WrapKey};
+use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::schedule::Schedule;
-use crate::server::{ChangeBegun, ChangeReport, GroupPolicy, Restored};
+use crate::server::{
+    Addresses, ChangeBegun, ChangeReport, GroupPolicy, PacketSettings, RecordIssue, Restored,
+};
 use crate::sharing::KemSecret;
 use crate::sharing::rsa_misty1::{RsaPublic, RsaSecret};
 use crate::token::TokenRecord;
@@ -63,6 +65,10 @@ pub struct TerminalRecord {
     pub mixed_at: Option<UnixSeconds>,
     /// Its key for answers in the suite rsa-misty1, as an operator registered it.
     pub legacy_key: Option<RsaPublic>,
+    /// For which addresses it speaks, and where it is heard.
+    pub addresses: Addresses,
+    /// Its newest protection record; `None`: it never had addresses.
+    pub record: Option<RecordIssue>,
     /// From then on it is in no group, for good.
     pub excluded_at: Option<UnixSeconds>,
     /// Every stretch of belonging to a group, in the order in which they began.
@@ -109,6 +115,10 @@ pub struct GroupRecord {
     /// Seconds from a statement to the end of the lease that it gives.
     pub lease: u32,
     pub policy: GroupPolicy,
+    /// What makes it a packet group; `None`: it is none.
+    pub packets: Option<PacketSettings>,
+    /// The search key KS of its present epoch, where that began in a packet group.
+    pub search_key: Option<Secret<SEARCH_KEY_LEN>>,
     /// Every statement that was no continuation of the one before, in their order; the first is
     /// that of the group's creation. What the past was, for [`Server::exposure`](super::Server).
     pub statements: Vec<Statement>,
@@ -176,6 +186,27 @@ pub enum Change {
     Policy {
         group: GroupNumber,
         policy: GroupPolicy,
+    },
+    /// A group's [`GroupRecord::packets`].
+    Packets {
+        group: GroupNumber,
+        packets: Option<PacketSettings>,
+    },
+    /// A group's [`GroupRecord::search_key`], drawn with its epoch.
+    SearchKey {
+        group: GroupNumber,
+        key: Option<Secret<SEARCH_KEY_LEN>>,
+    },
+    /// A terminal's [`TerminalRecord::addresses`].
+    Addresses {
+        terminal: TerminalNumber,
+        addresses: Addresses,
+    },
+    /// Terminals whose protection record is another one from now on, rising. `news`: it also says
+    /// something else.
+    Recorded {
+        records: Vec<(TerminalNumber, RecordIssue)>,
+        news: bool,
     },
     /// One more of the group's [`GroupRecord::statements`].
     Stated {
@@ -293,6 +324,18 @@ pub enum JournalEntry {
     Policy {
         group: GroupNumber,
         policy: GroupPolicy,
+    },
+    /// What an operator set of a packet group, all of it; the fresh epoch that came with it, where one
+    /// did.
+    Packets {
+        group: GroupNumber,
+        packets: Option<PacketSettings>,
+        epoch: Option<KeyEpoch>,
+    },
+    /// What an operator set of a terminal's addresses, all of it.
+    Addresses {
+        terminal: TerminalNumber,
+        addresses: Addresses,
     },
     /// What an operator registered of a terminal; `None`: took away.
     LegacyKey {

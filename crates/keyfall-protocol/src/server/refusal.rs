@@ -1,8 +1,13 @@
 //! Why an order is refused: one sentence each, which says what to do next.
 
+use core::net::SocketAddr;
+
 use thiserror::Error;
 
-use crate::command::{EXCLUDED_MAX, OrderKind};
+use crate::command::{
+    ENDPOINTS_MAX, EXCLUDED_MAX, MTU_MAX, MTU_MIN, NETWORKS_MAX, OrderKind, PREFIXES_MAX, Prefix,
+    RECORD_GROUPS_MAX, RECORD_MAX,
+};
 use crate::ids::{KeyName, TerminalNumber, UnixSeconds};
 
 /// Why an order was refused. Nothing has changed.
@@ -136,6 +141,47 @@ pub enum Refusal {
     NotTheDraft,
     #[error("the online keys of that KEYSET have ended: draft and sign another one")]
     DraftOutdated,
+    #[error(
+        "this is no packet group: make it one with --packets, which gives it a fresh key, and name the rest with it"
+    )]
+    NoPacketGroup,
+    #[error("a packet group has at most {NETWORKS_MAX} networks, not {0}: name larger ones")]
+    TooManyNetworks(usize),
+    #[error("the MTU of a packet group is {MTU_MIN} to {MTU_MAX}, not {0}")]
+    BadMtu(u16),
+    #[error(
+        "a terminal has at most {PREFIXES_MAX} addresses and prefixes, not {0}: name larger prefixes"
+    )]
+    TooManyPrefixes(usize),
+    #[error("a terminal has at most {ENDPOINTS_MAX} endpoints, not {0}: name the best of them")]
+    TooManyEndpoints(usize),
+    #[error(
+        "nobody can be heard at {0}: name an address of one host and a port, like 203.0.113.9:4500"
+    )]
+    BadEndpoint(SocketAddr),
+    #[error(
+        "{} of terminal {} and {} of terminal {} overlap: in one group every address belongs to one terminal",
+        held.1,
+        held.0,
+        wanted.1,
+        wanted.0
+    )]
+    Overlapping {
+        held: (TerminalNumber, Prefix),
+        wanted: (TerminalNumber, Prefix),
+    },
+    #[error(
+        "terminal {0} would be in more than {RECORD_GROUPS_MAX} packet groups: take it out of one first"
+    )]
+    TooManyPacketGroups(TerminalNumber),
+    #[error(
+        "the protection record of terminal {terminal} would have {octets} octets of at most {RECORD_MAX}: \
+         name fewer prefixes, endpoints or networks"
+    )]
+    RecordTooLong {
+        terminal: TerminalNumber,
+        octets: usize,
+    },
     #[error("the store could not be written; nothing was changed")]
     NotStored,
 }

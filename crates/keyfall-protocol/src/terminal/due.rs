@@ -21,6 +21,8 @@ pub enum TimeoutReason {
     StopEnd,
     /// A key neither sends nor receives any more.
     LeaseEnd,
+    /// A probe is sent (again), or a path expires.
+    Search,
     /// The next step of powered-on time is charged.
     Charge,
 }
@@ -36,6 +38,7 @@ impl Terminal {
             (self.activation_due(), TimeoutReason::Activation),
             (self.stop_ends_next(), TimeoutReason::StopEnd),
             (self.asking.due(), TimeoutReason::Asking),
+            (self.paths.due(), TimeoutReason::Search),
             (self.lease_ends(), TimeoutReason::LeaseEnd),
             (Some(self.powered.next_charge()), TimeoutReason::Charge),
         ];

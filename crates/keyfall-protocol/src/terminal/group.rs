@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use crate::command::SEARCH_KEY_LEN;
 use crate::ids::{Generation, KeyEpoch, KeyName, SessionId, TerminalNumber, Tick, UnixSeconds};
-use crate::keys::{Master, MasterKey, Ring};
+use crate::keys::{Master, MasterKey, Ring, Secret};
 use crate::schedule::{PER_SESSION_STEP, Schedule};
 use crate::terminal::StoreId;
 use crate::terminal::change::Change;
+use crate::terminal::packets::Packets;
 
 /// Keys, schedule, sessions and marks of one group.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) ring: Ring<Master>,
+    /// KS of the held epoch, where the group is a packet group; goes with the epoch.
+    pub(super) search_key: Option<Secret<SEARCH_KEY_LEN>>,
     /// What this terminal sends with; follows the newest once that is stored and active. `None`
     /// until the first is.
     pub(super) sending: Option<(KeyEpoch, Generation)>,
@@ -35,6 +39,7 @@ pub(super) struct Group {
     pub(super) sessions: Vec<SessionId>,
     /// How far received streams were delivered, the one heard last at the end.
     pub(super) marks: Vec<Mark>,
+    pub(super) packets: Packets,
 }
 
 /// After its end a key neither sends nor receives, by the clock or by powered-on time, whichever
@@ -136,6 +141,7 @@ impl Group {
         let generation = key.generation();
         Self {
             ring: Ring::new(key),
+            search_key: None,
             sending: None,
             activation: Some(Activation {
                 store: None,
@@ -152,6 +158,7 @@ impl Group {
             change: None,
             sessions: Vec::new(),
             marks: Vec::new(),
+            packets: Packets::default(),
         }
     }
 
@@ -315,7 +322,13 @@ impl Group {
     }
 
     /// A fresh epoch has just been installed: what is stated of it replaces all that was.
-    pub(super) fn begin_epoch(&mut self, statement: Statement, announced: Option<Announced>) {
+    pub(super) fn begin_epoch(
+        &mut self,
+        statement: Statement,
+        search_key: Option<Secret<SEARCH_KEY_LEN>>,
+        announced: Option<Announced>,
+    ) {
+        self.search_key = search_key;
         self.schedule = statement.schedule;
         self.lease = statement.lease;
         self.issued_at = statement.issued_at;

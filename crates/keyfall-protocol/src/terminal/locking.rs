@@ -71,6 +71,7 @@ impl Terminal {
         }
         self.events.clear();
         self.after_store.clear();
+        self.paths.close();
         let event = Event::Locked { by_server };
         self.outputs.push_back(Output::Event(event));
     }

@@ -11,14 +11,19 @@ mod compartment;
 mod due;
 mod exclusions;
 mod group;
+mod handing;
 mod inspect;
 mod locking;
 mod obey;
+mod packet_traffic;
+mod packets;
+mod paths;
 mod settle;
 mod snapshot;
 mod status;
 mod traffic;
 
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -31,24 +36,31 @@ pub use due::TimeoutReason;
 use exclusions::Exclusions;
 pub use group::Mark;
 use group::{Group, Lease};
+use handing::Handing;
+pub use handing::Unheard;
 pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
 use obey::Notified;
+pub use packet_traffic::{OpenedSession, PacketQuery};
+pub use packets::{PacketMark, SessionBlock, StockSender};
+use paths::{Arrival, Paths};
+pub use paths::{PacketFrom, PathCounts, PathView, PeerView, Way};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};
 
-use crate::command::KeySet;
+use crate::command::{KeySet, SignedRecord};
 use crate::enrolment::{EnrolmentPackage, Identity, PackageError};
 use crate::error::ApiMisuse;
 use crate::ids::{
-    Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick, UnixSeconds,
+    EspSession, Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick,
+    UnixSeconds,
 };
-use crate::keys::ObeyKey;
+use crate::keys::{EspSuite, ObeyKey, PinnedSpi};
 use crate::receipt::Receipt;
 use crate::rng::{Random, octets};
 use crate::sharing::rsa_misty1::RsaSecret;
-use crate::stats::DropCounters;
+use crate::stats::{DropCounters, DropReason};
 use crate::trusted_time::{PoweredOn, TrustedTime};
 
 /// One terminal. Owns its keys; has no clock, file, socket or randomness.
@@ -84,6 +96,8 @@ pub struct Terminal {
     verifications: Budget,
     notified: Option<Notified>,
     asking: Asking,
+    paths: Paths,
+    handing: Handing,
     drops: DropCounters,
     now: Tick,
     dirty: bool,
@@ -103,6 +117,20 @@ pub enum Input<'a> {
     Datagram(&'a [u8]),
     /// A datagram from where the server is, marker included; only what it proves counts.
     FromServer(&'a [u8]),
+    /// A datagram of the packet port that begins with the non-ESP marker: key search, or a signed
+    /// command that a peer hands on. `destination`: the address it was sent to; `outside`: it did
+    /// not come from what this terminal protects.
+    Search {
+        from: SocketAddr,
+        destination: IpAddr,
+        outside: bool,
+        datagram: &'a [u8],
+    },
+    /// A member's packet opened. For the first of a session, of two inner addresses and of an outer
+    /// address; never for each.
+    PacketFrom(PacketFrom),
+    /// A packet did not open, since its sender was excluded or is too far behind.
+    Unheard(Unheard),
     /// The time of [`Output::Timeout`] has come, or any other moment: too early does no harm.
     Timeout,
     /// Everything up to that [`Output::Store`] is durable.
@@ -129,6 +157,29 @@ pub enum Order {
     /// A fresh session for sending in a group; answered by [`Event::SessionReady`] once it is
     /// recorded, or by [`Event::SessionRefused`].
     OpenSession { group: GroupNumber },
+    /// Fresh sessions for sending packets in a group; answered by [`Event::PacketSessionsReady`]
+    /// once they are recorded, or by [`Event::PacketSessionsRefused`].
+    OpenPacketSessions { group: GroupNumber },
+    /// Nothing of these sessions up to these numbers will be delivered again; answered by
+    /// [`Event::PacketMarksStored`].
+    MarkPackets {
+        group: GroupNumber,
+        marks: Vec<PacketMark>,
+    },
+    /// A key for a stock sender, for so many seconds and at most 7 days; answered by
+    /// [`Event::StockSenderReady`] once it is stored, or by [`Event::StockSenderRefused`].
+    AddStockSender {
+        group: GroupNumber,
+        suite: EspSuite,
+        seconds: u32,
+    },
+    /// Nothing of this stock sender up to this number will be delivered again; answered by
+    /// [`Event::StockMarkStored`].
+    MarkStockSender {
+        group: GroupNumber,
+        spi: PinnedSpi,
+        sequence: u32,
+    },
     /// Nothing of these streams up to these indices will be delivered again; answered by
     /// [`Event::MarksStored`].
     Mark {
@@ -138,6 +189,11 @@ pub enum Order {
     /// There is a way to the server: fetch what is missing, after a random time within that span.
     /// From now on this terminal also asks by itself.
     Ask { within: Duration },
+    /// Where that terminal is, as somebody wrote it down: it counts where it was not heard lately.
+    PeerAt {
+        peer: TerminalNumber,
+        endpoint: Option<SocketAddr>,
+    },
 }
 
 /// What the driver has to do.
@@ -149,6 +205,14 @@ pub enum Output {
     Store(StoreId, Snapshot),
     /// A datagram for the server that answers this terminal, marker included.
     ToServer(Vec<u8>),
+    /// A probe towards that address, marker included: by UDP to the packet port, or as the payload of
+    /// an ICMP echo request.
+    Probe { to: IpAddr, datagram: Vec<u8> },
+    /// The answer to a probe, marker included: back to where the probe came from, or, of an echo request,
+    /// as the payload with which it goes on.
+    Answer { to: SocketAddr, datagram: Vec<u8> },
+    /// What a peer missed, marker included.
+    ToPeer { to: SocketAddr, datagram: Vec<u8> },
     /// Destroy what is stored, at once and for good: root secrets first. The machine holds no key
     /// any more and does nothing from now on.
     Erase(Erase),
@@ -248,6 +312,37 @@ pub enum Event {
         group: GroupNumber,
         marks: Vec<Mark>,
     },
+    /// The sessions may be used.
+    PacketSessionsReady {
+        group: GroupNumber,
+        sessions: SessionBlock,
+    },
+    /// The group is not held.
+    PacketSessionsRefused { group: GroupNumber },
+    /// The marks are durable. Those of sessions that are refused by now are not among them.
+    PacketMarksStored {
+        group: GroupNumber,
+        marks: Vec<PacketMark>,
+    },
+    /// The key may be used until then.
+    StockSenderReady {
+        group: GroupNumber,
+        spi: PinnedSpi,
+        until: UnixSeconds,
+    },
+    /// The group's key is not sent with, or there are too many.
+    StockSenderRefused {
+        group: GroupNumber,
+        reason: DropReason,
+    },
+    /// The mark is durable.
+    StockMarkStored {
+        group: GroupNumber,
+        spi: PinnedSpi,
+        sequence: u32,
+    },
+    /// Its time is over: what was made of its key must go, too.
+    StockSenderEnded { group: GroupNumber, spi: PinnedSpi },
     /// The first beacon since power-on.
     TimeHeard { seconds: UnixSeconds },
     /// The root listed new keys.
@@ -280,12 +375,28 @@ pub enum Event {
         epoch: KeyEpoch,
         generation: Generation,
     },
+    /// The server says another thing of this terminal's own addresses and packet groups, or says it
+    /// anew.
+    RecordChanged { version: u32 },
     /// The server says that this terminal is no member any more: the group's keys are gone.
     Removed { group: GroupNumber },
     /// A sequence of key sharing has ended.
     AskEnded { outcome: AskOutcome },
     /// The server asks to come and fetch, after a random time within `spread`.
     Notified { spread: Duration },
+    /// A search ended well: [`Terminal::path`] has a way. Told at once, as all that follows.
+    PathFound { source: IpAddr, destination: IpAddr },
+    /// A search ended in vain, or a path that one found is not to be used any more: packets that wait
+    /// for it are dropped for that reason; who goes on sending asks again.
+    PathLost {
+        source: IpAddr,
+        destination: IpAddr,
+        reason: DropReason,
+    },
+    /// Ways to that terminal may be others than were told: where it is, or what its record says.
+    PeerChanged { peer: TerminalNumber },
+    /// Every way may be another than was told.
+    PathsChanged,
 }
 
 /// What ended a STOP.
@@ -353,6 +464,7 @@ impl Terminal {
                 notes: Notes::default(),
                 lock: Lock::default(),
                 exclusions: Exclusions::default(),
+                own_record: None,
             },
             Some(User::new(package.wrap, offset, BTreeMap::new())),
             now,
@@ -385,6 +497,8 @@ impl Terminal {
             verifications: Budget::new(VERIFICATIONS, VERIFICATIONS),
             notified: None,
             asking: Asking::new(),
+            paths: Paths::new(parts.own_record),
+            handing: Handing::new(),
             drops: DropCounters::default(),
             now,
             dirty: true,
@@ -422,6 +536,28 @@ impl Terminal {
                     self.drops.count(self.now, reason);
                 }
             }
+            Input::Search {
+                from,
+                destination,
+                outside,
+                datagram,
+            } => {
+                let arrival = Arrival {
+                    from,
+                    destination,
+                    outside,
+                    datagram,
+                };
+                if let Err(reason) = self.on_search(&arrival, rng) {
+                    self.drops.count(self.now, reason);
+                }
+            }
+            Input::PacketFrom(packet) => {
+                if let Err(reason) = self.on_packet_from(&packet) {
+                    self.drops.count(self.now, reason);
+                }
+            }
+            Input::Unheard(unheard) => self.on_unheard(&unheard),
             Input::Timeout => {}
             Input::Stored(id) => self.on_stored(id)?,
             Input::Order(order) => self.on_order(order, rng),
@@ -432,6 +568,7 @@ impl Terminal {
             Input::Erase(cause) => self.erase(false, cause, None),
         }
         self.turn_asking(rng);
+        self.turn_paths(rng);
         self.settle();
         self.confirm_answer(rng);
         Ok(())
@@ -473,7 +610,20 @@ impl Terminal {
     fn on_order(&mut self, order: Order, rng: &mut dyn Random) {
         match order {
             Order::OpenSession { group: number } => self.open_session(number, rng),
+            Order::OpenPacketSessions { group } => self.open_packet_sessions(group, rng),
+            Order::MarkPackets { group, marks } => self.mark_packets(group, marks),
+            Order::AddStockSender {
+                group,
+                suite,
+                seconds,
+            } => self.add_stock_sender(group, suite, seconds, rng),
+            Order::MarkStockSender {
+                group,
+                spi,
+                sequence,
+            } => self.mark_stock_sender(group, spi, sequence),
             Order::Ask { within } => self.on_ask(within, rng),
+            Order::PeerAt { peer, endpoint } => self.configure_peer(peer, endpoint),
             Order::Mark {
                 group: number,
                 marks,
@@ -524,6 +674,31 @@ impl Terminal {
         });
     }
 
+    /// The sessions after those of this start, at first at random (FORMATS section 7).
+    fn open_packet_sessions(&mut self, number: GroupNumber, rng: &mut dyn Random) {
+        let event = match self.group_mut(number) {
+            Some(group) => Event::PacketSessionsReady {
+                group: number,
+                sessions: group.packets.open_block(|| EspSession::new(octets(rng))),
+            },
+            None => Event::PacketSessionsRefused { group: number },
+        };
+        self.dirty |= matches!(event, Event::PacketSessionsReady { .. });
+        self.events.push(event);
+    }
+
+    fn mark_packets(&mut self, number: GroupNumber, mut marks: Vec<PacketMark>) {
+        match self.group_mut(number) {
+            Some(group) => marks.retain(|&mark| group.packets.record(mark)),
+            None => marks.clear(),
+        }
+        self.dirty |= !marks.is_empty();
+        self.events.push(Event::PacketMarksStored {
+            group: number,
+            marks,
+        });
+    }
+
     /// The end: every key goes now, from memory here and from the disk by the driver. Nothing is
     /// obeyed any more.
     fn erase(&mut self, everything: bool, cause: EraseCause, receipt: Option<Receipt>) {
@@ -561,6 +736,7 @@ struct Parts {
     notes: Notes,
     lock: Lock,
     exclusions: Exclusions,
+    own_record: Option<SignedRecord>,
     last_lease: Lease,
     time: TrustedTime,
     powered: PoweredOn,

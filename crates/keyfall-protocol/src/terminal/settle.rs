@@ -25,6 +25,7 @@ impl Terminal {
         self.end_stops();
         self.follow_changes();
         self.wipe_what_ended();
+        self.end_stock_senders();
         self.ask_store();
         self.move_sending();
         self.confirm_changes();
@@ -76,7 +77,12 @@ impl Terminal {
         let mut gone = Vec::new();
         for (&number, group) in &mut user.groups {
             let held = names(number, group);
-            group.ring.expire(self.now);
+            if group.ring.expire(self.now) {
+                let ring = &group.ring;
+                group
+                    .packets
+                    .forget(|epoch, generation| ring.at(epoch, generation).is_some());
+            }
             gone.extend(
                 held.into_iter()
                     .filter(|&(_, epoch, generation)| group.ring.at(epoch, generation).is_none()),

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::command::HaltKind;
 use crate::command::codec::{self, Reader, Writer, Written};
+use crate::command::{HaltKind, SignedRecord};
 use crate::enrolment::{Identity, PackageError, secret};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, SequenceNumber, SessionId, Tick, UnixSeconds};
-use crate::keys::{MasterKey, ObeyKey, WrapKey};
+use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::schedule::{Cadence, Schedule};
 use crate::sharing::rsa_misty1::RsaSecret;
 use crate::terminal::change::Change;
@@ -19,6 +19,7 @@ use crate::terminal::compartment::{Held, Notes, RenewStatement, User};
 use crate::terminal::exclusions::Exclusions;
 use crate::terminal::group::{Announced, Group, Lease, Mark};
 use crate::terminal::locking::Lock;
+use crate::terminal::packets::Packets;
 use crate::terminal::{Parts, Terminal};
 use crate::trusted_time::{PoweredOn, TrustedTime};
 
@@ -78,7 +79,9 @@ impl Terminal {
         let len = IDENTITY_MAX + self.exclusions.octets_max() + notes;
         let mut octets = Zeroizing::new(Vec::with_capacity(len));
         codec::encode_into(&mut octets, |e| {
-            e.array(11)?.u64(VERSION)?;
+            let own_record = self.stored_record();
+            e.array(11 + u64::from(own_record.is_some()))?;
+            e.u64(VERSION)?;
             self.identity.write(e)?;
             let obey = self.obey.as_ref();
             let obey = obey.expect("nothing is stored once everything was erased");
@@ -101,14 +104,21 @@ impl Terminal {
                 e.array(2)?.u32(group.get())?.u32(epoch.get())?;
             }
             // Those that were carried out stay until what they did is durable.
-            write_notes(e, noted)
+            write_notes(e, noted)?;
+            if let Some(record) = own_record {
+                e.bytes(record.frame())?;
+            }
+            Ok(())
         });
         octets
     }
 
     fn user_snapshot(&self, user: &User) -> Zeroizing<Vec<u8>> {
         // INVARIANT 10, as above.
-        let per_group = |group: &Group| 256 + 8 * group.sessions.len() + 40 * group.marks.len();
+        let per_group = |group: &Group| {
+            let media = 8 * group.sessions.len() + 40 * group.marks.len();
+            256 + media + group.packets.octets_max()
+        };
         let groups: usize = user.groups.values().map(per_group).sum();
         let legacy = user.legacy_key.as_ref().map(RsaSecret::to_pkcs8);
         let legacy_len = legacy.as_ref().map_or(0, |key| key.len());
@@ -188,7 +198,7 @@ fn check_version(r: &mut Reader<'_>) -> Result<(), SnapshotError> {
 
 fn read_device(snapshot: &[u8], now: Tick) -> Result<Parts, SnapshotError> {
     let mut r = Reader::new(snapshot);
-    r.array("snapshot", 11)?;
+    let items = r.array_between("snapshot", 11, 12)?;
     check_version(&mut r)?;
     let identity = Identity::read(&mut r)?;
     let key_set = identity.key_set()?;
@@ -218,8 +228,13 @@ fn read_device(snapshot: &[u8], now: Tick) -> Result<Parts, SnapshotError> {
         held.insert(r.group()?, r.epoch()?);
     }
     let notes = read_notes(&mut r)?;
+    let own_record = match items {
+        12 => Some(SignedRecord::stored(r.bytes("protection record")?)?),
+        _ => None,
+    };
     r.end()?;
     Ok(Parts {
+        own_record,
         identity,
         key_set,
         key_set_at,
@@ -290,7 +305,7 @@ fn read_notes(r: &mut Reader<'_>) -> Result<Notes, DecodeError> {
 
 fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Written {
     let key = group.ring.newest();
-    e.array(15)?
+    e.array(16 + u64::from(group.search_key.is_some()))?
         .u32(number.get())?
         .u32(key.epoch().get())?
         .u32(key.generation().get())?;
@@ -332,11 +347,15 @@ fn write_group(e: &mut Writer<'_>, number: GroupNumber, group: &Group) -> Writte
             .u64(mark.rtp_index)?
             .u32(mark.rtcp_index)?;
     }
+    group.packets.write(e)?;
+    if let Some(search_key) = &group.search_key {
+        e.bytes(search_key.expose())?;
+    }
     Ok(())
 }
 
 fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
-    r.array("group", 15)?;
+    let items = r.array_between("group", 16, 17)?;
     let number = r.group()?;
     let epoch = r.epoch()?;
     let generation = r.generation()?;
@@ -363,6 +382,16 @@ fn read_group(r: &mut Reader<'_>) -> Result<(GroupNumber, Group), DecodeError> {
             rtp_index: r.uint("index")?,
             rtcp_index: r.uint32("index")?,
         });
+    }
+    group.packets = Packets::read(r)?;
+    // Older generations are not on disk, so nothing that was sent under them opens any more.
+    group
+        .packets
+        .forget(|of_epoch, of_generation| (of_epoch, of_generation) == (epoch, generation));
+    if items == 17 {
+        let what = "search key";
+        let octets = Secret::from_slice(r.bytes(what)?);
+        group.search_key = Some(octets.ok_or(DecodeError::OutOfRange { what })?);
     }
     Ok((number, group))
 }
@@ -466,7 +495,7 @@ fn read_name(r: &mut Reader<'_>) -> Result<Option<KeyName>, DecodeError> {
     r.nullable("key name", Reader::key_name)
 }
 
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 /// The longest identity, with room for what the device compartment holds beside it.
 const IDENTITY_MAX: usize = 8192;
 /// The terminal's own keys and numbers.

@@ -36,6 +36,10 @@ pub struct Trial {
 }
 
 impl Trial {
+    pub(super) fn of(key: MasterKey) -> Self {
+        Self { key }
+    }
+
     /// The scratch key.
     #[must_use]
     pub fn key(&self) -> &MasterKey {
@@ -144,7 +148,7 @@ impl Terminal {
             Ok(Choice::Derive(generation)) => Ok(self
                 .group(query.group)
                 .map(|group| group.ring.newest().duplicate().renew_to(generation))
-                .map(|key| ReceiveKey::Trial(Trial { key }))
+                .map(|key| ReceiveKey::Trial(Trial::of(key)))
                 .expect("choose found the group")),
             Err(reason) => {
                 self.drops.count(self.now, reason);

@@ -199,6 +199,7 @@ fn hear(machine: &mut Terminal, frame: &[u8]) -> Option<Receipt> {
                     .unwrap();
             }
             Output::Event(_) | Output::ToServer(_) => {}
+            Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
             Output::Erase(erase) => return erase.receipt,
             Output::Timeout { .. } => return None,
         }

@@ -319,6 +319,7 @@ fn distribution_shown(made: &Made, distribution: &Distribution) -> Value {
             "epoch": contents.key.epoch().get(),
             "generation": contents.key.generation().get(),
             "key": hex(&contents.key.secret().expose()[..]),
+            "search_key": contents.search_key.as_ref().map(|key| hex(&key.expose()[..])),
             "activate_at": contents.activate_at.get(),
             "step": contents.cadence.map(Cadence::step),
             "period": contents.cadence.map(Cadence::period),

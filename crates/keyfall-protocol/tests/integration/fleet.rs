@@ -155,6 +155,7 @@ pub(crate) fn package(number: u32, name: &str, carriers: &[&str]) -> EnrolmentPa
 /// What a KEYDIST of group 7 holds: generation 12, every hour, a lease of 72 h.
 pub(crate) fn contents() -> KeyDistContents {
     KeyDistContents {
+        search_key: None,
         key: master_key(7, 12),
         activate_at: at(FOUNDED + 5 * P0 + 2),
         cadence: Cadence::new(1, 3600),

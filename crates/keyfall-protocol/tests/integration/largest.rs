@@ -1,15 +1,15 @@
 //! Every message with every number as large as it may be: how large frames get.
 
 use keyfall_protocol::command::{
-    Body, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor, FreshEpoch, Halt,
-    KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify, NotifyEntry,
-    OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass, Suites, Target,
-    Time,
+    Body, ClearList, Command, EXCLUDED_MAX, Exclude, FLOORS_MAX, FRESH_EPOCHS_MAX, Floor,
+    FreshEpoch, Halt, KeyDistContents, KeySet, Limits, ListedKey, NOTIFY_ENTRIES_MAX, Notify,
+    NotifyEntry, OrderContents, OrderKind, RENEW_ENTRIES_MAX, Renew, RenewEntry, SignerClass,
+    Suites, Target, Time,
 };
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, StreamId, TerminalNumber,
 };
-use keyfall_protocol::keys::{MasterKey, ObeyKey};
+use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret};
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
 use keyfall_protocol::sharing::SharingSuite;
 
@@ -217,6 +217,7 @@ fn largest_contents() -> KeyDistContents {
     let group = GroupNumber::MAX;
     let octets = secret("master key of group 1073741823");
     KeyDistContents {
+        search_key: Secret::from_slice(&[8; 16]),
         key: MasterKey::new(group, KeyEpoch::new(u32::MAX), Generation::MAX, octets),
         activate_at: at(u32::MAX),
         cadence: largest_schedule().cadence,
@@ -253,6 +254,7 @@ fn largest_key_set(keys: usize, groups: usize, stolen: usize) -> KeySet {
         limits: Limits {
             longest_lease: u32::MAX,
             suites: every_suite(),
+            clear: ClearList::default(),
             grace: u32::MAX,
             exclude_grace: u32::MAX,
             exclude_wait: Some(u32::MAX),

@@ -2,12 +2,13 @@
 //! other tests take apart.
 
 use keyfall_protocol::command::{
-    Body, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist, KeyDistContents, KeySet,
-    Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind, Renew, RenewEntry,
-    SealedOrder, SignerClass, Suites, Target, Time, sign_together,
+    Body, ClearList, Command, Exclude, FRAME_MAX, Floor, FreshEpoch, Halt, KeyDist,
+    KeyDistContents, KeySet, Limits, ListedKey, Notify, NotifyEntry, OrderContents, OrderKind,
+    Renew, RenewEntry, SEARCH_KEY_LEN, SealedOrder, SignerClass, Suites, Target, Time,
+    sign_together,
 };
 use keyfall_protocol::ids::{KeyEpoch, KeyId, SequenceNumber};
-use keyfall_protocol::keys::ObeyKey;
+use keyfall_protocol::keys::{ObeyKey, Secret};
 use keyfall_protocol::schedule::{Cadence, FleetSchedule, Schedule};
 use keyfall_protocol::sharing::SharingSuite;
 
@@ -16,7 +17,7 @@ use crate::fleet::{
     terminal, wrap_key,
 };
 use crate::largest::largest;
-use crate::stream::Stream;
+use crate::stream::{Stream, octets32};
 
 /// One message with all that made it.
 pub(crate) struct Made {
@@ -91,6 +92,7 @@ fn statements() -> Vec<Made> {
 
 fn distributions() -> Vec<Made> {
     let no_cadence = KeyDistContents {
+        search_key: None,
         cadence: None,
         lease_end: None,
         ..contents()
@@ -118,7 +120,22 @@ fn distributions() -> Vec<Made> {
             &Vec::from_iter(1..=17),
             5,
         ),
+        distributed(
+            "KEYDIST of a packet group",
+            ordinary_dist(20),
+            KeyDistContents {
+                search_key: Some(search_key()),
+                ..contents()
+            },
+            &[1, 2],
+            5,
+        ),
     ]
+}
+
+fn search_key() -> Secret<SEARCH_KEY_LEN> {
+    let octets = octets32("search key of group 7");
+    Secret::from_slice(&octets[..SEARCH_KEY_LEN]).unwrap()
 }
 
 fn orders() -> Vec<Made> {
@@ -374,6 +391,7 @@ fn strict_key_set() -> KeySet {
     key_set.limits = Limits {
         longest_lease: 4 * 3600,
         suites: Suites::new(&[SharingSuite::HpkePq]).unwrap(),
+        clear: ClearList::default(),
         grace: 60,
         exclude_grace: 10,
         exclude_wait: None,

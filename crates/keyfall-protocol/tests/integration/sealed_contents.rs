@@ -145,9 +145,9 @@ fn keydist_contents() -> Vec<(&'static str, Vec<u8>)> {
         edit("no activate-at", &|c| {
             c.pairs().remove(4);
         }),
-        edit("a search key, which a later version has", &|c| {
+        edit("a search key of 15 octets", &|c| {
             c.pairs()
-                .insert(4, (Item::Uint(5), Item::Bytes(vec![0; 16])));
+                .insert(4, (Item::Uint(5), Item::Bytes(vec![0; 15])));
         }),
         edit("a policy version, which a later version has", &|c| {
             c.pairs().push((Item::Uint(9), Item::Uint(1)));

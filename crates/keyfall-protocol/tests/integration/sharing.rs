@@ -182,6 +182,7 @@ impl Pair {
             .iter()
             .map(|&n| TerminalNumber::new(n).expect("not 0"));
         let order = Order::CreateGroup {
+            packets: None,
             name: format!("g{}", self.orders),
             members: members.collect(),
             cadence: None,
@@ -273,6 +274,9 @@ impl Pair {
                     let from = asker.address;
                     self.send(Way::Up(from), octets);
                 }
+                terminal::Output::Probe { .. }
+                | terminal::Output::Answer { .. }
+                | terminal::Output::ToPeer { .. } => {}
                 terminal::Output::Event(Event::AskEnded { outcome }) => asker.ended.push(outcome),
                 terminal::Output::Event(_) | terminal::Output::Erase(_) => {}
                 terminal::Output::Timeout { at, .. } => {

@@ -12,6 +12,7 @@ mod leaving;
 mod legacy;
 mod orders;
 mod overdue;
+mod packets;
 mod reports;
 mod restored;
 
@@ -27,5 +28,6 @@ pub(crate) use orders::{
     OrderError, add_member, add_terminal, by, create_group, renew_device, renew_devices,
     renew_group, would_renew_device, would_renew_devices, would_renew_group,
 };
+pub(crate) use packets::{set_addresses, set_packets};
 pub(crate) use reports::{carousel, group, groups, keys, status, terminal, terminals};
 pub(crate) use restored::{confirm, confirmation};

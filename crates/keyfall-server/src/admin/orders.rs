@@ -2,6 +2,7 @@
 //! after it was stored.
 
 use keyfall_api::admin as api;
+use keyfall_protocol::command::{CLEAR_MAX, PrefixFault};
 use keyfall_protocol::enrolment;
 use keyfall_protocol::ids::{Generation, TerminalNumber};
 use keyfall_protocol::schedule::Cadence;
@@ -10,6 +11,7 @@ use keyfall_protocol::server::{
     Server, TerminalRecord,
 };
 
+use crate::admin::packets;
 use crate::admin::reports::{distribution, named_group, named_member};
 use crate::driver::{Asked, Denied, Ended, Handle, View};
 use crate::os_random::OsRandom;
@@ -52,6 +54,18 @@ pub(crate) enum OrderError {
     BadWhy,
     #[error("name what to set: change, stragglers or legacy_sharing")]
     NothingToSet,
+    #[error("name what to set: packets, priority, mtu or networks")]
+    NoPacketSetting,
+    #[error("name what to set: prefixes or endpoints")]
+    NoAddressSetting,
+    #[error(transparent)]
+    NotAPrefix(PrefixFault),
+    #[error("the clear list has at most {CLEAR_MAX} prefixes: name larger ones")]
+    ClearListTooLong,
+    #[error(
+        "{0:?} is no endpoint; write ADDRESS:PORT, like 203.0.113.9:4500 or [2001:db8::9]:4500"
+    )]
+    NotAnEndpoint(String),
     #[error("the server is ending: give the order again when it runs")]
     Ended,
 }
@@ -157,6 +171,7 @@ pub(crate) async fn create_group(
             })?,
         ),
     };
+    let packets = order.packets.clone().map(packets::settings).transpose()?;
     let asked = asked("group create", &order.name, by);
     let prepare = move |machine: &Server| {
         let members = order
@@ -164,6 +179,7 @@ pub(crate) async fn create_group(
             .iter()
             .map(|name| Ok::<_, Refusal>(known(machine, name)?.number));
         Ok(Order::CreateGroup {
+            packets: packets.clone(),
             name: order.name.clone(),
             members: members.collect::<Result<_, _>>()?,
             cadence,

@@ -111,6 +111,7 @@ mod tests {
         let mut machine = Server::new(fleet, Vec::new(), Vec::new(), Vec::new(), moment(0));
         let alice = TerminalNumber::new(1).expect("in range");
         let group = |name: &str, cadence| Order::CreateGroup {
+            packets: None,
             name: name.to_owned(),
             members: vec![alice],
             cadence,

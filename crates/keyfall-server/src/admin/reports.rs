@@ -10,6 +10,7 @@ use crate::admin::key_set::{legacy_warning, signers, signers_warning};
 use crate::admin::keys::{of_group, of_terminal};
 use crate::admin::legacy;
 use crate::admin::overdue;
+use crate::admin::packets;
 use crate::admin::restored::{self, held};
 use crate::carriers::Carrier;
 use crate::driver::View;
@@ -217,6 +218,8 @@ fn terminal_row(view: &View<'_>, terminal: &TerminalRecord) -> api::Terminal {
         lock: terminal.lock().map(erasure_state),
         wipe_roots: terminal.wipe_roots.clone(),
         legacy_key: terminal.legacy_key.as_ref().map(legacy::shown),
+        addresses: packets::addresses(terminal),
+        record: packets::protection_record(view, terminal),
     }
 }
 
@@ -237,6 +240,7 @@ fn group_row(view: &View<'_>, group: &GroupRecord) -> api::Group {
         members: group.members.len() as u64,
         key: of_group(view, group),
         policy: group_policy::shown(group.policy),
+        packets: group.packets.as_ref().map(packets::shown),
     }
 }
 
@@ -273,6 +277,14 @@ fn warnings(view: &View<'_>) -> Vec<String> {
     let mut warnings: Vec<_> = restored::warning(view).into_iter().collect();
     warnings.extend(signers_warning(view));
     warnings.extend(legacy_warning(&view.machine.fleet().key_set.limits.suites));
+    let clear: Vec<_> = view.machine.fleet().key_set.limits.clear.iter().collect();
+    if !clear.is_empty() {
+        let clear: Vec<_> = clear.iter().map(ToString::to_string).collect();
+        warnings.push(format!(
+            "packets to {} go unprotected, by the root's word: `keyfall server sign-keys --no-clear` ends it",
+            clear.join(" ")
+        ));
+    }
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {
         warnings.push(format!(

@@ -35,7 +35,8 @@ impl Refused {
             | ProblemCode::BadWipeRoot
             | ProblemCode::BadReceipt
             | ProblemCode::BadKeySet
-            | ProblemCode::BadTokenLife => StatusCode::BAD_REQUEST,
+            | ProblemCode::BadTokenLife
+            | ProblemCode::BadAddresses => StatusCode::BAD_REQUEST,
             ProblemCode::NotYou
             | ProblemCode::EraseSignatures
             | ProblemCode::NotTheRoot
@@ -55,7 +56,8 @@ impl Refused {
             | ProblemCode::AlreadyProved
             | ProblemCode::KeysLost
             | ProblemCode::NotHeld
-            | ProblemCode::NoTokens => StatusCode::CONFLICT,
+            | ProblemCode::NoTokens
+            | ProblemCode::Overlapping => StatusCode::CONFLICT,
             ProblemCode::NotStored | ProblemCode::StoreFault => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemCode::Ending => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -119,6 +121,15 @@ impl From<Refusal> for Refused {
             Refusal::NotHeld => ProblemCode::NotHeld,
             Refusal::BadTokenLife(_) => ProblemCode::BadTokenLife,
             Refusal::NotListening | Refusal::NoSuiteForToken => ProblemCode::NoTokens,
+            Refusal::NoPacketGroup
+            | Refusal::TooManyNetworks(_)
+            | Refusal::BadMtu(_)
+            | Refusal::TooManyPrefixes(_)
+            | Refusal::TooManyEndpoints(_)
+            | Refusal::BadEndpoint(_)
+            | Refusal::TooManyPacketGroups(_)
+            | Refusal::RecordTooLong { .. } => ProblemCode::BadAddresses,
+            Refusal::Overlapping { .. } => ProblemCode::Overlapping,
             Refusal::NotStored => ProblemCode::NotStored,
         };
         Self::new(code, refusal.to_string())
@@ -140,6 +151,10 @@ impl From<OrderError> for Refused {
             OrderError::NotHexadecimal { .. } | OrderError::BadWhy | OrderError::NothingToSet => {
                 ProblemCode::BadRequest
             }
+            OrderError::NoPacketSetting | OrderError::NoAddressSetting => ProblemCode::BadRequest,
+            OrderError::NotAPrefix(_)
+            | OrderError::ClearListTooLong
+            | OrderError::NotAnEndpoint(_) => ProblemCode::BadAddresses,
             OrderError::Ended => ProblemCode::Ending,
         };
         Self::new(code, error.to_string())

@@ -41,11 +41,13 @@ pub(super) fn routes(driver: Handle, database: PathBuf, own_uid: u32) -> Router 
         .route("/v1/terminals/{name}/exposure", get(exposure))
         .route("/v1/terminals/{name}/renew", post(renew_device))
         .route("/v1/terminals/{name}/legacy-key", post(set_legacy_key))
+        .route("/v1/terminals/{name}/addresses", post(set_addresses))
         .route("/v1/groups", get(groups).post(create_group))
         .route("/v1/groups/{name}", get(group))
         .route("/v1/groups/{name}/members", post(add_member))
         .route("/v1/groups/{name}/members/remove", post(remove_member))
         .route("/v1/groups/{name}/policy", post(set_group))
+        .route("/v1/groups/{name}/packets", post(set_packets))
         .route("/v1/groups/{name}/renew", post(renew_group))
         .route("/v1/groups/{name}/rekey", post(rekey_group))
         .route("/v1/devices/renew", post(renew_devices))
@@ -147,6 +149,28 @@ async fn set_group(
         return Ok(Json(api.driver.ask(report).await??));
     }
     Ok(Json(admin::set_group(&api.driver, by, name, order).await?))
+}
+
+async fn set_packets(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::SetPackets>,
+) -> Answer<api::PacketsSet> {
+    let by = by(operator, &order.why)?;
+    let set = admin::set_packets(&api.driver, by, name, order);
+    Ok(Json(set.await?))
+}
+
+async fn set_addresses(
+    State(api): Served,
+    Extension(operator): Extension<Operator>,
+    Name(name): Name,
+    Body(order): Body<api::SetAddresses>,
+) -> Answer<api::AddressesSet> {
+    let by = by(operator, &order.why)?;
+    let set = admin::set_addresses(&api.driver, by, name, order);
+    Ok(Json(set.await?))
 }
 
 async fn renew_group(

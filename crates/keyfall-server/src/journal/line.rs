@@ -1,9 +1,11 @@
 //! A line of the journal as JSON. It has its own types, so that the file's format does not move with
 //! the core.
 
+use core::str::FromStr;
+
 use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber};
-use keyfall_protocol::server::{ChangeMode, GroupPolicy, Stragglers};
+use keyfall_protocol::server::{Addresses, ChangeMode, GroupPolicy, PacketSettings, Stragglers};
 use keyfall_protocol::sharing::rsa_misty1::RsaPublic;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +62,21 @@ pub(super) enum Order {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
     },
+    Packets {
+        group: u32,
+        /// Absent: it is no packet group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        packets: Option<Packets>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u32>,
+    },
+    Addresses {
+        terminal: u32,
+        /// "ADDRESS/LENGTH".
+        prefixes: Vec<String>,
+        /// "ADDRESS:PORT".
+        endpoints: Vec<String>,
+    },
     Sequence {
         through: u64,
     },
@@ -93,6 +110,15 @@ pub(super) enum Order {
         keys: Vec<At>,
         incomplete: bool,
     },
+}
+
+/// What makes a group a packet group.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Packets {
+    priority: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u16>,
+    networks: Vec<String>,
 }
 
 /// What a group's key is at: group, epoch, generation.
@@ -156,6 +182,27 @@ impl From<&Entry> for Order {
             Entry::LegacyKey { terminal, key } => Self::LegacyKey {
                 terminal: terminal.get(),
                 key: key.as_ref().map(|key| hex(key.as_spki())),
+            },
+            Entry::Packets {
+                group,
+                packets,
+                epoch,
+            } => Self::Packets {
+                group: group.get(),
+                packets: packets.as_ref().map(|it| Packets {
+                    priority: it.priority,
+                    mtu: it.mtu,
+                    networks: texts(&it.networks),
+                }),
+                epoch: epoch.map(KeyEpoch::get),
+            },
+            Entry::Addresses {
+                terminal,
+                addresses,
+            } => Self::Addresses {
+                terminal: terminal.get(),
+                prefixes: texts(&addresses.prefixes),
+                endpoints: texts(&addresses.endpoints),
             },
             Entry::Sequence { through } => Self::Sequence {
                 through: through.get(),
@@ -277,6 +324,34 @@ impl TryFrom<Order> for Entry {
                 terminal: number(terminal)?,
                 key: key.as_deref().map(rsa_key).transpose()?,
             },
+            Order::Packets {
+                group: of,
+                packets,
+                epoch,
+            } => Self::Packets {
+                group: group(of)?,
+                packets: packets
+                    .map(|it| {
+                        Ok(PacketSettings {
+                            priority: it.priority,
+                            mtu: it.mtu,
+                            networks: read(&it.networks)?,
+                        })
+                    })
+                    .transpose()?,
+                epoch: epoch.map(KeyEpoch::new),
+            },
+            Order::Addresses {
+                terminal,
+                prefixes,
+                endpoints,
+            } => Self::Addresses {
+                terminal: number(terminal)?,
+                addresses: Addresses {
+                    prefixes: read(&prefixes)?,
+                    endpoints: read(&endpoints)?,
+                },
+            },
             Order::Sequence { through } => Self::Sequence {
                 through: SequenceNumber::new(through),
             },
@@ -357,6 +432,15 @@ fn epochs(groups: Vec<Fresh>) -> Result<Vec<FreshEpoch>, OutOfRange> {
 
 fn numbers(terminals: &[TerminalNumber]) -> Vec<u32> {
     terminals.iter().map(|terminal| terminal.get()).collect()
+}
+
+fn texts<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+fn read<T: FromStr>(texts: &[String]) -> Result<Vec<T>, OutOfRange> {
+    let read = |text: &String| text.parse().map_err(|_| OutOfRange);
+    texts.iter().map(read).collect()
 }
 
 fn number(terminal: u32) -> Result<TerminalNumber, OutOfRange> {

@@ -1,7 +1,7 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use keyfall_protocol::server::{ChangeMode, Stragglers};
+use keyfall_protocol::server::{Addresses, ChangeMode, PacketSettings, Stragglers};
 use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
 use super::*;
@@ -124,6 +124,27 @@ fn entries() -> Vec<Entry> {
             terminal: terminal(3),
             key: None,
         },
+        Entry::Packets {
+            group: group(7),
+            packets: Some(PacketSettings {
+                priority: 5,
+                mtu: Some(1380),
+                networks: vec!["10.77.0.0/16".parse().expect("a prefix")],
+            }),
+            epoch: Some(KeyEpoch::new(28_000_007)),
+        },
+        Entry::Packets {
+            group: group(7),
+            packets: None,
+            epoch: None,
+        },
+        Entry::Addresses {
+            terminal: terminal(3),
+            addresses: Addresses {
+                prefixes: vec!["fd77::/64".parse().expect("a prefix")],
+                endpoints: vec!["[2001:db8::9]:4500".parse().expect("an endpoint")],
+            },
+        },
         Entry::Sequence {
             through: SequenceNumber::new(u64::MAX),
         },
@@ -243,7 +264,7 @@ fn a_crash_in_the_middle_of_an_append_loses_that_line_alone() {
         assert_eq!(journal.number(), number - 1);
         let last = entries().pop().expect("entries");
         journal
-            .append(UnixSeconds::new(1_795_300_022), &last)
+            .append(UnixSeconds::new(1_795_300_025), &last)
             .expect("appended");
         assert_eq!(
             fs::read(&path).expect("read"),
@@ -261,14 +282,14 @@ fn an_append_after_one_that_failed_leaves_whole_lines() {
     // What a full disk leaves of a line.
     journal
         .file
-        .write_all_at(br#"{"seq":24,"time":1795300023,"#, journal.len)
+        .write_all_at(br#"{"seq":27,"time":1795300023,"#, journal.len)
         .expect("written");
     journal
         .append(UnixSeconds::new(1), &entries()[1])
         .expect("appended");
     drop(journal);
     let (journal, torn) = Journal::open(&path).expect("opens");
-    assert_eq!((journal.seq, torn), (24, None));
+    assert_eq!((journal.seq, torn), (27, None));
 }
 
 #[test]

@@ -18,7 +18,8 @@ use keyfall_protocol::token::TokenRecord;
 use rusqlite::{Connection, Row};
 
 use crate::seal::Sealer;
-use crate::store::{State, StoreError, changes, restored};
+use crate::store::protecting::AllAddresses;
+use crate::store::{State, StoreError, changes, protecting, restored};
 
 /// Reads everything.
 pub(super) fn state(db: &Connection, sealer: &Sealer) -> Result<State, StoreError> {
@@ -125,10 +126,11 @@ fn rsa(
 fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, StoreError> {
     let mut statement = db.prepare(
         "SELECT number, name, obey, wrap, wrap_generation, added_at, package_expires, excluded_at,
-             mixed_at, token_id, token, legacy_key
+             mixed_at, token_id, token, legacy_key, record_version, record_issued_at
          FROM terminals ORDER BY number",
     )?;
     let (mut wipe_roots, mut orders) = (wipe_roots(db)?, orders(db)?);
+    let mut addresses = AllAddresses::read(db)?;
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
@@ -146,6 +148,8 @@ fn terminals(db: &Connection, sealer: &Sealer) -> Result<Vec<TerminalRecord>, St
             token: token(sealer, row, &place("token"))?,
             mixed_at: row.get::<_, Option<u32>>(8)?.map(UnixSeconds::new),
             legacy_key: legacy_key(row, 11, &place("legacy_key"))?,
+            addresses: addresses.of(number),
+            record: protecting::record_of(row, 12)?,
             excluded_at: row.get::<_, Option<u32>>(7)?.map(UnixSeconds::new),
             memberships: Vec::new(),
             orders: orders.remove(&number).unwrap_or_default(),
@@ -213,10 +217,10 @@ fn orders(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<IssuedOrder>>,
 fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreError> {
     let mut statement = db.prepare(
         "SELECT number, name, master, epoch, generation, activate_at, step, period, lease,
-             change, stragglers, legacy
+             change, stragglers, legacy, priority, mtu, search_key
          FROM groups ORDER BY number",
     )?;
-    let mut statements = statements(db)?;
+    let (mut statements, mut networks) = (statements(db)?, protecting::networks(db)?);
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
@@ -238,6 +242,8 @@ fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreErr
             },
             lease: row.get(8)?,
             policy: policy(row)?.ok_or_else(|| damaged(&place("policy")))?,
+            packets: protecting::packets_of(row, 12, number, &mut networks)?,
+            search_key: protecting::search_key_of(sealer, row, 14, number)?,
             statements: statements.remove(&number).unwrap_or_default(),
         });
     }

@@ -11,6 +11,7 @@ mod audit;
 mod changes;
 mod copies;
 mod load;
+mod protecting;
 mod restored;
 mod schema;
 mod write;
@@ -436,6 +437,22 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
         },
         JournalEntry::Policy { group, policy } => Entry::Policy { group, policy },
         JournalEntry::LegacyKey { terminal, key } => Entry::LegacyKey { terminal, key },
+        JournalEntry::Packets {
+            group,
+            packets,
+            epoch,
+        } => Entry::Packets {
+            group,
+            packets,
+            epoch,
+        },
+        JournalEntry::Addresses {
+            terminal,
+            addresses,
+        } => Entry::Addresses {
+            terminal,
+            addresses,
+        },
         JournalEntry::FleetGeneration { generation } => Entry::RankOne { g: generation },
         JournalEntry::Removal {
             group,
@@ -497,6 +514,10 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Begun(_)
             | Change::Ended(_)
             | Change::Policy { .. }
+            | Change::Packets { .. }
+            | Change::SearchKey { .. }
+            | Change::Addresses { .. }
+            | Change::Recorded { .. }
             | Change::Stated { .. }
             | Change::Fleet { .. }
             | Change::Wrap(_)
@@ -522,6 +543,7 @@ fn sequence_entry(until: SequenceNumber) -> Entry {
 fn replaces_a_key(change: &Change) -> bool {
     match change {
         Change::Master { .. }
+        | Change::SearchKey { .. }
         | Change::Fleet { .. }
         | Change::Wrap(_)
         | Change::Mixed { .. }
@@ -535,6 +557,9 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Begun(_)
         | Change::Ended(_)
         | Change::Policy { .. }
+        | Change::Packets { .. }
+        | Change::Addresses { .. }
+        | Change::Recorded { .. }
         | Change::Stated { .. }
         | Change::LegacyKey { .. }
         | Change::Excluded(_)

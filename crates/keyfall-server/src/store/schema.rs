@@ -42,7 +42,7 @@ pub(super) fn held(db: &Connection) -> Result<u32, StoreError> {
     Ok(db.query_row(newest, [], |row| row.get(0))?)
 }
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "
 CREATE TABLE schema_steps (
     step INTEGER PRIMARY KEY,
@@ -254,5 +254,33 @@ ALTER TABLE terminals ADD COLUMN legacy_key BLOB;
 ",
     "
 ALTER TABLE fleet ADD COLUMN epoch_life INTEGER NOT NULL DEFAULT 604800;
+",
+    "
+ALTER TABLE groups ADD COLUMN search_key BLOB;
+ALTER TABLE groups ADD COLUMN priority INTEGER;
+ALTER TABLE groups ADD COLUMN mtu INTEGER;
+ALTER TABLE terminals ADD COLUMN record_version INTEGER;
+ALTER TABLE terminals ADD COLUMN record_issued_at INTEGER;
+
+CREATE TABLE networks (
+    group_number INTEGER NOT NULL REFERENCES groups (number),
+    place INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (group_number, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE prefixes (
+    terminal INTEGER NOT NULL REFERENCES terminals (number),
+    place INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (terminal, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE endpoints (
+    terminal INTEGER NOT NULL REFERENCES terminals (number),
+    place INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (terminal, place)
+) STRICT, WITHOUT ROWID;
 ",
 ];

@@ -13,7 +13,7 @@ use keyfall_protocol::sharing::rsa_misty1::{RsaPublic, RsaSecret};
 use rusqlite::{Transaction, params};
 
 use crate::seal::Sealer;
-use crate::store::{StoreError, changes, restored};
+use crate::store::{StoreError, changes, protecting, restored};
 
 /// Writes what `server init` decided.
 pub(super) fn fleet(
@@ -87,6 +87,17 @@ pub(super) fn change(
         Change::Begun(begun) => changes::write(transaction, &ChangeReport::from(begun)),
         Change::Ended(report) => changes::write(transaction, report),
         Change::Policy { group, policy } => set(transaction, *group, policy),
+        Change::Packets { group, packets } => {
+            protecting::packets(transaction, *group, packets.as_ref())
+        }
+        Change::SearchKey { group, key } => {
+            protecting::search_key(transaction, sealer, *group, key.as_ref(), rng)
+        }
+        Change::Addresses {
+            terminal,
+            addresses,
+        } => protecting::addresses(transaction, *terminal, addresses),
+        Change::Recorded { records, .. } => protecting::recorded(transaction, records),
         Change::Stated { group, statement } => stated(transaction, *group, statement),
         Change::Fleet { generation, wraps } => {
             transaction.execute("UPDATE fleet SET generation = ?1", [generation.get()])?;
@@ -314,6 +325,8 @@ fn group(
     let from = from.ok_or_else(|| StoreError::Damaged {
         place: format!("statements/{number}"),
     })?;
+    protecting::packets(transaction, number, record.packets.as_ref())?;
+    protecting::search_key(transaction, sealer, number, record.search_key.as_ref(), rng)?;
     for &terminal in &record.members {
         member(transaction, number, terminal, from)?;
     }
@@ -458,7 +471,7 @@ fn rsa(
 }
 
 /// The machine changes only what the database holds.
-fn one_row(rows: usize, place: String) -> Result<(), StoreError> {
+pub(super) fn one_row(rows: usize, place: String) -> Result<(), StoreError> {
     if rows == 1 {
         Ok(())
     } else {

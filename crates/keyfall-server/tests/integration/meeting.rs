@@ -65,7 +65,10 @@ impl Asker {
                     assert_eq!(sent.expect("loopback"), datagram.len());
                 }
                 Output::Event(Event::AskEnded { outcome }) => ended = Some(outcome),
-                Output::Event(_) => {}
+                Output::Event(_)
+                | Output::Probe { .. }
+                | Output::Answer { .. }
+                | Output::ToPeer { .. } => {}
                 Output::Erase(_) => panic!("nobody ordered that"),
                 Output::Timeout { .. } => return ended,
             }

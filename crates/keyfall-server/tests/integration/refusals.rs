@@ -210,9 +210,14 @@ fn no_server_and_a_strange_database_are_told_apart() {
         "the database has layout 1, from before the first release, and this version reads 2 and \
          newer: found the fleet anew with `keyfall server init`"
     );
-    // Older layouts are brought up: those before epochs ended, before the legacy suite, before tokens,
+    // Older layouts are brought up: those before packet groups, before epochs ended, before the legacy suite, before tokens,
     // before key sharing,
     // before policies of groups, before restores.
+    let without_packets =
+        "ALTER TABLE groups DROP COLUMN search_key; ALTER TABLE groups DROP COLUMN priority;
+         ALTER TABLE groups DROP COLUMN mtu; ALTER TABLE terminals DROP COLUMN record_version;
+         ALTER TABLE terminals DROP COLUMN record_issued_at; DROP TABLE networks;
+         DROP TABLE prefixes; DROP TABLE endpoints;";
     let without_ends = "ALTER TABLE fleet DROP COLUMN epoch_life;";
     let without_legacy =
         "ALTER TABLE fleet DROP COLUMN rsa; ALTER TABLE key_set_draft DROP COLUMN rsa;
@@ -227,6 +232,7 @@ fn no_server_and_a_strange_database_are_told_apart() {
          DROP TABLE change_stragglers; DROP TABLE key_changes;";
     let without_restores = "DROP TABLE restored; DROP TABLE losses; DROP TABLE lost_terminals;";
     let undone = [
+        without_packets,
         without_ends,
         without_legacy,
         without_tokens,
@@ -234,8 +240,8 @@ fn no_server_and_a_strange_database_are_told_apart() {
         without_policies,
         without_restores,
     ];
-    for layout in [7, 6, 5, 4, 3, 2_u32] {
-        let undone = undone[..8 - layout as usize].concat();
+    for layout in [8, 7, 6, 5, 4, 3, 2_u32] {
+        let undone = undone[..9 - layout as usize].concat();
         let step = format!("INSERT INTO schema_steps (step, applied_at) VALUES ({layout}, 0)");
         sql(&home, &format!("{undone} DELETE FROM schema_steps; {step}"));
         let server = home.serve();
@@ -244,7 +250,7 @@ fn no_server_and_a_strange_database_are_told_apart() {
         let db = rusqlite::Connection::open(home.file("keyfall.db")).expect("opens");
         let steps = "SELECT count(*) FROM schema_steps";
         let steps: u32 = db.query_row(steps, [], |row| row.get(0)).expect(steps);
-        assert_eq!(steps, 9 - layout, "layouts {layout} to 8");
+        assert_eq!(steps, 10 - layout, "layouts {layout} to 9");
     }
 
     sql(&home, "UPDATE groups SET step = 1; DROP TABLE schema_steps");

@@ -218,6 +218,8 @@ impl World {
                     self.clock.plan(at, destroys);
                 }
                 Output::ToServer(octets) => self.send_to_server(id, octets),
+                // Nobody here has a packet port.
+                Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
                 Output::Event(event) => {
                     if let Event::Retired {
                         group,

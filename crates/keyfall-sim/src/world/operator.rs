@@ -38,6 +38,7 @@ impl World {
         cadence: Option<Cadence>,
     ) -> GroupNumber {
         let order = Order::CreateGroup {
+            packets: None,
             name: name.to_owned(),
             members: members
                 .iter()

@@ -39,6 +39,7 @@ fn story() -> (World, Vec<OrderId>, StationId) {
         (
             102,
             Order::CreateGroup {
+                packets: None,
                 name: "bridge".to_owned(),
                 members,
                 cadence: None,
@@ -129,6 +130,13 @@ fn done_is_kept(world: &World, orders: &[OrderId]) {
             Done::GroupSet { group, after, .. } => {
                 disk.group(*group).is_some_and(|it| it.policy == *after)
             }
+            Done::PacketsSet { group, packets, .. } => {
+                disk.group(*group).is_some_and(|it| it.packets == *packets)
+            }
+            Done::AddressesSet {
+                terminal: number,
+                addresses,
+            } => terminal(*number).is_some_and(|it| it.addresses == *addresses),
             Done::Confirmed { .. } => true,
         };
         assert!(kept, "{done:?} was lost");

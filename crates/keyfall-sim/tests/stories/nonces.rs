@@ -114,6 +114,7 @@ fn a_thousand_clones_of_one_terminal_repeat_no_key_and_nonce() {
                     Output::Store(id, _) => inputs.push(Input::Stored(id)),
                     Output::Event(Event::SessionReady { session: it, .. }) => session = Some(it),
                     Output::Event(_) | Output::ToServer(_) | Output::Erase(_) => {}
+                    Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
                     Output::Timeout { .. } => break,
                 }
             }

@@ -200,6 +200,7 @@ impl Fleet {
             let epoch = KeyEpoch::fresh(None, thief.until);
             let secret = Secret::from_slice(&[9; 32]).expect("32 octets");
             let contents = KeyDistContents {
+                search_key: None,
                 key: MasterKey::new(*group, epoch, Generation::ZERO, secret),
                 activate_at: self.world.wall(),
                 cadence: None,

@@ -105,6 +105,12 @@ pub(super) fn log_event(event: &Event) {
         } => {
             tracing::info!(%group, %epoch, %generation, "a group changes to a key that is not held")
         }
+        Event::RecordChanged { version } => {
+            tracing::info!(
+                version,
+                "the server says which addresses are this terminal's"
+            )
+        }
         Event::Removed { group } => {
             tracing::warn!(%group, "the server says that this terminal is no member: the key is gone");
         }
@@ -113,7 +119,37 @@ pub(super) fn log_event(event: &Event) {
             tracing::info!(outcome, "a request for keys has ended");
         }
         Event::Notified { .. } => tracing::info!("the server asks to come and fetch"),
-        Event::SessionReady { .. } | Event::MarksStored { .. } => {}
+        Event::PathFound {
+            source,
+            destination,
+        } => tracing::debug!(ce1 = %source, ce2 = %destination, "a key search found the path"),
+        Event::PathLost {
+            source,
+            destination,
+            reason,
+        } => tracing::debug!(ce1 = %source, ce2 = %destination, %reason, "no path"),
+        Event::PeerChanged { peer } => {
+            tracing::debug!(%peer, "a peer is elsewhere, or speaks for others")
+        }
+        Event::PathsChanged => tracing::debug!("this terminal's own record changed"),
+        Event::SessionReady { .. }
+        | Event::MarksStored { .. }
+        | Event::PacketSessionsReady { .. }
+        | Event::PacketSessionsRefused { .. }
+        | Event::PacketMarksStored { .. }
+        | Event::StockMarkStored { .. } => {}
+        Event::StockSenderReady { group, spi, until } => {
+            tracing::warn!(
+                group = group.get(),
+                spi = %spi,
+                until = until.get(),
+                "a key for a stock sender was made: whoever has it reads and sends until then"
+            );
+        }
+        Event::StockSenderRefused { .. } => {}
+        Event::StockSenderEnded { group, spi } => {
+            tracing::info!(group = group.get(), spi = %spi, "a stock sender's key has ended");
+        }
     }
 }
 

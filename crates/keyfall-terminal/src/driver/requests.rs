@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::committing::{Locks, Task};
 use crate::control::Client;
 use crate::driver::{Driver, RunError};
+use crate::exporting::session_keys;
 use crate::inspection::inspect;
 use crate::key_store::{Guard, KeyStoreError, Protection, UnlockError};
 use crate::media_relay::RelayNumber;
@@ -54,6 +55,14 @@ impl Driver {
             Request::MediaParams { relay } => {
                 let params = self.relays.params(&self.terminal, relay);
                 client.tell(Answer::Params(params));
+            }
+            Request::PacketExport(request) => {
+                client.tell(session_keys(&self.terminal, &request));
+            }
+            Request::StockSenderExport(request) => {
+                if let Some(order) = self.exporting.ask(&self.terminal, client, &request) {
+                    self.feed(Input::Order(order))?;
+                }
             }
             Request::MediaStop { relay } => client.tell(match self.end_relay(relay) {
                 Some(status) => Answer::Stopped(status),
@@ -205,6 +214,7 @@ impl Driver {
         status.relays = self.relays.statuses().collect();
         status.carriers.clone_from(&self.carriers);
         status.frames = self.frames;
+        status.packets = self.packets.status(&self.terminal);
         status.server = self
             .server_line
             .address()

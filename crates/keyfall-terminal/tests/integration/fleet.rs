@@ -95,6 +95,7 @@ impl Fleet {
         let group = GroupNumber::new(group).unwrap();
         let key = MasterKey::new(group, epoch(self.now), Generation::ZERO, secret(77));
         let contents = KeyDistContents {
+            search_key: None,
             key: key.renew_to(Generation::new(generation).unwrap()),
             activate_at: self.now,
             cadence: None,

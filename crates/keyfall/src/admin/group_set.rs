@@ -9,15 +9,24 @@ use crate::admin::client::{post, segment};
 use crate::admin::{Why, words};
 use crate::output::{Failure, Output};
 
-/// Say how a group's key is changed while the group is at work.
+/// Say how a group's key is changed, or make it a packet group and say what is routed into it.
 ///
-/// It counts for members that can answer; who only hears the carousel moves by the clock in any case.
+/// How a key is changed counts for members that can answer; who only hears the carousel moves by the
+/// clock in any case. A packet group protects IP packets between addresses of its members, which
+/// `keyfall admin terminal set` names; who becomes one gets a fresh key.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  keyfall admin group set ops --change barrier --stragglers wait --dir fleet\n  \
-                  keyfall admin group set ops --change hitless --dry-run --dir fleet",
+                  keyfall admin group set ops --change hitless --dry-run --dir fleet\n  \
+                  keyfall admin group set net --packets --network 10.77.0.0/16 --priority 5 --mtu 1380 \
+                  --dir fleet",
     group(ArgGroup::new("what").required(true).multiple(true)
-        .args(["change", "stragglers", "legacy_sharing"]))
+        .args(["change", "stragglers", "legacy_sharing", "packets", "no_packets", "priority", "mtu",
+               "networks", "no_network"])),
+    group(ArgGroup::new("of_packets").multiple(true).conflicts_with("of_keys")
+        .args(["packets", "no_packets", "priority", "mtu", "networks", "no_network"])),
+    group(ArgGroup::new("of_keys").multiple(true)
+        .args(["change", "stragglers", "legacy_sharing", "dry_run"]))
 )]
 pub(super) struct SetArgs {
     /// The group, by name or number.
@@ -33,6 +42,17 @@ pub(super) struct SetArgs {
     /// Whether rsa-misty1, which is weak, may carry this group's key.
     #[arg(long, value_name = "WHETHER", value_enum)]
     legacy_sharing: Option<Switch>,
+    /// Make it a packet group.
+    #[arg(long, conflicts_with = "no_packets")]
+    packets: bool,
+    /// It is no packet group any more.
+    #[arg(long, conflicts_with_all = ["priority", "mtu", "networks", "no_network"])]
+    no_packets: bool,
+    #[command(flatten)]
+    settings: PacketFlags,
+    /// Every destination is routed into it.
+    #[arg(long, conflicts_with = "networks")]
+    no_network: bool,
     /// Only say what would change.
     #[arg(long)]
     dry_run: bool,
@@ -60,6 +80,10 @@ enum Switch {
 }
 
 pub(super) fn run(dir: &Path, args: SetArgs, output: &Output) -> Result<(), Failure> {
+    let of_keys = args.change.is_some() || args.stragglers.is_some();
+    if !of_keys && args.legacy_sharing.is_none() {
+        return set_packets(dir, args, output);
+    }
     let order = api::SetGroup {
         change: args.change.map(|change| match change {
             Change::Hitless => api::ChangeMode::Hitless,
@@ -77,4 +101,57 @@ pub(super) fn run(dir: &Path, args: SetArgs, output: &Output) -> Result<(), Fail
     let path = format!("/v1/groups/{}/policy", segment(&args.group));
     let set: api::GroupSet = post(dir, &path, &order)?;
     output.result(&set, words::group_set)
+}
+
+fn set_packets(dir: &Path, args: SetArgs, output: &Output) -> Result<(), Failure> {
+    let PacketFlags {
+        priority,
+        mtu,
+        networks,
+    } = args.settings;
+    let named = !networks.is_empty() || args.no_network;
+    let order = api::SetPackets {
+        packets: (args.packets || args.no_packets).then_some(args.packets),
+        priority,
+        mtu: mtu.map(|Mtu(octets)| octets),
+        networks: named.then_some(networks),
+        why: args.why.into(),
+    };
+    let path = format!("/v1/groups/{}/packets", segment(&args.group));
+    let set: api::PacketsSet = post(dir, &path, &order)?;
+    output.result(&set, words::packets_set)
+}
+
+/// What a packet group is.
+#[derive(Args, Debug)]
+pub(super) struct PacketFlags {
+    /// Of several packet groups that two members share the one with the highest protects: 0 to 255.
+    #[arg(long, value_name = "N")]
+    pub(super) priority: Option<u8>,
+    /// Octets of the longest packet that goes into it, or path: as the way has it.
+    #[arg(long, value_name = "OCTETS", value_parser = mtu)]
+    pub(super) mtu: Option<Mtu>,
+    /// What is routed into it, as ADDRESS/LENGTH; may be given several times. Without it: every
+    /// destination.
+    #[arg(long = "network", value_name = "PREFIX")]
+    pub(super) networks: Vec<String>,
+}
+
+/// 0: as the way has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mtu(pub(super) u16);
+
+impl Mtu {
+    pub(super) fn octets(self) -> Option<u16> {
+        (self.0 > 0).then_some(self.0)
+    }
+}
+
+fn mtu(text: &str) -> Result<Mtu, String> {
+    if text == "path" {
+        return Ok(Mtu(0));
+    }
+    let octets = text.parse().ok().filter(|&octets| octets > 0);
+    let octets = octets.ok_or_else(|| format!("{text:?} is no MTU: write octets, or path"));
+    octets.map(Mtu)
 }

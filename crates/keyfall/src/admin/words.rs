@@ -2,6 +2,7 @@
 
 mod group;
 mod loss;
+mod packets;
 
 use keyfall_api::admin as api;
 
@@ -10,6 +11,7 @@ pub(super) use group::{group, group_set, groups};
 pub(super) use loss::{
     erase_issued, excluded, exposure, group_rekeyed, member_removed, receipt_taken,
 };
+pub(super) use packets::{addresses_set, packets_set};
 
 pub(super) fn terminals(all: &api::Terminals) -> String {
     if all.terminals.is_empty() {
@@ -52,8 +54,14 @@ pub(super) fn terminal(shown: &api::TerminalShown) -> String {
             let (name, bits) = (&key.name, key.bits);
             format!("\nanswered in rsa-misty1 under RSA key {name} of {bits} bits")
         });
+    let addresses = terminal.addresses.as_ref();
+    let speaks = addresses.map_or_else(String::new, packets::addresses)
+        + &terminal
+            .record
+            .as_ref()
+            .map_or_else(String::new, packets::record);
     format!(
-        "{}: terminal {}, added {}, {} good until {}\nstate: {}{wipe_roots}{legacy}\nmember of {}\n{}",
+        "{}: terminal {}, added {}, {} good until {}\nstate: {}{wipe_roots}{legacy}{speaks}\nmember of {}\n{}",
         terminal.name,
         terminal.number,
         utc(terminal.added_at),

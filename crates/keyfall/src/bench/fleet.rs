@@ -94,6 +94,7 @@ impl Fleet {
             fleet.enrol(n, store)?;
         }
         let order = Order::CreateGroup {
+            packets: None,
             name: "all".to_owned(),
             members: (1..=count).filter_map(TerminalNumber::new).collect(),
             cadence: None,
@@ -358,6 +359,9 @@ impl Member {
                     answered.session = Some(session);
                 }
                 terminal::Output::Event(_) | terminal::Output::Erase(_) => {}
+                terminal::Output::Probe { .. }
+                | terminal::Output::Answer { .. }
+                | terminal::Output::ToPeer { .. } => {}
                 terminal::Output::Timeout { at, .. } => {
                     answered.due = at;
                     return Ok(answered);

@@ -60,7 +60,8 @@ fn measure(members: u32) -> anyhow::Result<Measured> {
             | Class::Exclude
             | Class::Erase
             | Class::Renew
-            | Class::Change => {}
+            | Class::Change
+            | Class::Record => {}
         }
     }
     fleet.make_current()?;

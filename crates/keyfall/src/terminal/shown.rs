@@ -2,6 +2,7 @@
 
 use keyfall_api::control::{Deleted, GroupStatus, TerminalStatus, Why, WhyReason};
 
+use super::packets::packets_for_people;
 use crate::output::utc;
 
 pub(super) fn status_for_people(status: &TerminalStatus) -> String {
@@ -66,6 +67,18 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
     lines.extend(status.groups.iter().map(group_for_people));
     for relay in &status.relays {
         lines.push(crate::media::relay_for_people(relay));
+    }
+    if let Some(packets) = &status.packets {
+        lines.extend(packets_for_people(packets));
+    }
+    for sender in &status.stock_senders {
+        lines.push(format!(
+            "receives a stock sender in group {}: SPI {}, {}, until {}; its key was printed",
+            sender.group,
+            sender.spi,
+            sender.suite,
+            utc(sender.until)
+        ));
     }
     if let Some(failure) = &status.store_failure {
         lines.push(format!(

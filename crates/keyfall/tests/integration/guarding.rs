@@ -13,7 +13,7 @@ fn terminal(verb: &str, dir: &str, more: &[&str], stdin: &str) -> Ran {
     keyfall_with([&["terminal", verb, dir], more].concat(), stdin.as_bytes())
 }
 
-fn unlock(dir: &str, passphrase: &str) -> Ran {
+pub(crate) fn unlock(dir: &str, passphrase: &str) -> Ran {
     terminal("unlock", dir, &["--passphrase-file", "-"], passphrase)
 }
 
@@ -28,7 +28,7 @@ fn unlocked(dir: &str, passphrase: &str) -> serde_json::Value {
 }
 
 /// Enrolled behind a passphrase, with so many tries.
-fn behind_a_passphrase(tries: &str) -> Bench {
+pub(crate) fn behind_a_passphrase(tries: &str) -> Bench {
     let bench = Bench::new();
     let file = bench.top.path().join("passphrase");
     std::fs::write(&file, RIGHT).unwrap();

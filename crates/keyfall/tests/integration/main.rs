@@ -8,6 +8,7 @@ mod bench;
 mod fleet;
 
 mod captured;
+mod exporting;
 mod guarding;
 mod inspect;
 mod killed;

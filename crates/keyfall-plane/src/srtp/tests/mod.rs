@@ -10,7 +10,7 @@ mod nonces;
 mod refusals;
 
 /// Octets from hexadecimal digits; blanks between them are for the eye.
-pub(super) fn octets(hex: &str) -> Vec<u8> {
+pub(crate) fn octets(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex
         .chars()
         .filter(|c| !c.is_whitespace())

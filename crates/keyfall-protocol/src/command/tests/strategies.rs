@@ -107,11 +107,14 @@ fn key_sets() -> impl Strategy<Value = KeySet> {
 fn limits() -> impl Strategy<Value = Limits> {
     let seconds = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
     let wait = prop::option::of(any::<u32>());
-    (seconds, wait, 1..=SIGNERS_MAX, suites()).prop_map(
-        |((longest_lease, grace, exclude_grace, dead_man), exclude_wait, signatures, suites)| {
+    let others = (suites(), clear_lists());
+    (seconds, wait, 1..=SIGNERS_MAX, others).prop_map(
+        |((longest_lease, grace, exclude_grace, dead_man), exclude_wait, signatures, others)| {
+            let (suites, clear) = others;
             Limits {
                 longest_lease,
                 suites,
+                clear,
                 grace,
                 exclude_grace,
                 exclude_wait,
@@ -120,6 +123,15 @@ fn limits() -> impl Strategy<Value = Limits> {
             }
         },
     )
+}
+
+fn clear_lists() -> impl Strategy<Value = ClearList> {
+    let prefix = (any::<u32>(), 0..=32u8)
+        .prop_map(|(address, length)| Prefix::around(address.to_be_bytes().into(), length));
+    prop::collection::vec(prefix, 0..=8).prop_map(|prefixes| {
+        let prefixes: Vec<_> = prefixes.into_iter().flatten().collect();
+        ClearList::new(&prefixes).unwrap()
+    })
 }
 
 fn suites() -> impl Strategy<Value = Suites> {

@@ -5,8 +5,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::{Context, Label, encode_info, expand, key_tag};
-use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyId, SessionId, TerminalNumber};
-use crate::keys::{MasterKey, ObeyKey, PreSharedKey, Secret, SrtpSuite, WrapKey};
+use crate::ids::TerminalNumber;
+use crate::ids::{EspSession, Generation, GroupNumber, KeyEpoch, KeyId, SessionId};
+use crate::keys::{EspSuite, MasterKey, ObeyKey, PreSharedKey, Secret, SrtpSuite, WrapKey};
 
 const GENERATIONS: [u32; 5] = [0, 1, 2, 1000, 65_535];
 
@@ -157,6 +158,28 @@ fn cases() -> Vec<Case> {
             },
             shown: json!([suite.number(), sender, hex(&session), n, ssrc]),
             len: suite.key_len() + suite.salt_len(),
+        });
+    }
+    for suite in EspSuite::ALL {
+        let session = [0xb0, 0xb1, 0xb2, 0xb3, 0xb4];
+        let sender = 2;
+        let len = suite.key_len() + EspSuite::SALT_LEN;
+        cases.push(Case {
+            label: Label::Esp,
+            context: Context::Packets {
+                suite,
+                sender: TerminalNumber::new(sender).unwrap(),
+                session: EspSession::new(session),
+            },
+            shown: json!([suite.number(), sender, hex(&session), 0, 0]),
+            len,
+        });
+        let (spi, random) = (0x7fff_ffff, *b"sixteen octets..");
+        cases.push(Case {
+            label: Label::EspPinned,
+            context: Context::Pinned { suite, spi, random },
+            shown: json!([suite.number(), spi, hex(&random)]),
+            len,
         });
     }
     cases

@@ -193,7 +193,8 @@ impl Server {
             | Item::Fleet
             | Item::Device(_)
             | Item::Group(_)
-            | Item::Dist(..) => None,
+            | Item::Dist(..)
+            | Item::Record(_) => None,
         }
     }
 }

@@ -75,7 +75,7 @@ impl Server {
                 reference,
                 status,
                 mac,
-            } => self.on_ack(from, (suite, reference), status, &mac),
+            } => self.on_ack(from, (suite, reference), (status, &mac), rng),
             Message::Hello { piece, .. } => self.on_hello(from, piece, datagram.len()),
             Message::Cookie { .. }
             | Message::KeyDis { .. }
@@ -512,8 +512,8 @@ impl Server {
         &mut self,
         from: SocketAddr,
         (suite, reference): (SharingSuite, Reference),
-        status: AckStatus,
-        mac: &[u8; 32],
+        (status, mac): (AckStatus, &[u8; 32]),
+        rng: &mut dyn Random,
     ) {
         let genuine = self.desk.open.get(&reference).is_some_and(|open| {
             let answer = open.answer.as_ref();
@@ -539,6 +539,7 @@ impl Server {
             let octets = command_datagram(&self.time_for_one());
             self.outputs.push_back(Output::Send { to: from, octets });
         }
+        self.send_records(open.terminal, from, rng);
         if status != AckStatus::All {
             self.desk.counts.refused_acks += 1;
             return;

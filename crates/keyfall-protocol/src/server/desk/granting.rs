@@ -1,14 +1,15 @@
 //! What a terminal is granted: of all its groups only what it lacks.
 
-use std::collections::HashMap;
+use core::net::SocketAddr;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::command::KeyDistContents;
 use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber};
 use crate::keys::Secret;
-use crate::rng::Random;
-use crate::server::{Server, TerminalRecord};
-use crate::sharing::SharingSuite;
+use crate::rng::{Random, octets};
+use crate::server::{Item, Output, Server, TerminalRecord};
 use crate::sharing::pair::{Ask, Grant};
+use crate::sharing::{SharingSuite, command_datagram};
 
 impl Server {
     /// The difference between what `terminal` should hold and what it says that it holds.
@@ -67,6 +68,7 @@ impl Server {
             }
             keys.push(KeyDistContents {
                 key: key.duplicate(),
+                search_key: group.search_key.as_ref().map(Secret::duplicate),
                 activate_at: group.schedule.activate_at,
                 cadence: group.schedule.cadence,
                 lease_end: Some(self.at.wall.plus(self.lease(group))),
@@ -95,8 +97,44 @@ impl Server {
         }
     }
 
+    /// Its own protection record and then those of the members of its packet groups, beginning anywhere,
+    /// so that who asks often hears all. To who has shown that it receives.
+    pub(super) fn send_records(
+        &mut self,
+        terminal: TerminalNumber,
+        to: SocketAddr,
+        rng: &mut dyn Random,
+    ) {
+        let packets = |group: &GroupNumber| {
+            let group = self.groups.get(group);
+            group.filter(|group| group.packets.is_some())
+        };
+        let groups = self.groups_of(terminal);
+        let groups: Vec<_> = groups.iter().filter_map(packets).collect();
+        let members = groups.iter().flat_map(|it| &it.members);
+        let count: usize = groups.iter().map(|it| it.members.len()).sum();
+        let begin = if count > RECORDS_A_GRANT {
+            u32::from_be_bytes(octets(rng)) as usize % count
+        } else {
+            0
+        };
+        let others: BTreeSet<_> = members
+            .cycle()
+            .skip(begin)
+            .take(count.min(RECORDS_A_GRANT))
+            .filter(|it| **it != terminal)
+            .copied()
+            .collect();
+        for number in std::iter::once(terminal).chain(others) {
+            if let Some(frame) = self.frame_of(Item::Record(number), rng) {
+                let octets = command_datagram(&frame);
+                self.outputs.push_back(Output::Send { to, octets });
+            }
+        }
+    }
+
     /// The groups that a terminal is a member of now.
-    pub(super) fn groups_of(&self, terminal: TerminalNumber) -> Vec<GroupNumber> {
+    pub(in crate::server) fn groups_of(&self, terminal: TerminalNumber) -> Vec<GroupNumber> {
         let memberships = self.terminals.get(&terminal).map(|it| &it.memberships);
         let mut groups: Vec<_> = memberships
             .into_iter()
@@ -115,5 +153,7 @@ impl Server {
     }
 }
 
+/// Records of others that one ask brings.
+const RECORDS_A_GRANT: usize = 48;
 /// Keys in one KEY-DIS; who lacks more asks again.
 const KEYS_A_GRANT: usize = 256;

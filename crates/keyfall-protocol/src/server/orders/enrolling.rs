@@ -6,7 +6,7 @@ use crate::keys::{ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
 use crate::server::orders::Prepared;
 use crate::server::{
-    Batch, By, Change, Done, JournalEntry, PackageSealing, Refusal, SealedFor, Server,
+    Addresses, Batch, By, Change, Done, JournalEntry, PackageSealing, Refusal, SealedFor, Server,
     TerminalRecord,
 };
 use crate::token::{Token, TokenRecord};
@@ -41,6 +41,8 @@ impl Server {
             token: None,
             mixed_at: None,
             legacy_key: None,
+            addresses: Addresses::default(),
+            record: None,
             excluded_at: None,
             memberships: Vec::new(),
             orders: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::FreshEpoch;
+use crate::command::{FreshEpoch, SEARCH_KEY_LEN};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use crate::keys::{MasterKey, Secret};
 use crate::rng::Random;
@@ -11,7 +11,7 @@ use crate::server::orders::Prepared;
 use crate::server::orders::enrolling::check_name;
 use crate::server::{
     Batch, By, Change, ChangeCause, ChangeReport, Done, GroupPolicy, GroupRecord, JournalEntry,
-    Refusal, Server, Statement,
+    PacketSettings, Refusal, Server, Statement,
 };
 
 impl Server {
@@ -20,10 +20,13 @@ impl Server {
         name: &str,
         members: &[TerminalNumber],
         cadence: Option<Cadence>,
-        by: By,
-        rng: &mut dyn Random,
+        packets: Option<PacketSettings>,
+        (by, rng): (By, &mut dyn Random),
     ) -> Prepared {
         check_name(name)?;
+        if let Some(packets) = &packets {
+            packets.check()?;
+        }
         if self.group_names.contains_key(name) {
             return Err(Refusal::NameTaken(name.to_owned()));
         }
@@ -49,6 +52,8 @@ impl Server {
             schedule,
             lease: self.fleet.key_set.limits.longest_lease,
             policy: GroupPolicy::default(),
+            search_key: packets.as_ref().map(|_| search_key(rng)),
+            packets,
             statements: vec![self.statement_of(epoch, schedule)],
         };
         let outcome = format!(
@@ -214,9 +219,8 @@ impl Server {
         rng: &mut dyn Random,
     ) -> Prepared {
         let at = self.at.wall.plus(self.lead(group, &[]));
-        let (fresh, changes) = self.fresh_epoch(group, at, rng);
+        let (fresh, mut changes) = self.fresh_epoch(group, at, rng);
         let (number, epoch) = (group.number, fresh.new);
-        let mut changes = Vec::from(changes);
         changes.extend(self.begins_fresh(group, epoch, ChangeCause::FreshEpoch, &[]));
         let batch = Batch {
             changes,
@@ -340,7 +344,18 @@ impl Server {
         group: &GroupRecord,
         activate_at: UnixSeconds,
         rng: &mut dyn Random,
-    ) -> (FreshEpoch, [Change; 2]) {
+    ) -> (FreshEpoch, Vec<Change>) {
+        self.fresh_epoch_of(group, group.packets.is_some(), activate_at, rng)
+    }
+
+    /// As [`Self::fresh_epoch`]; `packets`: of a packet group, and so with a search key.
+    pub(super) fn fresh_epoch_of(
+        &self,
+        group: &GroupRecord,
+        packets: bool,
+        activate_at: UnixSeconds,
+        rng: &mut dyn Random,
+    ) -> (FreshEpoch, Vec<Change>) {
         let (number, old) = (group.number, group.master.epoch());
         let new = KeyEpoch::fresh(Some(old), self.at.wall);
         let secret = Secret::init_with(|into| rng.fill(into));
@@ -349,7 +364,7 @@ impl Server {
             activate_at,
             cadence: group.schedule.cadence,
         };
-        let changes = [
+        let mut changes = vec![
             Change::Master {
                 key: MasterKey::new(number, new, Generation::ZERO, secret),
                 schedule,
@@ -359,6 +374,12 @@ impl Server {
                 statement: self.statement_of(new, schedule),
             },
         ];
+        if packets || group.search_key.is_some() {
+            changes.push(Change::SearchKey {
+                group: number,
+                key: packets.then(|| search_key(rng)),
+            });
+        }
         let fresh = FreshEpoch {
             group: number,
             old,
@@ -391,6 +412,11 @@ impl Server {
             schedule,
         }
     }
+}
+
+/// A fresh KS (FORMATS section 8.1).
+pub(in crate::server) fn search_key(rng: &mut dyn Random) -> Secret<SEARCH_KEY_LEN> {
+    Secret::init_with(|into| rng.fill(into))
 }
 
 /// What came of a change, for the store.

@@ -6,6 +6,7 @@ mod exclusion;
 mod groups;
 mod legacy;
 mod meeting;
+mod packets;
 mod renewing;
 mod signing;
 
@@ -13,8 +14,10 @@ use core::net::SocketAddr;
 pub use enrolling::{TOKEN_LIFE, TOKEN_LIFE_MAX, TOKEN_LIFE_MIN, WIPE_ROOTS_MAX};
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
 use groups::note_change;
+pub(super) use groups::search_key;
 pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD};
 pub use meeting::TokenMisuse;
+pub use packets::{AddressWish, PacketWish};
 pub use signing::{DraftedKeys, KeySetDraft};
 
 use zeroize::Zeroizing;
@@ -25,8 +28,8 @@ use crate::receipt::Receipt;
 use crate::rng::Random;
 use crate::schedule::Cadence;
 use crate::server::{
-    AuditEntry, Batch, By, ChangeMode, ChangeReport, GroupPolicy, GroupRecord, Refusal, Server,
-    Stragglers, TerminalRecord,
+    Addresses, AuditEntry, Batch, By, ChangeMode, ChangeReport, GroupPolicy, GroupRecord,
+    PacketSettings, Refusal, Server, Stragglers, TerminalRecord,
 };
 use crate::sharing::SharingSuite;
 use crate::sharing::rsa_misty1::RsaPublic;
@@ -47,6 +50,8 @@ pub enum Order {
         name: String,
         members: Vec<TerminalNumber>,
         cadence: Option<Cadence>,
+        /// `Some`: a packet group from the start.
+        packets: Option<PacketSettings>,
     },
     /// One renewal, so that the past stays closed, then a KEYDIST to the newcomer.
     AddMember {
@@ -69,6 +74,19 @@ pub enum Order {
         stragglers: Option<Stragglers>,
         legacy: Option<bool>,
     },
+    /// Sets what is named of the group's [`PacketSettings`]; who becomes a packet group gets its search
+    /// key with a fresh epoch.
+    SetPackets {
+        group: GroupNumber,
+        wish: PacketWish,
+    },
+    /// Sets what is named of the terminal's [`Addresses`].
+    SetAddresses {
+        terminal: TerminalNumber,
+        wish: AddressWish,
+    },
+    /// Protection records are signed again before they end. No operator gives it.
+    SignRecords,
     /// G one further: all wrap keys of the fleet.
     RenewDevices,
     /// One terminal's wrap key one further than the others'.
@@ -174,6 +192,16 @@ pub enum Done {
         before: GroupPolicy,
         after: GroupPolicy,
     },
+    PacketsSet {
+        group: GroupNumber,
+        packets: Option<PacketSettings>,
+        /// That began with it, and when it becomes active.
+        fresh: Option<(KeyEpoch, UnixSeconds)>,
+    },
+    AddressesSet {
+        terminal: TerminalNumber,
+        addresses: Addresses,
+    },
     FleetRenewed {
         generation: Generation,
     },
@@ -241,7 +269,8 @@ impl Server {
                 name,
                 members,
                 cadence,
-            } => self.create_group(&name, &members, cadence, by, rng),
+                packets,
+            } => self.create_group(&name, &members, cadence, packets, (by, rng)),
             Order::AddMember { group, terminal } => self.add_member(group, terminal, by),
             Order::RemoveMember { group, terminal } => self.remove_member(group, terminal, by, rng),
             Order::RenewGroup { group } => {
@@ -260,6 +289,11 @@ impl Server {
                 let wanted = record.policy.with(change, stragglers, legacy);
                 Ok(self.set_group(record, wanted, by))
             }
+            Order::SetPackets { group, wish } => {
+                self.set_packets(self.group(group)?, wish, by, rng)
+            }
+            Order::SetAddresses { terminal, wish } => self.set_addresses(terminal, wish, by),
+            Order::SignRecords => Ok(self.sign_records(by)),
             Order::RenewDevices => {
                 self.renew_devices(self.fleet.fleet_generation.next(), "renew devices", by)
             }
@@ -311,6 +345,9 @@ impl Server {
                 let moves = self.schedule_moves.map_or(then, |at| at.min(then));
                 self.schedule_moves = Some(moves);
             }
+        }
+        if self.records_age() && !waits(self, &Order::SignRecords) {
+            self.waiting.push_back((None, Order::SignRecords, by(None)));
         }
         if self.is_due() && !waits(self, &Order::Scheduled) {
             self.waiting.push_front((None, Order::Scheduled, by(None)));

@@ -25,6 +25,7 @@ impl Server {
             .flat_map(|group| [group.schedule.next_change(wall), ends(group)])
             .flatten()
             .chain(std::iter::once(fleet))
+            .chain(self.record_ages_at())
             .min()
     }
 

@@ -6,7 +6,9 @@ use crate::command::{FreshEpoch, KeySet, OrderKind};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
 use crate::schedule::{FleetSchedule, Schedule};
 use crate::server::restoring::{Floors, Since};
-use crate::server::{GroupPolicy, GroupRecord, JournalEntry, Server, Statement};
+use crate::server::{
+    Addresses, GroupPolicy, GroupRecord, JournalEntry, PacketSettings, Server, Statement,
+};
 use crate::sharing::rsa_misty1::RsaPublic;
 
 /// An exclusion as it was journalled: when, who, and the epochs that it began.
@@ -30,6 +32,9 @@ pub(super) struct Gathered {
     pub(super) policies: BTreeMap<GroupNumber, GroupPolicy>,
     /// What was registered last of each terminal.
     pub(super) legacy_keys: BTreeMap<TerminalNumber, Option<RsaPublic>>,
+    /// What was set last of each packet group and of each terminal's addresses.
+    pub(super) packets: BTreeMap<GroupNumber, Option<PacketSettings>>,
+    pub(super) addresses: BTreeMap<TerminalNumber, Addresses>,
     /// Version of the newest KEYSET.
     pub(super) key_set: Option<u32>,
     pub(super) incomplete: bool,
@@ -75,6 +80,8 @@ impl Gathered {
             orders: BTreeMap::new(),
             policies: BTreeMap::new(),
             legacy_keys: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             key_set: None,
             incomplete: since.incomplete,
             members: BTreeMap::new(),
@@ -154,6 +161,22 @@ impl Gathered {
             }
             JournalEntry::LegacyKey { terminal, key } => {
                 self.legacy_keys.insert(*terminal, key.clone());
+            }
+            JournalEntry::Packets {
+                group,
+                packets,
+                epoch,
+            } => {
+                self.packets.insert(*group, packets.clone());
+                if let Some(epoch) = epoch {
+                    self.state(machine, at, *group, *epoch, Generation::ZERO);
+                }
+            }
+            JournalEntry::Addresses {
+                terminal,
+                addresses,
+            } => {
+                self.addresses.insert(*terminal, addresses.clone());
             }
             JournalEntry::FleetGeneration { generation } => ticking.raise(*generation),
             JournalEntry::Device {

@@ -15,9 +15,10 @@ use crate::ids::{GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, UnixSeco
 use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::rng::Random;
 use crate::schedule::{Schedule, generation_bound};
+use crate::server::orders::search_key;
 use crate::server::{
-    AuditEntry, Batch, By, Change, Exclusion, GroupRecord, JournalEntry, NewKeys, Refusal, Server,
-    Statement, TerminalRecord,
+    Addresses, AuditEntry, Batch, By, Change, Exclusion, GroupRecord, JournalEntry, NewKeys,
+    Refusal, Server, Statement, TerminalRecord,
 };
 use crate::sharing::KemSecret;
 use crate::sharing::rsa_misty1::RsaSecret;
@@ -145,6 +146,7 @@ impl Server {
 
         changes.extend(self.policies_after(&gathered));
         changes.extend(self.legacy_keys_after(&gathered));
+        changes.extend(self.settings_after(&gathered));
         let mut keys = Vec::new();
         let mut fresh = BTreeMap::new();
         let mut rekeyed = Vec::new();
@@ -163,7 +165,9 @@ impl Server {
                 fresh.insert(group.number, key.epoch());
             }
             keys.push((group.number, key.epoch(), key.generation()));
-            rekeyed.extend(self.caught_up(group.number, key, schedule));
+            let packets = gathered.packets.get(&group.number);
+            let packets = packets.unwrap_or(&group.packets).is_some();
+            rekeyed.extend(self.caught_up(group, packets, (key, schedule), rng));
         }
         for exclusion in self.exclusions_after(&gathered, &fresh) {
             done.excluded.extend(&exclusion.terminals);
@@ -182,6 +186,11 @@ impl Server {
         changes.push(Change::Sequence(
             since.sequence.max(self.fleet.sequence_reserved),
         ));
+
+        // Each entry raised a version by one at the most, beyond what the clock gave it.
+        let lost = u32::try_from(since.entries.len()).unwrap_or(u32::MAX);
+        let ahead = if since.incomplete { UNKNOWN_EPOCHS } else { 0 };
+        changes.extend(self.records_after_restore(&changes, lost, ahead));
 
         let before = self.restored.held.iter().flat_map(|held| &held.losses);
         done.losses = before
@@ -295,6 +304,8 @@ impl Server {
                 token: None,
                 mixed_at: None,
                 legacy_key: None,
+                addresses: Addresses::default(),
+                record: None,
                 excluded_at: None,
                 memberships: Vec::new(),
                 orders: Vec::new(),
@@ -346,16 +357,48 @@ impl Server {
         Some((key, schedule))
     }
 
-    fn caught_up(&self, group: GroupNumber, key: MasterKey, schedule: Schedule) -> [Change; 2] {
+    /// What makes it so, with a search key where an epoch begins in a packet group.
+    fn caught_up(
+        &self,
+        group: &GroupRecord,
+        packets: bool,
+        (key, schedule): (MasterKey, Schedule),
+        rng: &mut dyn Random,
+    ) -> Vec<Change> {
+        let begins = key.epoch() != group.master.epoch();
+        let (held, group) = (group.search_key.is_some(), group.number);
+        let search = (begins || held && !packets).then(|| Change::SearchKey {
+            group,
+            key: packets.then(|| search_key(rng)),
+        });
         let statement = Statement {
             stated_at: self.at.wall,
             epoch: key.epoch(),
             schedule,
         };
-        [
+        let restated = [
             Change::Master { key, schedule },
             Change::Stated { group, statement },
-        ]
+        ];
+        restated.into_iter().chain(search).collect()
+    }
+
+    /// What was set of packet groups and addresses last. What is not known stays as the copy has it.
+    fn settings_after(&self, gathered: &Gathered) -> Vec<Change> {
+        let packets = gathered.packets.iter().filter_map(|(&group, packets)| {
+            let packets = packets.clone();
+            let known = self.groups.contains_key(&group);
+            known.then_some(Change::Packets { group, packets })
+        });
+        let addresses = gathered.addresses.iter().filter_map(|(number, addresses)| {
+            let addresses = addresses.clone();
+            let terminal = self.terminals.get(number)?.number;
+            Some(Change::Addresses {
+                terminal,
+                addresses,
+            })
+        });
+        packets.chain(addresses).collect()
     }
 
     /// Each group as it was set last. What is not known was perhaps the end of legacy sharing.
@@ -487,6 +530,8 @@ fn frame_of(entry: &JournalEntry) -> Option<&[u8]> {
         | JournalEntry::Renewal { .. }
         | JournalEntry::Policy { .. }
         | JournalEntry::LegacyKey { .. }
+        | JournalEntry::Packets { .. }
+        | JournalEntry::Addresses { .. }
         | JournalEntry::FleetGeneration { .. }
         | JournalEntry::Device { .. }
         | JournalEntry::Exclusion { .. }

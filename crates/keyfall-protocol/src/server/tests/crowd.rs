@@ -256,6 +256,7 @@ impl Crowd {
             match unit.machine.poll_output() {
                 Output::Store(id, _) => stored = Some(id),
                 Output::ToServer(octets) => parcels.push(Parcel::ToServer(number, octets)),
+                Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
                 Output::Event(event) => {
                     if matches!(event, Event::Notified { .. } | Event::KeyWanted { .. }) {
                         parcels.push(Parcel::Fetch(number));

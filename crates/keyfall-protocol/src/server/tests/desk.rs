@@ -284,21 +284,29 @@ impl Desk {
         lines.extend(self.server.terminals().map(|it| {
             let (obey, wrap) = (key(it.obey.secret()), key(it.wrap.secret()));
             format!(
-                "{} {} {obey} {wrap} {} {:?} {:?} {:?}",
+                "{} {} {obey} {wrap} {} {:?} {:?} {:?} {:?} {:?}",
                 it.number,
                 it.name,
                 it.wrap.generation(),
                 it.excluded_at,
                 it.memberships,
-                it.orders
+                it.orders,
+                it.addresses,
+                it.record
             )
         }));
         lines.extend(self.server.groups().map(|it| {
             let (key, of) = (key(it.master.secret()), &it.master);
             let place = format!("{}.{} {:?}", of.epoch(), of.generation(), it.schedule);
             format!(
-                "{} {} {:?} {key} {place} {:?} {:?}",
-                it.number, it.name, it.members, it.statements, it.policy
+                "{} {} {:?} {key} {place} {:?} {:?} {:?} {:?}",
+                it.number,
+                it.name,
+                it.members,
+                it.statements,
+                it.policy,
+                it.packets,
+                it.search_key.as_ref().map(Secret::expose)
             )
         }));
         lines.extend(self.server.exclusions().map(|it| format!("{it:?}")));
@@ -355,6 +363,7 @@ pub(super) fn add_terminal(name: &str) -> Order {
 
 pub(super) fn create_group(name: &str, members: &[u32]) -> Order {
     Order::CreateGroup {
+        packets: None,
         name: name.to_owned(),
         members: members.iter().map(|&number| terminal(number)).collect(),
         cadence: None,

@@ -13,7 +13,7 @@ use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSe
 use crate::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use crate::schedule::{Cadence, Schedule};
 use crate::server::{
-    Done, Founding, GroupRecord, Item, KeySetDraft, Moment, Order, Refusal, Statement,
+    Addresses, Done, Founding, GroupRecord, Item, KeySetDraft, Moment, Order, Refusal, Statement,
     TerminalRecord,
 };
 
@@ -217,6 +217,8 @@ fn an_exclusion_of_64_in_many_groups_fits_in_frames_at_the_largest_numbers() {
         token: None,
         mixed_at: None,
         legacy_key: None,
+        addresses: Addresses::default(),
+        record: None,
         excluded_at: None,
         memberships: Vec::new(),
         orders: Vec::new(),
@@ -236,6 +238,8 @@ fn an_exclusion_of_64_in_many_groups_fits_in_frames_at_the_largest_numbers() {
             schedule,
             lease: u32::MAX,
             policy: Default::default(),
+            packets: None,
+            search_key: None,
             statements: vec![Statement {
                 stated_at: FOUNDED,
                 epoch,

@@ -57,6 +57,7 @@ impl Tape {
         }
         for period in [PERIOD, 2 * PERIOD, 400, 0] {
             let order = Order::CreateGroup {
+                packets: None,
                 name: format!("g{period}"),
                 members: [1, 2, 3].map(terminal).into(),
                 cadence: Cadence::new(1, period),
@@ -306,6 +307,7 @@ fn exposure_ends_with_the_exclusion_and_with_no_renewal() {
 fn a_group_that_renews_by_the_call_is_named_so() {
     let mut desk = Desk::with_group(2);
     let order = Order::CreateGroup {
+        packets: None,
         name: "calls".to_owned(),
         members: vec![terminal(1), terminal(2)],
         cadence: Cadence::new(64, 3600),

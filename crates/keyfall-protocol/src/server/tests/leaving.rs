@@ -208,6 +208,7 @@ fn a_device_is_renewed_alone_64_times_and_not_once_more() {
 fn joining_closes_the_sessions_of_the_period() {
     let mut desk = Desk::with_group(3);
     let order = Order::CreateGroup {
+        packets: None,
         name: "calls".to_owned(),
         members: vec![terminal(1), terminal(2)],
         cadence: Cadence::new(PER_SESSION_STEP, 86_400),

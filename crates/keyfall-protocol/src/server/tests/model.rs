@@ -164,6 +164,9 @@ impl Model {
             }
             Order::InstallKeys { .. } => {}
             Order::Receipt { .. }
+            | Order::SetPackets { .. }
+            | Order::SetAddresses { .. }
+            | Order::SignRecords
             | Order::Confirm
             | Order::LeaveOut { .. }
             | Order::NoteChange(_)

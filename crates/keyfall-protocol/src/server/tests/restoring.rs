@@ -9,7 +9,7 @@ use super::desk::{
 };
 use crate::command::{Body, OrderKind, SigningKey};
 use crate::ids::{TerminalNumber, UnixSeconds};
-use crate::keys::WrapKey;
+use crate::keys::{Secret, WrapKey};
 use crate::rng::{Random, octets};
 use crate::schedule::Cadence;
 use crate::server::{
@@ -24,7 +24,7 @@ use crate::token::TokenRecord;
 const HOUR: u32 = 3_600;
 
 /// What a backup holds.
-struct Copied {
+pub(super) struct Copied {
     fleet: FleetRecord,
     terminals: Vec<TerminalRecord>,
     groups: Vec<GroupRecord>,
@@ -36,7 +36,7 @@ struct Copied {
 }
 
 impl Copied {
-    fn of(desk: &Desk) -> Self {
+    pub(super) fn of(desk: &Desk) -> Self {
         let signer = |key: &SigningKey| SigningKey::from_seed(key.seed().duplicate());
         let fleet = &desk.server.fleet;
         let drafted = desk.server.drafted.as_ref().map(|drafted| DraftedKeys {
@@ -80,6 +80,8 @@ impl Copied {
                     schedule: group.schedule,
                     lease: group.lease,
                     policy: group.policy,
+                    packets: group.packets.clone(),
+                    search_key: group.search_key.as_ref().map(Secret::duplicate),
                     statements: group.statements.clone(),
                 })
                 .collect(),
@@ -91,7 +93,7 @@ impl Copied {
     }
 
     /// The server that goes on in place of `lost`, by all of its journal.
-    fn restored(self, lost: &Desk, incomplete: Option<usize>) -> (Desk, CaughtUp) {
+    pub(super) fn restored(self, lost: &Desk, incomplete: Option<usize>) -> (Desk, CaughtUp) {
         let known = incomplete.unwrap_or(lost.journal.len());
         let entries = lost.journal[self.entries..known.max(self.entries)].to_vec();
         let since = Since {
@@ -154,6 +156,8 @@ fn duplicate(record: &TerminalRecord) -> TerminalRecord {
         }),
         mixed_at: record.mixed_at,
         legacy_key: record.legacy_key.clone(),
+        addresses: record.addresses.clone(),
+        record: record.record,
         excluded_at: record.excluded_at,
         memberships: record.memberships.clone(),
         orders: record.orders.clone(),
@@ -177,6 +181,7 @@ fn group_of(desk: &mut Desk, name: &str, members: &[u32], cadence: Option<Cadenc
         unreachable!("it makes a group")
     };
     desk.carry_out(Order::CreateGroup {
+        packets: None,
         name,
         members,
         cadence,
@@ -302,8 +307,8 @@ fn a_restored_server_sends_nothing_until_it_is_confirmed_also_after_a_restart() 
     let classes: BTreeSet<_> = desk.heard().iter().map(|(item, _)| item.class()).collect();
     assert_eq!(
         classes.len(),
-        Class::ALL.len() - 2,
-        "all but ERASE and CHANGE: {classes:?}"
+        Class::ALL.len() - 3,
+        "all but ERASE, CHANGE and RECORD: {classes:?}"
     );
     let again = desk
         .carry_out(Order::Confirm)

@@ -24,6 +24,7 @@ fn living(epoch_life: u32) -> Desk {
         };
         let cadence = Cadence::new(1, 600);
         let order = Order::CreateGroup {
+            packets: None,
             name,
             members,
             cadence,
@@ -116,6 +117,7 @@ fn a_group_whose_period_allows_it_ticks_with_g() {
     }
     desk.live(1234);
     let order = Order::CreateGroup {
+        packets: None,
         name: "hourly".to_owned(),
         members: [1, 2, 3].map(terminal).into(),
         cadence: Cadence::new(1, 7200),

@@ -304,6 +304,13 @@ impl Terminal {
                 | Event::SessionReady { .. }
                 | Event::SessionRefused { .. }
                 | Event::MarksStored { .. }
+                | Event::PacketSessionsReady { .. }
+                | Event::PacketSessionsRefused { .. }
+                | Event::PacketMarksStored { .. }
+                | Event::StockSenderReady { .. }
+                | Event::StockSenderRefused { .. }
+                | Event::StockMarkStored { .. }
+                | Event::StockSenderEnded { .. }
                 | Event::TimeHeard { .. }
                 | Event::KeySetHeard { .. }
                 | Event::Excluded { .. }
@@ -313,8 +320,13 @@ impl Terminal {
                 | Event::UnlockAllowed
                 | Event::Stopped { .. }
                 | Event::Resumed { .. }
+                | Event::RecordChanged { .. }
                 | Event::Removed { .. }
-                | Event::AskEnded { .. } => continue,
+                | Event::AskEnded { .. }
+                | Event::PathFound { .. }
+                | Event::PathLost { .. }
+                | Event::PeerChanged { .. }
+                | Event::PathsChanged => continue,
             };
             spread = Some(spread.map_or(wanted, |sooner| sooner.min(wanted)));
         }
@@ -402,7 +414,7 @@ fn part_of(span: Duration, rng: &mut dyn Random) -> Duration {
 }
 
 /// `span`, a quarter shorter or longer.
-fn jittered(span: Duration, rng: &mut dyn Random) -> Duration {
+pub(super) fn jittered(span: Duration, rng: &mut dyn Random) -> Duration {
     span * 3 / 4 + part_of(span / 2, rng)
 }
 

@@ -33,6 +33,7 @@ impl Terminal {
         }
         self.notes.void(&stolen);
         self.distrust(&stolen);
+        self.forget_records_by(&stolen);
         self.end_stops_of_dropped_signers();
         self.dirty = true;
         let version = key_set.version;

@@ -75,7 +75,8 @@ impl Terminal {
         issued_at: UnixSeconds,
         authority: &Authority,
     ) -> Result<(), DropReason> {
-        let (schedule, key) = (contents.schedule(), contents.key);
+        let schedule = contents.schedule();
+        let (key, search_key) = (contents.key, contents.search_key);
         let (number, epoch, generation) = (key.group(), key.epoch(), key.generation());
         let by = authority.name;
         let event = Event::KeyReceived {
@@ -88,11 +89,13 @@ impl Terminal {
             if groups >= GROUPS_HELD_MAX {
                 return Err(DropReason::AboveBound);
             }
-            let group = Group::new(key, schedule, lease, (issued_at, by), activation);
+            let mut group = Group::new(key, schedule, lease, (issued_at, by), activation);
+            group.search_key = search_key;
             if let Some(user) = self.user.as_mut() {
                 user.groups.insert(number, group);
             }
             self.events.push(event);
+            self.leave_paths_of(number);
             return Ok(());
         };
         let outlived = self.supersedes(held.brought_by, issued_at);
@@ -125,8 +128,9 @@ impl Terminal {
             if after_exclusion || group.distrusted {
                 group.cut_off_older(exclude_grace);
             }
-            group.begin_epoch(statement, announced);
+            group.begin_epoch(statement, search_key, announced);
             self.events.push(event);
+            self.leave_paths_of(number);
             return Ok(());
         }
         if epoch != group.epoch() {
@@ -140,7 +144,12 @@ impl Terminal {
         if newer {
             group.install(key, activation, grace);
         }
-        let changed = group.take_statement(statement);
+        let mut changed = group.take_statement(statement);
+        if group.search_key.is_none() && search_key.is_some() {
+            // The key itself came in a message that has no place for it.
+            group.search_key = search_key;
+            changed = true;
+        }
         if newer {
             self.events.push(event);
         }

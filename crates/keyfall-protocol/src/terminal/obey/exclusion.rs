@@ -44,6 +44,7 @@ impl Terminal {
             changed |= self.leave_epoch(fresh.group, announced);
         }
         if !cut.is_empty() {
+            self.forget_peers(&cut);
             // At once: that it is not durable yet loses nothing, since the carousel repeats it.
             let event = Event::Excluded { terminals: cut };
             self.outputs.push_back(Output::Event(event));

@@ -111,5 +111,6 @@ impl Terminal {
             self.outputs.push_back(Output::Event(event));
         }
         self.events.push(Event::Removed { group: number });
+        self.leave_paths_of(number);
     }
 }

@@ -61,6 +61,8 @@ impl Terminal {
             let activation = waits.then(|| self.now.plus(Duration::from_secs(LEAD.into())));
             let contents = KeyDistContents {
                 key,
+                // The legacy message has no place for it: such a terminal finds nobody by itself.
+                search_key: None,
                 // For who starts again meanwhile.
                 activate_at: if waits { stated.plus(LEAD) } else { EARLIEST },
                 cadence: None,

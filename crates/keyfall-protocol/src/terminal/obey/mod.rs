@@ -7,6 +7,7 @@ mod granted;
 mod halting;
 mod legacy;
 mod notice;
+mod record;
 mod renewal;
 mod time;
 
@@ -14,7 +15,7 @@ pub(super) use notice::Notified;
 
 use crate::command::{
     Body, Command, HaltKind, ListedKey, OrderKind, SealedOrder, SignerClass, Target, Unverified,
-    Verified,
+    UnverifiedRecord, Verified,
 };
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyName, UnixSeconds};
 use crate::receipt::Receipt;
@@ -24,7 +25,7 @@ use crate::terminal::{EraseCause, Event, Terminal};
 
 /// Who stands behind a verified command.
 #[derive(Debug)]
-struct Authority {
+pub(super) struct Authority {
     /// Of the class that the type asks for.
     signer: ListedKey,
     name: KeyName,
@@ -35,13 +36,20 @@ struct Authority {
 impl Terminal {
     /// Looks first, verifies, then acts; whatever is wrong changes nothing (INVARIANT 4).
     pub(super) fn on_frame(&mut self, octets: &[u8]) -> Result<(), DropReason> {
-        let frame = Unverified::decode(octets).map_err(|_| DropReason::Malformed)?;
-        self.look(frame.command())?;
+        let Ok(frame) = Unverified::decode(octets) else {
+            let record = UnverifiedRecord::decode(octets).map_err(|_| DropReason::Malformed)?;
+            return self.on_record(record);
+        };
+        if let Err(reason) = self.look(frame.command()) {
+            self.keep_unneeded(frame);
+            return Err(reason);
+        }
         if let Body::KeySet(_) = frame.command().body {
             return self.on_key_set(frame);
         }
         let (verified, authority) = self.authorise(frame)?;
         let command = verified.command();
+        self.keep_for_others(command, octets);
         // What the erase class signs is signed once and repeated for months: the G in it is old, and
         // a stolen erase key of five years must not run the chain ahead.
         if authority.signer.class != SignerClass::Erase {
@@ -96,7 +104,10 @@ impl Terminal {
 
     /// Signers known, of the right class, enough of them, for that group, in their time; G within
     /// its bound; not past the end; then the signatures (KR-001 to KR-007).
-    fn authorise(&mut self, frame: Unverified<'_>) -> Result<(Verified, Authority), DropReason> {
+    pub(super) fn authorise(
+        &mut self,
+        frame: Unverified<'_>,
+    ) -> Result<(Verified, Authority), DropReason> {
         let command = frame.command();
         let class = command.body.signer_class().ok_or(DropReason::WrongClass)?;
         let mut signers = Vec::new();
@@ -153,7 +164,7 @@ impl Terminal {
     }
 
     /// The time, or before the first beacon since power-on what is stored of it.
-    fn not_earlier_than(&self) -> UnixSeconds {
+    pub(in crate::terminal) fn not_earlier_than(&self) -> UnixSeconds {
         let mark = self.time.mark();
         self.time().map_or(mark, |now| now.max(mark))
     }

@@ -51,6 +51,7 @@ fn sealed(request: &[u8]) -> SealedAsk<'_> {
 fn key(epoch: u32, at: u32) -> KeyDistContents {
     let stated = Stated::at(1, at);
     KeyDistContents {
+        search_key: None,
         key: master(epoch, at),
         activate_at: stated.activate_at,
         cadence: None,

@@ -1,5 +1,7 @@
 //! A terminal whose disk and clock are in the test's hand.
 
+use core::net::{IpAddr, SocketAddr};
+
 use super::fixture::{Counting, group};
 use crate::error::ApiMisuse;
 use crate::ids::{Generation, KeyEpoch, Tick};
@@ -27,6 +29,11 @@ pub(super) struct Driven {
     pub(super) timeout: Option<Tick>,
     /// Datagrams for the server.
     pub(super) to_server: Vec<Vec<u8>>,
+    /// Probes, and towards whom.
+    pub(super) probes: Vec<(IpAddr, Vec<u8>)>,
+    pub(super) answers: Vec<(SocketAddr, Vec<u8>)>,
+    /// What is handed on.
+    pub(super) to_peers: Vec<(SocketAddr, Vec<u8>)>,
     /// The terminal's end, where it has come.
     pub(super) erased: Option<Erase>,
 }
@@ -42,6 +49,9 @@ impl Driven {
             events: Vec::new(),
             timeout: None,
             to_server: Vec::new(),
+            probes: Vec::new(),
+            answers: Vec::new(),
+            to_peers: Vec::new(),
             erased: None,
         }
     }
@@ -78,6 +88,9 @@ impl Driven {
                 Output::Store(id, snapshot) => self.asked.push((id, written(&snapshot))),
                 Output::Event(event) => self.events.push(event),
                 Output::ToServer(datagram) => self.to_server.push(datagram),
+                Output::Probe { to, datagram } => self.probes.push((to, datagram)),
+                Output::Answer { to, datagram } => self.answers.push((to, datagram)),
+                Output::ToPeer { to, datagram } => self.to_peers.push((to, datagram)),
                 Output::Erase(erase) => {
                     assert_eq!(self.erased, None, "there is one end");
                     self.erased = Some(erase);

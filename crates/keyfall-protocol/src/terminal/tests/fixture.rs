@@ -242,6 +242,7 @@ impl Fleet {
     /// The contents of a KEYDIST, in clear.
     pub(super) fn key_dist_body(&mut self, epoch: u32, stated: Stated, to: &[&WrapKey]) -> Body {
         let contents = KeyDistContents {
+            search_key: None,
             key: master(epoch, stated.generation),
             activate_at: stated.activate_at,
             cadence: stated.cadence,

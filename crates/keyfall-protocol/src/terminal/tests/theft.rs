@@ -89,6 +89,7 @@ fn largest_of_the_keys_key(fleet: &mut Fleet, thief: &SigningKey) -> Vec<Vec<u8>
     };
     let mut dist = |key: MasterKey, wrap: &WrapKey| {
         let contents = KeyDistContents {
+            search_key: None,
             key,
             activate_at: stated.activate_at,
             cadence: stated.cadence,
@@ -345,6 +346,7 @@ fn a_genuine_key_replaces_the_thiefs_of_the_same_epoch() {
     let thief = fleet.replace_key(SignerClass::Keys, FOUND_OUT);
     let stated = Stated::at(10, 5);
     let contents = KeyDistContents {
+        search_key: None,
         key: MasterKey::new(
             group(),
             KeyEpoch::new(EPOCH + 60),

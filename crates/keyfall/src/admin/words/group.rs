@@ -2,6 +2,7 @@
 
 use keyfall_api::admin as api;
 
+use super::packets::settings;
 use super::{distribution, key_table, named, renews, row, table};
 
 pub(in crate::admin) fn groups(all: &api::Groups) -> String {
@@ -38,7 +39,7 @@ pub(in crate::admin) fn groups(all: &api::Groups) -> String {
 pub(in crate::admin) fn group(shown: &api::GroupShown) -> String {
     let members: Vec<_> = shown.members.iter().map(named).collect();
     format!(
-        "{}: group {}, {} members\n{}\nmembers: {}\nstanding distribution: {}\n{}{}",
+        "{}: group {}, {} members\n{}\nmembers: {}\nstanding distribution: {}\n{}{}{}",
         shown.group.name,
         shown.group.number,
         shown.group.members,
@@ -46,8 +47,15 @@ pub(in crate::admin) fn group(shown: &api::GroupShown) -> String {
         members.join(", "),
         distribution(&shown.distribution),
         policy(shown.group.policy),
+        packets(shown.group.packets.as_ref()),
         shown.change.as_ref().map_or_else(String::new, last_change)
     )
+}
+
+fn packets(packets: Option<&api::Packets>) -> String {
+    packets.map_or_else(String::new, |packets| {
+        format!("\npacket group{}", settings(packets))
+    })
 }
 
 pub(in crate::admin) fn group_set(set: &api::GroupSet) -> String {

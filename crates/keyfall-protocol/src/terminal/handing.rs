@@ -1,0 +1,319 @@
+//! Handing on: what the server signed goes from one terminal to another that missed it (REQUIREMENTS
+//! Nobody needs to be trusted for it: whoever gets a frame obeys its signatures alone.
+//!
+//! Frames that were verified are kept, few of each kind. A member that is seen behind gets what brings
+//! it forward, an excluded terminal what excludes and deletes it, in bursts that are bounded.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::command::{Body, Command, Exclude, Renew, Target, Unverified};
+use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyIdKind, TerminalNumber, Tick, UnixSeconds};
+use crate::sharing::datagrams;
+use crate::sharing::message::Message;
+use crate::terminal::budget::Budget;
+use crate::terminal::{Output, Terminal};
+
+/// A packet that names a member and did not open: nobody listens to that member any more, or it is far
+/// behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Unheard {
+    pub group: GroupNumber,
+    /// Who it says sent it.
+    pub peer: TerminalNumber,
+    /// Where it came from.
+    pub endpoint: SocketAddr,
+}
+
+/// Frames that were verified, and what may still be handed on.
+#[derive(Debug)]
+pub(super) struct Handing {
+    /// The newest RENEW of each group held.
+    renewals: BTreeMap<GroupNumber, Kept>,
+    /// The newest order of each type to each terminal.
+    orders: BTreeMap<(TerminalNumber, u8), Kept>,
+    /// The newest last.
+    exclusions: VecDeque<(Exclude, Kept)>,
+    /// Shards for whomever: which terminal needs which, only that one knows. The newest last.
+    distributions: VecDeque<Kept>,
+    /// With which of them, counted from the newest, the next burst begins.
+    turn: usize,
+    /// Signatures that are checked of what is of no use here.
+    checks: Budget,
+    /// By the terminal they go to.
+    bursts: Budget,
+    /// Of those that go where an unproved packet came from.
+    unproved: Budget,
+    /// When such a terminal gets the next, and how often it got one.
+    waits: BTreeMap<TerminalNumber, (Tick, u32)>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    issued_at: UnixSeconds,
+    not_after: UnixSeconds,
+    frame: Vec<u8>,
+}
+
+impl Handing {
+    pub(super) fn new() -> Self {
+        Self {
+            renewals: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            exclusions: VecDeque::new(),
+            distributions: VecDeque::new(),
+            turn: 0,
+            checks: Budget::new(CHECKS_A_SECOND, CHECKS_A_SECOND),
+            bursts: Budget::new(1, BURSTS_A_SECOND),
+            unproved: Budget::new(UNPROVED_A_SECOND, UNPROVED_A_SECOND),
+            waits: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it says something that is not kept yet. A RENEW that is repeated is taken anew once in a
+    /// while: it is signed again each time.
+    fn wants(&self, command: &Command) -> bool {
+        let newer = |kept: Option<&Kept>, by: u32| {
+            kept.is_none_or(|kept| command.issued_at > kept.issued_at.plus(by))
+        };
+        match &command.body {
+            Body::Renew(renew) => {
+                renewed(renew).any(|group| newer(self.renewals.get(&group), RENEWED_EVERY))
+            }
+            Body::Order(_) => {
+                ordered(command).is_some_and(|terminal| newer(self.orders.get(&terminal), 0))
+            }
+            Body::Exclude(exclude) => !self.exclusions.iter().any(|(held, _)| held == exclude),
+            Body::KeyDist(_) => true,
+            Body::Time(_) | Body::KeySet(_) | Body::Stop(_) | Body::Start(_) | Body::Notify(_) => {
+                false
+            }
+        }
+    }
+
+    /// Keeps a verified frame. `held`: the groups that this terminal may see anybody behind in.
+    fn keep(&mut self, command: &Command, octets: &[u8], held: impl Fn(GroupNumber) -> bool) {
+        let kept = || Kept {
+            issued_at: command.issued_at,
+            not_after: command.not_after,
+            frame: octets.to_vec(),
+        };
+        let newer = |before: Option<&Kept>| {
+            before.is_none_or(|before| command.issued_at > before.issued_at)
+        };
+        match &command.body {
+            Body::Renew(renew) => {
+                for group in renewed(renew).filter(|&group| held(group)) {
+                    if newer(self.renewals.get(&group)) {
+                        self.renewals.insert(group, kept());
+                    }
+                }
+            }
+            Body::Order(_) => {
+                let Some(place) = ordered(command).filter(|it| newer(self.orders.get(it))) else {
+                    return;
+                };
+                if self.orders.len() >= ORDERS_MAX && !self.orders.contains_key(&place) {
+                    let oldest = self.orders.iter().min_by_key(|(_, it)| it.issued_at);
+                    if let Some(oldest) = oldest.map(|(&place, _)| place) {
+                        self.orders.remove(&oldest);
+                    }
+                }
+                self.orders.insert(place, kept());
+            }
+            Body::Exclude(exclude) => {
+                self.exclusions.retain(|(held, _)| held != exclude);
+                self.exclusions.push_back((exclude.clone(), kept()));
+                if self.exclusions.len() > EXCLUSIONS_MAX {
+                    self.exclusions.pop_front();
+                }
+            }
+            Body::KeyDist(_) => {
+                self.distributions.push_back(kept());
+                if self.distributions.len() > DISTRIBUTIONS_MAX {
+                    self.distributions.pop_front();
+                }
+            }
+            Body::Time(_) | Body::KeySet(_) | Body::Stop(_) | Body::Start(_) | Body::Notify(_) => {}
+        }
+    }
+
+    /// What an excluded terminal has to hear.
+    fn for_excluded(&self, terminal: TerminalNumber) -> Vec<&Kept> {
+        let named = |(exclude, _): &&(Exclude, Kept)| exclude.terminals.contains(&terminal);
+        let exclusions = self.exclusions.iter().rev().filter(named);
+        let orders = self.orders.range((terminal, 0)..=(terminal, u8::MAX));
+        exclusions
+            .map(|(_, kept)| kept)
+            .take(1)
+            .chain(orders.map(|(_, kept)| kept))
+            .collect()
+    }
+
+    /// What a member of the group needs whose epoch is older, or its generation alone.
+    fn for_member(&mut self, group: GroupNumber, epoch_lags: bool) -> Vec<&Kept> {
+        let count = self.distributions.len();
+        let first = self.turn;
+        if epoch_lags {
+            self.turn = (first + SHARDS_A_BURST) % count.max(1);
+        }
+        let shards = (0..count.min(SHARDS_A_BURST))
+            .filter_map(|step| self.distributions.get(count - 1 - (first + step) % count));
+        let exclusions = self.exclusions.iter().rev().map(|(_, kept)| kept);
+        let fresh = exclusions.take(EXCLUSIONS_A_BURST).chain(shards);
+        let fresh = fresh.take(if epoch_lags { usize::MAX } else { 0 });
+        fresh.chain(self.renewals.get(&group)).collect()
+    }
+
+    /// Who sends what does not open gets the first burst at once, and each further one after twice the
+    /// time: its address is not proved.
+    fn may_answer_unproved(&mut self, terminal: TerminalNumber, now: Tick) -> bool {
+        let (next, count) = self.waits.get(&terminal).copied().unwrap_or_default();
+        if now < next || !self.unproved.take(now, 0) {
+            return false;
+        }
+        if self.waits.len() >= WAITS_MAX {
+            self.waits.retain(|_, (next, _)| *next > now);
+            if self.waits.len() >= WAITS_MAX {
+                return false;
+            }
+        }
+        let wait = Duration::from_secs(1 << count.min(WAIT_DOUBLINGS));
+        self.waits.insert(terminal, (now.plus(wait), count + 1));
+        true
+    }
+}
+
+impl Terminal {
+    /// A verified command: others may have missed it.
+    pub(super) fn keep_for_others(&mut self, command: &Command, octets: &[u8]) {
+        let user = self.user.as_ref();
+        let held = |group| user.is_some_and(|user| user.groups.contains_key(&group));
+        self.handing.keep(command, octets, held);
+    }
+
+    /// What ended at a look, as a repeat or as what is for others, may still be of use to others: its
+    /// signature is checked within a budget of its own.
+    pub(super) fn keep_unneeded(&mut self, frame: Unverified<'_>) {
+        let command = frame.command();
+        let for_present = match &command.body {
+            Body::KeyDist(_) => command.fleet_generation == self.g,
+            Body::Time(_)
+            | Body::Renew(_)
+            | Body::Order(_)
+            | Body::Exclude(_)
+            | Body::KeySet(_)
+            | Body::Stop(_)
+            | Body::Start(_)
+            | Body::Notify(_) => true,
+        };
+        // Without addresses of its own it meets no peer.
+        let meets_peers = self.own_record().is_some();
+        let useful = meets_peers && for_present && self.handing.wants(command);
+        if !(useful && self.handing.checks.take(self.now, 0)) {
+            return;
+        }
+        let octets = frame.octets();
+        if let Ok((verified, _)) = self.authorise(frame) {
+            self.keep_for_others(verified.command(), octets);
+        }
+    }
+
+    /// A member was seen behind, by what was authenticated: it gets what brings it forward.
+    pub(super) fn hand_to_member(
+        &mut self,
+        peer: TerminalNumber,
+        number: GroupNumber,
+        behind: (KeyEpoch, Generation),
+        to: SocketAddr,
+    ) {
+        let Some(group) = self.group(number) else {
+            return;
+        };
+        let epoch_lags = behind.0 < group.epoch();
+        if behind >= (group.epoch(), group.newest())
+            || !self.handing.bursts.take(self.now, peer.get().into())
+        {
+            return;
+        }
+        self.hand_forward(number, epoch_lags, to);
+    }
+
+    /// A packet came that did not open. What it says of its sender proves nothing: there is little for
+    /// it, and less each time.
+    pub(super) fn on_unheard(&mut self, unheard: &Unheard) {
+        let (peer, to) = (unheard.peer, unheard.endpoint);
+        if self.is_excluded(peer) {
+            self.hand_to_excluded(peer, to);
+        } else if peer != self.identity.number
+            && self.holds(unheard.group)
+            && self.handing.may_answer_unproved(peer, self.now)
+        {
+            self.hand_forward(unheard.group, true, to);
+        }
+    }
+
+    /// The EXCLUDE that names it, and the orders for it, to where it says that it is.
+    pub(super) fn hand_to_excluded(&mut self, peer: TerminalNumber, to: SocketAddr) {
+        if !self.handing.may_answer_unproved(peer, self.now) {
+            return;
+        }
+        let after = self.record_time();
+        let frames = self.handing.for_excluded(peer);
+        let frames = frames.into_iter().filter(|kept| kept.not_after >= after);
+        let sent: Vec<_> = frames.flat_map(|kept| in_datagrams(&kept.frame)).collect();
+        self.hand(sent, to);
+    }
+
+    fn hand_forward(&mut self, group: GroupNumber, epoch_lags: bool, to: SocketAddr) {
+        let after = self.record_time();
+        let key_set = epoch_lags.then(|| in_datagrams(&self.identity.key_set_frame));
+        let frames = self.handing.for_member(group, epoch_lags);
+        let frames = frames.into_iter().filter(|kept| kept.not_after >= after);
+        let sent = frames.flat_map(|kept| in_datagrams(&kept.frame));
+        let sent: Vec<_> = key_set.into_iter().flatten().chain(sent).collect();
+        self.hand(sent, to);
+    }
+
+    fn hand(&mut self, datagrams: Vec<Vec<u8>>, to: SocketAddr) {
+        let outputs = datagrams
+            .into_iter()
+            .map(|datagram| Output::ToPeer { to, datagram });
+        self.outputs.extend(outputs);
+    }
+}
+
+/// A frame that fills a datagram takes two with its head.
+fn in_datagrams(frame: &[u8]) -> Vec<Vec<u8>> {
+    datagrams(&Message::Command { frame }.encode(), None)
+}
+
+/// The groups whose keys a RENEW names.
+fn renewed(renew: &Renew) -> impl Iterator<Item = GroupNumber> + '_ {
+    let kinds = renew.entries.iter().filter_map(|entry| entry.kid.kind());
+    kinds.filter_map(KeyIdKind::group)
+}
+
+/// Whom an order is for, and its type.
+fn ordered(command: &Command) -> Option<(TerminalNumber, u8)> {
+    match command.target {
+        Target::Terminal(terminal) => Some((terminal, command.body.type_number())),
+        Target::All | Target::Group(_) | Target::Handles => None,
+    }
+}
+
+/// Seconds between two RENEWs of one group that are kept.
+const RENEWED_EVERY: u32 = 60;
+const ORDERS_MAX: usize = 256;
+const EXCLUSIONS_MAX: usize = 64;
+const DISTRIBUTIONS_MAX: usize = 128;
+const CHECKS_A_SECOND: u32 = 4;
+/// To all together; to one there is one a second.
+const BURSTS_A_SECOND: u32 = 16;
+const UNPROVED_A_SECOND: u32 = 2;
+const EXCLUSIONS_A_BURST: usize = 2;
+const SHARDS_A_BURST: usize = 4;
+/// Up to 64 s between two bursts.
+const WAIT_DOUBLINGS: u32 = 6;
+const WAITS_MAX: usize = 1024;

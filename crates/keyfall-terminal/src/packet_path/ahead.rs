@@ -1,0 +1,89 @@
+//! How far the mark of a received session runs ahead of what was delivered (FORMATS section 7): by 64
+//! packets or by two seconds at the present rate, whichever is more.
+
+use std::time::{Duration, Instant};
+
+/// The marks of one session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    /// Nothing above is delivered before a higher mark is durable.
+    durable: u32,
+    /// The same, as it was asked for.
+    asked: u32,
+    /// Packets a second, as of the last measurement.
+    rate: u32,
+    since: Instant,
+    /// The highest number when the measurement began.
+    from: u32,
+}
+
+impl Ahead {
+    pub(super) fn new(durable: u32, highest: u32, now: Instant) -> Self {
+        Self {
+            durable,
+            asked: durable,
+            rate: 0,
+            since: now,
+            from: highest,
+        }
+    }
+
+    /// Whether a packet with that number may be delivered.
+    pub(super) fn covers(&self, sequence: u32) -> bool {
+        sequence <= self.durable
+    }
+
+    /// The mark to ask for now that so high a number opened; `None`: there is enough, or one is on its
+    /// way.
+    pub(super) fn wanted(&mut self, highest: u32, now: Instant) -> Option<u32> {
+        if self.asked > self.durable || highest <= self.asked.saturating_sub(self.reach() / 2) {
+            return None;
+        }
+        let passed = now.saturating_duration_since(self.since).max(SHORTEST);
+        let packets = f64::from(highest.saturating_sub(self.from));
+        // Below 2^24 packets in at least a millisecond: it fits, and a cast saturates.
+        self.rate = (packets / passed.as_secs_f64()) as u32;
+        (self.since, self.from) = (now, highest);
+        self.asked = highest.saturating_add(self.reach()).max(self.asked + 1);
+        Some(self.asked)
+    }
+
+    pub(super) fn stored(&mut self, mark: u32) {
+        self.durable = self.durable.max(mark);
+        self.asked = self.asked.max(mark);
+    }
+
+    fn reach(&self) -> u32 {
+        LEAST.max(self.rate.saturating_mul(2))
+    }
+}
+
+/// The first mark of a session of which nothing was heard.
+pub(super) const LEAST: u32 = 64;
+/// No rate is measured over less.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_session_stays_64_ahead_and_a_fast_one_two_seconds() {
+        let start = Instant::now();
+        let mut ahead = Ahead::new(LEAST, 0, start);
+        assert!(ahead.covers(64) && !ahead.covers(65));
+        assert_eq!(ahead.wanted(32, start), None);
+        let second = start + Duration::from_secs(10);
+        assert_eq!(ahead.wanted(33, second), Some(33 + 64));
+        // One at a time.
+        assert_eq!(ahead.wanted(60, second), None);
+        ahead.stored(97);
+        // 100,000 packets in a second.
+        let later = second + Duration::from_secs(1);
+        assert_eq!(ahead.wanted(100_033, later), Some(100_033 + 200_000));
+        ahead.stored(300_033);
+        assert_eq!(ahead.wanted(190_000, later), None);
+        let later = later + Duration::from_secs(1);
+        assert_eq!(ahead.wanted(200_034, later), Some(200_034 + 200_002));
+    }
+}

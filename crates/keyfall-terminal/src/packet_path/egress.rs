@@ -1,0 +1,378 @@
+//! The thread that sends: TUN → ESP → UDP.
+//!
+//! It holds senders, never a master key. What it does not know it asks the driver, and the packet waits.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use keyfall_plane::{ESP_HEAD, ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
+use keyfall_protocol::DropReason;
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
+use tokio::sync::mpsc::Sender;
+
+use crate::hardening::scrub_stack;
+use crate::packet_path::counts::Counts;
+use crate::packet_path::cut::Cut;
+use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
+use crate::packet_path::inner::Inner;
+use crate::packet_path::post::Mailbox;
+use crate::packet_path::tun::Tun;
+use crate::packet_path::waiting::Waiting;
+use crate::packet_path::wire::{Batch, Wire, wait};
+use crate::packet_path::{Ask, FlowReport};
+
+/// What the driver tells this thread.
+pub(super) enum ToEgress {
+    /// From now on the group's packets go under this key.
+    Send {
+        group: GroupNumber,
+        sender: Box<EspSender>,
+    },
+    /// For the same key, after the one in use.
+    Spare {
+        group: GroupNumber,
+        sender: Box<EspSender>,
+    },
+    /// The group's packets wait: a STOP, or a key whose time has not come.
+    Hold {
+        group: GroupNumber,
+    },
+    /// The group's packets go nowhere; its keys are gone.
+    Refuse {
+        group: GroupNumber,
+        reason: DropReason,
+    },
+    Way {
+        ends: Ends,
+        way: FlowWay,
+        until: Instant,
+    },
+    /// There is a way now.
+    AskAgain(Ends),
+    /// Where that peer is may have changed, or what it may get.
+    PeerChanged(TerminalNumber),
+    WaysChanged,
+    Report(SyncSender<Vec<FlowReport>>),
+    /// Every key and every packet goes.
+    Wipe,
+    End,
+}
+
+pub(super) struct Egress {
+    pub(super) tun: Arc<Tun>,
+    pub(super) wire: Arc<Wire>,
+    pub(super) orders: Mailbox<ToEgress>,
+    pub(super) asks: Sender<Ask>,
+    pub(super) counts: Arc<Counts>,
+    flows: Flows,
+    groups: HashMap<GroupNumber, Outgoing>,
+    batch: Batch,
+    waiting: Waiting<Ends>,
+    /// Something that packets wait for has come.
+    try_again: bool,
+    now: Instant,
+}
+
+/// How a group's packets go out.
+enum Outgoing {
+    Open {
+        sender: Box<EspSender>,
+        spare: Option<Box<EspSender>>,
+        spare_asked: bool,
+    },
+    Held,
+    Refused(DropReason),
+}
+
+/// What became of a packet.
+enum Fate {
+    Gone,
+    Waits,
+    Dropped(DropReason),
+}
+
+impl Egress {
+    pub(super) fn new(
+        tun: Arc<Tun>,
+        wire: Arc<Wire>,
+        orders: Mailbox<ToEgress>,
+        asks: Sender<Ask>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            tun,
+            wire,
+            orders,
+            asks,
+            counts,
+            flows: Flows::default(),
+            groups: HashMap::new(),
+            batch: Batch::default(),
+            waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            try_again: false,
+            now: Instant::now(),
+        }
+    }
+
+    /// Until [`ToEgress::End`], or the interface is gone.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let tun = Arc::clone(&self.tun);
+        let mut buffer = Tun::buffer();
+        let mut next_second = self.now + SECOND;
+        loop {
+            for _ in 0..READS_MAX {
+                match tun.read(&mut buffer) {
+                    Ok(Some(cut)) => self.on_packets(cut),
+                    Ok(None) => self.counts.add(DropReason::Malformed, 1),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        self.flush();
+                        // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
+                        scrub_stack();
+                        wait(&*tun, &self.orders, Some(SECOND))?;
+                        break;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.now = Instant::now();
+            if !self.take_orders() {
+                self.flush();
+                return Ok(());
+            }
+            if self.try_again {
+                self.try_waiting();
+            }
+            if self.now >= next_second {
+                next_second = self.now + SECOND;
+                self.flows.expire(self.now);
+                let counts = &self.counts;
+                let gone = &mut |_| counts.add(DropReason::StopQueue, 1);
+                self.waiting.expire(self.now, gone);
+            }
+        }
+    }
+
+    /// False at the end.
+    fn take_orders(&mut self) -> bool {
+        let orders: Vec<_> = self.orders.take().collect();
+        if !orders.is_empty() {
+            // What was sealed under the key before goes before.
+            self.flush();
+        }
+        for order in orders {
+            match order {
+                ToEgress::Send { group, sender } => {
+                    let open = Outgoing::Open {
+                        sender,
+                        spare: None,
+                        spare_asked: false,
+                    };
+                    self.groups.insert(group, open);
+                    self.try_again = true;
+                }
+                ToEgress::Spare { group, sender } => self.on_spare(group, sender),
+                ToEgress::Hold { group } => {
+                    self.groups.insert(group, Outgoing::Held);
+                }
+                ToEgress::Refuse { group, reason } => {
+                    self.groups.insert(group, Outgoing::Refused(reason));
+                    self.try_again = true;
+                }
+                ToEgress::Way { ends, way, until } => {
+                    self.flows.set(ends, way, until);
+                    self.try_again |= way != FlowWay::Searching;
+                }
+                ToEgress::AskAgain(ends) => {
+                    self.flows.ask_again(self.now, |it, _| *it == ends);
+                    self.try_again = true;
+                }
+                ToEgress::PeerChanged(changed) => self.flows.ask_again(self.now, |_, way| {
+                    let FlowWay::Protect { peer, .. } = way else {
+                        return true;
+                    };
+                    *peer == Some(changed)
+                }),
+                ToEgress::WaysChanged => self.flows.ask_again(self.now, |_, _| true),
+                ToEgress::Report(to) => drop(to.try_send(self.report())),
+                ToEgress::Wipe => {
+                    self.groups.clear();
+                    self.flows.clear();
+                    self.waiting.take();
+                }
+                ToEgress::End => return false,
+            }
+        }
+        true
+    }
+
+    fn on_spare(&mut self, group: GroupNumber, sender: Box<EspSender>) {
+        match self.groups.get_mut(&group) {
+            Some(Outgoing::Open {
+                sender: current,
+                spare,
+                ..
+            }) if current.source() == sender.source() => {
+                *spare = Some(sender);
+                self.try_again = true;
+            }
+            // The key has changed meanwhile: the spare belonged to the one before.
+            Some(Outgoing::Open { .. } | Outgoing::Held | Outgoing::Refused(_)) | None => {}
+        }
+    }
+
+    /// What one read brought.
+    fn on_packets(&mut self, mut cut: Cut<'_>) {
+        let Some(inner) = Inner::read(cut.headers()) else {
+            self.counts.add(DropReason::Malformed, 1);
+            return;
+        };
+        let ends = (inner.source, inner.destination);
+        while let Some(length) = cut.next_len() {
+            match self.pass(ends, length, &mut |out| {
+                cut.write_next(out);
+            }) {
+                Fate::Gone => {}
+                Fate::Waits => {
+                    let mut packet = vec![0; length];
+                    cut.write_next(&mut packet);
+                    self.keep(self.now, ends, packet);
+                }
+                Fate::Dropped(reason) => {
+                    self.counts.add(reason, cut.left());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Seals the packet that `write` writes, if there is a way and a key. `write` is called only where
+    /// the packet goes.
+    fn pass(&mut self, ends: Ends, length: usize, write: &mut impl FnMut(&mut [u8])) -> Fate {
+        let Some((flow, ask)) = self.flows.find(ends, self.now) else {
+            return Fate::Dropped(DropReason::SearchQueue);
+        };
+        if ask && self.asks.try_send(Ask::Way { ends }).is_err() {
+            flow.asked_not();
+        }
+        let (group, to) = match flow.way {
+            FlowWay::Protect { group, to, .. } => (group, to),
+            FlowWay::Searching if flow.waiting < OF_FLOW_MAX => {
+                flow.waiting += 1;
+                return Fate::Waits;
+            }
+            FlowWay::Searching => return Fate::Dropped(DropReason::SearchQueue),
+            FlowWay::Drop(reason) => return Fate::Dropped(reason),
+        };
+        let (sender, spare, spare_asked) = match self.groups.get_mut(&group) {
+            Some(Outgoing::Open {
+                sender,
+                spare,
+                spare_asked,
+            }) => (sender, spare, spare_asked),
+            Some(Outgoing::Held) => return Fate::Waits,
+            Some(Outgoing::Refused(reason)) => return Fate::Dropped(*reason),
+            None => return Fate::Dropped(DropReason::NotHeld),
+        };
+        if sender.remaining() == 0 {
+            let Some(next) = spare.take() else {
+                return Fate::Waits;
+            };
+            *sender = next;
+            *spare_asked = false;
+        }
+        if sender.remaining() < ESP_SEQUENCE_MAX / 2 && !*spare_asked {
+            // The next session is there long before it is needed.
+            *spare_asked = self.asks.try_send(Ask::Spare { group }).is_ok();
+        }
+        let size = esp_len(length);
+        if self.batch.slot(to, size).is_none() {
+            send(&self.wire, &mut self.batch, &self.counts);
+        }
+        let Some(slot) = self.batch.slot(to, size) else {
+            return Fate::Dropped(DropReason::NotSent);
+        };
+        write(&mut slot[ESP_HEAD..ESP_HEAD + length]);
+        match sender.seal(slot, length) {
+            Ok(size) => {
+                self.batch.add(to, size);
+                flow.packets += 1;
+                flow.octets += length as u64;
+                Fate::Gone
+            }
+            Err(SealRefused::NotIp | SealRefused::NoRoom | SealRefused::NewSession) => {
+                self.counts.add(DropReason::Malformed, 1);
+                Fate::Gone
+            }
+        }
+    }
+
+    fn keep(&mut self, since: Instant, ends: Ends, packet: Vec<u8>) {
+        let counts = &self.counts;
+        let gone = &mut |_| counts.add(DropReason::StopQueue, 1);
+        self.waiting.push(since, ends, packet, gone);
+    }
+
+    /// What waited goes out in its order, or waits on.
+    fn try_waiting(&mut self) {
+        self.try_again = false;
+        self.flows.none_wait();
+        for (since, ends, packet) in self.waiting.take() {
+            match self.pass(ends, packet.len(), &mut |out| out.copy_from_slice(&packet)) {
+                Fate::Gone => {}
+                Fate::Waits => self.keep(since, ends, packet),
+                Fate::Dropped(reason) => self.counts.add(reason, 1),
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        send(&self.wire, &mut self.batch, &self.counts);
+    }
+
+    fn report(&self) -> Vec<FlowReport> {
+        let mut flows: Vec<_> = self.flows.iter().collect();
+        // The busiest are told; thousands would not be read.
+        flows.sort_unstable_by_key(|(_, flow)| std::cmp::Reverse(flow.octets));
+        flows.truncate(REPORTED_MAX);
+        let report = |(&ends, flow): (&Ends, &Flow)| FlowReport {
+            ends,
+            way: flow.way,
+            under: self.under(flow),
+            packets: flow.packets,
+            octets: flow.octets,
+        };
+        flows.into_iter().map(report).collect()
+    }
+
+    fn under(&self, flow: &Flow) -> Option<(KeyEpoch, Generation)> {
+        let FlowWay::Protect { group, .. } = flow.way else {
+            return None;
+        };
+        match self.groups.get(&group)? {
+            Outgoing::Open { sender, .. } => Some(sender.source()),
+            Outgoing::Held | Outgoing::Refused(_) => None,
+        }
+    }
+}
+
+fn send(wire: &Wire, batch: &mut Batch, counts: &Counts) {
+    if wire.send(batch).is_err() {
+        counts.add(DropReason::NotSent, 1);
+    }
+}
+
+/// Reads between two looks at the orders.
+const READS_MAX: usize = 64;
+/// Octets that wait: a second at 64 Mbit/s, four seconds of speech for a hundred.
+const WAITING_MAX: usize = 8 << 20;
+/// A STOP may last so long that TCP survives it (REQUIREMENTS R-080).
+const WAIT_LONGEST: Duration = Duration::from_secs(10);
+/// Packets of one flow that wait for a search.
+const OF_FLOW_MAX: u16 = 64;
+const REPORTED_MAX: usize = 256;
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,599 @@
+//! The driver's side of the packet path: which keys, sessions and ways the threads have, and what the
+//! machine has to be told for them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use keyfall_plane::{EspReceiver, EspSender};
+use keyfall_protocol::DropReason;
+use keyfall_protocol::command::Prefix;
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
+use keyfall_protocol::keys::EspSuite;
+use keyfall_protocol::terminal::{
+    Order, PacketMark, PacketQuery, SessionBlock, Source, Terminal, Trial, Way,
+};
+use tokio::sync::mpsc::{self, Receiver};
+use zeroize::Zeroize;
+
+use crate::packet_path::ahead::LEAST;
+use crate::packet_path::counts::Counts;
+use crate::packet_path::egress::{Egress, ToEgress};
+use crate::packet_path::flows::{Ends, FlowWay};
+use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
+use crate::packet_path::post::{self, Post};
+use crate::packet_path::tun::Tun;
+use crate::packet_path::wire::{Origin, Wire};
+use crate::packet_path::{Ask, FlowReport, SessionName, SessionReport};
+
+/// Two threads, and what they were told.
+pub(crate) struct PacketPath {
+    own: TerminalNumber,
+    suite: EspSuite,
+    tun: Arc<Tun>,
+    wire: Arc<Wire>,
+    /// Where peers hear: the port of datagrams to all members, and of probes.
+    port: u16,
+    egress: Post<ToEgress>,
+    ingress: Post<ToIngress>,
+    threads: Vec<JoinHandle<()>>,
+    inbox: Receiver<Ask>,
+    counts: Arc<Counts>,
+    groups: BTreeMap<GroupNumber, Sending>,
+    /// Sessions that are received, and those whose first mark is on its way.
+    sessions: HashMap<SessionName, Received>,
+    /// Marks to be asked for with the next order.
+    marks: BTreeMap<GroupNumber, Vec<(SessionName, PacketMark)>>,
+    /// Those of the orders that are open, in their order.
+    ordered: VecDeque<(GroupNumber, Vec<(SessionName, PacketMark)>)>,
+    /// What the thread was told this terminal speaks for.
+    prefixes: Vec<Prefix>,
+    scratch: Box<[u8]>,
+}
+
+/// How this terminal sends in a group.
+#[derive(Default)]
+struct Sending {
+    sessions: Option<SessionBlock>,
+    /// Sessions were ordered.
+    ordered: bool,
+    told: Told,
+    /// A sender for the same key is wanted.
+    spare: bool,
+}
+
+/// What the thread was told of a group.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    Key(KeyEpoch, Generation),
+    Hold,
+    Refuse(DropReason),
+}
+
+struct Received {
+    group: GroupNumber,
+    under: (KeyEpoch, Generation),
+    /// Until its first mark is durable.
+    waits: Option<EspReceiver>,
+}
+
+impl PacketPath {
+    /// Starts both threads.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn start(
+        own: TerminalNumber,
+        suite: EspSuite,
+        tun: Tun,
+        wire: Wire,
+    ) -> io::Result<Self> {
+        let (tun, wire) = (Arc::new(tun), Arc::new(wire));
+        let (asks, inbox) = mpsc::channel(ASKS_MAX);
+        let counts = Arc::new(Counts::default());
+        let (egress, orders) = post::open()?;
+        let sending = Egress::new(
+            Arc::clone(&tun),
+            Arc::clone(&wire),
+            orders,
+            asks.clone(),
+            Arc::clone(&counts),
+        );
+        let (ingress, orders) = post::open()?;
+        let receiving = Ingress::new(
+            Arc::clone(&tun),
+            Arc::clone(&wire),
+            orders,
+            asks.clone(),
+            Arc::clone(&counts),
+            own,
+        );
+        let ended = asks.clone();
+        let threads = vec![
+            thread::Builder::new()
+                .name("packets-out".to_owned())
+                .spawn(move || say_why(sending.run(), "sends", &asks))?,
+            thread::Builder::new()
+                .name("packets-in".to_owned())
+                .spawn(move || say_why(receiving.run(), "receives", &ended))?,
+        ];
+        Ok(Self {
+            own,
+            suite,
+            port: wire.local_address()?.port(),
+            tun,
+            wire,
+            egress,
+            ingress,
+            threads,
+            inbox,
+            counts,
+            groups: BTreeMap::new(),
+            sessions: HashMap::new(),
+            marks: BTreeMap::new(),
+            ordered: VecDeque::new(),
+            prefixes: Vec::new(),
+            scratch: vec![0; SCRATCH].into(),
+        })
+    }
+
+    pub(crate) async fn asked(&mut self) -> Option<Ask> {
+        self.inbox.recv().await
+    }
+
+    /// One that waits already.
+    pub(crate) fn next_ask(&mut self) -> Option<Ask> {
+        self.inbox.try_recv().ok()
+    }
+
+    pub(crate) fn tun_name(&self) -> &str {
+        self.tun.name()
+    }
+
+    /// The address that peers reach this terminal at.
+    pub(crate) fn listens(&self) -> Option<String> {
+        self.wire.local_address().ok().map(|it| it.to_string())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Tells the threads what has changed in the machine; what the machine has to be asked for.
+    pub(crate) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
+        let mut orders = Vec::new();
+        let own = terminal.own_record().map(|signed| signed.record());
+        let prefixes = own.map_or(&[][..], |own| &own.prefixes);
+        if self.prefixes != prefixes {
+            self.prefixes = prefixes.to_vec();
+            self.ingress
+                .put(ToIngress::OwnPrefixes(self.prefixes.clone()));
+        }
+        let named: Vec<_> = own.map_or_else(Vec::new, |own| {
+            own.groups.iter().map(|group| group.group).collect()
+        });
+        for &number in &named {
+            self.groups.entry(number).or_default();
+        }
+        for (&number, sending) in &mut self.groups {
+            let key = terminal
+                .send_key(number)
+                .filter(|_| named.contains(&number));
+            let (egress, told) = (&self.egress, &mut sending.told);
+            let Some(key) = key else {
+                let reason = if named.contains(&number) {
+                    terminal.why_not_sending(number)
+                } else {
+                    DropReason::NoRecord
+                };
+                let now = if waits(reason) {
+                    Told::Hold
+                } else {
+                    Told::Refuse(reason)
+                };
+                if *told != now {
+                    *told = now;
+                    egress.put(match now {
+                        Told::Refuse(reason) => ToEgress::Refuse {
+                            group: number,
+                            reason,
+                        },
+                        Told::Hold | Told::Nothing | Told::Key(..) => {
+                            ToEgress::Hold { group: number }
+                        }
+                    });
+                }
+                continue;
+            };
+            let under = Told::Key(key.epoch(), key.generation());
+            if *told != under || sending.spare {
+                let session = sending.sessions.as_mut().and_then(SessionBlock::take);
+                match session {
+                    Some(session) => {
+                        let sender = EspSender::new(self.suite, key, self.own, session);
+                        let sender = Box::new(sender);
+                        egress.put(if *told == under {
+                            ToEgress::Spare {
+                                group: number,
+                                sender,
+                            }
+                        } else {
+                            ToEgress::Send {
+                                group: number,
+                                sender,
+                            }
+                        });
+                        *told = under;
+                        sending.spare = false;
+                    }
+                    // The first session of a start is not recorded yet.
+                    None if *told == Told::Nothing => {
+                        *told = Told::Hold;
+                        egress.put(ToEgress::Hold { group: number });
+                    }
+                    None => {}
+                }
+            }
+            let left = sending.sessions.as_ref().map_or(0, SessionBlock::left);
+            if left < SESSIONS_LEAST && !sending.ordered {
+                sending.ordered = true;
+                orders.push(Order::OpenPacketSessions { group: number });
+            }
+        }
+        orders
+    }
+
+    pub(crate) fn on_sessions(&mut self, group: GroupNumber, sessions: Option<SessionBlock>) {
+        let sending = self.groups.entry(group).or_default();
+        sending.ordered = false;
+        if let Some(sessions) = sessions {
+            // A few of the block before are left: they are not used.
+            sending.sessions = Some(sessions);
+        }
+    }
+
+    pub(crate) fn want_spare(&mut self, group: GroupNumber) {
+        self.groups.entry(group).or_default().spare = true;
+    }
+
+    /// The machine's answer to [`Ask::Way`].
+    pub(crate) fn on_way(&self, ends: Ends, way: Way, at: impl Fn(Tick) -> Instant) {
+        let soon = Instant::now() + DROPPED_FOR;
+        let (way, until) = match way {
+            Way::Protect {
+                group,
+                peer,
+                endpoint,
+                until,
+            } => {
+                let way = FlowWay::Protect {
+                    group,
+                    peer: Some(peer),
+                    to: endpoint,
+                };
+                (way, at(until))
+            }
+            Way::ProtectMulticast { group, until } => {
+                let way = FlowWay::Protect {
+                    group,
+                    peer: None,
+                    to: SocketAddr::new(ends.1, self.port),
+                };
+                (way, at(until))
+            }
+            Way::Searching => (FlowWay::Searching, soon),
+            // The routes lead nothing here that goes in clear.
+            Way::Clear => (FlowWay::Drop(DropReason::NoWayThere), soon),
+            Way::Drop(reason) => (FlowWay::Drop(reason), soon),
+        };
+        self.egress.put(ToEgress::Way { ends, way, until });
+    }
+
+    /// The next packet asks for it, and so do those that wait.
+    pub(crate) fn on_path_found(&self, ends: Ends) {
+        self.egress.put(ToEgress::AskAgain(ends));
+    }
+
+    pub(crate) fn on_path_lost(&self, ends: Ends, reason: DropReason) {
+        let way = FlowWay::Drop(reason);
+        let until = Instant::now() + DROPPED_FOR;
+        self.egress.put(ToEgress::Way { ends, way, until });
+    }
+
+    pub(crate) fn on_ways_changed(&self) {
+        self.egress.put(ToEgress::WaysChanged);
+    }
+
+    pub(crate) fn on_peer_changed(&self, terminal: &Terminal, peer: TerminalNumber) {
+        self.egress.put(ToEgress::PeerChanged(peer));
+        let sessions = self
+            .sessions
+            .iter()
+            .filter(|(name, _)| name.spi.sender() == peer);
+        let speaks_for =
+            sessions.map(|(&name, held)| (name, prefixes_of(terminal, peer, held.group)));
+        self.ingress.put(ToIngress::SpeaksFor(speaks_for.collect()));
+    }
+
+    /// A packet of an unknown session: which key opens it? Its receiver waits here for its first mark.
+    /// Where the key is a newer generation, the trial has to be fed.
+    ///
+    /// # Errors
+    /// Why none does.
+    pub(crate) fn on_session(
+        &mut self,
+        terminal: &mut Terminal,
+        now: Tick,
+        name: SessionName,
+        origin: Origin,
+        sealed: &[u8],
+    ) -> Result<Option<Trial>, DropReason> {
+        if self.sessions.contains_key(&name) {
+            return Ok(None);
+        }
+        let query = PacketQuery {
+            tag: name.spi.tag(),
+            sender: name.spi.sender(),
+            session: name.session,
+            source: source_of(origin.from.ip()),
+        };
+        let (suite, scratch) = (self.suite, &mut self.scratch);
+        let opened = terminal.receive_packet(now, query, |key, mark| {
+            let receiver =
+                || EspReceiver::with_mark(suite, key, name.spi.sender(), name.session, mark);
+            receiver().open_into(sealed, scratch).ok()?;
+            Some((receiver(), mark))
+        });
+        self.scratch[..sealed.len()].zeroize();
+        match opened {
+            Ok(opened) => {
+                let (receiver, mark) = opened.receiver;
+                let under = (opened.epoch, opened.generation);
+                self.begin(name, opened.group, under, receiver, mark);
+                Ok(opened.trial)
+            }
+            Err(reason) => {
+                self.ingress.put(ToIngress::Unknown { name, reason });
+                Err(reason)
+            }
+        }
+    }
+
+    /// The session after one that is half over, under the same key.
+    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName) {
+        let next = SessionName {
+            session: name.session.next(),
+            ..name
+        };
+        let Some(held) = self.sessions.get(&name) else {
+            return;
+        };
+        let (group, under) = (held.group, held.under);
+        if self.sessions.contains_key(&next) {
+            return;
+        }
+        let Some(key) = terminal.held_key(group, under) else {
+            return;
+        };
+        let receiver = EspReceiver::new(self.suite, key, name.spi.sender(), next.session);
+        self.begin(next, group, under, receiver, 0);
+    }
+
+    fn begin(
+        &mut self,
+        name: SessionName,
+        group: GroupNumber,
+        under: (KeyEpoch, Generation),
+        receiver: EspReceiver,
+        mark: u32,
+    ) {
+        let waits = Some(receiver);
+        self.sessions.insert(
+            name,
+            Received {
+                group,
+                under,
+                waits,
+            },
+        );
+        self.want_mark(name, mark.saturating_add(LEAST));
+    }
+
+    pub(crate) fn want_mark(&mut self, name: SessionName, sequence: u32) {
+        let Some(held) = self.sessions.get(&name) else {
+            return;
+        };
+        let mark = PacketMark {
+            epoch: held.under.0,
+            generation: held.under.1,
+            sender: name.spi.sender(),
+            session: name.session,
+            sequence: sequence.min(keyfall_plane::ESP_SEQUENCE_MAX),
+        };
+        let marks = self.marks.entry(held.group).or_default();
+        marks.push((name, mark));
+    }
+
+    /// Marks go together: while some are being stored the next ones gather.
+    pub(crate) fn next_marks(&mut self) -> Vec<Order> {
+        if !self.ordered.is_empty() {
+            return Vec::new();
+        }
+        let mut orders = Vec::new();
+        for (group, marks) in std::mem::take(&mut self.marks) {
+            orders.push(Order::MarkPackets {
+                group,
+                marks: marks.iter().map(|(_, mark)| *mark).collect(),
+            });
+            self.ordered.push_back((group, marks));
+        }
+        orders
+    }
+
+    pub(crate) fn on_marks_stored(
+        &mut self,
+        terminal: &Terminal,
+        group: GroupNumber,
+        stored: &[PacketMark],
+    ) {
+        let Some(place) = self.ordered.iter().position(|(it, _)| *it == group) else {
+            return;
+        };
+        let Some((_, ordered)) = self.ordered.remove(place) else {
+            return;
+        };
+        let mut raised = Vec::new();
+        for (name, mark) in ordered {
+            let is_durable = stored.iter().any(|it| {
+                (it.epoch, it.generation, it.sender, it.session)
+                    == (mark.epoch, mark.generation, mark.sender, mark.session)
+            });
+            let Some(held) = self.sessions.get_mut(&name) else {
+                continue;
+            };
+            if !is_durable {
+                self.sessions.remove(&name);
+                let reason = DropReason::RefusedSession;
+                self.ingress.put(ToIngress::Forget(vec![name]));
+                self.ingress.put(ToIngress::Unknown { name, reason });
+            } else if let Some(receiver) = held.waits.take() {
+                let known = KnownSession {
+                    name,
+                    group,
+                    receiver,
+                    mark: mark.sequence,
+                    prefixes: prefixes_of(terminal, name.spi.sender(), group),
+                };
+                self.ingress.put(ToIngress::Known(Box::new(known)));
+            } else {
+                raised.push((name, mark.sequence));
+            }
+        }
+        self.ingress.put(ToIngress::Marked(raised));
+    }
+
+    /// Keys of a generation that is not held any more go.
+    pub(crate) fn on_retired(&mut self, group: GroupNumber, under: (KeyEpoch, Generation)) {
+        self.forget(|_, held| (held.group, held.under) == (group, under));
+    }
+
+    pub(crate) fn on_removed(&mut self, group: GroupNumber) {
+        self.forget(|_, held| held.group == group);
+    }
+
+    pub(crate) fn on_excluded(&mut self, terminals: &[TerminalNumber]) {
+        self.forget(|name, _| terminals.contains(&name.spi.sender()));
+        self.ingress.put(ToIngress::Exclude(terminals.to_vec()));
+    }
+
+    /// Once a second: a lease may have ended.
+    pub(crate) fn on_second(&mut self, terminal: &Terminal) {
+        let own = self.own;
+        self.forget(|_, held| terminal.may_receive(held.group, own).is_err());
+    }
+
+    fn forget(&mut self, goes: impl Fn(&SessionName, &Received) -> bool) {
+        let gone: Vec<_> = self.sessions.iter().filter(|it| goes(it.0, it.1)).collect();
+        let gone: Vec<_> = gone.into_iter().map(|(&name, _)| name).collect();
+        if !gone.is_empty() {
+            self.sessions.retain(|name, _| !gone.contains(name));
+            self.ingress.put(ToIngress::Forget(gone));
+        }
+    }
+
+    /// The terminal is locked or erased: every key goes, and every packet that waits.
+    pub(crate) fn wipe(&mut self) {
+        self.sessions.clear();
+        self.marks.clear();
+        self.ordered.clear();
+        for sending in self.groups.values_mut() {
+            *sending = Sending::default();
+        }
+        self.egress.put(ToEgress::Wipe);
+        self.ingress.put(ToIngress::Wipe);
+    }
+
+    /// A message of key search, or for a peer.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.wire.send_one(to, datagram, None)
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let (told, flows) = sync_channel(1);
+        self.egress.put(ToEgress::Report(told));
+        let (told, sessions) = sync_channel(1);
+        self.ingress.put(ToIngress::Report(told));
+        Report {
+            flows: flows.recv_timeout(REPORT_LONGEST).unwrap_or_default(),
+            sessions: sessions.recv_timeout(REPORT_LONGEST).unwrap_or_default(),
+            drops: self.counts.all().collect(),
+        }
+    }
+}
+
+impl Drop for PacketPath {
+    fn drop(&mut self) {
+        // A thread that waits for room in the inbox goes on when there is none.
+        self.inbox.close();
+        self.egress.put(ToEgress::End);
+        self.ingress.put(ToIngress::End);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the packet path failed");
+            }
+        }
+    }
+}
+
+/// What the threads tell of themselves.
+pub(crate) struct Report {
+    pub(crate) flows: Vec<FlowReport>,
+    pub(crate) sessions: Vec<SessionReport>,
+    pub(crate) drops: Vec<(DropReason, u64)>,
+}
+
+/// Whether packets wait for the reason to pass (REQUIREMENTS R-080), or go nowhere.
+fn waits(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::Stopped | DropReason::NotActive | DropReason::NewerEpoch | DropReason::NoBeacon
+    )
+}
+
+/// For which addresses that terminal may send in that group, by its record.
+fn prefixes_of(terminal: &Terminal, peer: TerminalNumber, group: GroupNumber) -> Arc<[Prefix]> {
+    let record = terminal.record_of(peer);
+    let member = record.filter(|record| record.group(group).is_some());
+    member.map_or_else(|| Arc::from([]), |record| Arc::from(&*record.prefixes))
+}
+
+/// For a budget: one host, or one /64.
+fn source_of(address: IpAddr) -> Source {
+    match address {
+        IpAddr::V4(address) => Source::from(address.to_bits()),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as Source,
+    }
+}
+
+fn say_why(ended: io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
+    if let Err(error) = ended {
+        let sentence = format!("the thread that {does} packets has ended: {error}");
+        drop(asks.blocking_send(Ask::Ended { sentence }));
+    }
+}
+
+/// Questions that wait for the driver.
+const ASKS_MAX: usize = 1_024;
+/// With fewer recorded sessions the next ones are ordered.
+const SESSIONS_LEAST: u32 = 4;
+/// After it a flow that goes nowhere asks again.
+const DROPPED_FOR: Duration = Duration::from_secs(1);
+/// A thread answers in microseconds, between two batches.
+const REPORT_LONGEST: Duration = Duration::from_millis(200);
+const SCRATCH: usize = 65_536;

@@ -1,0 +1,575 @@
+//! The thread that receives: UDP → ESP → TUN.
+//!
+//! It holds receivers, never a master key. Of a session that it does not know it asks the driver, and
+//! the packet waits, still sealed. A packet above its session's durable mark waits, opened, until a
+//! higher mark is durable.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+use keyfall_protocol::DropReason;
+use keyfall_protocol::command::Prefix;
+use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
+use tokio::sync::mpsc::Sender;
+use zeroize::Zeroize;
+
+use crate::hardening::scrub_stack;
+use crate::packet_path::ahead::Ahead;
+use crate::packet_path::counts::Counts;
+use crate::packet_path::flows::Ends;
+use crate::packet_path::inner::Inner;
+use crate::packet_path::join::Join;
+use crate::packet_path::post::Mailbox;
+use crate::packet_path::tun::Tun;
+use crate::packet_path::waiting::Waiting;
+use crate::packet_path::wire::{Arrivals, Origin, Wire, wait};
+use crate::packet_path::{Ask, Heard, SessionName, SessionReport};
+
+/// What the driver tells this thread.
+pub(super) enum ToIngress {
+    /// A session, with the mark that is durable.
+    Known(Box<KnownSession>),
+    /// Nothing of that session opens for now.
+    Unknown {
+        name: SessionName,
+        reason: DropReason,
+    },
+    /// Higher marks are durable.
+    Marked(Vec<(SessionName, u32)>),
+    /// These sessions go, as their keys do.
+    Forget(Vec<SessionName>),
+    /// Nobody listens to these any more.
+    Exclude(Vec<TerminalNumber>),
+    /// For which addresses the senders of these sessions speak.
+    SpeaksFor(Vec<(SessionName, Arc<[Prefix]>)>),
+    /// For which addresses this terminal speaks.
+    OwnPrefixes(Vec<Prefix>),
+    Report(SyncSender<Vec<SessionReport>>),
+    /// Every key and every packet goes.
+    Wipe,
+    End,
+}
+
+pub(super) struct KnownSession {
+    pub(super) name: SessionName,
+    pub(super) group: GroupNumber,
+    pub(super) receiver: EspReceiver,
+    pub(super) mark: u32,
+    /// For which addresses its sender speaks.
+    pub(super) prefixes: Arc<[Prefix]>,
+}
+
+pub(super) struct Ingress {
+    tun: Arc<Tun>,
+    wire: Arc<Wire>,
+    orders: Mailbox<ToIngress>,
+    asks: Sender<Ask>,
+    counts: Arc<Counts>,
+    own: TerminalNumber,
+    own_prefixes: Vec<Prefix>,
+    sessions: HashMap<SessionName, Session>,
+    /// Sessions that the driver was asked about.
+    asked: HashMap<SessionName, Instant>,
+    /// Sessions of which nothing opened, until when.
+    refused: HashMap<SessionName, (Instant, DropReason)>,
+    /// Sealed packets of sessions that the driver was asked about.
+    sealed: Waiting<(SessionName, Origin)>,
+    /// Opened packets above their session's mark.
+    opened: Waiting<(SessionName, u32)>,
+    join: Join,
+    now: Instant,
+}
+
+/// What is received of one sender.
+struct Session {
+    group: GroupNumber,
+    receiver: EspReceiver,
+    ahead: Ahead,
+    prefixes: Arc<[Prefix]>,
+    /// The addresses of the last packet, which were judged.
+    last: Option<(Ends, SocketAddr)>,
+    /// What the driver was told about.
+    told: Vec<(Ends, SocketAddr)>,
+    heard: Instant,
+    resting: bool,
+    /// The next session was asked for.
+    next_asked: bool,
+    packets: u64,
+    octets: u64,
+}
+
+impl Ingress {
+    pub(super) fn new(
+        tun: Arc<Tun>,
+        wire: Arc<Wire>,
+        orders: Mailbox<ToIngress>,
+        asks: Sender<Ask>,
+        counts: Arc<Counts>,
+        own: TerminalNumber,
+    ) -> Self {
+        Self {
+            join: tun.join(),
+            tun,
+            wire,
+            orders,
+            asks,
+            counts,
+            own,
+            own_prefixes: Vec::new(),
+            sessions: HashMap::new(),
+            asked: HashMap::new(),
+            refused: HashMap::new(),
+            sealed: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            opened: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            now: Instant::now(),
+        }
+    }
+
+    /// Until [`ToIngress::End`], or the socket is gone.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let wire = Arc::clone(&self.wire);
+        let mut arrivals = Arrivals::default();
+        let mut next_second = self.now + SECOND;
+        loop {
+            match wire.receive(&mut arrivals) {
+                Ok(()) => {
+                    for (origin, datagram) in arrivals.datagrams() {
+                        self.on_datagram(origin, datagram);
+                    }
+                    self.flush();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
+                    scrub_stack();
+                    wait(&*wire, &self.orders, Some(SECOND))?;
+                }
+                // An ICMP error about what was sent before.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Interrupted | ErrorKind::ConnectionRefused
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+            self.now = Instant::now();
+            if !self.take_orders() {
+                return Ok(());
+            }
+            if self.now >= next_second {
+                next_second = self.now + SECOND;
+                self.on_second();
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, origin: Origin, datagram: &[u8]) {
+        if datagram == KEEPALIVE {
+            return;
+        }
+        if datagram.starts_with(&NON_ESP_MARKER) {
+            let ask = Ask::Message {
+                origin,
+                datagram: datagram.to_vec(),
+            };
+            if self.asks.try_send(ask).is_err() {
+                self.counts.add(DropReason::SearchQueue, 1);
+            }
+            return;
+        }
+        let Ok(arrival) = EspArrival::read(datagram) else {
+            self.counts.add(DropReason::NotEsp, 1);
+            return;
+        };
+        let name = SessionName {
+            spi: arrival.spi,
+            session: arrival.session,
+        };
+        if let Err(reason) = self.open(name, origin, datagram) {
+            self.counts.add(reason, 1);
+        }
+    }
+
+    fn open(&mut self, name: SessionName, origin: Origin, sealed: &[u8]) -> Result<(), DropReason> {
+        let Some(session) = self.sessions.get_mut(&name) else {
+            return self.on_unknown(name, origin, sealed);
+        };
+        if std::mem::take(&mut session.resting) {
+            session.heard = self.now;
+        }
+        let slot = self.join.slot();
+        let opened = session.receiver.open_into(sealed, slot);
+        let (length, sequence) = match opened {
+            Ok(opened) => opened,
+            Err(refused) => {
+                self.join.give_up();
+                return why(refused).map_or(Ok(()), Err);
+            }
+        };
+        session.heard = self.now;
+        let judged = judge(session, &self.own_prefixes, origin.from, &slot[..length]);
+        let news = match judged {
+            Ok(news) => news,
+            Err(reason) => {
+                let unknown_peer = session.prefixes.is_empty() && session.told.is_empty();
+                let inner = Inner::read(slot).filter(|_| unknown_peer);
+                self.join.give_up();
+                if let Some(inner) = inner {
+                    // Its record is not here, as after a restart: the core searches for it.
+                    self.tell(name, (inner.source, inner.destination), origin.from);
+                }
+                return Err(reason);
+            }
+        };
+        session.packets += 1;
+        session.octets += length as u64;
+        if session.ahead.covers(sequence) {
+            let (tun, counts) = (&self.tun, &self.counts);
+            self.join
+                .push(length, &mut |octets| write(tun, counts, octets));
+        } else {
+            let packet = slot[..length].to_vec();
+            self.join.give_up();
+            let counts = &self.counts;
+            let gone = &mut |_| counts.add(DropReason::Held, 1);
+            self.opened.push(self.now, (name, sequence), packet, gone);
+        }
+        self.look_ahead(name);
+        if let Some((ends, from)) = news {
+            self.tell(name, ends, from);
+        }
+        Ok(())
+    }
+
+    /// Marks and the session that follows are asked for before they are needed.
+    fn look_ahead(&mut self, name: SessionName) {
+        let Some(session) = self.sessions.get_mut(&name) else {
+            return;
+        };
+        let highest = session.receiver.highest();
+        if let Some(mark) = session.ahead.wanted(highest, self.now) {
+            tell(&self.asks, Ask::Mark { name, mark });
+        }
+        if highest > keyfall_plane::ESP_SEQUENCE_MAX / 2 && !session.next_asked {
+            session.next_asked = true;
+            tell(&self.asks, Ask::NextSession { name });
+        }
+    }
+
+    /// The first packet of these addresses: the core learns where the peer is.
+    fn tell(&mut self, name: SessionName, ends: Ends, from: SocketAddr) {
+        let Some(session) = self.sessions.get_mut(&name) else {
+            return;
+        };
+        let heard = Heard {
+            group: session.group,
+            key: session.receiver.source(),
+            peer: name.spi.sender(),
+            ends,
+            from,
+        };
+        if self.asks.try_send(Ask::Heard(heard)).is_ok() {
+            if session.told.len() >= TOLD_MAX {
+                session.told.clear();
+            }
+            session.told.push((ends, from));
+        }
+    }
+
+    fn on_unknown(
+        &mut self,
+        name: SessionName,
+        origin: Origin,
+        sealed: &[u8],
+    ) -> Result<(), DropReason> {
+        let sender = name.spi.sender();
+        if sender == self.own {
+            return Err(DropReason::OwnPacket);
+        }
+        if let Some(&(until, reason)) = self.refused.get(&name)
+            && until > self.now
+        {
+            return Err(reason);
+        }
+        if !self.asked.contains_key(&name) {
+            if self.asked.len() >= ASKED_MAX {
+                return Err(DropReason::TrialBudget);
+            }
+            let ask = Ask::Session {
+                name,
+                origin,
+                sealed: sealed.to_vec(),
+            };
+            self.asks
+                .try_send(ask)
+                .map_err(|_| DropReason::TrialBudget)?;
+            self.asked.insert(name, self.now);
+        }
+        let counts = &self.counts;
+        let gone = &mut |_| counts.add(DropReason::Held, 1);
+        self.sealed
+            .push(self.now, (name, origin), sealed.to_vec(), gone);
+        Ok(())
+    }
+
+    /// False at the end.
+    fn take_orders(&mut self) -> bool {
+        let orders: Vec<_> = self.orders.take().collect();
+        let mut try_sealed = false;
+        let mut try_opened = false;
+        for order in orders {
+            match order {
+                ToIngress::Known(known) => {
+                    self.on_known(*known);
+                    try_sealed = true;
+                }
+                ToIngress::Unknown { name, reason } => {
+                    self.asked.remove(&name);
+                    if self.refused.len() >= ASKED_MAX {
+                        self.refused.clear();
+                    }
+                    self.refused.insert(name, (self.now + REFUSED_FOR, reason));
+                    try_sealed = true;
+                }
+                ToIngress::Marked(marks) => {
+                    for (name, mark) in marks {
+                        if let Some(session) = self.sessions.get_mut(&name) {
+                            session.ahead.stored(mark);
+                        }
+                        self.look_ahead(name);
+                    }
+                    try_opened = true;
+                }
+                ToIngress::Forget(names) => {
+                    for name in names {
+                        self.sessions.remove(&name);
+                    }
+                    try_opened = true;
+                }
+                ToIngress::Exclude(terminals) => {
+                    self.sessions
+                        .retain(|name, _| !terminals.contains(&name.spi.sender()));
+                    try_opened = true;
+                }
+                ToIngress::SpeaksFor(sessions) => {
+                    for (name, prefixes) in sessions {
+                        if let Some(session) = self.sessions.get_mut(&name) {
+                            session.prefixes = prefixes;
+                            session.last = None;
+                            session.told.clear();
+                        }
+                    }
+                }
+                ToIngress::OwnPrefixes(prefixes) => {
+                    self.own_prefixes = prefixes;
+                    for session in self.sessions.values_mut() {
+                        session.last = None;
+                    }
+                }
+                ToIngress::Report(to) => drop(to.try_send(self.report())),
+                ToIngress::Wipe => self.wipe(),
+                ToIngress::End => {
+                    self.wipe();
+                    return false;
+                }
+            }
+        }
+        if try_sealed {
+            for (since, (name, origin), packet) in self.sealed.take() {
+                if self.asked.contains_key(&name) {
+                    let counts = &self.counts;
+                    let gone = &mut |_| counts.add(DropReason::Held, 1);
+                    self.sealed.push(since, (name, origin), packet, gone);
+                } else if let Err(reason) = self.open(name, origin, &packet) {
+                    self.counts.add(reason, 1);
+                }
+            }
+        }
+        if try_opened {
+            self.try_opened();
+        }
+        if try_sealed || try_opened {
+            self.flush();
+        }
+        true
+    }
+
+    fn on_known(&mut self, known: KnownSession) {
+        let KnownSession {
+            name,
+            group,
+            receiver,
+            mark,
+            prefixes,
+        } = known;
+        self.asked.remove(&name);
+        self.refused.remove(&name);
+        // One session has one window for as long as it is known.
+        let (now, highest) = (self.now, receiver.highest());
+        self.sessions.entry(name).or_insert_with(|| Session {
+            group,
+            receiver,
+            ahead: Ahead::new(mark, highest, now),
+            prefixes,
+            last: None,
+            told: Vec::new(),
+            heard: now,
+            resting: false,
+            next_asked: false,
+            packets: 0,
+            octets: 0,
+        });
+    }
+
+    /// What waited for a mark is delivered, or waits on.
+    fn try_opened(&mut self) {
+        for (since, (name, sequence), mut packet) in self.opened.take() {
+            let Some(session) = self.sessions.get(&name) else {
+                packet.zeroize();
+                self.counts.add(DropReason::Held, 1);
+                continue;
+            };
+            let (tun, counts) = (&self.tun, &self.counts);
+            if session.ahead.covers(sequence) {
+                self.join.slot()[..packet.len()].copy_from_slice(&packet);
+                self.join
+                    .push(packet.len(), &mut |octets| write(tun, counts, octets));
+            } else {
+                let gone = &mut |_| counts.add(DropReason::Held, 1);
+                self.opened.push(since, (name, sequence), packet, gone);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let (tun, counts) = (&self.tun, &self.counts);
+        self.join.flush(&mut |octets| write(tun, counts, octets));
+        if !tun.joins() {
+            self.join.never_join();
+        }
+    }
+
+    fn on_second(&mut self) {
+        let now = self.now;
+        let idle = |since: Instant| now.saturating_duration_since(since);
+        for session in self.sessions.values_mut() {
+            if !session.resting && idle(session.heard) > REST_AFTER {
+                // An idle peer costs little memory.
+                session.receiver.rest();
+                session.resting = true;
+                session.told = Vec::new();
+            }
+        }
+        self.asked.retain(|_, since| idle(*since) < ASK_LONGEST);
+        self.refused.retain(|_, (until, _)| *until > now);
+        let counts = &self.counts;
+        self.sealed
+            .expire(now, &mut |_| counts.add(DropReason::Held, 1));
+        self.opened
+            .expire(now, &mut |_| counts.add(DropReason::Held, 1));
+    }
+
+    fn wipe(&mut self) {
+        self.sessions.clear();
+        self.asked.clear();
+        self.refused.clear();
+        self.sealed.take();
+        for (.., mut packet) in self.opened.take() {
+            packet.zeroize();
+        }
+    }
+
+    fn report(&self) -> Vec<SessionReport> {
+        let mut sessions: Vec<_> = self.sessions.iter().collect();
+        sessions.sort_unstable_by_key(|(_, session)| std::cmp::Reverse(session.octets));
+        sessions.truncate(REPORTED_MAX);
+        let report = |(name, session): (&SessionName, &Session)| SessionReport {
+            peer: name.spi.sender(),
+            group: session.group,
+            under: session.receiver.source(),
+            ends: session.last.map(|(ends, _)| ends),
+            packets: session.packets,
+            octets: session.octets,
+        };
+        sessions.into_iter().map(report).collect()
+    }
+}
+
+/// Whether an opened packet may be delivered; what the driver has to hear of it.
+fn judge(
+    session: &mut Session,
+    own: &[Prefix],
+    from: SocketAddr,
+    packet: &[u8],
+) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
+    let inner = Inner::read(packet).ok_or(DropReason::Malformed)?;
+    let ends = (inner.source, inner.destination);
+    if session.last == Some((ends, from)) {
+        return Ok(None);
+    }
+    let within = |prefixes: &[Prefix], address: IpAddr| {
+        prefixes.iter().any(|prefix| prefix.contains(address))
+    };
+    // SECURITY: a member speaks only for the addresses that its signed record names.
+    if !within(&session.prefixes, inner.source) {
+        return Err(DropReason::NotInRecord);
+    }
+    if !inner.destination.is_multicast() && !within(own, inner.destination) {
+        return Err(DropReason::NotForUs);
+    }
+    session.last = Some((ends, from));
+    let news = !session.told.contains(&(ends, from));
+    Ok(news.then_some((ends, from)))
+}
+
+/// `None`: it hid that nothing was sent.
+fn why(refused: EspRefused) -> Option<DropReason> {
+    Some(match refused {
+        EspRefused::Dummy => return None,
+        EspRefused::Replayed => DropReason::Replayed,
+        EspRefused::TooOld => DropReason::BeforeWindow,
+        EspRefused::AuthenticationFailed => DropReason::Authentication,
+        EspRefused::NotIp => DropReason::Malformed,
+        EspRefused::TooShort
+        | EspRefused::ReservedSpi
+        | EspRefused::Pinned
+        | EspRefused::NotPinned
+        | EspRefused::NoSender
+        | EspRefused::BadSequence
+        | EspRefused::OtherSession
+        | EspRefused::NoRoom => DropReason::NotEsp,
+    })
+}
+
+fn write(tun: &Tun, counts: &Counts, octets: &mut [u8]) {
+    if tun.write(octets).is_err() {
+        counts.add(DropReason::NotSent, 1);
+    }
+}
+
+/// The driver's inbox is full only when it has no time: it is waited for.
+fn tell(asks: &Sender<Ask>, ask: Ask) {
+    drop(asks.blocking_send(ask));
+}
+
+/// RFC 3948 section 2.3.
+const KEEPALIVE: [u8; 1] = [0xff];
+/// RFC 3948 section 2.2.
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
+const WAITING_MAX: usize = 8 << 20;
+const WAIT_LONGEST: Duration = Duration::from_secs(5);
+/// Sessions that the driver is asked about at a time.
+const ASKED_MAX: usize = 1_024;
+/// After it the driver is asked again.
+const ASK_LONGEST: Duration = Duration::from_secs(5);
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+/// A session that is not heard for so long gives its window back.
+const REST_AFTER: Duration = Duration::from_secs(30);
+/// Pairs of addresses of a session that the driver was told about.
+const TOLD_MAX: usize = 256;
+const REPORTED_MAX: usize = 256;
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,222 @@
+//! The packet path: IP packets from a TUN interface to peers as ESP in UDP, and back.
+//!
+//! Two threads carry packets; they hold session keys and no more. The driver owns the machine: it tells
+//! the threads what has changed ([`ToEgress`], [`ToIngress`]), and they ask it what they do not know
+//! ([`Ask`]). Packets wait meanwhile, within bounds.
+//!
+//! ```text
+//! TUN ─► egress:  cut ─► flow ─► sender ─► batch ─► UDP
+//! TUN ◄─ ingress: join ◄─ addresses ◄─ mark ◄─ receiver ◄─ UDP
+//! ```
+//!
+//! | File | What is in it |
+//! | --- | --- |
+//! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
+//! | `wire` | many datagrams with one call |
+//! | `inner`, `checksum` | headers of inner packets |
+//! | `egress`, `flows` | the thread that sends |
+//! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
+
+mod ahead;
+mod checksum;
+mod counts;
+mod cut;
+mod egress;
+mod engine;
+mod flows;
+mod head;
+pub(crate) mod host;
+mod ingress;
+mod inner;
+mod join;
+mod post;
+mod tun;
+mod waiting;
+mod wire;
+
+use std::net::SocketAddr;
+
+use keyfall_api::packets::{FlowStatus, SessionStatus};
+use keyfall_plane::Spi;
+use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
+use keyfall_protocol::keys::EspSuite;
+
+pub use cut::Cut;
+pub(crate) use engine::PacketPath;
+use flows::{Ends, FlowWay};
+pub(crate) use host::Host;
+pub use inner::Inner;
+pub use join::Join;
+pub use tun::Tun;
+pub use wire::{Arrivals, Batch, Origin, Wire, wait};
+
+#[cfg(test)]
+mod tests;
+
+/// How packets pass.
+#[derive(Clone, Debug)]
+pub struct PacketOptions {
+    /// The name of the TUN interface; the system chooses a number for "%d".
+    pub tun: String,
+    /// Where peers are heard; `None`: port 4500 on all addresses.
+    pub listen: Option<SocketAddr>,
+    /// The interface of the hosts that are protected; `None`: this host alone.
+    pub gateway: Option<String>,
+    /// The interface to the other terminals.
+    pub outside: Option<String>,
+    /// Octets of the longest inner packet; `None`: as the outside has it.
+    pub mtu: Option<u16>,
+    pub suite: EspSuite,
+    /// Where terminals are, as somebody wrote it down.
+    pub peers: Vec<(TerminalNumber, SocketAddr)>,
+}
+
+impl Default for PacketOptions {
+    fn default() -> Self {
+        Self {
+            tun: "keyfall%d".to_owned(),
+            listen: None,
+            gateway: None,
+            outside: None,
+            mtu: None,
+            suite: EspSuite::default(),
+            peers: Vec::new(),
+        }
+    }
+}
+
+impl PacketOptions {
+    /// `named`: what the packet groups ask for. `v6`: inner packets are of IPv6, too, which needs 1,280
+    /// octets; a datagram that is too long for the outside then goes in fragments.
+    pub(crate) fn mtu(&self, v6: bool, named: Option<u16>) -> u16 {
+        let outside = self.outside.as_deref().and_then(host::mtu_of);
+        let outer_v6 = self.listen.is_none_or(|it| it.is_ipv6());
+        let fits = host::inner_mtu(outside.unwrap_or(ETHERNET), outer_v6);
+        let chosen = self.mtu.unwrap_or(fits);
+        chosen
+            .min(named.unwrap_or(u16::MAX))
+            .max(if v6 { 1_280 } else { 576 })
+    }
+}
+
+/// What the threads ask or tell the driver.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Whereto, and under which group?
+    Way {
+        ends: Ends,
+    },
+    /// The session that the group sends in is half over: one more for the same key.
+    Spare {
+        group: GroupNumber,
+    },
+    /// A packet of a session that is not known.
+    Session {
+        name: SessionName,
+        origin: Origin,
+        sealed: Vec<u8>,
+    },
+    /// A higher mark.
+    Mark {
+        name: SessionName,
+        mark: u32,
+    },
+    /// Half of the session is over: the one after it will come.
+    NextSession {
+        name: SessionName,
+    },
+    Heard(Heard),
+    /// Key search, or what a peer hands on.
+    Message {
+        origin: Origin,
+        datagram: Vec<u8>,
+    },
+    /// A thread has ended.
+    Ended {
+        sentence: String,
+    },
+}
+
+/// A session as its packets name it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct SessionName {
+    pub(crate) spi: Spi,
+    pub(crate) session: EspSession,
+}
+
+/// The first packet of a session, of two inner addresses or of an outer address has opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) group: GroupNumber,
+    pub(crate) key: Option<(KeyEpoch, Generation)>,
+    pub(crate) peer: TerminalNumber,
+    pub(crate) ends: Ends,
+    pub(crate) from: SocketAddr,
+}
+
+/// A flow, for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlowReport {
+    pub(crate) ends: Ends,
+    way: FlowWay,
+    under: Option<(KeyEpoch, Generation)>,
+    packets: u64,
+    octets: u64,
+}
+
+impl FlowReport {
+    /// `expires_in`: where a key search found it.
+    pub(crate) fn status(&self, expires_in: Option<u64>) -> FlowStatus {
+        let (way, group, peer, endpoint) = match self.way {
+            FlowWay::Searching => ("searching", None, None, None),
+            FlowWay::Drop(reason) => (reason.name(), None, None, None),
+            FlowWay::Protect { group, peer, to } => {
+                ("protected", Some(group), peer, Some(to.to_string()))
+            }
+        };
+        FlowStatus {
+            source: self.ends.0.to_string(),
+            destination: self.ends.1.to_string(),
+            way: way.to_owned(),
+            group: group.map(GroupNumber::get),
+            peer: peer.map(TerminalNumber::get),
+            endpoint,
+            epoch: self.under.map(|(epoch, _)| epoch.get()),
+            generation: self.under.map(|(_, generation)| generation.get()),
+            expires_in,
+            packets: self.packets,
+            octets: self.octets,
+        }
+    }
+}
+
+/// A session that is received, for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionReport {
+    peer: TerminalNumber,
+    group: GroupNumber,
+    under: Option<(KeyEpoch, Generation)>,
+    ends: Option<Ends>,
+    packets: u64,
+    octets: u64,
+}
+
+impl SessionReport {
+    pub(crate) fn status(self) -> Option<SessionStatus> {
+        let (epoch, generation) = self.under?;
+        Some(SessionStatus {
+            peer: self.peer.get(),
+            group: self.group.get(),
+            epoch: epoch.get(),
+            generation: generation.get(),
+            source: self.ends.map(|ends| ends.0.to_string()),
+            destination: self.ends.map(|ends| ends.1.to_string()),
+            packets: self.packets,
+            octets: self.octets,
+        })
+    }
+}
+
+/// Octets of an Ethernet packet.
+const ETHERNET: u16 = 1_500;

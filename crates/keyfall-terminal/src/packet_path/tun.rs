@@ -1,0 +1,148 @@
+//! The TUN interface, with the kernel's offloads where it has them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use crate::packet_path::cut::Cut;
+use crate::packet_path::head::{self, HEAD_LEN};
+use crate::packet_path::join::{Join, PACKET_MAX};
+
+/// A TUN interface that goes when it is dropped.
+pub struct Tun {
+    device: SyncDevice,
+    name: String,
+    /// Whether each packet comes behind the kernel's header, and several may come as one.
+    offload: bool,
+    /// Whether the kernel takes joined packets; a refused write ends it (pitfall of some kernels).
+    joins: AtomicBool,
+}
+
+impl Tun {
+    /// Opens and brings it up; the system chooses a number for a name that ends in "%d".
+    ///
+    /// # Errors
+    /// What the system says; `PermissionDenied` without CAP_NET_ADMIN.
+    pub fn open(name: &str, mtu: u16, offload: bool) -> io::Result<Self> {
+        let build = |offload: bool| {
+            DeviceBuilder::new()
+                .name(name)
+                .mtu(mtu)
+                .offload(offload)
+                .build_sync()
+        };
+        let device = match build(offload) {
+            // An interface without offloads is slower, and does the same.
+            Err(error) if offload && error.kind() != io::ErrorKind::PermissionDenied => {
+                build(false)?
+            }
+            other => other?,
+        };
+        device.set_nonblocking(true)?;
+        Ok(Self {
+            name: device.name()?,
+            offload: device.tcp_gso(),
+            joins: AtomicBool::new(true),
+            device,
+        })
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// # Errors
+    /// What the system says.
+    pub fn set_mtu(&self, mtu: u16) -> io::Result<()> {
+        self.device.set_mtu(mtu)
+    }
+
+    /// What the interface may get in one write.
+    #[must_use]
+    pub fn join(&self) -> Join {
+        Join::new(self.offload, self.offload && self.device.udp_gso())
+    }
+
+    /// Room for one read.
+    #[must_use]
+    pub fn buffer() -> Box<[u8]> {
+        vec![0; HEAD_LEN + PACKET_MAX + 1].into()
+    }
+
+    /// The next packets, `None` for what cannot be sent.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there are none; else what the system says.
+    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Cut<'a>>> {
+        let length = self.device.recv(buffer)?;
+        let octets = &mut buffer[..length];
+        if !self.offload {
+            return Ok(Cut::new(head::Load::Whole, octets));
+        }
+        let Some((head, packet)) = octets.split_first_chunk_mut::<HEAD_LEN>() else {
+            return Ok(None);
+        };
+        Ok(Cut::new(head::read(head), packet))
+    }
+
+    /// Writes what [`Join`] made: the kernel's header and a packet. Where the kernel refuses several
+    /// as one, they go one by one, and from then on nothing is joined.
+    ///
+    /// # Errors
+    /// What the system says; the packets are lost.
+    pub fn write(&self, octets: &mut [u8]) -> io::Result<()> {
+        if !self.offload {
+            return self.put(&octets[HEAD_LEN..]);
+        }
+        match self.put(octets) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                let Some((head, packet)) = octets.split_first_chunk_mut::<HEAD_LEN>() else {
+                    return Err(error);
+                };
+                let load = head::read(head);
+                if !matches!(load, head::Load::Segments { .. }) {
+                    return Err(error);
+                }
+                self.joins.store(false, Ordering::Relaxed);
+                let mut cut = Cut::new(load, packet).ok_or(error)?;
+                let mut single = [0; HEAD_LEN + SEGMENT_MAX];
+                while let Some(length) = cut.next_len() {
+                    if length > SEGMENT_MAX {
+                        return Err(io::ErrorKind::InvalidInput.into());
+                    }
+                    cut.write_next(&mut single[HEAD_LEN..]);
+                    self.put(&single[..HEAD_LEN + length])?;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether joined packets are still taken.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        self.joins.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, octets: &[u8]) -> io::Result<()> {
+        loop {
+            match self.device.send(octets) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+/// Octets of a packet in a joined one: an underlay of 9,000 octets, and some.
+const SEGMENT_MAX: usize = 16 * 1024;

@@ -1,0 +1,139 @@
+//! How packets pass through a terminal, on the command line and in words.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use keyfall_api::packets::{FlowStatus, PacketStatus, SessionStatus};
+use keyfall_protocol::ids::TerminalNumber;
+use keyfall_protocol::keys::EspSuite;
+use keyfall_terminal::packet_path::PacketOptions;
+
+/// Packets between this host, or the hosts behind it, and other terminals.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Packets")]
+pub(super) struct PacketArgs {
+    /// No packets pass, although this terminal may have addresses in the fleet.
+    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "esp_suite", "peers"])]
+    no_packets: bool,
+    /// The name of the TUN interface; "%d" becomes a number.
+    #[arg(long, value_name = "NAME", default_value = "keyfall%d")]
+    tun: String,
+    /// Where peers are heard, by UDP; without it port 4500 on all addresses.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Protect the hosts behind this interface; without it this host alone.
+    #[arg(long, value_name = "INSIDE", requires = "outside")]
+    gateway: Option<String>,
+    /// The interface that leads to the other terminals.
+    #[arg(long, value_name = "OUTSIDE")]
+    outside: Option<String>,
+    /// Octets of the longest packet inside; without it as long as the outside takes in one piece.
+    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(576..=65_000))]
+    mtu: Option<u16>,
+    /// The suite of ESP, for all terminals of a group alike: AES-256-GCM, AES-128-GCM or
+    /// CHACHA20-POLY1305.
+    #[arg(long, value_name = "SUITE", value_parser = esp_suite, default_value = "AES-256-GCM")]
+    esp_suite: EspSuite,
+    /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
+    /// be given several times.
+    #[arg(long = "peer", value_name = "NUMBER=ADDR:PORT", value_parser = peer_at)]
+    peers: Vec<(TerminalNumber, SocketAddr)>,
+}
+
+impl PacketArgs {
+    pub(super) fn options(self) -> Option<PacketOptions> {
+        (!self.no_packets).then_some(PacketOptions {
+            tun: self.tun,
+            listen: self.listen,
+            gateway: self.gateway,
+            outside: self.outside,
+            mtu: self.mtu,
+            suite: self.esp_suite,
+            peers: self.peers,
+        })
+    }
+}
+
+fn esp_suite(text: &str) -> Result<EspSuite, String> {
+    let known = [
+        EspSuite::Aes256Gcm,
+        EspSuite::Aes128Gcm,
+        EspSuite::ChaCha20Poly1305,
+    ];
+    let same = |suite: &EspSuite| suite.name().eq_ignore_ascii_case(text);
+    known.into_iter().find(same).ok_or_else(|| {
+        let names = known.map(EspSuite::name).join(", ");
+        format!("there are {names}")
+    })
+}
+
+fn peer_at(text: &str) -> Result<(TerminalNumber, SocketAddr), String> {
+    let parts = text.split_once('=').and_then(|(number, address)| {
+        let number = TerminalNumber::new(number.parse().ok()?)?;
+        Some((number, address.parse().ok()?))
+    });
+    parts.ok_or_else(|| "write it like 7=192.0.2.7:4500 or 7=[2001:db8::7]:4500".to_owned())
+}
+
+pub(super) fn packets_for_people(status: &PacketStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    let prefixes = status.prefixes.join(", ");
+    match (status.state.as_str(), &status.failure) {
+        ("running", _) => lines.push(format!(
+            "packets pass for {prefixes} by {}, MTU {}, heard at {}; {} peers, {} searches",
+            status.tun.as_deref().unwrap_or("no interface"),
+            status.mtu.unwrap_or(0),
+            status.listens.as_deref().unwrap_or("no address"),
+            status.peers,
+            status.searches
+        )),
+        (_, Some(failure)) => lines.push(failure.clone()),
+        _ if prefixes.is_empty() => return lines,
+        _ => lines.push(format!("packets of {prefixes} wait for a group's key")),
+    }
+    lines.extend(status.flows.iter().map(flow_for_people));
+    lines.extend(status.sessions.iter().map(session_for_people));
+    if !status.drops.is_empty() {
+        let drop = |it: &keyfall_api::packets::PacketDrop| format!("{} {}", it.count, it.reason);
+        let drops: Vec<_> = status.drops.iter().map(drop).collect();
+        lines.push(format!("  dropped: {}", drops.join(", ")));
+    }
+    lines
+}
+
+fn flow_for_people(flow: &FlowStatus) -> String {
+    let ends = format!("  {} → {}: ", flow.source, flow.destination);
+    let counts = format!("{} packets, {} octets", flow.packets, flow.octets);
+    let Some(group) = flow.group else {
+        return format!("{ends}{}, {counts}", flow.way);
+    };
+    let to = match (flow.peer, &flow.endpoint) {
+        (Some(peer), Some(endpoint)) => format!("terminal {peer} at {endpoint}"),
+        (Some(peer), None) => format!("terminal {peer}"),
+        (None, _) => "all members".to_owned(),
+    };
+    let key = match (flow.epoch, flow.generation) {
+        (Some(epoch), Some(generation)) => format!("epoch {epoch} generation {generation}"),
+        _ => "waits for the key".to_owned(),
+    };
+    let expires = flow
+        .expires_in
+        .map_or_else(String::new, |left| format!(", found, expires in {left} s"));
+    format!("{ends}group {group}, {key}, to {to}{expires}, {counts}")
+}
+
+fn session_for_people(session: &SessionStatus) -> String {
+    let ends = match (&session.source, &session.destination) {
+        (Some(source), Some(destination)) => format!(", last {source} → {destination}"),
+        _ => String::new(),
+    };
+    format!(
+        "  from terminal {}: group {}, epoch {} generation {}{ends}, {} packets, {} octets",
+        session.peer,
+        session.group,
+        session.epoch,
+        session.generation,
+        session.packets,
+        session.octets
+    )
+}
