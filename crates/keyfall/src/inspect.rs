@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyfall_api::control::{Answer, Inspected, Request};
-use keyfall_protocol::command::Unverified;
+use keyfall_protocol::command::{Unverified, UnverifiedRecord};
 use keyfall_protocol::enrolment::SealedPackage;
 use keyfall_protocol::keys::SrtpSuite;
 use keyfall_protocol::sharing::Assembly;
@@ -321,8 +321,9 @@ fn split(octets: Vec<u8>) -> Vec<Vec<u8>> {
         None => vec![octets],
         Some(lines) => {
             let whole = lines.concat();
-            let is_whole =
-                Unverified::decode(&whole).is_ok() || SealedPackage::decode(&whole).is_ok();
+            let is_whole = Unverified::decode(&whole).is_ok()
+                || UnverifiedRecord::decode(&whole).is_ok()
+                || SealedPackage::decode(&whole).is_ok();
             if lines.len() > 1 && is_whole {
                 vec![whole]
             } else {

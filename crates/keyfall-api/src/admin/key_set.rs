@@ -34,6 +34,10 @@ pub struct DraftKeySet {
     /// Bits of the RSA key that is made where the suites name rsa-misty1: 2048, 3072, 4096 or 8192.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rsa_bits: Option<u16>,
+    /// "ADDRESS/LENGTH" to which packets go unprotected; absent: as they are; none: everything is
+    /// protected or dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear: Option<Vec<String>>,
     #[serde(default)]
     pub why: Why,
 }

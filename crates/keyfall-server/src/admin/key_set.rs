@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use keyfall_api::admin as api;
-use keyfall_protocol::command::Suites;
+use keyfall_protocol::command::{ClearList, Suites};
 use keyfall_protocol::ids::KeyName;
 use keyfall_protocol::server::{By, KeySetDraft, Order, Refusal, Server};
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
 use crate::admin::orders::{OrderError, asked, shortened, unhex};
+use crate::admin::packets::prefixes;
 use crate::driver::{Handle, View};
 use crate::key_drafts::installed;
 
@@ -34,7 +35,7 @@ pub(crate) async fn draft_key_set(
 ///
 /// # Errors
 /// [`OrderError::NotAKeyName`], [`OrderError::NotSuites`], [`OrderError::LegacyNotFirst`],
-/// [`OrderError::BadRsaSize`].
+/// [`OrderError::BadRsaSize`], [`OrderError::NotAPrefix`], [`OrderError::ClearListTooLong`].
 pub(crate) fn wanted(order: &api::DraftKeySet) -> Result<KeySetDraft, OrderError> {
     let default = KeySetDraft::default();
     let stolen = order.stolen.iter().map(|name| key_name(name));
@@ -43,9 +44,14 @@ pub(crate) fn wanted(order: &api::DraftKeySet) -> Result<KeySetDraft, OrderError
         life: order.life.unwrap_or(default.life),
         stolen: stolen.collect::<Result<_, _>>()?,
         suites,
+        clear: order.clear.as_deref().map(clear_list).transpose()?,
         rsa: rsa_for(suites.as_ref(), order.rsa_bits)?,
         ..default
     })
+}
+
+fn clear_list(texts: &[String]) -> Result<ClearList, OrderError> {
+    ClearList::new(&prefixes(texts)?).ok_or(OrderError::ClearListTooLong)
 }
 
 fn rsa_for(

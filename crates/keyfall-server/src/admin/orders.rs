@@ -2,7 +2,7 @@
 //! after it was stored.
 
 use keyfall_api::admin as api;
-use keyfall_protocol::command::PrefixFault;
+use keyfall_protocol::command::{CLEAR_MAX, PrefixFault};
 use keyfall_protocol::enrolment;
 use keyfall_protocol::ids::{Generation, TerminalNumber};
 use keyfall_protocol::schedule::Cadence;
@@ -60,6 +60,8 @@ pub(crate) enum OrderError {
     NoAddressSetting,
     #[error(transparent)]
     NotAPrefix(PrefixFault),
+    #[error("the clear list has at most {CLEAR_MAX} prefixes: name larger ones")]
+    ClearListTooLong,
     #[error(
         "{0:?} is no endpoint; write ADDRESS:PORT, like 203.0.113.9:4500 or [2001:db8::9]:4500"
     )]

@@ -160,7 +160,7 @@ pub(super) fn protection_record(
     })
 }
 
-fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, OrderError> {
+pub(super) fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, OrderError> {
     let read = |text: &String| Prefix::from_str(text).map_err(OrderError::NotAPrefix);
     texts.iter().map(read).collect()
 }

@@ -277,6 +277,14 @@ fn warnings(view: &View<'_>) -> Vec<String> {
     let mut warnings: Vec<_> = restored::warning(view).into_iter().collect();
     warnings.extend(signers_warning(view));
     warnings.extend(legacy_warning(&view.machine.fleet().key_set.limits.suites));
+    let clear: Vec<_> = view.machine.fleet().key_set.limits.clear.iter().collect();
+    if !clear.is_empty() {
+        let clear: Vec<_> = clear.iter().map(ToString::to_string).collect();
+        warnings.push(format!(
+            "packets to {} go unprotected, by the root's word: `keyfall server sign-keys --no-clear` ends it",
+            clear.join(" ")
+        ));
+    }
     let jumped = view.machine.clock_jumped();
     if jumped > 0 {
         warnings.push(format!(

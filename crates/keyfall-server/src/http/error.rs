@@ -152,7 +152,9 @@ impl From<OrderError> for Refused {
                 ProblemCode::BadRequest
             }
             OrderError::NoPacketSetting | OrderError::NoAddressSetting => ProblemCode::BadRequest,
-            OrderError::NotAPrefix(_) | OrderError::NotAnEndpoint(_) => ProblemCode::BadAddresses,
+            OrderError::NotAPrefix(_)
+            | OrderError::ClearListTooLong
+            | OrderError::NotAnEndpoint(_) => ProblemCode::BadAddresses,
             OrderError::Ended => ProblemCode::Ending,
         };
         Self::new(code, error.to_string())

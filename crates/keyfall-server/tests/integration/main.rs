@@ -6,6 +6,7 @@ mod crash;
 mod loss;
 mod meeting;
 mod orders;
+mod packets;
 mod peers;
 mod refusals;
 mod secrets;

@@ -223,6 +223,7 @@ fn the_carousel_report_predicts_and_claims_nothing() {
             (&json!("RENEW"), &json!(2)),
             (&json!("KEYDIST"), &json!(1)),
             (&json!("CHANGE"), &json!(0)),
+            (&json!("RECORD"), &json!(0)),
         ]
     );
     assert_eq!(report["carriers"][0]["address"], home.carrier.to_string());

@@ -2,7 +2,7 @@
 
 use keyfall_api::control::Inspected;
 use keyfall_plane::Arrival;
-use keyfall_protocol::command::{Body, Command, KeySet, Target, Unverified};
+use keyfall_protocol::command::{Body, Command, KeySet, Target, Unverified, UnverifiedRecord};
 use keyfall_protocol::enrolment::SealedPackage;
 use keyfall_protocol::ids::{KeyId, KeyIdKind, UnixSeconds};
 use keyfall_protocol::keys::SrtpSuite;
@@ -78,6 +78,9 @@ pub(super) fn show(message: &[u8], suite: SrtpSuite) -> Result<Shown, String> {
         Ok(frame) => return Ok(show_frame(&frame)),
         Err(error) => error,
     };
+    if let Ok(record) = UnverifiedRecord::decode(message) {
+        return Ok(show_record(&record, message.len()));
+    }
     if let Ok(package) = SealedPackage::decode(message) {
         return Ok(show_package(&package, message.len()));
     }
@@ -127,6 +130,40 @@ pub(super) fn show_frame(frame: &Unverified<'_>) -> Shown {
         for_keys: Some(octets.to_vec()),
         ..Shown::new(command.body.name(), octets.len(), fields)
     }
+}
+
+/// Nobody's secret: the same for everyone who hears it.
+pub(super) fn show_record(read: &UnverifiedRecord<'_>, octets: usize) -> Shown {
+    let record = read.record();
+    let mut fields = Fields::default();
+    fields.add("signer", read.signer());
+    fields.add("terminal", record.terminal);
+    fields.add("version", record.version);
+    fields.time("issued at", record.issued_at);
+    fields.time("not after", record.not_after);
+    for prefix in &record.prefixes {
+        fields.add("speaks for", prefix);
+    }
+    for endpoint in &record.endpoints {
+        fields.add("heard at", endpoint);
+    }
+    for group in &record.groups {
+        let networks: Vec<_> = group.networks.iter().map(ToString::to_string).collect();
+        let networks = if networks.is_empty() {
+            "every network".to_owned()
+        } else {
+            networks.join(" ")
+        };
+        let mtu = group
+            .mtu
+            .map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+        let value = format!(
+            "{} with priority {}{mtu}, {networks}",
+            group.group, group.priority
+        );
+        fields.add("packet group", value);
+    }
+    Shown::new("RECORD", octets, fields)
 }
 
 fn show_body(command: &Command, fields: &mut Fields) {
@@ -249,6 +286,9 @@ fn show_key_set(key_set: &KeySet, fields: &mut Fields) {
     fields.add("no sending after an exclusion", wait);
     fields.add("dead man's time", format!("{} s", limits.dead_man));
     fields.add("erase signatures", limits.erase_signatures);
+    for prefix in limits.clear.iter() {
+        fields.add("unprotected", prefix);
+    }
 }
 
 fn show_package(package: &SealedPackage, octets: usize) -> Shown {

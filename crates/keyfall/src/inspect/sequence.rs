@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use keyfall_protocol::command::{Body, Command, Unverified};
+use keyfall_protocol::command::{Body, Command, Unverified, UnverifiedRecord};
 use keyfall_protocol::sharing::message::{KeyDis, Message, Part};
 use keyfall_protocol::sharing::{Assembly, Bundle, Confirmation};
 
@@ -357,6 +357,13 @@ impl<'d> Said<'d> {
                 ..said
             });
         }
+        if let Ok(record) = UnverifiedRecord::decode(octets) {
+            return Some(Self {
+                carried: true,
+                frame: Some(octets),
+                ..Self::record(&record, false)
+            });
+        }
         if let Ok(one) = Confirmation::decode(octets) {
             let detail = format!("group {}", one.group);
             return Some(Self::confirms(confirmation_name(one.kind), detail));
@@ -401,7 +408,10 @@ impl<'d> Said<'d> {
             }
             Message::Command { frame } => Self {
                 frame: Some(frame),
-                ..Self::order(Unverified::decode(frame).ok()?.command(), true)
+                ..match Unverified::decode(frame) {
+                    Ok(read) => Self::order(read.command(), true),
+                    Err(_) => Self::record(&UnverifiedRecord::decode(frame).ok()?, true),
+                }
             },
             Message::Part(part) => Self {
                 part: Some(*part),
@@ -431,6 +441,14 @@ impl<'d> Said<'d> {
             detail += " · in COMMAND";
         }
         Self::server(command.body.name(), detail, sort)
+    }
+
+    fn record(read: &UnverifiedRecord<'_>, wrapped: bool) -> Self {
+        let mut detail = format!("of terminal {}", read.record().terminal);
+        if wrapped {
+            detail += " · in COMMAND";
+        }
+        Self::server("RECORD", detail, Sort::Orders)
     }
 
     fn confirms(name: &'static str, detail: String) -> Self {

@@ -1,6 +1,6 @@
 //! The datagrams of key sharing as they are shown: what anybody on the path reads, and what is sealed.
 
-use keyfall_protocol::command::{HaltKind, Unverified};
+use keyfall_protocol::command::{HaltKind, Unverified, UnverifiedRecord};
 use keyfall_protocol::error::DecodeError;
 use keyfall_protocol::sharing::message::{
     AckStatus, Cookie, KeyDis, KeyReq, Message, Part, Reference, RequestHash, message_in,
@@ -8,7 +8,7 @@ use keyfall_protocol::sharing::message::{
 use keyfall_protocol::sharing::pair::SignedGrant;
 use keyfall_protocol::sharing::{Bundle, Confirmation, SharingSuite, rsa_misty1};
 
-use super::message::{Fields, Shown, hex, show_frame};
+use super::message::{Fields, Shown, hex, show_frame, show_record};
 
 /// A datagram of key sharing; or why it is none.
 pub(super) fn show_datagram(datagram: &[u8]) -> Result<Shown, DecodeError> {
@@ -191,7 +191,10 @@ fn show_bundle(bundle: &Bundle, octets: usize) -> Shown {
 fn carried(frame: &[u8]) -> Shown {
     match Unverified::decode(frame) {
         Ok(read) => show_frame(&read),
-        Err(error) => Shown::unknown(frame.len(), &format!("no command ({error})")),
+        Err(error) => match UnverifiedRecord::decode(frame) {
+            Ok(record) => show_record(&record, frame.len()),
+            Err(_) => Shown::unknown(frame.len(), &format!("no command ({error})")),
+        },
     }
 }
 

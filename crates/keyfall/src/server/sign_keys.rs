@@ -27,7 +27,8 @@ use crate::terminal::legacy_key::rsa_size;
 #[command(
     after_help = "Example:\n  keyfall server sign-keys fleet --root /media/usb/root.key\n  \
                   keyfall server sign-keys fleet --root /media/usb/root.key --stolen 0123456789abcdef\n  \
-                  keyfall server sign-keys fleet --root /media/usb/root.key --suites hpke-pq,psk\n\n\
+                  keyfall server sign-keys fleet --root /media/usb/root.key --suites hpke-pq,psk\n  \
+                  keyfall server sign-keys fleet --root root.key --clear 198.51.100.0/24\n\n\
                   With a root that stays elsewhere:\n  keyfall server sign-keys fleet --draft next.keyset\n  \
                   keyfall server sign-keys --sign next.keyset --root root.key\n  \
                   keyfall server sign-keys fleet --install next.keyset"
@@ -61,6 +62,13 @@ pub(super) struct SignKeysArgs {
         conflicts_with_all = ["sign", "install"]
     )]
     suites: Option<Suites>,
+    /// Packets to there go unprotected, as ADDRESS/LENGTH; may be given several times. In place of those
+    /// before; without it: as before. Everything else is protected or dropped.
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["sign", "install"])]
+    clear: Vec<String>,
+    /// Nothing goes unprotected.
+    #[arg(long, conflicts_with_all = ["clear", "sign", "install"])]
+    no_clear: bool,
     /// Bits of the server's RSA key, which is made where --suites names rsa-misty1: 2048, 3072, 4096
     /// or 8192. The more, the dearer each answer.
     #[arg(long, value_name = "BITS", requires = "suites", value_parser = rsa_size)]
@@ -123,6 +131,7 @@ impl SignKeysArgs {
             life: Some(self.life),
             suites: self.suites.as_ref().map(names),
             rsa_bits: self.rsa_bits.map(RsaSize::bits),
+            clear: (!self.clear.is_empty() || self.no_clear).then(|| self.clear.clone()),
             why: self.why(),
         }
     }
@@ -256,6 +265,8 @@ struct SignedDocument {
     erase_signatures: u8,
     /// How terminals may ask for keys, in order of preference.
     suites: Vec<String>,
+    /// To where packets go unprotected.
+    clear: Vec<String>,
     /// Unix seconds; by it terminals judge how late it is at the least.
     issued_at: u32,
     /// Seconds.
@@ -303,6 +314,12 @@ fn sign_file(file: &Path, root: &SigningKey, output: &Output) -> Result<(), Fail
         stolen: key_set.stolen.iter().map(ToString::to_string).collect(),
         erase_signatures: key_set.limits.erase_signatures,
         suites: names(&key_set.limits.suites),
+        clear: key_set
+            .limits
+            .clear
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         issued_at: key_set.issued_at.get(),
         longest_lease: key_set.limits.longest_lease,
         dead_man: key_set.limits.dead_man,
@@ -356,6 +373,12 @@ fn signed_text(signed: &SignedDocument) -> String {
             "\n  WEAK: terminals with an RSA key ask in rsa-misty1, without forward secrecy; leave it \
              out unless a device knows no other",
         );
+    }
+    if !signed.clear.is_empty() {
+        text.push_str(&format!(
+            "\n  packets to {} go UNPROTECTED",
+            signed.clear.join(" ")
+        ));
     }
     for name in &signed.stolen {
         text.push_str(&format!("\n  stolen {name}: what it signed is void"));

@@ -438,3 +438,76 @@ fn every_command_has_an_example() {
         assert!(ran.stdout.contains(&example), "{words}: {}", ran.stdout);
     }
 }
+
+/// Packet groups in the words of the command line.
+#[test]
+fn packet_groups_and_addresses_are_set_and_shown() {
+    let place = Place::new();
+    assert_eq!(place.init().exit, 0);
+    let _server = place.serve();
+    let out = place.top.path().to_str().unwrap();
+    place.told(&["terminal", "add", "truck1", "hub", "--out", out]);
+    let created = place.admin(&[
+        "group",
+        "create",
+        "net",
+        "--member",
+        "truck1",
+        "--packets",
+        "--network",
+        "10.77.0.0/16",
+        "--priority",
+        "5",
+    ]);
+    assert_eq!(created.exit, 0, "{}", created.stderr);
+    let set = place.admin(&["group", "set", "net", "--mtu", "1380"]);
+    for word in ["routes 10.77.0.0/16", "priority 5", "MTU 1380"] {
+        assert!(set.stdout.contains(word), "{}", set.stdout);
+    }
+    let set = place.admin(&[
+        "terminal",
+        "set",
+        "truck1",
+        "--address",
+        "10.77.0.5/32",
+        "--address",
+        "fd77::5",
+        "--endpoint",
+        "203.0.113.9:4500",
+    ]);
+    for word in [
+        "speaks for 10.77.0.5/32 fd77::5/128",
+        "heard at 203.0.113.9:4500",
+        "in net (1)",
+    ] {
+        assert!(set.stdout.contains(word), "{}", set.stdout);
+    }
+    let alone = place.admin(&["terminal", "set", "hub", "--prefix", "192.168.5.0/24"]);
+    assert!(
+        alone
+            .stdout
+            .contains("warning: this terminal is in no packet group")
+    );
+    let shown = place.admin(&["terminal", "show", "truck1"]);
+    assert!(shown.stdout.contains("speaks for 10.77.0.5/32 fd77::5/128"));
+    let shown = place.admin(&["group", "show", "net"]);
+    assert!(shown.stdout.contains("packet group"), "{}", shown.stdout);
+    let none = place.told(&["terminal", "set", "truck1", "--no-endpoint"]);
+    assert_eq!(none["addresses"]["endpoints"], serde_json::json!([]));
+    // A network is no address, and the settings of a group need one.
+    let wrong = place.admin(&["terminal", "set", "hub", "--address", "10.0.0.0/8"]);
+    assert_ne!(wrong.exit, 0);
+    assert!(
+        wrong.stderr.contains("name it with --prefix"),
+        "{}",
+        wrong.stderr
+    );
+    let wrong = place.admin(&["group", "set", "net", "--network", "10.77.1.0/16"]);
+    assert!(
+        wrong.stderr.contains("the prefix is 10.77.0.0/16"),
+        "{}",
+        wrong.stderr
+    );
+    let off = place.admin(&["group", "set", "net", "--no-packets"]);
+    assert!(off.stdout.contains("no packet group"), "{}", off.stdout);
+}

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::command::{
-    Body, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass, SigningKey,
-    Suites, Target, Unverified, VerifyingKey,
+    Body, ClearList, Command, FreshEpoch, KeySet, Limits, ListedKey, OrderKind, SignerClass,
+    SigningKey, Suites, Target, Unverified, VerifyingKey,
 };
 use crate::ids::{Generation, KeyEpoch, KeyName, TerminalNumber, UnixSeconds};
 use crate::keys::Secret;
@@ -36,6 +36,8 @@ pub struct KeySetDraft {
     pub limits: Option<Limits>,
     /// How keys may be asked for from now on; `None`: as the limits say.
     pub suites: Option<Suites>,
+    /// To which prefixes packets go unprotected from now on; `None`: as the limits say.
+    pub clear: Option<ClearList>,
     /// A fresh key for the suite rsa-misty1, where that is listed: no machine makes one. `None`: the
     /// one that is held stays.
     pub rsa: Option<Arc<RsaSecret>>,
@@ -51,6 +53,7 @@ impl Default for KeySetDraft {
             erase: Vec::new(),
             limits: None,
             suites: None,
+            clear: None,
             rsa: None,
         }
     }
@@ -119,6 +122,7 @@ impl Server {
         }
         let mut limits = wanted.limits.unwrap_or(held.limits);
         limits.suites = wanted.suites.unwrap_or(limits.suites);
+        limits.clear = wanted.clear.unwrap_or(limits.clear);
         let rsa = match limits.suites.contains(SharingSuite::RsaMisty1) {
             true => Some(list_rsa(
                 &mut next,

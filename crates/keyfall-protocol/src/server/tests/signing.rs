@@ -2,7 +2,9 @@
 //! by the next KEYSET).
 
 use super::desk::{Desk, exclude, group, opens, terminal};
-use crate::command::{Body, FRAME_MAX, Limits, OrderKind, SignerClass, SigningKey, Unverified};
+use crate::command::{
+    Body, ClearList, FRAME_MAX, Limits, OrderKind, SignerClass, SigningKey, Unverified,
+};
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
@@ -503,4 +505,36 @@ fn a_key_that_is_listed_no_more_can_be_named_stolen() {
     let key_set = &desk.server.fleet.key_set;
     assert_eq!(key_set.stolen, [gone]);
     assert_eq!(key_set.fleet_schedule, schedule);
+}
+
+/// FORMATS 8.1: the root alone says to where packets go unprotected, and says it again each time.
+#[test]
+fn the_clear_list_is_the_roots() {
+    let mut desk = Desk::with_group(2);
+    let clear = |desk: &Desk| {
+        let limits = desk.server.fleet.key_set.limits;
+        limits
+            .clear
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert!(clear(&desk).is_empty());
+    let prefix = |text: &str| text.parse().expect("a prefix");
+    let wanted = KeySetDraft {
+        clear: ClearList::new(&[prefix("198.51.100.0/24"), prefix("10.0.0.0/8")]),
+        ..KeySetDraft::default()
+    };
+    install(&mut desk, wanted);
+    assert_eq!(clear(&desk), ["10.0.0.0/8", "198.51.100.0/24"]);
+    let mut desk = later(desk, DAY);
+    install(&mut desk, KeySetDraft::default());
+    assert_eq!(clear(&desk).len(), 2, "as it is");
+    let mut desk = later(desk, DAY);
+    let none = KeySetDraft {
+        clear: Some(ClearList::default()),
+        ..KeySetDraft::default()
+    };
+    install(&mut desk, none);
+    assert!(clear(&desk).is_empty());
 }
