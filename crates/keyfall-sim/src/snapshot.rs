@@ -171,5 +171,5 @@ fn secret(d: &mut Decoder<'_>) -> Result<Secret<32>, Error> {
     Secret::from_slice(d.bytes()?).ok_or_else(|| Error::message("key"))
 }
 
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 const IDENTITY_ITEMS: usize = 10;
