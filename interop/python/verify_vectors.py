@@ -584,7 +584,7 @@ def bobs_receipt(status: dict) -> dict:
 
 
 def main() -> int:
-    for part in (derivations, srtp, esp, commands, records, receipts, confirmations, search, enrolment, hpke,
+    for part in (derivations, srtp, esp, commands, records, search, receipts, confirmations, enrolment, hpke,
                  malformed, capture):
         before = checks
         part()

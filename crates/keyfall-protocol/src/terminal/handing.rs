@@ -210,9 +210,8 @@ impl Terminal {
         };
         // Without addresses of its own it meets no peer.
         let meets_peers = self.own_record().is_some();
-        if !(meets_peers && for_present && self.handing.wants(command))
-            || !self.handing.checks.take(self.now, 0)
-        {
+        let useful = meets_peers && for_present && self.handing.wants(command);
+        if !(useful && self.handing.checks.take(self.now, 0)) {
             return;
         }
         let octets = frame.octets();

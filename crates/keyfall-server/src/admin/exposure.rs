@@ -149,6 +149,11 @@ fn notes(view: &View<'_>, found: &Exposure, terminal: &TerminalRecord) -> Vec<St
         ),
     });
     notes.push("leases hold honest devices only: keys that were extracted know none".to_owned());
+    notes.push(
+        "keys that it printed for stock senders are not known here: `keyfall terminal status` of that \
+         terminal lists them, each with its end"
+            .to_owned(),
+    );
     notes
 }
 

@@ -15,6 +15,7 @@ mod meetings;
 mod middle;
 mod model;
 mod nonces;
+mod packets;
 mod records;
 mod replays;
 mod rollbacks;

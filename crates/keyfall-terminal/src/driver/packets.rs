@@ -37,7 +37,17 @@ pub(super) struct Running {
 
 impl Packets {
     pub(super) fn new(options: Option<PacketOptions>) -> Self {
-        options.map_or(Self::Off, Self::Waiting)
+        let Some(options) = options else {
+            return Self::Off;
+        };
+        if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside)
+            && let Err(error) = host::close_gateway(inside, outside)
+        {
+            let sentence = format!("packets do not pass, and nothing is protected: {error}");
+            tracing::error!("{sentence}");
+            return Self::Failed(sentence);
+        }
+        Self::Waiting(options)
     }
 
     pub(super) fn running(&mut self) -> Option<&mut Running> {

@@ -301,6 +301,10 @@ impl PacketPath {
     }
 
     pub(crate) fn on_path_lost(&self, ends: Ends, reason: DropReason) {
+        if reason == DropReason::PathExpired {
+            self.egress.put(ToEgress::AskAgain(ends));
+            return;
+        }
         let way = FlowWay::Drop(reason);
         let until = Instant::now() + DROPPED_FOR;
         self.egress.put(ToEgress::Way { ends, way, until });

@@ -9,6 +9,7 @@ use std::process::Command;
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
 use crate::packet_path::PacketOptions;
+use crate::packet_path::wire::MARK;
 
 /// Interfaces and rules of one packet path.
 pub(crate) struct Host {
@@ -16,15 +17,22 @@ pub(crate) struct Host {
     gateway: Option<Gateway>,
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
+    /// Rules that were made, to be taken back.
+    rules: Rules,
 }
+
+/// Rules that are taken back when they are dropped.
+#[derive(Default)]
+struct Rules(Vec<Vec<String>>);
 
 /// Between which interfaces a gateway stands.
 struct Gateway {
     inside: String,
     outside: String,
     port: u16,
-    /// Rules that were made, to be taken back.
-    rules: Vec<Vec<String>>,
+    /// What the rules are for: own prefixes, and those of the clear list.
+    made_for: Option<(Vec<Prefix>, Vec<Prefix>)>,
+    rules: Rules,
     /// Switches of the kernel as they were.
     switches: Vec<(String, String)>,
 }
@@ -54,18 +62,29 @@ impl Host {
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            rules: Rules::default(),
         };
-        ip(&["link", "set", "dev", tun, "up"])?;
+        // It speaks for the record's addresses alone: no link-local one, no router solicitations.
+        ip(&["link", "set", "dev", tun, "addrgenmode", "none", "up"])?;
         if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside) {
             let mut gateway = Gateway {
                 inside: inside.clone(),
                 outside: outside.clone(),
                 port,
-                rules: Vec::new(),
+                made_for: None,
+                rules: Rules::default(),
                 switches: Vec::new(),
             };
             gateway.forward(tun)?;
             host.gateway = Some(gateway);
+        } else {
+            // Of a process that was killed.
+            forget_rules(OWN_RULES);
+            let mark = MARK.to_string();
+            for family in families() {
+                let others = ["not", "fwmark", &mark, "lookup", TABLE];
+                host.rules.add(family, "4504", &others)?;
+            }
         }
         Ok(host)
     }
@@ -107,7 +126,8 @@ impl Host {
         routes.sort_unstable();
         routes.dedup();
         for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
-            ip(&["route", "del", &gone.to_string(), "dev", &tun])?;
+            let gone = gone.to_string();
+            ip(&["route", "del", &gone, "dev", &tun, "table", TABLE])?;
         }
         for new in routes.iter().filter(|it| !self.routes.contains(it)) {
             let own = addresses
@@ -117,11 +137,67 @@ impl Host {
                 continue;
             };
             let (route, own) = (new.to_string(), own.to_string());
-            ip(&["route", "replace", &route, "dev", &tun, "src", &own])?;
+            let way = ["dev", &tun, "src", &own, "table", TABLE];
+            ip(&[&["route", "replace", &route][..], &way].concat())?;
         }
         (self.addresses, self.routes) = (addresses, routes);
         Ok(())
     }
+}
+
+/// SECURITY: closes a gateway before anything is known: nothing crosses it but what the rules of
+/// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is
+/// (KR-545).
+pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError> {
+    // Of a process that was killed.
+    forget_rules(OWN_RULES);
+    forget_rules(CLOSED);
+    for family in families() {
+        for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
+            let closed = ["iif", interface, "blackhole"];
+            ip(&[&[family, "rule", "add", "pref", preference][..], &closed].concat())?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_rules(preferences: &[&str]) {
+    for family in families() {
+        for preference in preferences {
+            while ip(&[family, "rule", "del", "pref", preference]).is_ok() {}
+        }
+    }
+}
+
+impl Rules {
+    fn add(&mut self, family: &str, preference: &str, what: &[&str]) -> Result<(), HostError> {
+        let head = [family, "rule", "add", "pref", preference];
+        ip(&[&head[..], what].concat())?;
+        let back = [family, "rule", "del", "pref", preference];
+        let back = back.iter().chain(what).map(|&it| it.to_owned());
+        self.0.push(back.collect());
+        Ok(())
+    }
+
+    fn take_back(&mut self) {
+        for rule in self.0.drain(..).rev() {
+            let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
+            if let Err(error) = ip(&arguments) {
+                tracing::warn!(%error, "a rule is left");
+            }
+        }
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
+fn families() -> impl Iterator<Item = &'static str> {
+    let v6 = fs::exists("/proc/sys/net/ipv6").unwrap_or(false);
+    ["-4", "-6"].into_iter().take(if v6 { 2 } else { 1 })
 }
 
 impl Gateway {
@@ -138,30 +214,33 @@ impl Gateway {
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
     fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix]) -> Result<(), HostError> {
-        self.take_back();
+        let made_for = (own.to_vec(), clear.to_vec());
+        if self.made_for.as_ref() == Some(&made_for) {
+            return Ok(());
+        }
+        self.made_for = None;
+        self.rules.take_back();
         let (inside, outside) = (self.inside.clone(), self.outside.clone());
         let port = self.port.to_string();
-        for family in ["-4", "-6"] {
+        for family in families() {
             let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
             let local = [family, "route", "replace", "local", "default", "dev", "lo"];
             let v6 = family == "-6";
-            if v6 && !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
-                continue;
-            }
             ip(&[&tunnel[..], &[TABLE]].concat())?;
             ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
             let of_family = |it: &&Prefix| it.address().is_ipv6() == v6;
             for prefix in own.iter().filter(of_family).map(Prefix::to_string) {
                 let asked = ["ipproto", "udp", "dport", &port, "lookup", LOCAL_TABLE];
                 let from_outside = ["iif", &outside, "to", &prefix];
-                self.rule(family, "4500", &[&from_outside[..], &asked].concat())?;
-                self.rule(
+                self.rules
+                    .add(family, "4500", &[&from_outside[..], &asked].concat())?;
+                self.rules.add(
                     family,
                     "4501",
                     &[&from_outside[..], &["blackhole"]].concat(),
                 )?;
                 for from in [&*inside, "lo"] {
-                    self.rule(
+                    self.rules.add(
                         family,
                         "4502",
                         &["iif", from, "to", &prefix, "lookup", "main"],
@@ -169,35 +248,19 @@ impl Gateway {
                 }
                 // This machine's own words under a protected address, as errors about the path.
                 let own_words = ["iif", "lo", "from", &prefix, "lookup", TABLE];
-                self.rule(family, "4505", &own_words)?;
+                self.rules.add(family, "4505", &own_words)?;
             }
             for prefix in clear.iter().filter(of_family).map(Prefix::to_string) {
                 for from in [&*inside, "lo"] {
                     let clear = ["iif", from, "to", &prefix, "lookup", "main"];
-                    self.rule(family, "4503", &clear)?;
+                    self.rules.add(family, "4503", &clear)?;
                 }
             }
-            self.rule(family, "4504", &["iif", &inside, "lookup", TABLE])?;
+            self.rules
+                .add(family, "4504", &["iif", &inside, "lookup", TABLE])?;
         }
+        self.made_for = Some(made_for);
         Ok(())
-    }
-
-    fn rule(&mut self, family: &str, preference: &str, what: &[&str]) -> Result<(), HostError> {
-        let head = [family, "rule", "add", "pref", preference];
-        ip(&[&head[..], what].concat())?;
-        let back = [family, "rule", "del", "pref", preference];
-        let back = back.iter().chain(what).map(|&it| it.to_owned());
-        self.rules.push(back.collect());
-        Ok(())
-    }
-
-    fn take_back(&mut self) {
-        for rule in self.rules.drain(..).rev() {
-            let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
-            if let Err(error) = ip(&arguments) {
-                tracing::warn!(%error, "a rule is left");
-            }
-        }
     }
 
     fn switch(&mut self, path: &str, value: &str) -> Result<(), HostError> {
@@ -216,8 +279,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.take_back();
-        for family in ["-4", "-6"] {
+        for family in families() {
             drop(ip(&[family, "route", "flush", "table", LOCAL_TABLE]));
         }
         for (path, before) in self.switches.drain(..).rev() {
@@ -275,6 +337,10 @@ fn ip(arguments: &[&str]) -> Result<(), HostError> {
 const TABLE: &str = "4500";
 /// Probes for protected addresses are for this machine.
 const LOCAL_TABLE: &str = "4501";
+/// Preferences of the rules that go with this program.
+const OWN_RULES: &[&str] = &["4500", "4501", "4502", "4503", "4504", "4505"];
+/// Of those that stay.
+const CLOSED: &[&str] = &["4510", "4511"];
 
 #[cfg(test)]
 mod tests {

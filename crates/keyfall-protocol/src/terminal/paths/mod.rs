@@ -276,12 +276,10 @@ impl Terminal {
         if number == self.identity.number {
             let version = signed.record().version;
             let held = self.paths.own.as_ref().map(SignedRecord::record);
-            if !superseded {
-                match held.map(|held| held.version.cmp(&version)) {
-                    Some(Ordering::Greater) => return Err(DropReason::OlderRecord),
-                    Some(Ordering::Equal) => return Err(DropReason::NotNewer),
-                    Some(Ordering::Less) | None => {}
-                }
+            match held.map(|held| held.version.cmp(&version)) {
+                Some(Ordering::Greater) if !superseded => return Err(DropReason::OlderRecord),
+                Some(Ordering::Equal) if !superseded => return Err(DropReason::NotNewer),
+                Some(_) | None => {}
             }
             let changed = held.is_none_or(|held| !peers::says_the_same(held, signed.record()));
             self.paths.own = Some(signed);

@@ -2,7 +2,7 @@
 //! forward, a lost terminal obeys, nobody is believed and nobody is flooded.
 
 use super::fixture::{FOUNDED, Fleet, Stated, generation, terminal_number};
-use super::net::{Net, address, group_of, master_of, number_of, outer};
+use super::net::{Net, address, group_of, master_of, number_of, outer, search_key_of};
 use crate::command::{
     Body, ClearList, Command, FRAME_MAX, KeyDist, KeyDistContents, ListedKey, OrderKind, Prefix,
     SignerClass, Target, VerifyingKey,
@@ -86,6 +86,7 @@ fn shards(net: &mut Net, epoch: u32, to: &[u32]) -> Vec<Vec<u8>> {
 fn contents_of(epoch: u32) -> KeyDistContents {
     KeyDistContents {
         key: master_of(number_of(1), epoch, 0),
+        search_key: Some(search_key_of(number_of(1), epoch)),
         activate_at: FOUNDED,
         cadence: Cadence::new(1, 3600),
         lease_end: Some(FOUNDED.plus(72 * 3600)),
@@ -175,7 +176,8 @@ fn an_excluded_terminal_gets_its_deletion_through_a_peer() {
         }
         if by_probe {
             net.gate(2).unit.machine.forget_peers(&[terminal_number(1)]);
-            let _ = net.way(2, CE2, CE1);
+            let way = net.way(2, CE2, CE1);
+            assert!(!matches!(way, Way::Protect { .. }));
         } else {
             unheard(&mut net, 2);
         }

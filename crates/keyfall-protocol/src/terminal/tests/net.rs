@@ -83,6 +83,7 @@ impl Net {
         let stated = Stated::at(0, at);
         let contents = KeyDistContents {
             key: master_of(group, epoch, at),
+            search_key: Some(search_key_of(group, epoch)),
             activate_at: FOUNDED,
             cadence: None,
             lease_end: Some(FOUNDED.plus(stated.lease)),
@@ -95,8 +96,6 @@ impl Net {
         let unit = &mut self.gate(number).unit;
         assert_eq!(unit.hear(&frame), None);
         unit.store_all();
-        let held = unit.machine.group_mut(group).expect("it came");
-        held.search_key = Some(search_key_of(group, epoch));
     }
 
     pub(super) fn gate(&mut self, number: u32) -> &mut Gate {
@@ -112,7 +111,8 @@ impl Net {
     pub(super) fn learn(&mut self, number: u32, signed: SignedRecord) -> Result<(), DropReason> {
         let unit = &mut self.gate(number).unit;
         let learned = unit.machine.learn_record(signed);
-        unit.drain();
+        unit.feed(Input::Timeout);
+        unit.store_all();
         learned
     }
 

@@ -149,7 +149,10 @@ proptest! {
                     prop_assert!(expected.is_none() || fleet.loss > 0);
                 }
                 Way::Drop(DropReason::NoCommonGroup) => prop_assert_eq!(expected, None),
-                other => prop_assert!(false, "{:?}", other),
+                way @ (Way::Drop(_)
+                | Way::Clear
+                | Way::Searching
+                | Way::ProtectMulticast { .. }) => prop_assert!(false, "{:?}", way),
             }
         }
     }
