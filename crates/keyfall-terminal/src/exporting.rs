@@ -8,9 +8,10 @@ use keyfall_api::control::{
 };
 use keyfall_plane::{EspExport, Spi};
 use keyfall_protocol::DropReason;
+use keyfall_protocol::command::Prefix;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, TerminalNumber, UnixSeconds};
 use keyfall_protocol::keys::{EspKeys, EspSuite, PinnedSpi};
-use keyfall_protocol::terminal::{Order, Terminal};
+use keyfall_protocol::terminal::{NewStockSender, Order, Terminal};
 
 use crate::control::Client;
 
@@ -64,11 +65,16 @@ impl Exporting {
         let checked = || {
             let way = Way::read(&request.source, &request.destination, request.port)?;
             let group = group_of(terminal, request.group)?;
-            let order = Order::AddStockSender {
+            let prefixes = request.prefixes.iter().map(|text| {
+                let read = text.parse::<Prefix>();
+                read.map_err(|fault| bad(fault.to_string()))
+            });
+            let order = Order::AddStockSender(NewStockSender {
                 group,
                 suite: suite_of(request.suite.as_deref())?,
                 seconds: request.seconds,
-            };
+                prefixes: prefixes.collect::<Result<_, _>>()?,
+            });
             Ok((way, order))
         };
         match checked() {

@@ -31,6 +31,8 @@ pub struct StockSenderExport {
     pub group: u32,
     /// How long it is received, at most 604,800.
     pub seconds: u32,
+    /// The inner addresses that it may send from, as ADDRESS/LENGTH.
+    pub prefixes: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
     pub source: String,
@@ -67,6 +69,8 @@ pub struct StockSenderStatus {
     /// 0x and eight hexadecimal digits.
     pub spi: String,
     pub suite: String,
+    /// The inner addresses that it may send from.
+    pub prefixes: Vec<String>,
     /// Unix seconds. Until then whoever has its key reads what it sends, and sends in its name.
     pub until: u32,
 }

@@ -16,6 +16,7 @@
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
 //! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `stock` | senders that know nothing of Keyfall |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
 
 mod ahead;
@@ -31,6 +32,7 @@ mod ingress;
 mod inner;
 mod join;
 mod post;
+mod stock;
 mod tun;
 mod waiting;
 mod wire;
@@ -40,7 +42,7 @@ use std::net::SocketAddr;
 use keyfall_api::packets::{FlowStatus, SessionStatus};
 use keyfall_plane::Spi;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
-use keyfall_protocol::keys::EspSuite;
+use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 
 pub use cut::Cut;
 pub(crate) use engine::PacketPath;
@@ -120,6 +122,11 @@ pub(crate) enum Ask {
     /// A higher mark.
     Mark {
         name: SessionName,
+        mark: u32,
+    },
+    /// A higher mark of a stock sender.
+    StockMark {
+        spi: PinnedSpi,
         mark: u32,
     },
     /// Half of the session is over: the one after it will come.

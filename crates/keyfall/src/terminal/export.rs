@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 use keyfall_api::control::{Answer, PacketExport, PacketKeys, Request, StockSenderExport};
+use keyfall_protocol::command::Prefix;
 
 use crate::control_client;
 use crate::explain::Code;
@@ -21,7 +22,7 @@ use crate::terminal::Dir;
 #[command(
     after_help = "Example:\n  keyfall terminal export alice --group 7 --session 5f1c09a2b4 \
                         --source 192.0.2.1 --destination 192.0.2.2 --format wireshark\n  \
-                        ip $(keyfall terminal export alice --group 7 --for-stock-sender --for 1d \
+                        ip $(keyfall terminal export alice --group 7 --for-stock-sender --speaks-for 10.9.0.0/24 \
                         --source 192.0.2.9 --destination 192.0.2.1 --format ip-xfrm)"
 )]
 pub(super) struct ExportArgs {
@@ -57,6 +58,13 @@ pub(super) struct ExportArgs {
     /// Make a key for a sender that knows nothing of Keyfall; this terminal receives it.
     #[arg(long, conflicts_with = "session")]
     for_stock_sender: bool,
+    /// The inner addresses that it may send from, as ADDRESS/LENGTH; may be given several times.
+    #[arg(
+        long = "speaks-for",
+        value_name = "PREFIX",
+        required_if_eq("for_stock_sender", "true")
+    )]
+    speaks_for: Vec<Prefix>,
     /// How long it is received: 7d at most.
     #[arg(long = "for", value_name = "SPAN", default_value = "1d", value_parser = span)]
     lasting: u32,
@@ -84,6 +92,7 @@ pub(super) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> 
         None => Request::StockSenderExport(StockSenderExport {
             group: args.group,
             seconds: args.lasting,
+            prefixes: args.speaks_for.iter().map(Prefix::to_string).collect(),
             suite: args.suite.clone(),
             source: args.source.clone(),
             destination: args.destination.clone(),
