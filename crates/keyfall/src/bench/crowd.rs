@@ -17,7 +17,7 @@ use keyfall_protocol::ids::{
 use keyfall_protocol::keys::{ObeyKey, WrapKey};
 use keyfall_protocol::rng::octets;
 use keyfall_protocol::server::{
-    ChangeMode, Done, FleetRecord, Input, Moment, Order, Server, TerminalRecord,
+    Addresses, ChangeMode, Done, FleetRecord, Input, Moment, Order, Server, TerminalRecord,
 };
 use keyfall_protocol::sharing::message::{
     AckStatus, KeyReq, Message, RequestHash, marked, message_in,
@@ -152,6 +152,7 @@ impl Crowd {
             name: "all".to_owned(),
             members: numbers().collect(),
             cadence: None,
+            packets: None,
         };
         let Done::Group { number, .. } = desk.order(order)? else {
             anyhow::bail!("no group was made");
@@ -424,6 +425,8 @@ fn terminal(number: TerminalNumber, wall: UnixSeconds) -> TerminalRecord {
         token: None,
         mixed_at: None,
         legacy_key: None,
+        addresses: Addresses::default(),
+        record: None,
         excluded_at: None,
         memberships: Vec::new(),
         orders: Vec::new(),
