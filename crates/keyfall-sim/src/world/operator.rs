@@ -137,7 +137,7 @@ impl World {
             }
             Errand::SignKeys(wanted) => {
                 server
-                    .draft_key_set(wanted, &mut self.rng)
+                    .draft_key_set(*wanted, &mut self.rng)
                     .map(|command| Order::InstallKeys {
                         frame: self.root.sign(&command),
                     })
