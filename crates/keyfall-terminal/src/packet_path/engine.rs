@@ -20,7 +20,7 @@ use keyfall_protocol::terminal::{
 use tokio::sync::mpsc::{self, Receiver};
 use zeroize::Zeroize;
 
-use crate::packet_path::ahead::LEAST;
+use crate::packet_path::ahead::reach;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
@@ -79,8 +79,8 @@ enum Told {
 struct Received {
     group: GroupNumber,
     under: (KeyEpoch, Generation),
-    /// Until its first mark is durable.
-    waits: Option<EspReceiver>,
+    /// Until its first mark is durable: the receiver, and the rate that is expected.
+    waits: Option<(EspReceiver, u32)>,
 }
 
 impl PacketPath {
@@ -332,6 +332,7 @@ impl PacketPath {
         now: Tick,
         name: SessionName,
         origin: Origin,
+        rate: u32,
         sealed: &[u8],
     ) -> Result<Option<Trial>, DropReason> {
         if self.sessions.contains_key(&name) {
@@ -355,7 +356,7 @@ impl PacketPath {
             Ok(opened) => {
                 let (receiver, mark) = opened.receiver;
                 let under = (opened.epoch, opened.generation);
-                self.begin(name, opened.group, under, receiver, mark);
+                self.begin(name, (opened.group, under), (receiver, rate), mark);
                 Ok(opened.trial)
             }
             Err(reason) => {
@@ -366,7 +367,7 @@ impl PacketPath {
     }
 
     /// The session after one that is half over, under the same key.
-    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName) {
+    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName, rate: u32) {
         let next = SessionName {
             session: name.session.next(),
             ..name
@@ -382,18 +383,17 @@ impl PacketPath {
             return;
         };
         let receiver = EspReceiver::new(self.suite, key, name.spi.sender(), next.session);
-        self.begin(next, group, under, receiver, 0);
+        self.begin(next, (group, under), (receiver, rate), 0);
     }
 
     fn begin(
         &mut self,
         name: SessionName,
-        group: GroupNumber,
-        under: (KeyEpoch, Generation),
-        receiver: EspReceiver,
+        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) {
-        let waits = Some(receiver);
+        let waits = Some((receiver, rate));
         self.sessions.insert(
             name,
             Received {
@@ -402,7 +402,7 @@ impl PacketPath {
                 waits,
             },
         );
-        self.want_mark(name, mark.saturating_add(LEAST));
+        self.want_mark(name, mark.saturating_add(reach(rate)));
     }
 
     pub(crate) fn want_mark(&mut self, name: SessionName, sequence: u32) {
@@ -462,12 +462,13 @@ impl PacketPath {
                 let reason = DropReason::RefusedSession;
                 self.ingress.put(ToIngress::Forget(vec![name]));
                 self.ingress.put(ToIngress::Unknown { name, reason });
-            } else if let Some(receiver) = held.waits.take() {
+            } else if let Some((receiver, rate)) = held.waits.take() {
                 let known = KnownSession {
                     name,
                     group,
                     receiver,
                     mark: mark.sequence,
+                    rate,
                     prefixes: prefixes_of(terminal, name.spi.sender(), group),
                 };
                 self.ingress.put(ToIngress::Known(Box::new(known)));
