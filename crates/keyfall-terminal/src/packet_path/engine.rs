@@ -62,8 +62,11 @@ struct Sending {
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
-    /// A sender for the same key is wanted.
+    /// A sender for the same key is wanted, after the one in use.
     spare: bool,
+    /// The same at once; and when that was last.
+    anew: bool,
+    begun_anew: Option<Instant>,
 }
 
 /// What the thread was told of a group.
@@ -212,13 +215,13 @@ impl PacketPath {
                 continue;
             };
             let under = Told::Key(key.epoch(), key.generation());
-            if *told != under || sending.spare {
+            if *told != under || sending.spare || sending.anew {
                 let session = sending.sessions.as_mut().and_then(SessionBlock::take);
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(self.suite, key, self.own, session);
                         let sender = Box::new(sender);
-                        egress.put(if *told == under {
+                        egress.put(if *told == under && !sending.anew {
                             ToEgress::Spare {
                                 group: number,
                                 sender,
@@ -230,7 +233,7 @@ impl PacketPath {
                             }
                         });
                         *told = under;
-                        sending.spare = false;
+                        (sending.spare, sending.anew) = (false, false);
                     }
                     // The first session of a start is not recorded yet.
                     None if *told == Told::Nothing => {
@@ -356,6 +359,7 @@ impl PacketPath {
             Ok(opened) => {
                 let (receiver, mark) = opened.receiver;
                 let under = (opened.epoch, opened.generation);
+                self.look_for_restart(name, opened.group);
                 self.begin(name, (opened.group, under), (receiver, rate), mark);
                 Ok(opened.trial)
             }
@@ -363,6 +367,24 @@ impl PacketPath {
                 self.ingress.put(ToIngress::Unknown { name, reason });
                 Err(reason)
             }
+        }
+    }
+
+    /// A peer that begins anew was restarted, as a rule: what it has stored of this terminal's session
+    /// runs ahead of it, and refuses up to two seconds of it. A fresh session is heard at once.
+    fn look_for_restart(&mut self, name: SessionName, group: GroupNumber) {
+        let anew = self.sessions.keys().any(|it| it.spi == name.spi)
+            && !self
+                .sessions
+                .keys()
+                .any(|it| it.spi == name.spi && it.session.next() == name.session);
+        let sending = self.groups.entry(group).or_default();
+        let lately = sending
+            .begun_anew
+            .is_some_and(|it| it.elapsed() < ANEW_EVERY);
+        if anew && !lately {
+            sending.anew = true;
+            sending.begun_anew = Some(Instant::now());
         }
     }
 
@@ -591,6 +613,8 @@ fn say_why(ended: io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
+/// So often at most this terminal begins a session because a peer did.
+const ANEW_EVERY: Duration = Duration::from_secs(5);
 /// With fewer recorded sessions the next ones are ordered.
 const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.
