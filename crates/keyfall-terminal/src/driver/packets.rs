@@ -218,12 +218,13 @@ impl Driver {
             Ask::Session {
                 name,
                 origin,
+                rate,
                 sealed,
             } => {
                 let terminal = &mut self.terminal;
                 match running
                     .path
-                    .on_session(terminal, now, name, origin, &sealed)
+                    .on_session(terminal, now, name, origin, rate, &sealed)
                 {
                     Ok(Some(trial)) => self.feed(Input::Opened(trial))?,
                     Ok(None) => {}
@@ -243,7 +244,9 @@ impl Driver {
                 }
             }
             Ask::Mark { name, mark } => running.path.want_mark(name, mark),
-            Ask::NextSession { name } => running.path.on_next_session(&self.terminal, name),
+            Ask::NextSession { name, rate } => {
+                running.path.on_next_session(&self.terminal, name, rate);
+            }
             Ask::Heard(heard) => {
                 if let Some(key) = heard.key {
                     self.feed(Input::PacketFrom(PacketFrom {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
@@ -60,6 +60,8 @@ pub(super) struct KnownSession {
     pub(super) group: GroupNumber,
     pub(super) receiver: EspReceiver,
     pub(super) mark: u32,
+    /// Packets a second that are expected.
+    pub(super) rate: u32,
     /// For which addresses its sender speaks.
     pub(super) prefixes: Arc<[Prefix]>,
 }
@@ -238,26 +240,11 @@ impl Ingress {
             let gone = &mut |_| counts.add(DropReason::Held, 1);
             self.opened.push(self.now, (name, sequence), packet, gone);
         }
-        self.look_ahead(name);
+        look_ahead(session, name, &self.asks, self.now);
         if let Some((ends, from)) = news {
             self.tell(name, ends, from);
         }
         Ok(())
-    }
-
-    /// Marks and the session that follows are asked for before they are needed.
-    fn look_ahead(&mut self, name: SessionName) {
-        let Some(session) = self.sessions.get_mut(&name) else {
-            return;
-        };
-        let highest = session.receiver.highest();
-        if let Some(mark) = session.ahead.wanted(highest, self.now) {
-            tell(&self.asks, Ask::Mark { name, mark });
-        }
-        if highest > keyfall_plane::ESP_SEQUENCE_MAX / 2 && !session.next_asked {
-            session.next_asked = true;
-            tell(&self.asks, Ask::NextSession { name });
-        }
     }
 
     /// The first packet of these addresses: the core learns where the peer is.
@@ -299,9 +286,14 @@ impl Ingress {
             if self.asked.len() >= ASKED_MAX {
                 return Err(DropReason::TrialBudget);
             }
+            // After a change of keys it goes on as fast as before.
+            let sessions = self.sessions.iter();
+            let of_sender = sessions.filter(|(it, _)| it.spi.sender() == sender);
+            let rate = of_sender.map(|(_, session)| session.ahead.rate()).max();
             let ask = Ask::Session {
                 name,
                 origin,
+                rate: rate.unwrap_or(0),
                 sealed: sealed.to_vec(),
             };
             self.asks
@@ -339,8 +331,8 @@ impl Ingress {
                     for (name, mark) in marks {
                         if let Some(session) = self.sessions.get_mut(&name) {
                             session.ahead.stored(mark);
+                            look_ahead(session, name, &self.asks, self.now);
                         }
-                        self.look_ahead(name);
                     }
                     try_opened = true;
                 }
@@ -404,6 +396,7 @@ impl Ingress {
             group,
             receiver,
             mark,
+            rate,
             prefixes,
         } = known;
         self.asked.remove(&name);
@@ -413,7 +406,7 @@ impl Ingress {
         self.sessions.entry(name).or_insert_with(|| Session {
             group,
             receiver,
-            ahead: Ahead::new(mark, highest, now),
+            ahead: Ahead::new(mark, highest, rate, now),
             prefixes,
             last: None,
             told: Vec::new(),
@@ -499,6 +492,20 @@ impl Ingress {
     }
 }
 
+/// Marks and the session that follows are asked for before they are needed.
+#[inline]
+fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now: Instant) {
+    let highest = session.receiver.highest();
+    if let Some(mark) = session.ahead.wanted(highest, now) {
+        tell(asks, Ask::Mark { name, mark });
+    }
+    if highest > ESP_SEQUENCE_MAX / 2 && !session.next_asked {
+        session.next_asked = true;
+        let rate = session.ahead.rate();
+        tell(asks, Ask::NextSession { name, rate });
+    }
+}
+
 /// Whether an opened packet may be delivered; what the driver has to hear of it.
 fn judge(
     session: &mut Session,
@@ -560,7 +567,8 @@ fn tell(asks: &Sender<Ask>, ask: Ask) {
 const KEEPALIVE: [u8; 1] = [0xff];
 /// RFC 3948 section 2.2.
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
-const WAITING_MAX: usize = 8 << 20;
+/// Octets that wait: 30 ms at 8 Gbit/s, in which a mark is stored.
+const WAITING_MAX: usize = 32 << 20;
 const WAIT_LONGEST: Duration = Duration::from_secs(5);
 /// Sessions that the driver is asked about at a time.
 const ASKED_MAX: usize = 1_024;

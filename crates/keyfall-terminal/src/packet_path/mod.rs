@@ -117,6 +117,8 @@ pub(crate) enum Ask {
     Session {
         name: SessionName,
         origin: Origin,
+        /// Packets a second that its sender sent before.
+        rate: u32,
         sealed: Vec<u8>,
     },
     /// A higher mark.
@@ -127,6 +129,7 @@ pub(crate) enum Ask {
     /// Half of the session is over: the one after it will come.
     NextSession {
         name: SessionName,
+        rate: u32,
     },
     Heard(Heard),
     /// Key search, or what a peer hands on.
