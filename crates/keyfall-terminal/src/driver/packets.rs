@@ -244,6 +244,20 @@ impl Driver {
                 }
             }
             Ask::Mark { name, mark } => running.path.want_mark(name, mark),
+            Ask::StockMark { spi, mark } => {
+                let mut senders = self.terminal.stock_senders();
+                let group = senders
+                    .find(|(_, it)| it.spi == spi)
+                    .map(|(group, _)| group);
+                drop(senders);
+                if let Some(group) = group {
+                    self.feed(Input::Order(Order::MarkStockSender {
+                        group,
+                        spi,
+                        sequence: mark,
+                    }))?;
+                }
+            }
             Ask::NextSession { name, rate } => {
                 running.path.on_next_session(&self.terminal, name, rate);
             }
@@ -316,6 +330,7 @@ impl Driver {
             Event::PacketMarksStored { group, ref marks } => {
                 path.on_marks_stored(terminal, group, marks);
             }
+            Event::StockMarkStored { spi, sequence, .. } => path.on_stock_mark(spi, sequence),
             Event::PathFound {
                 source,
                 destination,
@@ -344,7 +359,6 @@ impl Driver {
             | Event::MarksStored { .. }
             | Event::StockSenderReady { .. }
             | Event::StockSenderRefused { .. }
-            | Event::StockMarkStored { .. }
             | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::Readmitted { .. }

@@ -68,7 +68,7 @@ pub(super) fn reach(rate: u32) -> u32 {
     LEAST.max(rate.saturating_mul(2))
 }
 
-const LEAST: u32 = 64;
+pub(super) const LEAST: u32 = 64;
 /// No rate is measured over less.
 const SHORTEST: Duration = Duration::from_millis(1);
 
