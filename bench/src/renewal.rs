@@ -273,6 +273,7 @@ impl Receiver {
                         .expect("it was handed out");
                 }
                 Output::Event(_) | Output::ToServer(_) | Output::Erase(_) => {}
+                Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. } => {}
                 Output::Timeout { .. } => return,
             }
         }

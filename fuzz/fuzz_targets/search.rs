@@ -24,7 +24,10 @@ struct Counter(u64);
 impl Random for Counter {
     fn fill(&mut self, into: &mut [u8]) {
         for octet in into {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             *octet = (self.0 >> 56) as u8;
         }
     }
@@ -39,7 +42,9 @@ struct Gate {
 
 impl Gate {
     fn feed(&mut self, now: Tick, input: Input<'_>) {
-        self.machine.handle_input(now, &mut self.rng, input).expect("the contract is kept");
+        self.machine
+            .handle_input(now, &mut self.rng, input)
+            .expect("the contract is kept");
         let mut stored = None;
         loop {
             match self.machine.poll_output() {
@@ -134,7 +139,9 @@ fn gates() -> [Gate; 2] {
         };
         let frames = [
             fleet.beat.sign(&command(Target::All, Body::Time(time))),
-            fleet.keys.sign(&command(Target::Handles, Body::KeyDist(key_dist))),
+            fleet
+                .keys
+                .sign(&command(Target::Handles, Body::KeyDist(key_dist))),
             record.signed_by(&fleet.keys).frame().to_vec(),
         ];
         for frame in &frames {
@@ -173,12 +180,16 @@ fuzz_target!(|data: &[u8]| {
                 assert!(good, "{way:?}");
             }
             1 => {
-                now = now.plus(std::time::Duration::from_millis(u64::from(octets.next().unwrap_or(0)) * 40));
+                now = now.plus(std::time::Duration::from_millis(
+                    u64::from(octets.next().unwrap_or(0)) * 40,
+                ));
                 gates[at].feed(now, Input::Timeout);
             }
             // What was sent arrives as it is, or with one octet changed.
             2 | 3 => {
-                let Some((to, mut datagram)) = gates[at].sent.pop() else { continue };
+                let Some((to, mut datagram)) = gates[at].sent.pop() else {
+                    continue;
+                };
                 let changed = step >> 1 & 7 == 3;
                 if changed {
                     let place = usize::from(octets.next().unwrap_or(0)) * 5 % datagram.len();
@@ -198,7 +209,10 @@ fuzz_target!(|data: &[u8]| {
             4 => {
                 let packet = PacketFrom {
                     group: GroupNumber::new(1).expect("not 0"),
-                    key: (KeyEpoch::new(octets.next().unwrap_or(0).into()), Generation::ZERO),
+                    key: (
+                        KeyEpoch::new(octets.next().unwrap_or(0).into()),
+                        Generation::ZERO,
+                    ),
                     peer: TerminalNumber::new(2 - at as u32).expect("not 0"),
                     source: ends(at)[1],
                     destination: ends(at)[0],
@@ -209,7 +223,8 @@ fuzz_target!(|data: &[u8]| {
             5 => {
                 let unheard = Unheard {
                     group: GroupNumber::new(1).expect("not 0"),
-                    peer: TerminalNumber::new(u32::from(octets.next().unwrap_or(0)) + 1).expect("not 0"),
+                    peer: TerminalNumber::new(u32::from(octets.next().unwrap_or(0)) + 1)
+                        .expect("not 0"),
                     endpoint: outer(1 - at),
                 };
                 gates[at].feed(now, Input::Unheard(unheard));
@@ -232,6 +247,9 @@ fuzz_target!(|data: &[u8]| {
     }
     for gate in &gates {
         let counts = gate.machine.path_counts();
-        assert!(counts.peers <= 1 && counts.found <= 2 && counts.searches <= 2, "{counts:?}");
+        assert!(
+            counts.peers <= 1 && counts.found <= 2 && counts.searches <= 2,
+            "{counts:?}"
+        );
     }
 });

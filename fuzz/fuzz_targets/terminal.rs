@@ -99,6 +99,9 @@ impl Driven {
                         .expect("it was handed out");
                 }
                 Output::Event(_) | Output::ToServer(_) => {}
+                out @ (Output::Probe { .. } | Output::Answer { .. } | Output::ToPeer { .. }) => {
+                    panic!("{out:?} from a terminal without addresses")
+                }
                 Output::Erase(erase) => panic!("{erase:?} without a signature"),
                 Output::Timeout { .. } => break,
             }
@@ -182,7 +185,16 @@ fuzz_target!(|octets: &[u8]| {
                 let len = usize::from(u16::from_be_bytes([high, low])).min(after.len());
                 let (datagram, after) = after.split_at(len);
                 rest = after;
-                driven.feed(Input::Datagram(datagram));
+                if what & 0x80 == 0 {
+                    driven.feed(Input::Datagram(datagram));
+                } else {
+                    driven.feed(Input::Search {
+                        from: ([192, 0, 2, what], 4500).into(),
+                        destination: [10, 0, 0, what].into(),
+                        outside: what & 0x40 == 0,
+                        datagram,
+                    });
+                }
             }
         }
     }

@@ -245,6 +245,20 @@ impl Driver {
             Ask::NextSession { name, rate } => {
                 running.path.on_next_session(&self.terminal, name, rate);
             }
+            Ask::StockMark { spi, mark } => {
+                let mut senders = self.terminal.stock_senders();
+                let group = senders
+                    .find(|(_, it)| it.spi == spi)
+                    .map(|(group, _)| group);
+                drop(senders);
+                if let Some(group) = group {
+                    self.feed(Input::Order(Order::MarkStockSender {
+                        group,
+                        spi,
+                        sequence: mark,
+                    }))?;
+                }
+            }
             Ask::Heard(heard) => {
                 if let Some(key) = heard.key {
                     self.feed(Input::PacketFrom(PacketFrom {
@@ -310,6 +324,7 @@ impl Driver {
             Event::PacketMarksStored { group, ref marks } => {
                 path.on_marks_stored(terminal, group, marks);
             }
+            Event::StockMarkStored { spi, sequence, .. } => path.on_stock_mark(spi, sequence),
             Event::PathFound {
                 source,
                 destination,
@@ -338,7 +353,6 @@ impl Driver {
             | Event::MarksStored { .. }
             | Event::StockSenderReady { .. }
             | Event::StockSenderRefused { .. }
-            | Event::StockMarkStored { .. }
             | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::Readmitted { .. }

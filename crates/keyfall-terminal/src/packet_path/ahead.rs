@@ -1,5 +1,5 @@
 //! How far the mark of a received session runs ahead of what was delivered (FORMATS section 7): by 64
-//! packets or by two seconds at the present rate, whichever is more.
+//! packets or by two seconds at the present rate, whichever is more (KR-547).
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub(super) fn reach(rate: u32) -> u32 {
     LEAST.max(rate.saturating_mul(2))
 }
 
-const LEAST: u32 = 64;
+pub(super) const LEAST: u32 = 64;
 /// No rate is measured over less.
 const SHORTEST: Duration = Duration::from_millis(1);
 

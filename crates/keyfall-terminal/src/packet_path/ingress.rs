@@ -15,6 +15,7 @@ use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
+use keyfall_protocol::keys::PinnedSpi;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroize;
 
@@ -25,6 +26,7 @@ use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
 use crate::packet_path::post::Mailbox;
+use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
 use crate::packet_path::wire::{Arrivals, Origin, Wire, wait};
@@ -49,6 +51,14 @@ pub(super) enum ToIngress {
     SpeaksFor(Vec<(SessionName, Arc<[Prefix]>)>),
     /// For which addresses this terminal speaks.
     OwnPrefixes(Vec<Prefix>),
+    /// A stock sender, whose first mark is durable.
+    Stock(Box<KnownStock>),
+    /// A higher mark of a stock sender is durable.
+    StockMarked {
+        spi: PinnedSpi,
+        mark: u32,
+    },
+    ForgetStock(PinnedSpi),
     Report(SyncSender<Vec<SessionReport>>),
     /// Every key and every packet goes.
     Wipe,
@@ -75,6 +85,7 @@ pub(super) struct Ingress {
     own: TerminalNumber,
     own_prefixes: Vec<Prefix>,
     sessions: HashMap<SessionName, Session>,
+    stock: StockReceivers,
     /// Sessions that the driver was asked about.
     asked: HashMap<SessionName, Instant>,
     /// Sessions of which nothing opened, until when.
@@ -124,6 +135,7 @@ impl Ingress {
             own,
             own_prefixes: Vec::new(),
             sessions: HashMap::new(),
+            stock: StockReceivers::default(),
             asked: HashMap::new(),
             refused: HashMap::new(),
             sealed: Waiting::new(WAITING_MAX, WAIT_LONGEST),
@@ -183,9 +195,19 @@ impl Ingress {
             }
             return;
         }
-        let Ok(arrival) = EspArrival::read(datagram) else {
-            self.counts.add(DropReason::NotEsp, 1);
-            return;
+        let arrival = match EspArrival::read(datagram) {
+            Ok(arrival) => arrival,
+            Err(refused) => {
+                let opened = if refused == EspRefused::Pinned {
+                    self.open_stock(datagram)
+                } else {
+                    Err(DropReason::NotEsp)
+                };
+                if let Err(reason) = opened {
+                    self.counts.add(reason, 1);
+                }
+                return;
+            }
         };
         let name = SessionName {
             spi: arrival.spi,
@@ -245,6 +267,41 @@ impl Ingress {
             self.tell(name, ends, from);
         }
         Ok(())
+    }
+
+    fn open_stock(&mut self, sealed: &[u8]) -> Result<(), DropReason> {
+        let slot = self.join.slot();
+        let opened = self.stock.open(sealed, slot, &self.own_prefixes, self.now);
+        match opened {
+            Ok(OpenedStock {
+                deliver: Some(length),
+                mark,
+            }) => {
+                let (tun, counts) = (&self.tun, &self.counts);
+                self.join
+                    .push(length, &mut |octets| write(tun, counts, octets));
+                self.want_stock_mark(mark);
+                Ok(())
+            }
+            Ok(OpenedStock {
+                deliver: None,
+                mark,
+            }) => {
+                self.join.give_up();
+                self.want_stock_mark(mark);
+                Ok(())
+            }
+            Err(reason) => {
+                self.join.give_up();
+                Err(reason)
+            }
+        }
+    }
+
+    fn want_stock_mark(&self, mark: Option<(PinnedSpi, u32)>) {
+        if let Some((spi, mark)) = mark {
+            tell(&self.asks, Ask::StockMark { spi, mark });
+        }
     }
 
     /// The first packet of these addresses: the core learns where the peer is.
@@ -362,6 +419,18 @@ impl Ingress {
                         session.last = None;
                     }
                 }
+                ToIngress::Stock(known) => self.stock.put(*known, self.now),
+                ToIngress::StockMarked { spi, mark } => {
+                    let (tun, counts) = (&self.tun, &self.counts);
+                    for mut packet in self.stock.marked(spi, mark) {
+                        self.join.slot()[..packet.len()].copy_from_slice(&packet);
+                        self.join
+                            .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                        packet.zeroize();
+                    }
+                    try_opened = true;
+                }
+                ToIngress::ForgetStock(spi) => self.stock.forget(spi),
                 ToIngress::Report(to) => drop(to.try_send(self.report())),
                 ToIngress::Wipe => self.wipe(),
                 ToIngress::End => {
@@ -468,6 +537,7 @@ impl Ingress {
 
     fn wipe(&mut self) {
         self.sessions.clear();
+        self.stock.wipe();
         self.asked.clear();
         self.refused.clear();
         self.sealed.take();
@@ -480,8 +550,8 @@ impl Ingress {
         let mut sessions: Vec<_> = self.sessions.iter().collect();
         sessions.sort_unstable_by_key(|(_, session)| std::cmp::Reverse(session.octets));
         sessions.truncate(REPORTED_MAX);
-        let report = |(name, session): (&SessionName, &Session)| SessionReport {
-            peer: name.spi.sender(),
+        let report = |(&name, session): (&SessionName, &Session)| SessionReport {
+            name,
             group: session.group,
             under: session.receiver.source(),
             ends: session.last.map(|(ends, _)| ends),
@@ -518,23 +588,33 @@ fn judge(
     if session.last == Some((ends, from)) {
         return Ok(None);
     }
-    let within = |prefixes: &[Prefix], address: IpAddr| {
-        prefixes.iter().any(|prefix| prefix.contains(address))
-    };
-    // SECURITY: a member speaks only for the addresses that its signed record names.
-    if !within(&session.prefixes, inner.source) {
-        return Err(DropReason::NotInRecord);
-    }
-    if !inner.destination.is_multicast() && !within(own, inner.destination) {
-        return Err(DropReason::NotForUs);
-    }
+    check_ends(&session.prefixes, own, ends)?;
     session.last = Some((ends, from));
     let news = !session.told.contains(&(ends, from));
     Ok(news.then_some((ends, from)))
 }
 
+/// SECURITY: a member speaks only for the addresses that its signed record names, and only to ours
+/// (KR-546).
+fn check_ends(
+    theirs: &[Prefix],
+    own: &[Prefix],
+    (source, destination): Ends,
+) -> Result<(), DropReason> {
+    let within = |prefixes: &[Prefix], address: IpAddr| {
+        prefixes.iter().any(|prefix| prefix.contains(address))
+    };
+    if !within(theirs, source) {
+        return Err(DropReason::NotInRecord);
+    }
+    if !destination.is_multicast() && !within(own, destination) {
+        return Err(DropReason::NotForUs);
+    }
+    Ok(())
+}
+
 /// `None`: it hid that nothing was sent.
-fn why(refused: EspRefused) -> Option<DropReason> {
+pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
     Some(match refused {
         EspRefused::Dummy => return None,
         EspRefused::Replayed => DropReason::Replayed,
@@ -581,3 +661,36 @@ const REST_AFTER: Duration = Duration::from_secs(30);
 const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_member_speaks_for_its_own_addresses_and_to_ours_only() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let theirs = [prefix("10.10.2.0/24"), prefix("fd10:2::/64")];
+        let own = [prefix("10.10.1.0/24"), prefix("fd10:1::/64")];
+        let check = |source: &str, destination: &str| {
+            let ends = (source.parse().unwrap(), destination.parse().unwrap());
+            check_ends(&theirs, &own, ends)
+        };
+        assert_eq!(check("10.10.2.7", "10.10.1.9"), Ok(()));
+        assert_eq!(check("fd10:2::7", "fd10:1::9"), Ok(()));
+        assert_eq!(check("10.10.2.7", "239.7.7.7"), Ok(()));
+        assert_eq!(
+            check("10.10.3.7", "10.10.1.9"),
+            Err(DropReason::NotInRecord)
+        );
+        assert_eq!(
+            check("10.10.1.7", "10.10.1.9"),
+            Err(DropReason::NotInRecord)
+        );
+        assert_eq!(check("10.10.2.7", "10.10.3.9"), Err(DropReason::NotForUs));
+        // Nobody knows yet for whom it speaks.
+        let ends = ("10.10.2.7".parse().unwrap(), "10.10.1.9".parse().unwrap());
+        assert_eq!(check_ends(&[], &own, ends), Err(DropReason::NotInRecord));
+    }
+}

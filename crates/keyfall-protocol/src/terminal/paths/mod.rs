@@ -32,6 +32,7 @@ use crate::search::message::SearchMessage;
 use crate::sharing::Assembly;
 use crate::sharing::message::{COMMAND, Message, PART, Part, message_in, type_of};
 use crate::stats::DropReason;
+use crate::terminal::budget::Budget;
 use crate::terminal::group::Group;
 use crate::terminal::{Cause, Event, Output, Source, Terminal};
 
@@ -81,6 +82,9 @@ pub(super) struct Paths {
     searches: Searches,
     answerer: Answerer,
     parts: Assembly<SocketAddr>,
+    /// Frames that peers hand on and that are looked at: whoever reaches the packet port must not
+    /// use up the signatures that are checked of a carrier's frames.
+    handed: Budget,
     /// When expired paths are looked for next.
     sweep: Tick,
 }
@@ -94,6 +98,7 @@ impl Paths {
             searches: Searches::new(),
             answerer: Answerer::new(),
             parts: Assembly::new(64, 2),
+            handed: Budget::new(HANDED_OF_SOURCE, HANDED_A_SECOND),
             sweep: Tick::default(),
         }
     }
@@ -368,6 +373,9 @@ impl Terminal {
 
     /// A signed command that a peer hands on: only its signature counts.
     fn on_handed(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
+        if !self.paths.handed.take(self.now, arrival.source()) {
+            return Err(DropReason::VerifyBudget);
+        }
         let octets = message_in(arrival.datagram).map_err(|_| DropReason::Malformed)?;
         match Message::decode(octets).map_err(|_| DropReason::Malformed)? {
             Message::Command { frame } => self.on_frame(frame),
@@ -546,4 +554,6 @@ fn is_routable(address: IpAddr) -> bool {
 /// How long a way may be relied on without asking again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 const HARD_END: Duration = peers::HARD_LIFE;
+const HANDED_OF_SOURCE: u32 = 32;
+const HANDED_A_SECOND: u32 = 200;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -2,14 +2,15 @@
 //! forward, a lost terminal obeys, nobody is believed and nobody is flooded.
 
 use super::fixture::{FOUNDED, Fleet, Stated, generation, terminal_number};
-use super::net::{Net, address, group_of, master_of, number_of, outer, search_key_of};
+use super::net::{Net, Parcel, address, group_of, master_of, number_of, outer, search_key_of};
 use crate::command::{
     Body, ClearList, Command, FRAME_MAX, KeyDist, KeyDistContents, ListedKey, OrderKind, Prefix,
     SignerClass, Target, VerifyingKey,
 };
 use crate::ids::{Generation, KeyEpoch};
 use crate::schedule::Cadence;
-use crate::sharing::message::{DATAGRAM_MAX, Message};
+use crate::sharing::message::{DATAGRAM_MAX, Message, marked};
+use crate::stats::DropReason;
 use crate::terminal::{Cause, EraseCause, Event, Input, PacketFrom, Unheard, Way};
 
 const CE1: &str = "10.1.0.5";
@@ -202,6 +203,7 @@ fn what_a_peer_hands_on_counts_by_its_signature_alone() {
         let mut altered = genuine.clone();
         altered.datagram[place] ^= 1;
         fresh.arrive_at(2, &altered);
+        fresh.wait_millis(40);
     }
     assert_eq!(fresh.generation(2, 1), 0);
     fresh.arrive_at(2, &genuine);
@@ -277,6 +279,28 @@ fn bursts_are_bounded() {
     assert!((1..=8).contains(&first), "{first}");
     // At 1, 2, 4 … s: six more in a minute.
     assert!(bursts(&mut net, 60) <= 6 * first);
+}
+
+/// A flood at the packet port leaves a carrier's frames their share of the signatures that are checked.
+#[test]
+fn strangers_at_the_packet_port_do_not_use_up_what_a_carrier_needs() {
+    let mut net = acquainted(2);
+    let forged = net.fleet.renew(7, Stated::at(1, 5));
+    let forged = [&forged[..forged.len() - 1], &[0]].concat();
+    let datagram = marked(&Message::Command { frame: &forged }.encode());
+    for n in 0..5000u32 {
+        let [_, _, a, b] = n.to_be_bytes();
+        let parcel = Parcel {
+            from: ([198, 18, a, b], 4500).into(),
+            to: outer(1),
+            datagram: datagram.clone(),
+        };
+        net.arrive_at(1, &parcel);
+    }
+    assert_eq!(net.drops(1, DropReason::BadSignature), 200);
+    let renew = net.fleet.renew(7, Stated::at(2, 6));
+    hear(&mut net, 1, &renew);
+    assert_eq!(net.generation(1, 1), 6);
 }
 
 /// Nothing is handed to who is not behind, and nothing of what is past its end.

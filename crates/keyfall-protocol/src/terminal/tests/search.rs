@@ -277,7 +277,7 @@ fn a_found_path_expires() {
     assert_eq!(found(&mut net), 0, "idle");
     assert!(protects(net.way(1, "10.1.0.5", "10.2.0.9")).is_some());
     let begun = net.now;
-    while net.now < begun.plus(seconds(3590)) {
+    while net.now < begun.plus(seconds(3500)) {
         net.now = net.now.plus(seconds(60));
         assert!(protects(net.path(1, "10.1.0.5", "10.2.0.9")).is_some());
     }
