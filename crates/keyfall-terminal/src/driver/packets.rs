@@ -244,6 +244,9 @@ impl Driver {
                 }
             }
             Ask::Mark { name, mark } => running.path.want_mark(name, mark),
+            Ask::NextSession { name, rate } => {
+                running.path.on_next_session(&self.terminal, name, rate);
+            }
             Ask::StockMark { spi, mark } => {
                 let mut senders = self.terminal.stock_senders();
                 let group = senders
@@ -257,9 +260,6 @@ impl Driver {
                         sequence: mark,
                     }))?;
                 }
-            }
-            Ask::NextSession { name, rate } => {
-                running.path.on_next_session(&self.terminal, name, rate);
             }
             Ask::Heard(heard) => {
                 if let Some(key) = heard.key {

@@ -1,5 +1,5 @@
 //! How far the mark of a received session runs ahead of what was delivered (FORMATS section 7): by 64
-//! packets or by two seconds at the present rate, whichever is more.
+//! packets or by two seconds at the present rate, whichever is more (KR-547).
 
 use std::time::{Duration, Instant};
 

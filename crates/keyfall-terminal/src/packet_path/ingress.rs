@@ -588,19 +588,29 @@ fn judge(
     if session.last == Some((ends, from)) {
         return Ok(None);
     }
-    let within = |prefixes: &[Prefix], address: IpAddr| {
-        prefixes.iter().any(|prefix| prefix.contains(address))
-    };
-    // SECURITY: a member speaks only for the addresses that its signed record names.
-    if !within(&session.prefixes, inner.source) {
-        return Err(DropReason::NotInRecord);
-    }
-    if !inner.destination.is_multicast() && !within(own, inner.destination) {
-        return Err(DropReason::NotForUs);
-    }
+    check_ends(&session.prefixes, own, ends)?;
     session.last = Some((ends, from));
     let news = !session.told.contains(&(ends, from));
     Ok(news.then_some((ends, from)))
+}
+
+/// SECURITY: a member speaks only for the addresses that its signed record names, and only to ours
+/// (KR-546).
+fn check_ends(
+    theirs: &[Prefix],
+    own: &[Prefix],
+    (source, destination): Ends,
+) -> Result<(), DropReason> {
+    let within = |prefixes: &[Prefix], address: IpAddr| {
+        prefixes.iter().any(|prefix| prefix.contains(address))
+    };
+    if !within(theirs, source) {
+        return Err(DropReason::NotInRecord);
+    }
+    if !destination.is_multicast() && !within(own, destination) {
+        return Err(DropReason::NotForUs);
+    }
+    Ok(())
 }
 
 /// `None`: it hid that nothing was sent.
@@ -651,3 +661,36 @@ const REST_AFTER: Duration = Duration::from_secs(30);
 const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_member_speaks_for_its_own_addresses_and_to_ours_only() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let theirs = [prefix("10.10.2.0/24"), prefix("fd10:2::/64")];
+        let own = [prefix("10.10.1.0/24"), prefix("fd10:1::/64")];
+        let check = |source: &str, destination: &str| {
+            let ends = (source.parse().unwrap(), destination.parse().unwrap());
+            check_ends(&theirs, &own, ends)
+        };
+        assert_eq!(check("10.10.2.7", "10.10.1.9"), Ok(()));
+        assert_eq!(check("fd10:2::7", "fd10:1::9"), Ok(()));
+        assert_eq!(check("10.10.2.7", "239.7.7.7"), Ok(()));
+        assert_eq!(
+            check("10.10.3.7", "10.10.1.9"),
+            Err(DropReason::NotInRecord)
+        );
+        assert_eq!(
+            check("10.10.1.7", "10.10.1.9"),
+            Err(DropReason::NotInRecord)
+        );
+        assert_eq!(check("10.10.2.7", "10.10.3.9"), Err(DropReason::NotForUs));
+        // Nobody knows yet for whom it speaks.
+        let ends = ("10.10.2.7".parse().unwrap(), "10.10.1.9".parse().unwrap());
+        assert_eq!(check_ends(&[], &own, ends), Err(DropReason::NotInRecord));
+    }
+}
