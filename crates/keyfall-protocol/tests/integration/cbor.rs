@@ -249,7 +249,7 @@ fn indefinite(first: u8, items: &[&Item]) -> Item {
 }
 
 /// Of a package's contents `[identity, obey key, wrap key, generation, issued-at, expires]`.
-pub fn wrap_in(package: &[u8]) -> WrapKey {
+pub(crate) fn wrap_in(package: &[u8]) -> WrapKey {
     let mut d = Decoder::new(package);
     assert_eq!(d.array().expect("contents"), Some(6));
     assert_eq!(d.array().expect("identity"), Some(10));
