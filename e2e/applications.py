@@ -23,7 +23,9 @@ class Failed(Exception):
 
 def ping(here: ground.Ground, source: str, to: str, *options: str, count: int = 3) -> int:
     """How many of the pings came back."""
-    run = here.run(source, "ping", "-n", "-i", "0.2", "-c", count, "-W", "2", *options, to)
+    pace = () if "-f" in options else ("-i", "0.2")
+    run = here.run(source, "ping", "-n", *pace, "-c", count, "-W", "2",
+                   *options, to)
     heard = re.search(r"(\d+) received", run.stdout)
     return int(heard.group(1)) if heard else 0
 
@@ -55,8 +57,8 @@ class FileServer:
 
     def __enter__(self):
         self.process = self.here.start(
-            self.at, sys.executable, "-m", "http.server", "8080", "--bind", self.address,
-            "--directory", self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.at, sys.executable, "-c", SERVE, self.folder, self.address,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         host = f"[{self.address}]" if ":" in self.address else self.address
         self.url = f"http://{host}:8080"
         if not ground.wait(lambda: self.here.run(
@@ -154,6 +156,19 @@ def say_multicast(here: ground.Ground, at: str, group: str, port: int, source: s
         raise Failed(f"sending multicast: {run.stderr.strip().splitlines()[-1]}")
 
 
+# The web server of Python, without its question for the name of the host.
+SERVE = """
+import functools, http.server, socket, sys
+folder, address = sys.argv[1:]
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind((address, 8080))
+        self.server_name, self.server_port = address, 8080
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+Server((address, 8080), handler).serve_forever()
+"""
 HEAR = """
 import signal, socket, struct, sys
 group, port, device = sys.argv[1:]

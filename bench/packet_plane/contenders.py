@@ -162,6 +162,8 @@ class KeyfallCrowd(Keyfall):
 
     name, remark = "keyfall-10k", "with 10,000 known peers"
     crowd = 10_000
+    # How long the carousel may take to tell of them all.
+    patience = 660
 
     def up(self) -> None:
         super().up()
@@ -180,8 +182,8 @@ class KeyfallCrowd(Keyfall):
         server.post("/v1/groups", {"name": "crowd", "members": ["near", "far", *names],
                                    "packets": {"networks": ["10.90.0.0/16"]}})
         # Frames that did not fit into a socket are heard in a later turn of the carousel.
-        if not ground.wait(lambda: self.known() > self.crowd, 660, 2):
-            raise Absent(f"{self.known()} of {self.crowd} peers are known after 11 minutes")
+        if not ground.wait(lambda: self.known() > self.crowd, self.patience, 2):
+            raise Absent(f"{self.known()} of {self.crowd} peers are known after {self.patience} s")
         time.sleep(2)
         self.octets_each = (self.memory() - before) * 1024 / self.crowd
 

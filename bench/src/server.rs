@@ -13,8 +13,8 @@ use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::schedule::{Cadence, Schedule};
 use keyfall_protocol::server::{
-    Batch, By, Change, Done, Founding, GroupPolicy, GroupRecord, Input, Item, Moment, Order,
-    OrderId, Output, Server, Statement, TerminalRecord,
+    Addresses, Batch, By, Change, Done, Founding, GroupPolicy, GroupRecord, Input, Item, Moment,
+    Order, OrderId, Output, Server, Statement, TerminalRecord,
 };
 use keyfall_server::store::Store;
 use keyfall_server::{Directory, OsRandom};

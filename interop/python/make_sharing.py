@@ -61,6 +61,10 @@ SERVER = {suite: kem_secret(suite, f"server KEM key of suite {suite}") for suite
 DK = Key(stream(f"wrap key of terminal {TERMINAL}", 32), 4 * TERMINAL + 1, 0, 0).renewed(G + OFFSET)
 
 
+# What a package brings that comes by a token: at the G of the answer, without an offset.
+PACKAGE_WRAP = Key(stream("wrap key of the package", 32), 4 * TERMINAL + 1, 0, G)
+
+
 def key_entry(key: Key) -> dict:
     return {"octets": key.octets.hex(), "kid": key.kid, "generation": key.generation}
 
@@ -101,9 +105,9 @@ def group(number: int, cadence=(1, 600), lease_end=NOW + 259_200) -> Contents:
 
 
 def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=0, time=NOW, more=False,
-             not_member=(), first_by=None, confirmed=()) -> dict:
-    """One case; `first_by`: None, "package" or "token"."""
-    dk = sharing.token_key(stream("token", 16)) if first_by == "token" else DK
+             not_member=(), first_by=None, confirmed=(), under=None) -> dict:
+    """One case; `first_by`: None, "package" or "token"; `under`: the wrap key that is asked under."""
+    dk = sharing.token_key(stream("token", 16), public(ROOT)) if first_by == "token" else under or DK
     g, terminal = (0, 0) if first_by == "token" else (G, TERMINAL)
     fresh = None if suite == PSK else kem_secret(suite, f"{name}: fresh key")
     asked = Asked(terminal, stream(f"{name}: nonce", 16), time, [list(entry) for entry in held],
@@ -127,8 +131,8 @@ def exchange(name: str, suite: int, groups: list, held=(), cookie=False, status=
                   contents_of_package() if first_by == "token" else None)
     distribution = sharing.make_key_dis(request, dk, stream(f"{name}: iv of KEY-DIS", 12), given, KEYS_KEY)
     case["key_dis"] = key_dis_entry(distribution, suite)
-    at = G if first_by == "token" else dk.generation
-    after = sharing.first_wrap_key(dk, given.r, 4 * TERMINAL + 1, at) if given.r else dk
+    before = PACKAGE_WRAP if first_by == "token" else dk
+    after = sharing.first_wrap_key(before, given.r, before.kid, before.generation) if given.r else dk
     ack = sharing.make_ack(request, distribution, after, status)
     case["ack"] = {"datagrams": datagrams(ack), "status": status, "suite": suite,
                    "mac": reader.strict(ack)[-1].hex(), "wrap_key": key_entry(after)}
@@ -145,8 +149,9 @@ def confirmation_entry(dk: Key, type_: int, group_: int, transaction: int, epoch
 
 def keyset_frame() -> bytes:
     listed = [[reader.key_name(held), held, class_, NOW - 3600, NOW + 86_400 * 29, []] for held, class_ in
-              ((public(BEAT_KEY), 1), (public(KEYS_KEY), 2), (SERVER[HPKE].public(), 4))]
-    limits = {1: 259_200, 4: 30, 5: 0, 6: 600, 7: 2_592_000, 8: 1}
+              ((public(BEAT_KEY), 1), (public(KEYS_KEY), 2), (SERVER[HPKE].public(), 4),
+               (sha256(SERVER[HPKE_PQ].public()), 5))]
+    limits = {1: 259_200, 3: [HPKE, HPKE_PQ, PSK], 4: 30, 5: 0, 6: 600, 7: 2_592_000, 8: 1}
     return signed(ROOT, reader.KEYSET, [0], {1: 7, 2: NOW - 3600, 3: listed, 4: [G, NOW, 86_400], 8: limits})
 
 
@@ -155,7 +160,7 @@ def contents_of_package() -> bytes:
     identity = [TERMINAL, "dave", "coast guard", public(ROOT), keyset_frame(), [stream("stream", 4)],
                 ["udp://239.255.70.77:47700?if=127.0.0.1&ttl=1"], ["192.0.2.1:47701"], 120, []]
     return det([identity, stream(f"obey key of terminal {TERMINAL}", 32),
-                stream(f"wrap key of terminal {TERMINAL}", 32), G, NOW, NOW + 604_800])
+                PACKAGE_WRAP.octets, G, NOW, NOW + 604_800])
 
 
 def cases() -> list:
@@ -176,10 +181,18 @@ def cases() -> list:
         ]
     for suite, word in ((HPKE, "hpke"), (HPKE_PQ, "hpke-pq")):
         made += [exchange(f"{word}, first of a package", suite, [group(7)], first_by="package", cookie=True),
-                 exchange(f"{word}, first contact by token", suite, [group(7)], first_by="token", cookie=True)]
+                 *enrolment(suite, word)]
     largest = [(type_, 2**30 - 1, 2**64 - 1, 2**32 - 1, 2**31) for type_ in (5, 6)]
     made.append(exchange("psk, confirmations at the largest numbers", PSK, [group(2**30 - 1)], [], confirmed=largest))
     return made
+
+
+def enrolment(suite: int, word: str) -> list:
+    """PROTOCOL 14.10 as a whole: by the token, then under the mixed key for the keys of its groups."""
+    by_token = exchange(f"{word}, first contact by token", suite, [], first_by="token", cookie=True, time=0, more=True)
+    held = by_token["ack"]["wrap_key"]
+    mixed = Key(bytes.fromhex(held["octets"]), held["kid"], 0, held["generation"])
+    return [by_token, exchange(f"{word}, keys after a token", suite, [group(7)], cookie=True, under=mixed)]
 
 
 def commands() -> list:
@@ -225,7 +238,7 @@ def bundles() -> list:
 def tokens() -> list:
     random = stream("token", 16)
     return [{"random": random.hex(), "root": public(ROOT).hex(), "text": sharing.token_text(random, public(ROOT)),
-             "key": sharing.token_key(random).octets.hex()}]
+             "key": sharing.token_key(random, public(ROOT)).octets.hex()}]
 
 
 def refused() -> list:

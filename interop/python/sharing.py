@@ -580,28 +580,27 @@ def read_introduction_whole(messages: list) -> Introduction:
 
 
 def token_text(random: bytes, root: bytes) -> str:
-    """PROTOCOL 14, token: "KFT-" and 56 letters that hold 16, 16 and 3 octets."""
+    """PROTOCOL 8, token: "KF1T-" and 56 letters that hold 16, 16 and 3 octets."""
     held = octets(random, 16, "random octets") + sha256(root)[:16]
     number = int.from_bytes(held + sha256(held)[:3], "big")
-    return "KFT-" + "".join(packages.LETTERS[number >> at & 31] for at in range(275, -1, -5))
+    return "KF1T-" + "".join(packages.LETTERS[number >> at & 31] for at in range(275, -1, -5))
 
 
 def read_token(typed: str) -> tuple:
-    """PROTOCOL 14, token: (16 random octets, the first 16 of the root's SHA-256)."""
+    """PROTOCOL 8, token: (16 random octets, the first 16 of the root's SHA-256)."""
     values = packages.letters(typed)
-    demand(values[:3] == packages.letters("KFT") and len(values) == 59, "not a token")
+    demand(values[:4] == packages.letters("KF1T") and len(values) == 60, "not a token")
     number = 0
-    for value in values[3:]:
+    for value in values[4:]:
         number = number << 5 | value
     held = number.to_bytes(35, "big")
     demand(sha256(held[:32])[:3] == held[32:], "a slip of the hand")
     return held[:16], held[16:32]
 
 
-def token_key(random: bytes) -> Key:
-    """PROTOCOL 14, token: kid 0, epoch 0, generation 0, by HKDF with the salt "KF1/token"."""
-    prk = HKDF.extract(SHA256(), b"KF1/token", random)
-    return Key(HKDFExpand(SHA256(), 32, b"").derive(prk), 0, 0, 0)
+def token_key(random: bytes, root: bytes) -> Key:
+    """PROTOCOL 14.10: kid 0, epoch 0, generation 0, by HKDF-Extract with the salt "KF1/token" and the root's hash."""
+    return Key(HKDF.extract(SHA256(), b"KF1/token" + sha256(root)[:16], random), 0, 0, 0)
 
 
 def first_wrap_key(held: Key, r: bytes, kid_: int, at: int) -> Key:

@@ -99,16 +99,18 @@ def gathered() -> tuple:
                 if one["name"] not in NOT_FOR_A_DISSECTOR]
     commands = json.loads((VECTORS / "commands.json").read_text(encoding="utf-8"))
     good += [(pcap.CARRIER, bytes.fromhex(one["frame"])) for one in commands["messages"]]
+    records = json.loads((VECTORS / "records.json").read_text(encoding="utf-8"))["records"]
+    good += [(pcap.CARRIER, bytes.fromhex(one["frame"])) for one in records]
     good += beyond_vectors()
     good += [(pcap.CARRIER, cbor2.loads(octets[4:])[3]) for port, octets in good if octets[5:8] == b"\1\0\x08"]
     return good, bad
 
 
 def beyond_vectors() -> list:
-    """What no vector has: the published layout, and a KEYSET that lists suites and every class."""
+    """What no vector has: the published layout, and a KEYSET that lists suites, a prefix and every class."""
     legacy = det([1, 4, 1, bytes(range(200)), bytes(16)])
     keys = [[bytes([class_]) * 8, bytes([class_]) * 32, class_, 1, 2, [7]] for class_ in range(1, 7)]
-    limits = {1: 1, 3: [3, 2, 1, 4], 4: 2, 5: 3, 6: None, 7: 4, 8: 1}
+    limits = {1: 1, 2: [[bytes([10, 0, 0, 0]), 8]], 3: [3, 2, 1, 4], 4: 2, 5: 3, 6: None, 7: 4, 8: 1}
     payload = det({1: b"abcd", 2: 1, 3: 2, 4: 3, 5: 8, 6: [2, 9], 7: {1: 1, 2: 2, 3: keys, 4: [1, 2, 3], 8: limits}, 8: 0})
     frame = b"\xd2" + det([det({1: -19, 4: bytes(8)}), {}, payload, bytes(64)])
     return [(pcap.SHARING, bytes(4) + held) for held in (
@@ -154,7 +156,7 @@ def check_readme(shows: dict):
                                                "target.group", "target.terminal", "body", "g")}
     for label in sorted({*shows, *listed}):
         found = shows.get(label, set()) - beside
-        if label in COMMANDS.values():
+        if label in {*COMMANDS.values(), "RECORD"}:
             found -= signed
         if found != listed.get(label, set()):
             fail(f"README.md, {label}: shown {sorted(found)}, listed {sorted(listed.get(label, set()))}")

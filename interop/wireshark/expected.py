@@ -122,6 +122,8 @@ class Observer:
         protected, _, payload, signature = whole.value
         for one in [[protected, {}, signature]] if whole.tag == 18 else signature:
             self.signer(one[0], one[2])
+        if isinstance(cbor2.loads(payload), list):
+            return self.record(cbor2.loads(payload))
         stream, sequence, issued_at, not_after, type_, target, body, g = cbor2.loads(payload).values()
         self.put_all([f"command.{name}" for name in ("stream", "sequence", "issued_at", "not_after", "type", "target",
                                                      "body", "g")],
@@ -132,6 +134,26 @@ class Observer:
         {1: self.time, 2: self.renew, 3: self.keydist, 6: self.exclude, 8: self.keyset, 10: self.stop, 11: self.stop,
          12: self.notify}.get(type_, self.order)(body)
         return f"{COMMANDS[type_]} sequence {sequence}, G {g}"
+
+    def record(self, items: list) -> str:
+        """Section 17."""
+        self.labels.append("RECORD")
+        self.put_all([f"record.{name}" for name in ("terminal", "version", "issued_at", "not_after")], items)
+        for prefix in items[4]:
+            self.prefix("record.prefix", prefix)
+        for address, port in items[5]:
+            self.put("record.endpoint", det([address, port]))
+            self.put_all(["record.address", "record.port"], [address, port])
+        for group, priority, mtu, networks in items[6]:
+            self.put("record.group", det([group, priority, mtu, networks]))
+            self.put_all(["group", "record.priority", "record.mtu"], [group, priority, mtu])
+            for network in networks:
+                self.prefix("record.network", network)
+        return f"RECORD of terminal {items[0]}, version {items[1]}"
+
+    def prefix(self, name: str, prefix: list):
+        self.put(name, det(prefix))
+        self.put_all(["record.address", "record.length"], prefix)
 
     def time(self, body: dict):
         self.put_all(["time.seconds", "time.error"], [body[1], body[2]])
@@ -173,6 +195,8 @@ class Observer:
             self.put("keyset.stolen", name)
         for number, name in LIMITS.items():
             self.put(f"keyset.{name}", body[8][number])
+        for prefix in body[8].get(2, []):
+            self.prefix("keyset.clear", prefix)
         for suite in body[8].get(3, []):
             self.put("keyset.suite", suite)
 

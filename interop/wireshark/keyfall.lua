@@ -115,11 +115,25 @@ field("keyset.p0", "uint32", "P0 (s)")
 field("keyset.stolen", "bytes", "Stolen key")
 field("keyset.longest_lease", "uint32", "Longest lease (s)")
 field("keyset.suite", "uint8", "Suite allowed", base.DEC, SUITES)
+field("keyset.clear", "bytes", "Prefix that goes unprotected")
 field("keyset.grace", "uint32", "Grace (s)")
 field("keyset.exclude_grace", "uint32", "Grace after an exclusion (s)")
 field("keyset.exclude_wait", "uint32", "Powered-on seconds without sending after an EXCLUDE")
 field("keyset.dead_man", "uint32", "Dead man's time (s)")
 field("keyset.erase_signatures", "uint8", "Erase signatures")
+field("record.terminal", "uint32", "Terminal")
+field("record.version", "uint32", "Version of the record")
+field("record.issued_at", "absolute_time", "Record issued at", base.UTC)
+field("record.not_after", "absolute_time", "Record not after", base.UTC)
+field("record.prefix", "bytes", "Prefix that it speaks for")
+field("record.endpoint", "bytes", "Endpoint")
+field("record.group", "bytes", "Packet group")
+field("record.priority", "uint8", "Priority")
+field("record.mtu", "uint16", "MTU")
+field("record.network", "bytes", "Network")
+field("record.address", "bytes", "Address")
+field("record.length", "uint8", "Length")
+field("record.port", "uint16", "Port")
 keyfall.fields = in_order
 
 local experts = {
@@ -274,6 +288,17 @@ bodies[6] = function(tree, node)
   end
 end
 
+local function add_address(tree, node)
+  demand(node and node.kind == "bytes" and (node.count == 4 or node.count == 16), "address", node)
+  return add_bytes(tree, "record.address", node)
+end
+
+local function add_prefix(tree, name, node)
+  local items, sub = array(node, 2, 2, "prefix"), add_item(tree, name, node)
+  add_address(sub, items[1])
+  add_uint(sub, "record.length", items[2], items[1].count * 8)
+end
+
 local LIMITS = {
   { 1, "longest_lease" }, { 4, "grace" }, { 5, "exclude_grace" }, { 6, "exclude_wait" }, { 7, "dead_man" },
   { 8, "erase_signatures" },
@@ -301,9 +326,12 @@ bodies[8] = function(tree, node)
   for _, name in ipairs(body[6] and array(body[6], 1, 8, "stolen keys") or {}) do
     add_bytes(tree, "keyset.stolen", name, 8)
   end
-  local limits = map(body[8], { 1, 4, 5, 6, 7, 8 }, { 3 }, "limits")
+  local limits = map(body[8], { 1, 4, 5, 6, 7, 8 }, { 2, 3 }, "limits")
   for _, limit in ipairs(LIMITS) do
     add_or_null(add_uint, tree, "keyset." .. limit[2], limits[limit[1]])
+  end
+  for _, prefix in ipairs(limits[2] and array(limits[2], 1, 8, "clear list") or {}) do
+    add_prefix(tree, "keyset.clear", prefix)
   end
   for _, suite in ipairs(limits[3] and array(limits[3], 1, 4, "suites") or {}) do
     add_uint(tree, "keyset.suite", suite, 4)
@@ -353,6 +381,35 @@ local function add_target(tree, node)
   if kind == 2 then add_uint(tree, "command.target.terminal", items[2], 16777215) end
 end
 
+-- Section 17
+
+local function add_record(tree, node, signer)
+  local items = array(node, 7, 7, "RECORD")
+  add_uint(tree, "record.terminal", items[1], 16777215)
+  add_uint(tree, "record.version", items[2])
+  add_time(tree, "record.issued_at", items[3])
+  add_time(tree, "record.not_after", items[4])
+  for _, prefix in ipairs(array(items[5], 0, 8, "prefixes")) do
+    add_prefix(tree, "record.prefix", prefix)
+  end
+  for _, endpoint in ipairs(array(items[6], 0, 4, "endpoints")) do
+    local parts, sub = array(endpoint, 2, 2, "endpoint"), add_item(tree, "record.endpoint", endpoint)
+    add_address(sub, parts[1])
+    demand(parts[2].value ~= 0, "port 0", parts[2])
+    add_uint(sub, "record.port", parts[2], 65535)
+  end
+  for _, group in ipairs(array(items[7], 0, 16, "packet groups")) do
+    local parts, sub = array(group, 4, 4, "packet group"), add_item(tree, "record.group", group)
+    add_group(sub, "group", parts[1])
+    add_uint(sub, "record.priority", parts[2], 255)
+    add_or_null(add_uint, sub, "record.mtu", parts[3], 9216)
+    for _, network in ipairs(array(parts[4], 0, 8, "networks")) do
+      add_prefix(sub, "record.network", network)
+    end
+  end
+  return string.format("RECORD of terminal %d, version %d, signed by %s", items[1].value, items[2].value, signer)
+end
+
 -- Adds a whole frame to a tree, and says in a few words what it is.
 local function add_frame(tree, tvb, first, count)
   local whole = read_whole(tvb, first, count)
@@ -368,7 +425,9 @@ local function add_frame(tree, tvb, first, count)
     end
   end
   demand(parts[3].kind == "bytes", "payload", parts[3])
-  local command = map(read_whole(tvb, parts[3].first, parts[3].count), { 1, 2, 3, 4, 5, 6, 7, 8 }, {}, "command")
+  local payload = read_whole(tvb, parts[3].first, parts[3].count)
+  if payload.kind == "array" and whole.value == 18 then return add_record(tree, payload, signers[1]) end
+  local command = map(payload, { 1, 2, 3, 4, 5, 6, 7, 8 }, {}, "command")
   add_bytes(tree, "command.stream", command[1], 4)
   add_uint64(tree, "command.sequence", command[2])
   add_time(tree, "command.issued_at", command[3])
@@ -463,7 +522,7 @@ messages[2] = function(tree, items, _, context)
   end
   local sub = add_bytes(tree, "frame", items[6], 1, DATAGRAM_MAX)
   local told, command = add_frame(sub, items[6].tvb, items[6].first, items[6].count)
-  demand(command[5].value == 1 and #command[7].items == 4, "a COOKIE brings a TIME without floors", items[6])
+  demand(command and command[5].value == 1 and #command[7].items == 4, "a COOKIE brings a TIME without floors", items[6])
   return said .. ", " .. told
 end
 

@@ -76,7 +76,7 @@ enum Request {
     Ask(Box<dyn FnOnce(&View<'_>) + Send>),
     Draft(Draft),
     DraftKeys {
-        wanted: KeySetDraft,
+        wanted: Box<KeySetDraft>,
         by: By,
         reply: oneshot::Sender<Result<api::KeySetDraft, Denied>>,
     },
@@ -188,6 +188,7 @@ impl Handle {
         by: By,
     ) -> Result<Result<api::KeySetDraft, Denied>, Ended> {
         let (reply, replied) = oneshot::channel();
+        let wanted = Box::new(wanted);
         let draft = Request::DraftKeys { wanted, by, reply };
         self.0.send(draft).map_err(|_| Ended)?;
         replied.await.map_err(|_| Ended)
@@ -285,7 +286,7 @@ impl Driver {
                         let drafted = key_drafts::draw_and_keep(
                             &mut self.machine,
                             &mut self.store,
-                            wanted,
+                            *wanted,
                             by,
                             at,
                         );

@@ -6,10 +6,12 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use keyfall_protocol::command::{Body, Command, FreshEpoch, SignerClass, Unverified};
+use keyfall_protocol::command::{
+    Body, Command, FreshEpoch, ProtectionRecord, SignerClass, Unverified, UnverifiedRecord,
+};
 use keyfall_protocol::ids::{
     Fingerprint, Generation, GroupNumber, KeyEpoch, KeyId, KeyIdKind, SequenceNumber, StreamId,
-    Tick,
+    TerminalNumber, Tick,
 };
 use keyfall_protocol::keys::MasterKey;
 use keyfall_protocol::server::{Batch, Change};
@@ -41,6 +43,8 @@ pub(crate) struct Witness {
     sequences: HashMap<(StreamId, SequenceNumber), Rc<[u8]>>,
     stated: BTreeMap<KeyId, (KeyEpoch, Generation)>,
     fleet: Option<Generation>,
+    /// The highest version of each terminal's record.
+    records: BTreeMap<TerminalNumber, u32>,
     /// Every key by its name, where that is watched.
     keys: Option<HashMap<(GroupNumber, KeyEpoch, Generation), Fingerprint>>,
 }
@@ -52,6 +56,10 @@ impl Witness {
 
     /// A frame goes out while `disk` is what is durable.
     pub(crate) fn sees_frame(&mut self, at: Tick, octets: &Rc<[u8]>, disk: &ServerDisk) {
+        if let Ok(read) = UnverifiedRecord::decode(octets) {
+            self.sees_record(at, read.record(), disk);
+            return;
+        }
         let Ok(frame) = Unverified::decode(octets) else {
             self.note(
                 at,
@@ -159,6 +167,29 @@ impl Witness {
             let what = format!("key {kid} generation {generation} is sent and not stored");
             self.note(at, "invariant 2", what);
         }
+    }
+
+    /// A record is sent as it is stored, and the version that is stored never goes down.
+    fn sees_record(&mut self, at: Tick, record: &ProtectionRecord, disk: &ServerDisk) {
+        let stored = disk.terminal(record.terminal).and_then(|it| it.record);
+        let stored = stored.map(|issue| (issue.version, issue.issued_at));
+        if stored != Some((record.version, record.issued_at)) {
+            let what = format!(
+                "version {} of terminal {} is sent, and stored is {stored:?}",
+                record.version, record.terminal
+            );
+            self.note(at, "records are stored before they are sent", what);
+        }
+        let highest = self.records.entry(record.terminal).or_default();
+        if record.version < *highest {
+            let what = format!(
+                "terminal {} goes from version {highest} to {}",
+                record.terminal, record.version
+            );
+            self.note(at, "versions of records only rise", what);
+            return;
+        }
+        *highest = record.version;
     }
 
     pub(crate) fn watch_keys(&mut self) {

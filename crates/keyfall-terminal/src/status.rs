@@ -1,6 +1,7 @@
 //! What people are shown of a terminal: fingerprints, never keys.
 
 use keyfall_api::control::{GroupStatus, StockSenderStatus, TerminalStatus, Why, WhyReason};
+use keyfall_protocol::command::Prefix;
 use keyfall_protocol::ids::{Fingerprint, Generation, GroupNumber, Tick, UnixSeconds};
 use keyfall_protocol::terminal::{GroupState, StockSender, Terminal, TerminalState};
 
@@ -65,6 +66,7 @@ fn stock_sender((group, sender): (GroupNumber, &StockSender)) -> StockSenderStat
         group: group.get(),
         spi: sender.spi.to_string(),
         suite: sender.keys.suite().name().to_owned(),
+        prefixes: sender.prefixes.iter().map(Prefix::to_string).collect(),
         until: sender.until().get(),
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Admin(admin::AdminArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
+    DemoNetworks(demo::networks::NetworksArgs),
+    #[command(hide = true)]
     DemoRadio(demo::lossy::LossyArgs),
     Terminal(terminal::TerminalArgs),
     Media(media::MediaArgs),

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Server(_)
         | Command::Admin(_)
         | Command::Demo(_)
+        | Command::DemoNetworks(_)
         | Command::DemoRadio(_)
         | Command::Terminal(_)
         | Command::Media(_)
@@ -56,6 +57,8 @@ fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Command::Server(args) => server::run(args, output),
         Command::Admin(args) => admin::run(args, output),
         Command::Demo(args) => demo::run(&args, output),
+        Command::DemoNetworks(args) => demo::networks::run(&args)
+            .map_err(|fault| Failure::new(Code::Demo, format!("the networks: {fault:#}"))),
         Command::DemoRadio(args) => demo::lossy::run(&args)
             .map_err(|fault| Failure::new(Code::Demo, format!("the lossy relay: {fault:#}"))),
         Command::Terminal(args) => terminal::run(args, output),

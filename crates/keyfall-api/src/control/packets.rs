@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct PacketExport {
     pub group: u32,
-    /// Ten hexadecimal digits, as they begin the IV of every packet.
-    pub session: String,
+    /// Ten hexadecimal digits, as they begin the IV of every packet; by default the newest one that
+    /// this terminal sends in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Terminal number; by default this terminal's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<u32>,
     /// By default the one that is sent with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
-    /// Name of the suite; by default AES-256-GCM.
+    /// Name of the suite; by default the one that packets pass in, else AES-256-GCM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
     /// Outer addresses, and the UDP port at both.
@@ -31,6 +33,8 @@ pub struct StockSenderExport {
     pub group: u32,
     /// How long it is received, at most 604,800.
     pub seconds: u32,
+    /// The inner addresses that it may send from, as ADDRESS/LENGTH.
+    pub prefixes: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
     pub source: String,
@@ -67,6 +71,8 @@ pub struct StockSenderStatus {
     /// 0x and eight hexadecimal digits.
     pub spi: String,
     pub suite: String,
+    /// The inner addresses that it may send from.
+    pub prefixes: Vec<String>,
     /// Unix seconds. Until then whoever has its key reads what it sends, and sends in its name.
     pub until: u32,
 }

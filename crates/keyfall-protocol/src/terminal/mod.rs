@@ -42,7 +42,7 @@ pub use inspect::{FrameVerdict, SealedVerdict, SignatureVerdict};
 use locking::Lock;
 use obey::Notified;
 pub use packet_traffic::{OpenedSession, PacketQuery};
-pub use packets::{PacketMark, SessionBlock, StockSender};
+pub use packets::{NewStockSender, PacketMark, SessionBlock, StockSender};
 use paths::{Arrival, Paths};
 pub use paths::{PacketFrom, PathCounts, PathView, PeerView, Way};
 pub use snapshot::{Snapshot, SnapshotError};
@@ -56,7 +56,7 @@ use crate::ids::{
     EspSession, Generation, GroupNumber, Handle, KeyEpoch, SessionId, TerminalNumber, Tick,
     UnixSeconds,
 };
-use crate::keys::{EspSuite, ObeyKey, PinnedSpi};
+use crate::keys::{ObeyKey, PinnedSpi};
 use crate::receipt::Receipt;
 use crate::rng::{Random, octets};
 use crate::sharing::rsa_misty1::RsaSecret;
@@ -166,13 +166,9 @@ pub enum Order {
         group: GroupNumber,
         marks: Vec<PacketMark>,
     },
-    /// A key for a stock sender, for so many seconds and at most 7 days; answered by
-    /// [`Event::StockSenderReady`] once it is stored, or by [`Event::StockSenderRefused`].
-    AddStockSender {
-        group: GroupNumber,
-        suite: EspSuite,
-        seconds: u32,
-    },
+    /// A key for a stock sender; answered by [`Event::StockSenderReady`] once it is stored, or by
+    /// [`Event::StockSenderRefused`].
+    AddStockSender(NewStockSender),
     /// Nothing of this stock sender up to this number will be delivered again; answered by
     /// [`Event::StockMarkStored`].
     MarkStockSender {
@@ -612,11 +608,7 @@ impl Terminal {
             Order::OpenSession { group: number } => self.open_session(number, rng),
             Order::OpenPacketSessions { group } => self.open_packet_sessions(group, rng),
             Order::MarkPackets { group, marks } => self.mark_packets(group, marks),
-            Order::AddStockSender {
-                group,
-                suite,
-                seconds,
-            } => self.add_stock_sender(group, suite, seconds, rng),
+            Order::AddStockSender(wanted) => self.add_stock_sender(wanted, rng),
             Order::MarkStockSender {
                 group,
                 spi,

@@ -6,7 +6,7 @@ mod stored;
 
 use std::collections::BTreeMap;
 
-pub use stock::StockSender;
+pub use stock::{NewStockSender, StockSender};
 
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
 

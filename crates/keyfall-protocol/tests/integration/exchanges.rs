@@ -16,9 +16,10 @@ use keyfall_protocol::sharing::pair::{AckKey, Ask, Grant, PlainHash, SignedGrant
 use keyfall_protocol::sharing::{
     Assembly, Bundle, Confirmation, KemPublic, KemSecret, KemSuite, SharingSuite, datagrams,
 };
+use keyfall_protocol::token::Token;
 use serde_json::{Value, json};
 
-use crate::cbor::Item;
+use crate::cbor::{Item, wrap_in};
 use crate::sharing::{Fate, Pair};
 use crate::vectors::{check, from_top, hex};
 
@@ -627,15 +628,11 @@ fn every_exchange_that_python_made_opens() {
     let signer = SigningKey::from_seed(Secret::from_slice(&seed).expect("32 octets"));
     let (mut opened, mut by_token) = (0, 0);
     for case in file["cases"].as_array().expect("cases") {
-        // Nobody gives tokens out yet.
-        if case["terminal"] == 0 {
-            by_token += 1;
-            continue;
-        }
         python_case(&file, case, &signer.public());
         opened += 1;
+        by_token += usize::from(case["terminal"] == 0);
     }
-    assert_eq!((opened, by_token), (18, 2));
+    assert_eq!((opened, by_token), (22, 2));
     for introduction in file["introductions"].as_array().expect("introductions") {
         let whole = un(&introduction["whole"]);
         let read = keyfall_protocol::sharing::Introduction::decode(&whole).expect("ours");
@@ -690,7 +687,12 @@ fn python_case(file: &Value, case: &Value, signer: &VerifyingKey) {
     };
     let server = kem.map(|_| secret(&file["kem"][number.to_string()]));
     let fresh = kem.map(|_| secret(&case["fresh"]));
-    let wrap = key(&case["wrap_key"]);
+    let by_token = case["terminal"] == 0;
+    let wrap = if by_token {
+        token(file).key()
+    } else {
+        key(&case["wrap_key"])
+    };
     let whole = |entry: &Value| {
         let sent = entry["datagrams"].as_array().expect("some").iter();
         let sent: Vec<_> = sent.map(|it| (true, un(it))).collect();
@@ -725,7 +727,11 @@ fn python_case(file: &Value, case: &Value, signer: &VerifyingKey) {
     assert_eq!(given.plain, un(&case["key_dis"]["plain"]), "{name}");
     let groups: Vec<_> = given.grant.keys.iter().map(entry_shown).collect();
     assert_eq!(Value::from(groups), case["key_dis"]["groups"], "{name}");
-    let mixed = given.grant.first.as_ref().map(|first| wrap.mix(first));
+    // By a token the wrap key comes along (PROTOCOL 14.10).
+    let package = given.grant.package.as_ref();
+    assert_eq!(package.is_some(), by_token, "{name}");
+    let before = package.map_or_else(|| wrap.duplicate(), |package| wrap_in(package));
+    let mixed = given.grant.first.as_ref().map(|first| before.mix(first));
     let under = mixed.as_ref().unwrap_or(&wrap);
     assert_eq!(
         under.secret(),
@@ -755,6 +761,17 @@ fn python_case(file: &Value, case: &Value, signer: &VerifyingKey) {
         case["key_dis"]["datagrams"],
         "{name}"
     );
+}
+
+/// The token that Python made, as it is typed.
+fn token(file: &Value) -> Token {
+    let entry = &file["tokens"][0];
+    let typed = entry["text"].as_str().expect("text").to_lowercase();
+    let token = Token::parse(&typed).expect("a token");
+    let root = un(&entry["root"]).try_into().expect("32 octets");
+    assert!(token.is_of(&VerifyingKey::new(root)));
+    assert_eq!(hex(&token.key().secret().expose()[..]), entry["key"]);
+    token
 }
 
 fn key(entry: &Value) -> WrapKey {

@@ -100,9 +100,11 @@ fn a_terminal_enrols_by_its_token_and_holds_its_keys() {
         assert!(pair.agree(1, "dave"), "{suites:?}");
         let record = pair.record("dave");
         assert!(!record.is_pending() && record.token.as_ref().is_some_and(|it| it.key.is_none()));
+        // KR-378: and where it was then.
+        let from = pair.server.heard_from(record.number).expect("it was heard");
         assert_eq!(
             pair.audited("terminal enrolled"),
-            ["by its token, which is used now"]
+            [format!("by its token, which is used now, from {from}")]
         );
         // In the first in which a token counts; hpke-pq goes in parts.
         let first = pair.air.iter().find_map(|(_, octets)| {

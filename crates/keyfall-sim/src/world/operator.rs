@@ -20,7 +20,7 @@ pub enum Errand {
         receipt_wanted: bool,
     },
     /// `server sign-keys`: drafted by the server, signed by the root, installed.
-    SignKeys(KeySetDraft),
+    SignKeys(Box<KeySetDraft>),
 }
 
 impl From<Order> for Errand {
@@ -79,7 +79,7 @@ impl World {
     /// # Errors
     /// The server's refusal.
     pub fn sign_keys(&mut self, wanted: KeySetDraft) -> Result<Done, Refusal> {
-        self.order(Errand::SignKeys(wanted))
+        self.order(Errand::SignKeys(Box::new(wanted)))
     }
 
     /// The receipt that a station left, where it left one.
@@ -137,7 +137,7 @@ impl World {
             }
             Errand::SignKeys(wanted) => {
                 server
-                    .draft_key_set(wanted, &mut self.rng)
+                    .draft_key_set(*wanted, &mut self.rng)
                     .map(|command| Order::InstallKeys {
                         frame: self.root.sign(&command),
                     })

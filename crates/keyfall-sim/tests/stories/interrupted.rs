@@ -74,13 +74,13 @@ impl Story {
             (0, Errand::Order(exclude)),
             (400, erase(erin, OrderKind::Lock)),
             (401, erase(dave, OrderKind::Delete)),
-            (900, Errand::SignKeys(KeySetDraft::default())),
+            (900, Errand::SignKeys(Box::default())),
             (
                 1200,
-                Errand::SignKeys(KeySetDraft {
+                Errand::SignKeys(Box::new(KeySetDraft {
                     stolen: vec![stolen],
                     ..KeySetDraft::default()
-                }),
+                })),
             ),
             (1700, erase(erin, OrderKind::Unlock)),
         ];

@@ -16,6 +16,7 @@ mod middle;
 mod model;
 mod nonces;
 mod packets;
+mod records;
 mod replays;
 mod rollbacks;
 mod sessions;

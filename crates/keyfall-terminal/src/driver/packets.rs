@@ -241,6 +241,20 @@ impl Driver {
                 }
             }
             Ask::Mark { name, mark } => running.path.want_mark(name, mark),
+            Ask::StockMark { spi, mark } => {
+                let mut senders = self.terminal.stock_senders();
+                let group = senders
+                    .find(|(_, it)| it.spi == spi)
+                    .map(|(group, _)| group);
+                drop(senders);
+                if let Some(group) = group {
+                    self.feed(Input::Order(Order::MarkStockSender {
+                        group,
+                        spi,
+                        sequence: mark,
+                    }))?;
+                }
+            }
             Ask::NextSession { name } => running.path.on_next_session(&self.terminal, name),
             Ask::Heard(heard) => {
                 if let Some(key) = heard.key {
@@ -307,6 +321,7 @@ impl Driver {
             Event::PacketMarksStored { group, ref marks } => {
                 path.on_marks_stored(terminal, group, marks);
             }
+            Event::StockMarkStored { spi, sequence, .. } => path.on_stock_mark(spi, sequence),
             Event::PathFound {
                 source,
                 destination,
@@ -335,7 +350,6 @@ impl Driver {
             | Event::MarksStored { .. }
             | Event::StockSenderReady { .. }
             | Event::StockSenderRefused { .. }
-            | Event::StockMarkStored { .. }
             | Event::StockSenderEnded { .. }
             | Event::TimeHeard { .. }
             | Event::Readmitted { .. }

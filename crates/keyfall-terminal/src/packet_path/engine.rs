@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use keyfall_plane::{EspReceiver, EspSender};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
-use keyfall_protocol::keys::EspSuite;
+use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
+use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 use keyfall_protocol::terminal::{
     Order, PacketMark, PacketQuery, SessionBlock, Source, Terminal, Trial, Way,
 };
@@ -26,6 +26,7 @@ use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::wire::{Origin, Wire};
 use crate::packet_path::{Ask, FlowReport, SessionName, SessionReport};
@@ -50,6 +51,7 @@ pub(crate) struct PacketPath {
     marks: BTreeMap<GroupNumber, Vec<(SessionName, PacketMark)>>,
     /// Those of the orders that are open, in their order.
     ordered: VecDeque<(GroupNumber, Vec<(SessionName, PacketMark)>)>,
+    stock: StockSenders,
     /// What the thread was told this terminal speaks for.
     prefixes: Vec<Prefix>,
     scratch: Box<[u8]>,
@@ -64,6 +66,8 @@ struct Sending {
     told: Told,
     /// A sender for the same key is wanted.
     spare: bool,
+    /// The newest session that was given to the thread.
+    given: Option<EspSession>,
 }
 
 /// What the thread was told of a group.
@@ -138,6 +142,7 @@ impl PacketPath {
             sessions: HashMap::new(),
             marks: BTreeMap::new(),
             ordered: VecDeque::new(),
+            stock: StockSenders::default(),
             prefixes: Vec::new(),
             scratch: vec![0; SCRATCH].into(),
         })
@@ -217,6 +222,7 @@ impl PacketPath {
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(self.suite, key, self.own, session);
+                        sending.given = Some(session);
                         let sender = Box::new(sender);
                         egress.put(if *told == under {
                             ToEgress::Spare {
@@ -246,7 +252,25 @@ impl PacketPath {
                 orders.push(Order::OpenPacketSessions { group: number });
             }
         }
+        for spi in self.stock.retain(terminal) {
+            self.ingress.put(ToIngress::ForgetStock(spi));
+        }
+        orders.extend(self.stock.refresh(terminal));
         orders
+    }
+
+    /// A mark of a stock sender is durable; the first one lets the thread receive it.
+    pub(crate) fn on_stock_mark(&mut self, spi: PinnedSpi, mark: u32) {
+        self.ingress.put(match self.stock.on_marked(spi) {
+            Some(known) => ToIngress::Stock(Box::new(known)),
+            None => ToIngress::StockMarked { spi, mark },
+        });
+    }
+
+    /// The suite, and the newest session that this terminal sends in in that group.
+    pub(crate) fn present(&self, group: GroupNumber) -> (EspSuite, Option<EspSession>) {
+        let session = self.groups.get(&group).and_then(|sending| sending.given);
+        (self.suite, session)
     }
 
     pub(crate) fn on_sessions(&mut self, group: GroupNumber, sessions: Option<SessionBlock>) {
@@ -301,6 +325,10 @@ impl PacketPath {
     }
 
     pub(crate) fn on_path_lost(&self, ends: Ends, reason: DropReason) {
+        if reason == DropReason::PathExpired {
+            self.egress.put(ToEgress::AskAgain(ends));
+            return;
+        }
         let way = FlowWay::Drop(reason);
         let until = Instant::now() + DROPPED_FOR;
         self.egress.put(ToEgress::Way { ends, way, until });
@@ -510,6 +538,7 @@ impl PacketPath {
     /// The terminal is locked or erased: every key goes, and every packet that waits.
     pub(crate) fn wipe(&mut self) {
         self.sessions.clear();
+        self.stock.wipe();
         self.marks.clear();
         self.ordered.clear();
         for sending in self.groups.values_mut() {

@@ -9,6 +9,7 @@ use std::process::Command;
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
 use crate::packet_path::PacketOptions;
+use crate::packet_path::wire::MARK;
 
 /// Interfaces and rules of one packet path.
 pub(crate) struct Host {
@@ -16,7 +17,13 @@ pub(crate) struct Host {
     gateway: Option<Gateway>,
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
+    /// Rules that were made, to be taken back.
+    rules: Rules,
 }
+
+/// Rules that are taken back when they are dropped.
+#[derive(Default)]
+struct Rules(Vec<Vec<String>>);
 
 /// Between which interfaces a gateway stands.
 struct Gateway {
@@ -25,8 +32,7 @@ struct Gateway {
     port: u16,
     /// What the rules are for: own prefixes, and those of the clear list.
     made_for: Option<(Vec<Prefix>, Vec<Prefix>)>,
-    /// Rules that were made, to be taken back.
-    rules: Vec<Vec<String>>,
+    rules: Rules,
     /// Switches of the kernel as they were.
     switches: Vec<(String, String)>,
 }
@@ -56,19 +62,29 @@ impl Host {
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            rules: Rules::default(),
         };
-        ip(&["link", "set", "dev", tun, "up"])?;
+        // It speaks for the record's addresses alone: no link-local one, no router solicitations.
+        ip(&["link", "set", "dev", tun, "addrgenmode", "none", "up"])?;
         if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside) {
             let mut gateway = Gateway {
                 inside: inside.clone(),
                 outside: outside.clone(),
                 port,
                 made_for: None,
-                rules: Vec::new(),
+                rules: Rules::default(),
                 switches: Vec::new(),
             };
             gateway.forward(tun)?;
             host.gateway = Some(gateway);
+        } else {
+            // Of a process that was killed.
+            forget_rules(OWN_RULES);
+            let mark = MARK.to_string();
+            for family in families() {
+                let others = ["not", "fwmark", &mark, "lookup", TABLE];
+                host.rules.add(family, "4504", &others)?;
+            }
         }
         Ok(host)
     }
@@ -110,7 +126,8 @@ impl Host {
         routes.sort_unstable();
         routes.dedup();
         for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
-            ip(&["route", "del", &gone.to_string(), "dev", &tun])?;
+            let gone = gone.to_string();
+            ip(&["route", "del", &gone, "dev", &tun, "table", TABLE])?;
         }
         for new in routes.iter().filter(|it| !self.routes.contains(it)) {
             let own = addresses
@@ -120,7 +137,8 @@ impl Host {
                 continue;
             };
             let (route, own) = (new.to_string(), own.to_string());
-            ip(&["route", "replace", &route, "dev", &tun, "src", &own])?;
+            let way = ["dev", &tun, "src", &own, "table", TABLE];
+            ip(&[&["route", "replace", &route][..], &way].concat())?;
         }
         (self.addresses, self.routes) = (addresses, routes);
         Ok(())
@@ -131,17 +149,50 @@ impl Host {
 /// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is
 /// (KR-545).
 pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError> {
+    // Of a process that was killed.
+    forget_rules(OWN_RULES);
+    forget_rules(CLOSED);
     for family in families() {
-        for preference in [OWN_RULES, CLOSED].concat() {
-            // Of a process that was killed.
-            while ip(&[family, "rule", "del", "pref", preference]).is_ok() {}
-        }
         for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
             let closed = ["iif", interface, "blackhole"];
             ip(&[&[family, "rule", "add", "pref", preference][..], &closed].concat())?;
         }
     }
     Ok(())
+}
+
+fn forget_rules(preferences: &[&str]) {
+    for family in families() {
+        for preference in preferences {
+            while ip(&[family, "rule", "del", "pref", preference]).is_ok() {}
+        }
+    }
+}
+
+impl Rules {
+    fn add(&mut self, family: &str, preference: &str, what: &[&str]) -> Result<(), HostError> {
+        let head = [family, "rule", "add", "pref", preference];
+        ip(&[&head[..], what].concat())?;
+        let back = [family, "rule", "del", "pref", preference];
+        let back = back.iter().chain(what).map(|&it| it.to_owned());
+        self.0.push(back.collect());
+        Ok(())
+    }
+
+    fn take_back(&mut self) {
+        for rule in self.0.drain(..).rev() {
+            let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
+            if let Err(error) = ip(&arguments) {
+                tracing::warn!(%error, "a rule is left");
+            }
+        }
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        self.take_back();
+    }
 }
 
 fn families() -> impl Iterator<Item = &'static str> {
@@ -167,7 +218,8 @@ impl Gateway {
         if self.made_for.as_ref() == Some(&made_for) {
             return Ok(());
         }
-        self.take_back();
+        self.made_for = None;
+        self.rules.take_back();
         let (inside, outside) = (self.inside.clone(), self.outside.clone());
         let port = self.port.to_string();
         for family in families() {
@@ -180,14 +232,15 @@ impl Gateway {
             for prefix in own.iter().filter(of_family).map(Prefix::to_string) {
                 let asked = ["ipproto", "udp", "dport", &port, "lookup", LOCAL_TABLE];
                 let from_outside = ["iif", &outside, "to", &prefix];
-                self.rule(family, "4500", &[&from_outside[..], &asked].concat())?;
-                self.rule(
+                self.rules
+                    .add(family, "4500", &[&from_outside[..], &asked].concat())?;
+                self.rules.add(
                     family,
                     "4501",
                     &[&from_outside[..], &["blackhole"]].concat(),
                 )?;
                 for from in [&*inside, "lo"] {
-                    self.rule(
+                    self.rules.add(
                         family,
                         "4502",
                         &["iif", from, "to", &prefix, "lookup", "main"],
@@ -195,37 +248,19 @@ impl Gateway {
                 }
                 // This machine's own words under a protected address, as errors about the path.
                 let own_words = ["iif", "lo", "from", &prefix, "lookup", TABLE];
-                self.rule(family, "4505", &own_words)?;
+                self.rules.add(family, "4505", &own_words)?;
             }
             for prefix in clear.iter().filter(of_family).map(Prefix::to_string) {
                 for from in [&*inside, "lo"] {
                     let clear = ["iif", from, "to", &prefix, "lookup", "main"];
-                    self.rule(family, "4503", &clear)?;
+                    self.rules.add(family, "4503", &clear)?;
                 }
             }
-            self.rule(family, "4504", &["iif", &inside, "lookup", TABLE])?;
+            self.rules
+                .add(family, "4504", &["iif", &inside, "lookup", TABLE])?;
         }
         self.made_for = Some(made_for);
         Ok(())
-    }
-
-    fn rule(&mut self, family: &str, preference: &str, what: &[&str]) -> Result<(), HostError> {
-        let head = [family, "rule", "add", "pref", preference];
-        ip(&[&head[..], what].concat())?;
-        let back = [family, "rule", "del", "pref", preference];
-        let back = back.iter().chain(what).map(|&it| it.to_owned());
-        self.rules.push(back.collect());
-        Ok(())
-    }
-
-    fn take_back(&mut self) {
-        self.made_for = None;
-        for rule in self.rules.drain(..).rev() {
-            let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
-            if let Err(error) = ip(&arguments) {
-                tracing::warn!(%error, "a rule is left");
-            }
-        }
     }
 
     fn switch(&mut self, path: &str, value: &str) -> Result<(), HostError> {
@@ -244,7 +279,6 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.take_back();
         for family in families() {
             drop(ip(&[family, "route", "flush", "table", LOCAL_TABLE]));
         }

@@ -15,6 +15,7 @@ use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
+use keyfall_protocol::keys::PinnedSpi;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroize;
 
@@ -25,6 +26,7 @@ use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
 use crate::packet_path::post::Mailbox;
+use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
 use crate::packet_path::wire::{Arrivals, Origin, Wire, wait};
@@ -49,6 +51,14 @@ pub(super) enum ToIngress {
     SpeaksFor(Vec<(SessionName, Arc<[Prefix]>)>),
     /// For which addresses this terminal speaks.
     OwnPrefixes(Vec<Prefix>),
+    /// A stock sender, whose first mark is durable.
+    Stock(Box<KnownStock>),
+    /// A higher mark of a stock sender is durable.
+    StockMarked {
+        spi: PinnedSpi,
+        mark: u32,
+    },
+    ForgetStock(PinnedSpi),
     Report(SyncSender<Vec<SessionReport>>),
     /// Every key and every packet goes.
     Wipe,
@@ -73,6 +83,7 @@ pub(super) struct Ingress {
     own: TerminalNumber,
     own_prefixes: Vec<Prefix>,
     sessions: HashMap<SessionName, Session>,
+    stock: StockReceivers,
     /// Sessions that the driver was asked about.
     asked: HashMap<SessionName, Instant>,
     /// Sessions of which nothing opened, until when.
@@ -122,6 +133,7 @@ impl Ingress {
             own,
             own_prefixes: Vec::new(),
             sessions: HashMap::new(),
+            stock: StockReceivers::default(),
             asked: HashMap::new(),
             refused: HashMap::new(),
             sealed: Waiting::new(WAITING_MAX, WAIT_LONGEST),
@@ -181,9 +193,19 @@ impl Ingress {
             }
             return;
         }
-        let Ok(arrival) = EspArrival::read(datagram) else {
-            self.counts.add(DropReason::NotEsp, 1);
-            return;
+        let arrival = match EspArrival::read(datagram) {
+            Ok(arrival) => arrival,
+            Err(refused) => {
+                let opened = if refused == EspRefused::Pinned {
+                    self.open_stock(datagram)
+                } else {
+                    Err(DropReason::NotEsp)
+                };
+                if let Err(reason) = opened {
+                    self.counts.add(reason, 1);
+                }
+                return;
+            }
         };
         let name = SessionName {
             spi: arrival.spi,
@@ -243,6 +265,41 @@ impl Ingress {
             self.tell(name, ends, from);
         }
         Ok(())
+    }
+
+    fn open_stock(&mut self, sealed: &[u8]) -> Result<(), DropReason> {
+        let slot = self.join.slot();
+        let opened = self.stock.open(sealed, slot, &self.own_prefixes, self.now);
+        match opened {
+            Ok(OpenedStock {
+                deliver: Some(length),
+                mark,
+            }) => {
+                let (tun, counts) = (&self.tun, &self.counts);
+                self.join
+                    .push(length, &mut |octets| write(tun, counts, octets));
+                self.want_stock_mark(mark);
+                Ok(())
+            }
+            Ok(OpenedStock {
+                deliver: None,
+                mark,
+            }) => {
+                self.join.give_up();
+                self.want_stock_mark(mark);
+                Ok(())
+            }
+            Err(reason) => {
+                self.join.give_up();
+                Err(reason)
+            }
+        }
+    }
+
+    fn want_stock_mark(&self, mark: Option<(PinnedSpi, u32)>) {
+        if let Some((spi, mark)) = mark {
+            tell(&self.asks, Ask::StockMark { spi, mark });
+        }
     }
 
     /// Marks and the session that follows are asked for before they are needed.
@@ -370,6 +427,18 @@ impl Ingress {
                         session.last = None;
                     }
                 }
+                ToIngress::Stock(known) => self.stock.put(*known, self.now),
+                ToIngress::StockMarked { spi, mark } => {
+                    let (tun, counts) = (&self.tun, &self.counts);
+                    for mut packet in self.stock.marked(spi, mark) {
+                        self.join.slot()[..packet.len()].copy_from_slice(&packet);
+                        self.join
+                            .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                        packet.zeroize();
+                    }
+                    try_opened = true;
+                }
+                ToIngress::ForgetStock(spi) => self.stock.forget(spi),
                 ToIngress::Report(to) => drop(to.try_send(self.report())),
                 ToIngress::Wipe => self.wipe(),
                 ToIngress::End => {
@@ -475,6 +544,7 @@ impl Ingress {
 
     fn wipe(&mut self) {
         self.sessions.clear();
+        self.stock.wipe();
         self.asked.clear();
         self.refused.clear();
         self.sealed.take();
@@ -487,8 +557,8 @@ impl Ingress {
         let mut sessions: Vec<_> = self.sessions.iter().collect();
         sessions.sort_unstable_by_key(|(_, session)| std::cmp::Reverse(session.octets));
         sessions.truncate(REPORTED_MAX);
-        let report = |(name, session): (&SessionName, &Session)| SessionReport {
-            peer: name.spi.sender(),
+        let report = |(&name, session): (&SessionName, &Session)| SessionReport {
+            name,
             group: session.group,
             under: session.receiver.source(),
             ends: session.last.map(|(ends, _)| ends),
@@ -527,7 +597,7 @@ fn judge(
 }
 
 /// `None`: it hid that nothing was sent.
-fn why(refused: EspRefused) -> Option<DropReason> {
+pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
     Some(match refused {
         EspRefused::Dummy => return None,
         EspRefused::Replayed => DropReason::Replayed,

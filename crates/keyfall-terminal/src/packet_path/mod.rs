@@ -16,6 +16,7 @@
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
 //! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `stock` | senders that know nothing of Keyfall |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
 
 mod ahead;
@@ -31,6 +32,7 @@ mod ingress;
 mod inner;
 mod join;
 mod post;
+mod stock;
 mod tun;
 mod waiting;
 mod wire;
@@ -40,7 +42,7 @@ use std::net::SocketAddr;
 use keyfall_api::packets::{FlowStatus, SessionStatus};
 use keyfall_plane::Spi;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
-use keyfall_protocol::keys::EspSuite;
+use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 
 pub use cut::Cut;
 pub(crate) use engine::PacketPath;
@@ -122,6 +124,11 @@ pub(crate) enum Ask {
         name: SessionName,
         mark: u32,
     },
+    /// A higher mark of a stock sender.
+    StockMark {
+        spi: PinnedSpi,
+        mark: u32,
+    },
     /// Half of the session is over: the one after it will come.
     NextSession {
         name: SessionName,
@@ -194,7 +201,7 @@ impl FlowReport {
 /// A session that is received, for people.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionReport {
-    peer: TerminalNumber,
+    name: SessionName,
     group: GroupNumber,
     under: Option<(KeyEpoch, Generation)>,
     ends: Option<Ends>,
@@ -206,8 +213,9 @@ impl SessionReport {
     pub(crate) fn status(self) -> Option<SessionStatus> {
         let (epoch, generation) = self.under?;
         Some(SessionStatus {
-            peer: self.peer.get(),
+            peer: self.name.spi.sender().get(),
             group: self.group.get(),
+            session: self.name.session.to_string(),
             epoch: epoch.get(),
             generation: generation.get(),
             source: self.ends.map(|ends| ends.0.to_string()),

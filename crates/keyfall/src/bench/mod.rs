@@ -1,6 +1,7 @@
 //! `keyfall bench`: what is promised of Keyfall, measured on this machine with the real machines.
 
 mod charts;
+mod crowd;
 mod desk;
 mod fleet;
 mod legacy;
@@ -73,6 +74,8 @@ struct Effort {
     groups: &'static [u32],
     /// For each part of the sequence.
     parts: usize,
+    /// Groups whose members are simulated.
+    simulated: &'static [u32],
     /// With all members.
     rounds: usize,
     forged: usize,
@@ -124,6 +127,16 @@ fn measure(effort: &Effort, quick: bool, short_rsa: Vec<RsaLength>) -> anyhow::R
     let largest = stops.last().context("a group is measured")?.clone();
     let more = BEYOND.iter().filter(|&&more| more > largest.members);
     stops.extend(more.map(|&more| stop::reckon(&largest, more)));
+    let psk = parts.get("psk").context("psk is a suite")?;
+    let work = crowd::Work {
+        halt: micros_of(psk.stop_ack.max(psk.start_ack)),
+        answer: micros_of(psk.ack),
+    };
+    let mut simulated = Vec::new();
+    for &members in effort.simulated {
+        tell(&format!("a group of {members}, simulated"));
+        simulated.push(crowd::simulate(members, work)?);
+    }
     tell("a call through two changes of its key");
     let hitless = stop::hitless(effort.members)?;
     let mut restart = None;
@@ -158,6 +171,7 @@ fn measure(effort: &Effort, quick: bool, short_rsa: Vec<RsaLength>) -> anyhow::R
         desks,
         forged,
         stops,
+        simulated,
         hitless,
         udp,
         restart,
@@ -191,6 +205,10 @@ fn micros(span: Duration) -> f64 {
     span.as_secs_f64() * 1e6
 }
 
+fn micros_of(span: f64) -> Duration {
+    Duration::from_secs_f64(span / 1e6)
+}
+
 fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -205,6 +223,7 @@ const GROUPS: &[u64] = &[10, 100, 1_000, 10_000, 100_000];
 const FULL: Effort = Effort {
     members: 1_000,
     groups: &[1, 10, 100, 1_000],
+    simulated: &[1_000, 10_000, 100_000],
     parts: 201,
     rounds: 7,
     forged: 10_000,
@@ -219,6 +238,7 @@ const FULL: Effort = Effort {
 const QUICK: Effort = Effort {
     members: 20,
     groups: &[1, 20],
+    simulated: &[50],
     parts: 5,
     rounds: 2,
     forged: 200,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::crowd::Simulated;
 use super::desk::{Desk, Forged};
 use super::legacy::RsaLength;
 use super::network::Restart;
@@ -40,6 +41,8 @@ pub(super) struct Report {
     pub(super) parts: BTreeMap<&'static str, Parts>,
     desk: BTreeMap<&'static str, Desk>,
     pub(super) stop: Vec<Stop>,
+    /// The server's machine, and members that are its keys.
+    simulated: Vec<Simulated>,
     hitless: Hitless,
     restart: Restart,
     pub(super) rsa_misty1: Vec<RsaLength>,
@@ -63,6 +66,7 @@ pub(super) struct Measured {
     pub(super) desks: BTreeMap<&'static str, Desk>,
     pub(super) forged: Forged,
     pub(super) stops: Vec<Stop>,
+    pub(super) simulated: Vec<Simulated>,
     pub(super) hitless: Hitless,
     pub(super) udp: BTreeMap<&'static str, f64>,
     pub(super) restart: Restart,
@@ -142,6 +146,7 @@ impl Report {
             parts: it.parts,
             desk: it.desks,
             stop: it.stops,
+            simulated: it.simulated,
             hitless: it.hitless,
             restart: it.restart,
             rsa_misty1: it.rsa,
@@ -163,6 +168,7 @@ impl Report {
         );
         self.tell_parts(&mut text);
         self.tell_stops(&mut text);
+        self.tell_simulated(&mut text);
         self.tell_desk(&mut text);
         self.tell_renewals(&mut text);
         for limit in &self.limits {
@@ -243,6 +249,34 @@ impl Report {
             self.hitless.lost,
             self.hitless.delayed,
         );
+    }
+
+    fn tell_simulated(&self, text: &mut String) {
+        *text += &format!(
+            "{:<16}{:>16}{:>12}{:>14}{:>16}{:>16}{:>12}{:>10}\n",
+            "Simulated, ms",
+            "one by one",
+            "barrier",
+            "server's",
+            "hitless, whole",
+            "hitless, late",
+            "restart, s",
+            "left"
+        );
+        for it in &self.simulated {
+            *text += &format!(
+                "{:<16}{:>16.2}{:>12.2}{:>14.2}{:>16.2}{:>16}{:>12.2}{:>10}\n",
+                format!("{} members", it.members),
+                it.sequential_ms,
+                it.barrier_ms,
+                it.barrier_server_ms,
+                it.hitless_ms,
+                it.hitless_late,
+                it.restart_s,
+                it.left,
+            );
+        }
+        *text += "The server's machine on one core, each member on a machine of its own, 0.2 ms each way, nothing lost.\n\n";
     }
 
     fn tell_desk(&self, text: &mut String) {

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keyfall_protocol::command::{Body, Command, Halt, HaltKind, Target};
-use keyfall_protocol::ids::{Generation, KeyEpoch, SequenceNumber, Tick};
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, Tick};
 use keyfall_protocol::server::{ChangeMode, Input, Order};
 use keyfall_protocol::sharing::message::{Message, marked};
 use keyfall_protocol::sharing::{Confirmation, SharingSuite};
 use keyfall_protocol::terminal;
 use serde::Serialize;
 
-use super::fleet::{Fleet, Served};
+use super::fleet::{Fleet, Operated, Served};
 use super::median;
 use super::speech::Speech;
 use super::watch::{Span, Watch};
@@ -58,7 +58,7 @@ pub(super) struct Hitless {
 pub(super) fn measure(members: u32, rounds: usize) -> anyhow::Result<Stop> {
     let mut fleet = Fleet::found(&[SharingSuite::Psk], members)?;
     fleet.make_current()?;
-    set(&mut fleet, ChangeMode::Barrier)?;
+    set(&mut fleet.desk, fleet.group, ChangeMode::Barrier)?;
     let mut barriers = Vec::new();
     for _ in 0..rounds {
         barriers.push(barrier(&mut fleet)?);
@@ -100,7 +100,7 @@ pub(super) fn reckon(largest: &Stop, members: u32) -> Stop {
 pub(super) fn hitless(members: u32) -> anyhow::Result<Hitless> {
     let mut fleet = Fleet::found(&[SharingSuite::Psk], members)?;
     fleet.make_current()?;
-    set(&mut fleet, ChangeMode::Hitless)?;
+    set(&mut fleet.desk, fleet.group, ChangeMode::Hitless)?;
     let group = fleet.group;
     let mut speech = Speech::begin(&mut fleet)?;
     let every = usize::try_from(members / PACKETS_A_PHASE)?.max(1);
@@ -135,9 +135,9 @@ pub(super) fn hitless(members: u32) -> anyhow::Result<Hitless> {
     })
 }
 
-fn set(fleet: &mut Fleet, mode: ChangeMode) -> anyhow::Result<()> {
-    fleet.desk.order(Order::SetGroup {
-        group: fleet.group,
+pub(super) fn set(desk: &mut Operated, group: GroupNumber, mode: ChangeMode) -> anyhow::Result<()> {
+    desk.order(Order::SetGroup {
+        group,
         change: Some(mode),
         stragglers: None,
         legacy: None,
@@ -178,7 +178,7 @@ fn one_by_one(fleet: &mut Fleet, round: usize) -> anyhow::Result<Span> {
         // Above every number that the machine itself has given away.
         let sequence = SequenceNumber::new(u64::MAX - 0xFFFF + round as u64);
         for kind in [HaltKind::Stop, HaltKind::Start] {
-            let frame = halt(fleet, kind, sequence, key);
+            let frame = halt(&fleet.desk, fleet.group, kind, sequence, key);
             let said = marked(&Message::Command { frame: &frame }.encode());
             let answers = fleet.terminals[place].take(now, &[said])?;
             let answer = answers.first().context("a member did not confirm")?;
@@ -192,15 +192,16 @@ fn one_by_one(fleet: &mut Fleet, round: usize) -> anyhow::Result<Span> {
     Ok(watch.read())
 }
 
-fn halt(
-    fleet: &Fleet,
+pub(super) fn halt(
+    desk: &Operated,
+    group: GroupNumber,
     kind: HaltKind,
     transaction: SequenceNumber,
     (epoch, generation): (KeyEpoch, Generation),
 ) -> Vec<u8> {
-    let (record, wall) = (fleet.desk.machine.fleet(), fleet.desk.clock.wall);
+    let (record, wall) = (desk.machine.fleet(), desk.clock.wall);
     let halt = Halt {
-        group: fleet.group,
+        group,
         transaction,
         epoch,
         generation,
@@ -215,7 +216,7 @@ fn halt(
         sequence: transaction,
         issued_at: wall,
         not_after: wall.plus(10),
-        target: Target::Group(fleet.group),
+        target: Target::Group(group),
         body,
         fleet_generation: record.fleet_generation,
     })

@@ -39,6 +39,10 @@ impl Span {
         self.wall.as_secs_f64() * 1e3
     }
 
+    pub(super) fn cpu(self) -> Duration {
+        self.cpu
+    }
+
     pub(super) fn cpu_ms(self) -> f64 {
         self.cpu.as_secs_f64() * 1e3
     }

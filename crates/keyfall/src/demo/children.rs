@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,13 @@ pub(super) struct Running {
     name: String,
     child: Child,
     log: PathBuf,
+}
+
+/// A process that tells on its stdout.
+#[derive(Debug)]
+pub(super) struct Teller {
+    running: Running,
+    told: BufReader<ChildStdout>,
 }
 
 /// The lossy relay and the line to it.
@@ -86,6 +93,62 @@ impl Keyfall {
         })
     }
 
+    /// The same in a network namespace that `ip` knows by the name `room`.
+    pub(super) fn start_in(
+        &self,
+        room: &str,
+        name: &str,
+        words: &[&str],
+    ) -> anyhow::Result<Running> {
+        let log = self.logs.join(format!("{name}.log"));
+        let stderr = std::fs::File::create(&log).context("no log file")?;
+        let child = Command::new("ip")
+            .args(["netns", "exec", room])
+            .arg(&self.binary)
+            .args(words)
+            .env_remove("KEYFALL_DIR")
+            .stderr(stderr)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        let child = child.with_context(|| format!("{name} does not start"))?;
+        Ok(Running {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// Starts a command in a new network namespace in which it may make others, which end with it:
+    /// nobody outside sees them. Without root it is root of a user namespace.
+    pub(super) fn start_in_new_rooms(&self, name: &str, words: &[&str]) -> anyhow::Result<Teller> {
+        let log = self.logs.join(format!("{name}.log"));
+        let stderr = std::fs::File::create(&log).context("no log file")?;
+        let is_root = rustix::process::geteuid().is_root();
+        let mut child = Command::new("unshare")
+            .args(if is_root { &["-nm"][..] } else { &["-Urnm"] })
+            .args(["--", "sh", "-c"])
+            .arg("mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"")
+            .arg(&self.binary)
+            .args(words)
+            .env_remove("KEYFALL_DIR")
+            .stderr(stderr)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("`unshare` does not start: it is in Debian's package util-linux")?;
+        let told = child.stdout.take().context("a child without a stdout")?;
+        let running = Running {
+            name: name.to_owned(),
+            child,
+            log,
+        };
+        Ok(Teller {
+            running,
+            told: BufReader::new(told),
+        })
+    }
+
     /// Starts the lossy relay.
     pub(super) fn start_radio(&self, words: &[&str]) -> anyhow::Result<Radio> {
         let log = self.logs.join("radio.log");
@@ -124,11 +187,15 @@ impl Running {
     /// An error with the end of its log where the process has ended by itself.
     pub(super) fn still_there(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait().context("a process is lost")? {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let last = log.lines().last().unwrap_or("it said nothing");
-            bail!("{} ended ({status}): {last}", self.name);
+            bail!("{}", self.last_words(&status));
         }
         Ok(())
+    }
+
+    fn last_words(&self, status: &ExitStatus) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().last().unwrap_or("it said nothing");
+        format!("{} ended ({status}): {last}", self.name)
     }
 
     /// Ends it as Ctrl-C would, and waits for it.
@@ -161,6 +228,19 @@ impl Drop for Running {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.end();
         }
+    }
+}
+
+impl Teller {
+    /// The next line; `None` when it has told all and ended well.
+    pub(super) fn line(&mut self) -> anyhow::Result<Option<String>> {
+        let mut line = String::new();
+        if self.told.read_line(&mut line).context("nothing readable")? > 0 {
+            return Ok(Some(line));
+        }
+        let ended = self.running.child.wait().context("a process is lost")?;
+        ensure!(ended.success(), "{}", self.running.last_words(&ended));
+        Ok(None)
     }
 }
 

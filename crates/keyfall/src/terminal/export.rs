@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 use keyfall_api::control::{Answer, PacketExport, PacketKeys, Request, StockSenderExport};
+use keyfall_protocol::command::Prefix;
 
 use crate::control_client;
 use crate::explain::Code;
@@ -13,7 +14,8 @@ use crate::terminal::Dir;
 
 /// Print the key of one session of packets for Linux or Wireshark, or make one for a stock sender.
 ///
-/// Without --for-stock-sender: the session that --session names, which ends with its generation.
+/// Without --for-stock-sender: the session that --session names, or the newest one that this terminal sends in. It
+/// ends with its generation.
 /// With it: a new key, under which a program that knows nothing of Keyfall sends to this terminal
 /// for the time of --for. Whoever has a printed key reads what is sent under it, and no lease,
 /// renewal or exclusion changes that.
@@ -21,7 +23,7 @@ use crate::terminal::Dir;
 #[command(
     after_help = "Example:\n  keyfall terminal export alice --group 7 --session 5f1c09a2b4 \
                         --source 192.0.2.1 --destination 192.0.2.2 --format wireshark\n  \
-                        ip $(keyfall terminal export alice --group 7 --for-stock-sender --for 1d \
+                        ip $(keyfall terminal export alice --group 7 --for-stock-sender --speaks-for 10.9.0.0/24 \
                         --source 192.0.2.9 --destination 192.0.2.1 --format ip-xfrm)"
 )]
 pub(super) struct ExportArgs {
@@ -42,11 +44,12 @@ pub(super) struct ExportArgs {
     /// UDP port at both ends.
     #[arg(long, value_name = "PORT", default_value_t = 4500)]
     port: u16,
-    /// The first five octets of the IV of its packets, in hexadecimal.
-    #[arg(long, value_name = "HEX", required_unless_present = "for_stock_sender")]
+    /// The first five octets of the IV of its packets, in hexadecimal; `keyfall terminal status` shows those that
+    /// are heard.
+    #[arg(long, value_name = "HEX")]
     session: Option<String>,
     /// Terminal number of the sender; without it this terminal.
-    #[arg(long, value_name = "T", conflicts_with = "for_stock_sender")]
+    #[arg(long, value_name = "T", requires = "session")]
     sender: Option<u32>,
     /// Generation of the group's key; without it the one that is sent with.
     #[arg(long, value_name = "N", conflicts_with = "for_stock_sender")]
@@ -57,6 +60,13 @@ pub(super) struct ExportArgs {
     /// Make a key for a sender that knows nothing of Keyfall; this terminal receives it.
     #[arg(long, conflicts_with = "session")]
     for_stock_sender: bool,
+    /// The inner addresses that it may send from, as ADDRESS/LENGTH; may be given several times.
+    #[arg(
+        long = "speaks-for",
+        value_name = "PREFIX",
+        required_if_eq("for_stock_sender", "true")
+    )]
+    speaks_for: Vec<Prefix>,
     /// How long it is received: 7d at most.
     #[arg(long = "for", value_name = "SPAN", default_value = "1d", value_parser = span)]
     lasting: u32,
@@ -70,10 +80,10 @@ enum Format {
 
 pub(super) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> {
     let dir = args.dir.resolve()?;
-    let request = match &args.session {
-        Some(session) => Request::PacketExport(PacketExport {
+    let request = match args.for_stock_sender {
+        false => Request::PacketExport(PacketExport {
             group: args.group,
-            session: session.clone(),
+            session: args.session.clone(),
             sender: args.sender,
             generation: args.generation,
             suite: args.suite.clone(),
@@ -81,9 +91,10 @@ pub(super) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> 
             destination: args.destination.clone(),
             port: args.port,
         }),
-        None => Request::StockSenderExport(StockSenderExport {
+        true => Request::StockSenderExport(StockSenderExport {
             group: args.group,
             seconds: args.lasting,
+            prefixes: args.speaks_for.iter().map(Prefix::to_string).collect(),
             suite: args.suite.clone(),
             source: args.source.clone(),
             destination: args.destination.clone(),

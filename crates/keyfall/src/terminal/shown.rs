@@ -73,10 +73,11 @@ pub(super) fn status_for_people(status: &TerminalStatus) -> String {
     }
     for sender in &status.stock_senders {
         lines.push(format!(
-            "receives a stock sender in group {}: SPI {}, {}, until {}; its key was printed",
+            "receives a stock sender in group {}: SPI {}, {}, from {}, until {}; its key was printed",
             sender.group,
             sender.spi,
             sender.suite,
+            sender.prefixes.join(", "),
             utc(sender.until)
         ));
     }

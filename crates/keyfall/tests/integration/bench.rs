@@ -52,6 +52,13 @@ fn a_quick_bench_of_sharing_says_and_draws_every_figure() {
     for (members, measured) in [1_000, 10_000, 100_000].map(reckoned) {
         assert!(sizes.contains(&(&members, &measured)), "{members}");
     }
+    let simulated = &report["simulated"][0];
+    for name in ["sequential_ms", "barrier_ms", "hitless_ms", "restart_s"] {
+        assert!(positive(&simulated[name]), "{name}: {simulated}");
+    }
+    for name in ["hitless_late", "left"] {
+        assert_eq!(simulated[name], 0, "{name}: {simulated}");
+    }
     assert_eq!(report["rsa_misty1"][0]["bits"], 2048);
     assert_eq!(report["short_rsa"][0]["bits"], 512);
 

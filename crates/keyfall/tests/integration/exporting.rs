@@ -23,7 +23,14 @@ fn packet_keys_are_exported_after_an_unlock_and_stock_senders_are_shown() {
     assert_eq!(GROUP, 7);
     let bench = behind_a_passphrase("5");
     let dir = bench.dir();
-    let stock = ["--for-stock-sender", "--for", "1h", "--format"];
+    let stock = [
+        "--for-stock-sender",
+        "--speaks-for",
+        "10.9.0.0/24",
+        "--for",
+        "1h",
+        "--format",
+    ];
     let for_linux = [&stock[..], &["ip-xfrm"]].concat();
     let session = ["--session", "a0a1a2a3a4", "--format"];
     export(dir, &for_linux).refuses(4, "KF-3107", "start it with");
@@ -66,6 +73,7 @@ fn packet_keys_are_exported_after_an_unlock_and_stock_senders_are_shown() {
         export(dir, &more).refuses(2, "KF-3001", "ask for ip-xfrm");
         let more = [&session[..], &["ip-xfrm", "--generation", "9"]].concat();
         export(dir, &more).refuses(2, "KF-3001", "not held");
+        export(dir, &["--format", "ip-xfrm"]).refuses(2, "KF-3001", "sends no packets");
         let more = ["--session", "a0a1", "--format", "ip-xfrm"];
         export(dir, &more).refuses(2, "KF-3001", "ten hexadecimal digits");
 

@@ -82,7 +82,10 @@ fn a_token_enrols_one_terminal_once() {
     let again = enrol(&dir, &address, &token, &[]);
     again.refuses(3, "KF-3102", "already");
     let audit = place.admin(&["audit"]).stdout;
-    assert!(audit.contains("by its token, which is used now"), "{audit}");
+    assert!(
+        audit.contains("by its token, which is used now, from 127.0.0.1:"),
+        "{audit}"
+    );
     assert!(audit.contains("it was used before"), "{audit}");
     assert!(!audit.contains(&token[..20]));
     drop(server);

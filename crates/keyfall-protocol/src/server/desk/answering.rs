@@ -559,7 +559,7 @@ impl Server {
             self.desk.first.remove(&open.terminal);
             self.desk.mixed.insert(open.terminal, mixed);
             let terminal = open.terminal;
-            let order = Order::FirstContact { terminal };
+            let order = Order::FirstContact { terminal, from };
             self.waiting.push_back((None, order, by));
         }
     }

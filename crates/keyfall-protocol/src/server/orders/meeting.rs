@@ -26,7 +26,7 @@ impl Order {
     )]
     pub(in crate::server) fn met(&self) -> Option<TerminalNumber> {
         match self {
-            Self::FirstContact { terminal } => Some(*terminal),
+            Self::FirstContact { terminal, .. } => Some(*terminal),
             _ => None,
         }
     }
@@ -34,15 +34,20 @@ impl Order {
 
 impl Server {
     /// From now on its wrap key is the mixed one, which no copy of its package opens (KR-371).
-    pub(super) fn first_contact(&self, number: TerminalNumber, by: By) -> Prepared {
+    pub(super) fn first_contact(
+        &self,
+        number: TerminalNumber,
+        from: SocketAddr,
+        by: By,
+    ) -> Prepared {
         let terminal = self.admitted_terminal(number)?;
         let mixed = self.desk.mixed.get(&number);
         let mixed = mixed.ok_or_else(|| Refusal::NoSuchTerminal(number.to_string()))?;
         let wrap = mixed.duplicate().renew_to(terminal.wrap.generation());
         let at = self.at.wall;
         let outcome = match terminal.token {
-            None => "the terminal itself has shown that it is there".to_owned(),
-            Some(_) => "by its token, which is used now".to_owned(),
+            None => format!("the terminal itself has shown that it is there, from {from}"),
+            Some(_) => format!("by its token, which is used now, from {from}"),
         };
         let batch = Batch {
             changes: vec![Change::Mixed { wrap, at }],

@@ -10,6 +10,7 @@ mod packets;
 mod renewing;
 mod signing;
 
+use core::net::SocketAddr;
 pub use enrolling::{TOKEN_LIFE, TOKEN_LIFE_MAX, TOKEN_LIFE_MIN, WIPE_ROOTS_MAX};
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
 use groups::note_change;
@@ -18,6 +19,7 @@ pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD};
 pub use meeting::TokenMisuse;
 pub use packets::{AddressWish, PacketWish};
 pub use signing::{DraftedKeys, KeySetDraft};
+
 use zeroize::Zeroizing;
 
 use crate::command::{FreshEpoch, OrderKind};
@@ -99,8 +101,11 @@ pub enum Order {
     InstallKeys { frame: Vec<u8> },
     /// A restored server may send again: who is excluded and what was lost was looked at.
     Confirm,
-    /// A terminal has shown that it mixed fresh octets into its wrap key (FORMATS section 8).
-    FirstContact { terminal: TerminalNumber },
+    /// A terminal has shown from there that it mixed fresh octets into its wrap key (FORMATS section 8).
+    FirstContact {
+        terminal: TerminalNumber,
+        from: SocketAddr,
+    },
     /// Somebody came with a token in another way than it is meant.
     NoteToken {
         terminal: TerminalNumber,
@@ -298,7 +303,7 @@ impl Server {
             Order::Receipt { receipt } => self.prove(receipt, by),
             Order::InstallKeys { frame } => self.install_keys(frame, by, rng),
             Order::Confirm => self.confirm(by),
-            Order::FirstContact { terminal } => self.first_contact(terminal, by),
+            Order::FirstContact { terminal, from } => self.first_contact(terminal, from, by),
             Order::NoteToken { terminal, misuse } => self.note_token(terminal, misuse, by),
             Order::SetLegacyKey { terminal, key } => self.set_legacy_key(terminal, key, by),
             Order::NoteDowngrade { terminal, suite } => self.note_downgrade(terminal, suite, by),

@@ -1,6 +1,7 @@
 //! Keys that were printed for stock senders (FORMATS section 7, "Pinned"): with the group until their
 //! stated end.
 
+use crate::command::Prefix;
 use crate::command::codec::{Reader, Writer, Written};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, UnixSeconds};
@@ -17,9 +18,22 @@ use crate::terminal::{Event, Output, Terminal};
 pub struct StockSender {
     pub spi: PinnedSpi,
     pub keys: EspKeys,
+    /// The inner addresses that it may send from.
+    pub prefixes: Vec<Prefix>,
     /// Nothing of it up to this sequence number is delivered again.
     pub mark: u32,
     end: Lease,
+}
+
+/// What a stock sender is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewStockSender {
+    pub group: GroupNumber,
+    pub suite: EspSuite,
+    /// How long its key is received, at most 7 days.
+    pub seconds: u32,
+    /// The inner addresses that it may send from, at most 8.
+    pub prefixes: Vec<Prefix>,
 }
 
 impl StockSender {
@@ -30,25 +44,26 @@ impl StockSender {
     }
 
     fn write(&self, e: &mut Writer<'_>) -> Written {
-        e.array(6)?
+        e.array(7)?
             .u8(self.keys.suite().number())?
             .u32(self.spi.get())?
             .bytes(self.keys.key_and_salt())?;
         e.u32(self.mark)?
             .u32(self.end.end.get())?
-            .u64(self.end.powered_end)?;
-        Ok(())
+            .u64(self.end.powered_end)?
+            .array(self.prefixes.len() as u64)?;
+        self.prefixes.iter().try_for_each(|prefix| prefix.write(e))
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.array("stock sender", 6)?;
+        r.array("stock sender", 7)?;
         let suite = u8::try_from(r.uint("suite")?).ok();
         let suite = suite.and_then(EspSuite::from_number);
         let suite = suite.ok_or(DecodeError::OutOfRange { what: "suite" })?;
         let spi =
             PinnedSpi::new(r.uint32("SPI")?).ok_or(DecodeError::OutOfRange { what: "SPI" })?;
         let keys = EspKeys::from_octets(suite, r.bytes("ESP key")?);
-        Ok(Self {
+        let mut sender = Self {
             spi,
             keys: keys.ok_or(DecodeError::OutOfRange { what: "ESP key" })?,
             mark: r.uint32("mark")?,
@@ -56,7 +71,12 @@ impl StockSender {
                 end: r.time("end")?,
                 powered_end: r.uint("end")?,
             },
-        })
+            prefixes: Vec::new(),
+        };
+        for _ in 0..r.array_between("prefixes", 0, PREFIXES_MAX)? {
+            sender.prefixes.push(Prefix::read(r, "prefix")?);
+        }
+        Ok(sender)
     }
 }
 
@@ -96,12 +116,11 @@ impl Terminal {
     /// A key for a stock sender, derived from the one that this terminal sends with.
     pub(in crate::terminal) fn add_stock_sender(
         &mut self,
-        number: GroupNumber,
-        suite: EspSuite,
-        seconds: u32,
+        wanted: NewStockSender,
         rng: &mut dyn Random,
     ) {
-        let event = match self.new_stock_sender(number, suite, seconds, rng) {
+        let number = wanted.group;
+        let event = match self.new_stock_sender(wanted, rng) {
             Ok(sender) => {
                 let (spi, until) = (sender.spi, sender.until());
                 if let Some(group) = self.group_mut(number) {
@@ -124,11 +143,16 @@ impl Terminal {
 
     fn new_stock_sender(
         &self,
-        number: GroupNumber,
-        suite: EspSuite,
-        seconds: u32,
+        wanted: NewStockSender,
         rng: &mut dyn Random,
     ) -> Result<StockSender, DropReason> {
+        let NewStockSender {
+            group: number,
+            suite,
+            seconds,
+            mut prefixes,
+        } = wanted;
+        prefixes.truncate(PREFIXES_MAX as usize);
         let (Some(key), Some(now)) = (self.send_key(number), self.time()) else {
             return Err(self.why_not_sending(number));
         };
@@ -147,6 +171,7 @@ impl Terminal {
         Ok(StockSender {
             spi,
             keys: key.derive_esp_pinned(suite, spi, octets(rng)),
+            prefixes,
             mark: 0,
             end: Lease::stated(end, now, STOCK_SECONDS_MAX, powered),
         })
@@ -189,5 +214,7 @@ impl Terminal {
 
 /// Stock senders of one terminal.
 const STOCK_MAX: usize = 64;
+/// Prefixes of one stock sender.
+const PREFIXES_MAX: u64 = 8;
 /// The longest life of a stock sender's key: seven days.
 const STOCK_SECONDS_MAX: u32 = 7 * 24 * 3600;

@@ -10,7 +10,7 @@ impl Packets {
     pub(in crate::terminal) fn octets_max(&self) -> usize {
         let heard = |heard: &Heard| 40 + 12 * heard.sessions.len() + 6 * heard.refused.len();
         16 + 12 * self.own.len()
-            + 80 * self.stock.len()
+            + (80 + 8 * 24) * self.stock.len()
             + self.heard.values().map(heard).sum::<usize>()
     }
 

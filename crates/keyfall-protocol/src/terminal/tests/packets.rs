@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use super::driven::Driven;
 use super::fixture::{Fleet, Stated, generation, group, master, terminal_number};
+use crate::command::Prefix;
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
 use crate::keys::{EspSuite, MasterKey, PinnedSpi};
 use crate::schedule::Cadence;
 use crate::stats::DropReason;
 use crate::terminal::{
-    Cause, Event, Input, OpenedSession, Order, PacketMark, PacketQuery, SessionBlock, Source,
-    StockSender,
+    Cause, Event, Input, NewStockSender, OpenedSession, Order, PacketMark, PacketQuery,
+    SessionBlock, Source, StockSender,
 };
 
 const SESSION: EspSession = EspSession::new([1, 2, 3, 4, 5]);
@@ -334,13 +335,18 @@ fn a_displaced_session_is_refused_until_its_generation_is_gone() {
     assert_eq!(heard.err(), Some(DropReason::OlderGeneration));
 }
 
-fn add_stock_sender(driven: &mut Driven, seconds: u32) -> PinnedSpi {
-    driven.events.clear();
-    driven.feed(Input::Order(Order::AddStockSender {
+fn wanted(seconds: u32) -> Order {
+    Order::AddStockSender(NewStockSender {
         group: group(),
         suite: EspSuite::default(),
         seconds,
-    }));
+        prefixes: vec![Prefix::host([10, 9, 9, 9].into())],
+    })
+}
+
+fn add_stock_sender(driven: &mut Driven, seconds: u32) -> PinnedSpi {
+    driven.events.clear();
+    driven.feed(Input::Order(wanted(seconds)));
     assert_eq!(driven.events, [], "nothing is told before it is stored");
     driven.store_all();
     match driven.events[..] {
@@ -351,7 +357,8 @@ fn add_stock_sender(driven: &mut Driven, seconds: u32) -> PinnedSpi {
 
 fn stock(driven: &Driven, spi: PinnedSpi) -> Option<(String, u32)> {
     let of = |(_, sender): (_, &StockSender)| {
-        (sender.spi == spi).then(|| (format!("{:?}", sender.keys.key_and_salt()), sender.mark))
+        let shown = format!("{:?} {:?}", sender.keys.key_and_salt(), sender.prefixes);
+        (sender.spi == spi).then_some((shown, sender.mark))
     };
     driven.machine.stock_senders().find_map(of)
 }
@@ -408,11 +415,7 @@ fn a_stock_senders_key_is_made_of_a_key_that_is_sent_with_and_for_a_week_at_most
     let reasons = [DropReason::TooManyStockSenders, DropReason::NoBeacon];
     for (driven, reason) in [&mut bob, &mut silent].into_iter().zip(reasons) {
         driven.events.clear();
-        driven.feed(Input::Order(Order::AddStockSender {
-            group: group(),
-            suite: EspSuite::default(),
-            seconds: 60,
-        }));
+        driven.feed(Input::Order(wanted(60)));
         driven.store_all();
         let refused = Event::StockSenderRefused {
             group: group(),

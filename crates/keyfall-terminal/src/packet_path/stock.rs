@@ -1,0 +1,246 @@
+//! Packets of stock senders, which know nothing of Keyfall: opened under their own keys, delivered from
+//! the addresses that were named for them.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use keyfall_plane::{EspReceiver, PinnedArrival};
+use keyfall_protocol::DropReason;
+use keyfall_protocol::command::Prefix;
+use keyfall_protocol::keys::PinnedSpi;
+use keyfall_protocol::terminal::{Order, Terminal};
+use zeroize::Zeroize;
+
+use crate::packet_path::ahead::{Ahead, LEAST};
+use crate::packet_path::ingress::why;
+use crate::packet_path::inner::Inner;
+
+/// What the receiving thread is told of a stock sender, once its first mark is durable.
+pub(super) struct KnownStock {
+    spi: PinnedSpi,
+    receiver: EspReceiver,
+    mark: u32,
+    prefixes: Vec<Prefix>,
+}
+
+/// The receiving thread's side.
+#[derive(Default)]
+pub(super) struct StockReceivers(HashMap<PinnedSpi, Receiving>);
+
+struct Receiving {
+    receiver: EspReceiver,
+    ahead: Ahead,
+    prefixes: Vec<Prefix>,
+    /// Opened packets above the mark.
+    waiting: VecDeque<(u32, Vec<u8>)>,
+}
+
+/// A packet that opened.
+pub(super) struct OpenedStock {
+    /// To be delivered; otherwise it waits for a mark.
+    pub(super) deliver: Option<usize>,
+    /// The mark to ask for.
+    pub(super) mark: Option<(PinnedSpi, u32)>,
+}
+
+impl StockReceivers {
+    pub(super) fn put(&mut self, known: KnownStock, now: Instant) {
+        let highest = known.receiver.highest();
+        self.0.insert(
+            known.spi,
+            Receiving {
+                receiver: known.receiver,
+                ahead: Ahead::new(known.mark, highest, now),
+                prefixes: known.prefixes,
+                waiting: VecDeque::new(),
+            },
+        );
+    }
+
+    pub(super) fn forget(&mut self, spi: PinnedSpi) {
+        self.0.remove(&spi);
+    }
+
+    pub(super) fn wipe(&mut self) {
+        self.0.clear();
+    }
+
+    /// Opens a packet into `slot`. It is judged before it is delivered: from the sender's own addresses, to
+    /// one of `own` or to a group.
+    ///
+    /// # Errors
+    /// Why nothing is delivered.
+    pub(super) fn open(
+        &mut self,
+        packet: &[u8],
+        slot: &mut [u8],
+        own: &[Prefix],
+        now: Instant,
+    ) -> Result<OpenedStock, DropReason> {
+        let arrival = PinnedArrival::read(packet).map_err(|_| DropReason::NotEsp)?;
+        let sender = self.0.get_mut(&arrival.spi).ok_or(DropReason::UnknownTag)?;
+        let (length, sequence) = match sender.receiver.open_into(packet, slot) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                // A dummy packet says nothing.
+                let nothing = OpenedStock {
+                    deliver: None,
+                    mark: None,
+                };
+                return why(refused).map_or(Ok(nothing), Err);
+            }
+        };
+        let inner = Inner::read(&slot[..length]).ok_or(DropReason::Malformed)?;
+        let within = |prefixes: &[Prefix], address: IpAddr| {
+            prefixes.iter().any(|prefix| prefix.contains(address))
+        };
+        // SECURITY: it speaks only for the addresses that were named when its key was made.
+        if !within(&sender.prefixes, inner.source) {
+            return Err(DropReason::NotInRecord);
+        }
+        if !inner.destination.is_multicast() && !within(own, inner.destination) {
+            return Err(DropReason::NotForUs);
+        }
+        let highest = sender.receiver.highest();
+        let mark = sender.ahead.wanted(highest, now);
+        let mark = mark.map(|mark| (arrival.spi, mark));
+        if sender.ahead.covers(sequence) {
+            let deliver = Some(length);
+            return Ok(OpenedStock { deliver, mark });
+        }
+        if sender.waiting.len() >= WAITING_MAX {
+            return Err(DropReason::Held);
+        }
+        sender
+            .waiting
+            .push_back((sequence, slot[..length].to_vec()));
+        let deliver = None;
+        Ok(OpenedStock { deliver, mark })
+    }
+
+    /// A higher mark is durable: what may be delivered now.
+    pub(super) fn marked(&mut self, spi: PinnedSpi, mark: u32) -> Vec<Vec<u8>> {
+        let Some(sender) = self.0.get_mut(&spi) else {
+            return Vec::new();
+        };
+        sender.ahead.stored(mark);
+        let (mut ready, mut waiting) = (Vec::new(), VecDeque::new());
+        for (sequence, packet) in sender.waiting.drain(..) {
+            if sender.ahead.covers(sequence) {
+                ready.push(packet);
+            } else {
+                waiting.push_back((sequence, packet));
+            }
+        }
+        sender.waiting = waiting;
+        ready
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        for (_, packet) in &mut self.waiting {
+            packet.zeroize();
+        }
+    }
+}
+
+/// The driver's side: which the thread knows, and those whose first mark is on its way.
+#[derive(Default)]
+pub(super) struct StockSenders(HashMap<PinnedSpi, Option<KnownStock>>);
+
+impl StockSenders {
+    /// Those that the machine received by now: the first mark of each is asked for.
+    pub(super) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for (group, sender) in terminal.stock_senders() {
+            if self.0.contains_key(&sender.spi) {
+                continue;
+            }
+            let receiver = EspReceiver::pinned(&sender.keys, sender.spi, sender.mark);
+            let mark = sender.mark.saturating_add(LEAST);
+            let known = KnownStock {
+                spi: sender.spi,
+                receiver,
+                mark,
+                prefixes: sender.prefixes.clone(),
+            };
+            self.0.insert(sender.spi, Some(known));
+            orders.push(Order::MarkStockSender {
+                group,
+                spi: sender.spi,
+                sequence: mark,
+            });
+        }
+        orders
+    }
+
+    /// The first mark is durable: the thread may have it.
+    pub(super) fn on_marked(&mut self, spi: PinnedSpi) -> Option<KnownStock> {
+        self.0.get_mut(&spi)?.take()
+    }
+
+    /// Those whose time is over, or whose group is gone.
+    pub(super) fn retain(&mut self, terminal: &Terminal) -> Vec<PinnedSpi> {
+        let held: Vec<_> = terminal.stock_senders().map(|(_, it)| it.spi).collect();
+        let gone = self.0.extract_if(|spi, _| !held.contains(spi));
+        gone.map(|(spi, _)| spi).collect()
+    }
+
+    pub(super) fn wipe(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Packets of one stock sender that wait for a mark.
+const WAITING_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use keyfall_plane::{EspReceiver, EspSender, esp_len};
+    use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
+    use keyfall_protocol::keys::{EspKeys, EspSuite, MasterKey, Secret};
+
+    use super::*;
+
+    const SPI: u32 = 0x1001;
+
+    fn keys() -> EspKeys {
+        EspKeys::from_octets(EspSuite::Aes256Gcm, &[7; 36]).expect("36 octets")
+    }
+
+    #[test]
+    fn nothing_of_an_unknown_spi_or_of_a_session_is_opened() {
+        let mut receivers = StockReceivers::default();
+        let group = GroupNumber::new(1).expect("not 0");
+        let secret = Secret::init_with(|into| into.fill(5));
+        let key = MasterKey::new(group, KeyEpoch::new(1), Generation::ZERO, secret);
+        let number = TerminalNumber::new(2).expect("not 0");
+        let mut sender = EspSender::new(EspSuite::default(), &key, number, EspSession::new([1; 5]));
+        let inner = [
+            0x45, 0, 0, 20, 0, 0, 0, 0, 9, 9, 0, 0, 10, 9, 0, 1, 10, 0, 0, 1,
+        ];
+        let mut packet = vec![0; esp_len(inner.len())];
+        sender.seal_from(&inner, &mut packet).expect("a packet");
+        let (mut slot, now) = ([0; 200], Instant::now());
+        let opened = receivers.open(&packet, &mut slot, &[], now);
+        assert_eq!(opened.err(), Some(DropReason::NotEsp));
+        packet[..4].copy_from_slice(&SPI.to_be_bytes());
+        let opened = receivers.open(&packet, &mut slot, &[], now);
+        assert_eq!(opened.err(), Some(DropReason::UnknownTag));
+        let spi = PinnedSpi::new(SPI).expect("in bounds");
+        let known = KnownStock {
+            spi,
+            receiver: EspReceiver::pinned(&keys(), spi, 0),
+            mark: 64,
+            prefixes: Vec::new(),
+        };
+        receivers.put(known, now);
+        let opened = receivers.open(&packet, &mut slot, &[], now);
+        assert_eq!(opened.err(), Some(DropReason::Authentication));
+        receivers.forget(spi);
+        let opened = receivers.open(&packet, &mut slot, &[], now);
+        assert_eq!(opened.err(), Some(DropReason::UnknownTag));
+    }
+}
