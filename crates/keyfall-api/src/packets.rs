@@ -65,6 +65,8 @@ pub struct FlowStatus {
 pub struct SessionStatus {
     pub peer: u32,
     pub group: u32,
+    /// Ten hexadecimal digits, as `keyfall terminal export` takes them.
+    pub session: String,
     pub epoch: u32,
     pub generation: u32,
     /// The inner addresses of its last packet.

@@ -27,13 +27,29 @@ struct Way {
     port: u16,
 }
 
-/// The keys of one session, whoever sends in it.
-pub(crate) fn session_keys(terminal: &Terminal, request: &PacketExport) -> Answer {
+/// The keys of one session, whoever sends in it. `present`: the suite in which packets pass, and the
+/// newest session of a group that this terminal sends in.
+pub(crate) fn session_keys(
+    terminal: &Terminal,
+    request: &PacketExport,
+    present: impl Fn(GroupNumber) -> (EspSuite, Option<EspSession>),
+) -> Answer {
     let made = || {
         let way = Way::read(&request.source, &request.destination, request.port)?;
         let group = group_of(terminal, request.group)?;
-        let suite = suite_of(request.suite.as_deref())?;
-        let session = session_of(&request.session)?;
+        let (suite, session) = present(group);
+        let suite = match request.suite.as_deref() {
+            None => suite,
+            named => suite_of(named)?,
+        };
+        let session = match request.session.as_deref() {
+            Some(text) => session_of(text)?,
+            None => session.ok_or_else(|| {
+                let sentence = "this terminal sends no packets in that group: name a session with \
+                                --session, as `keyfall terminal status` shows those that it hears";
+                bad(sentence.to_owned())
+            })?,
+        };
         let sender = match request.sender {
             None => terminal.identity().number,
             Some(number) => TerminalNumber::new(number)

@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct PacketExport {
     pub group: u32,
-    /// Ten hexadecimal digits, as they begin the IV of every packet.
-    pub session: String,
+    /// Ten hexadecimal digits, as they begin the IV of every packet; by default the newest one that
+    /// this terminal sends in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Terminal number; by default this terminal's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<u32>,
     /// By default the one that is sent with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
-    /// Name of the suite; by default AES-256-GCM.
+    /// Name of the suite; by default the one that packets pass in, else AES-256-GCM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
     /// Outer addresses, and the UDP port at both.

@@ -1,5 +1,7 @@
 //! CBOR as a tree, to take messages apart and put them together wrongly on purpose.
 
+use keyfall_protocol::ids::{Generation, TerminalNumber};
+use keyfall_protocol::keys::{Secret, WrapKey};
 use minicbor::Decoder;
 use minicbor::data::Type;
 
@@ -244,4 +246,19 @@ fn indefinite(first: u8, items: &[&Item]) -> Item {
     }
     out.push(0xff);
     Item::Raw(out)
+}
+
+/// Of a package's contents `[identity, obey key, wrap key, generation, issued-at, expires]`.
+pub(crate) fn wrap_in(package: &[u8]) -> WrapKey {
+    let mut d = Decoder::new(package);
+    assert_eq!(d.array().expect("contents"), Some(6));
+    assert_eq!(d.array().expect("identity"), Some(10));
+    let number = TerminalNumber::new(d.u32().expect("a number")).expect("not 0");
+    for _ in 1..10 {
+        d.skip().expect("the rest of who it is");
+    }
+    d.skip().expect("the obey key");
+    let octets = Secret::from_slice(d.bytes().expect("a key")).expect("32 octets");
+    let generation = Generation::new(d.u32().expect("a number")).expect("in range");
+    WrapKey::new(number, generation, octets)
 }

@@ -19,7 +19,7 @@ use keyfall_protocol::sharing::{
 use keyfall_protocol::token::Token;
 use serde_json::{Value, json};
 
-use crate::cbor::Item;
+use crate::cbor::{Item, wrap_in};
 use crate::sharing::{Fate, Pair};
 use crate::vectors::{check, from_top, hex};
 
@@ -772,21 +772,6 @@ fn token(file: &Value) -> Token {
     assert!(token.is_of(&VerifyingKey::new(root)));
     assert_eq!(hex(&token.key().secret().expose()[..]), entry["key"]);
     token
-}
-
-/// Of a package's contents `[identity, obey key, wrap key, generation, issued-at, expires]`.
-fn wrap_in(package: &[u8]) -> WrapKey {
-    let mut d = minicbor::Decoder::new(package);
-    assert_eq!(d.array().expect("contents"), Some(6));
-    assert_eq!(d.array().expect("identity"), Some(10));
-    let number = TerminalNumber::new(d.u32().expect("a number")).expect("not 0");
-    for _ in 1..10 {
-        d.skip().expect("the rest of who it is");
-    }
-    d.skip().expect("the obey key");
-    let octets = Secret::from_slice(d.bytes().expect("a key")).expect("32 octets");
-    let generation = Generation::new(d.u32().expect("a number")).expect("in range");
-    WrapKey::new(number, generation, octets)
 }
 
 fn key(entry: &Value) -> WrapKey {

@@ -57,7 +57,10 @@ impl Driver {
                 client.tell(Answer::Params(params));
             }
             Request::PacketExport(request) => {
-                client.tell(session_keys(&self.terminal, &request));
+                let path = self.packets.running().map(|running| &running.path);
+                let present =
+                    |group| path.map_or_else(Default::default, |path| path.present(group));
+                client.tell(session_keys(&self.terminal, &request, present));
             }
             Request::StockSenderExport(request) => {
                 if let Some(order) = self.exporting.ask(&self.terminal, client, &request) {

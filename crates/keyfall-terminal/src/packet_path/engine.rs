@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use keyfall_plane::{EspReceiver, EspSender};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
+use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 use keyfall_protocol::terminal::{
     Order, PacketMark, PacketQuery, SessionBlock, Source, Terminal, Trial, Way,
@@ -66,6 +66,8 @@ struct Sending {
     told: Told,
     /// A sender for the same key is wanted.
     spare: bool,
+    /// The newest session that was given to the thread.
+    given: Option<EspSession>,
 }
 
 /// What the thread was told of a group.
@@ -220,6 +222,7 @@ impl PacketPath {
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(self.suite, key, self.own, session);
+                        sending.given = Some(session);
                         let sender = Box::new(sender);
                         egress.put(if *told == under {
                             ToEgress::Spare {
@@ -262,6 +265,12 @@ impl PacketPath {
             Some(known) => ToIngress::Stock(Box::new(known)),
             None => ToIngress::StockMarked { spi, mark },
         });
+    }
+
+    /// The suite, and the newest session that this terminal sends in in that group.
+    pub(crate) fn present(&self, group: GroupNumber) -> (EspSuite, Option<EspSession>) {
+        let session = self.groups.get(&group).and_then(|sending| sending.given);
+        (self.suite, session)
     }
 
     pub(crate) fn on_sessions(&mut self, group: GroupNumber, sessions: Option<SessionBlock>) {

@@ -557,8 +557,8 @@ impl Ingress {
         let mut sessions: Vec<_> = self.sessions.iter().collect();
         sessions.sort_unstable_by_key(|(_, session)| std::cmp::Reverse(session.octets));
         sessions.truncate(REPORTED_MAX);
-        let report = |(name, session): (&SessionName, &Session)| SessionReport {
-            peer: name.spi.sender(),
+        let report = |(&name, session): (&SessionName, &Session)| SessionReport {
+            name,
             group: session.group,
             under: session.receiver.source(),
             ends: session.last.map(|(ends, _)| ends),

@@ -201,7 +201,7 @@ impl FlowReport {
 /// A session that is received, for people.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionReport {
-    peer: TerminalNumber,
+    name: SessionName,
     group: GroupNumber,
     under: Option<(KeyEpoch, Generation)>,
     ends: Option<Ends>,
@@ -213,8 +213,9 @@ impl SessionReport {
     pub(crate) fn status(self) -> Option<SessionStatus> {
         let (epoch, generation) = self.under?;
         Some(SessionStatus {
-            peer: self.peer.get(),
+            peer: self.name.spi.sender().get(),
             group: self.group.get(),
+            session: self.name.session.to_string(),
             epoch: epoch.get(),
             generation: generation.get(),
             source: self.ends.map(|ends| ends.0.to_string()),

@@ -14,7 +14,8 @@ use crate::terminal::Dir;
 
 /// Print the key of one session of packets for Linux or Wireshark, or make one for a stock sender.
 ///
-/// Without --for-stock-sender: the session that --session names, which ends with its generation.
+/// Without --for-stock-sender: the session that --session names, or the newest one that this terminal sends in. It
+/// ends with its generation.
 /// With it: a new key, under which a program that knows nothing of Keyfall sends to this terminal
 /// for the time of --for. Whoever has a printed key reads what is sent under it, and no lease,
 /// renewal or exclusion changes that.
@@ -43,11 +44,12 @@ pub(super) struct ExportArgs {
     /// UDP port at both ends.
     #[arg(long, value_name = "PORT", default_value_t = 4500)]
     port: u16,
-    /// The first five octets of the IV of its packets, in hexadecimal.
-    #[arg(long, value_name = "HEX", required_unless_present = "for_stock_sender")]
+    /// The first five octets of the IV of its packets, in hexadecimal; `keyfall terminal status` shows those that
+    /// are heard.
+    #[arg(long, value_name = "HEX")]
     session: Option<String>,
     /// Terminal number of the sender; without it this terminal.
-    #[arg(long, value_name = "T", conflicts_with = "for_stock_sender")]
+    #[arg(long, value_name = "T", requires = "session")]
     sender: Option<u32>,
     /// Generation of the group's key; without it the one that is sent with.
     #[arg(long, value_name = "N", conflicts_with = "for_stock_sender")]
@@ -78,10 +80,10 @@ enum Format {
 
 pub(super) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> {
     let dir = args.dir.resolve()?;
-    let request = match &args.session {
-        Some(session) => Request::PacketExport(PacketExport {
+    let request = match args.for_stock_sender {
+        false => Request::PacketExport(PacketExport {
             group: args.group,
-            session: session.clone(),
+            session: args.session.clone(),
             sender: args.sender,
             generation: args.generation,
             suite: args.suite.clone(),
@@ -89,7 +91,7 @@ pub(super) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> 
             destination: args.destination.clone(),
             port: args.port,
         }),
-        None => Request::StockSenderExport(StockSenderExport {
+        true => Request::StockSenderExport(StockSenderExport {
             group: args.group,
             seconds: args.lasting,
             prefixes: args.speaks_for.iter().map(Prefix::to_string).collect(),

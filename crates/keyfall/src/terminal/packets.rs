@@ -128,8 +128,9 @@ fn session_for_people(session: &SessionStatus) -> String {
         _ => String::new(),
     };
     format!(
-        "  from terminal {}: group {}, epoch {} generation {}{ends}, {} packets, {} octets",
+        "  from terminal {}: session {}, group {}, epoch {} generation {}{ends}, {} packets, {} octets",
         session.peer,
+        session.session,
         session.group,
         session.epoch,
         session.generation,

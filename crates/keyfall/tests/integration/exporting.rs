@@ -73,6 +73,7 @@ fn packet_keys_are_exported_after_an_unlock_and_stock_senders_are_shown() {
         export(dir, &more).refuses(2, "KF-3001", "ask for ip-xfrm");
         let more = [&session[..], &["ip-xfrm", "--generation", "9"]].concat();
         export(dir, &more).refuses(2, "KF-3001", "not held");
+        export(dir, &["--format", "ip-xfrm"]).refuses(2, "KF-3001", "sends no packets");
         let more = ["--session", "a0a1", "--format", "ip-xfrm"];
         export(dir, &more).refuses(2, "KF-3001", "ten hexadecimal digits");
 
