@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspReceiver, EspSender};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::Prefix;
+use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 use keyfall_protocol::terminal::{
@@ -52,8 +52,8 @@ pub(crate) struct PacketPath {
     /// Those of the orders that are open, in their order.
     ordered: VecDeque<(GroupNumber, Vec<(SessionName, PacketMark)>)>,
     stock: StockSenders,
-    /// What the thread was told this terminal speaks for.
-    prefixes: Vec<Prefix>,
+    /// This terminal's own, as the thread was told.
+    record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
 }
 
@@ -146,7 +146,7 @@ impl PacketPath {
             marks: BTreeMap::new(),
             ordered: VecDeque::new(),
             stock: StockSenders::default(),
-            prefixes: Vec::new(),
+            record: None,
             scratch: vec![0; SCRATCH].into(),
         })
     }
@@ -177,11 +177,9 @@ impl PacketPath {
     pub(crate) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
         let mut orders = Vec::new();
         let own = terminal.own_record().map(|signed| signed.record());
-        let prefixes = own.map_or(&[][..], |own| &own.prefixes);
-        if self.prefixes != prefixes {
-            self.prefixes = prefixes.to_vec();
-            self.ingress
-                .put(ToIngress::OwnPrefixes(self.prefixes.clone()));
+        if self.record.as_deref() != own {
+            self.record = own.cloned().map(Arc::new);
+            self.ingress.put(ToIngress::OwnRecord(self.record.clone()));
         }
         let named: Vec<_> = own.map_or_else(Vec::new, |own| {
             own.groups.iter().map(|group| group.group).collect()
@@ -347,9 +345,9 @@ impl PacketPath {
             .sessions
             .iter()
             .filter(|(name, _)| name.spi.sender() == peer);
-        let speaks_for =
-            sessions.map(|(&name, held)| (name, prefixes_of(terminal, peer, held.group)));
-        self.ingress.put(ToIngress::SpeaksFor(speaks_for.collect()));
+        let record = record_of(terminal, peer);
+        let records = sessions.map(|(&name, _)| (name, record.clone()));
+        self.ingress.put(ToIngress::Records(records.collect()));
     }
 
     /// A packet of an unknown session: which key opens it? Its receiver waits here for its first mark.
@@ -519,7 +517,7 @@ impl PacketPath {
                     receiver,
                     mark: mark.sequence,
                     rate,
-                    prefixes: prefixes_of(terminal, name.spi.sender(), group),
+                    record: record_of(terminal, name.spi.sender()),
                 };
                 self.ingress.put(ToIngress::Known(Box::new(known)));
             } else {
@@ -623,11 +621,8 @@ fn waits(reason: DropReason) -> bool {
     )
 }
 
-/// For which addresses that terminal may send in that group, by its record.
-fn prefixes_of(terminal: &Terminal, peer: TerminalNumber, group: GroupNumber) -> Arc<[Prefix]> {
-    let record = terminal.record_of(peer);
-    let member = record.filter(|record| record.group(group).is_some());
-    member.map_or_else(|| Arc::from([]), |record| Arc::from(&*record.prefixes))
+fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<ProtectionRecord>> {
+    terminal.record_of(peer).cloned().map(Arc::new)
 }
 
 /// For a budget: one host, or one /64.
