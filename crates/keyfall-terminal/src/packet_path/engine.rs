@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
@@ -125,10 +126,10 @@ impl PacketPath {
         let threads = vec![
             thread::Builder::new()
                 .name("packets-out".to_owned())
-                .spawn(move || say_why(sending.run(), "sends", &asks))?,
+                .spawn(move || say_why(|| sending.run(), "sends", &asks))?,
             thread::Builder::new()
                 .name("packets-in".to_owned())
-                .spawn(move || say_why(receiving.run(), "receives", &ended))?,
+                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?,
         ];
         Ok(Self {
             own,
@@ -633,11 +634,16 @@ fn source_of(address: IpAddr) -> Source {
     }
 }
 
-fn say_why(ended: io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
-    if let Err(error) = ended {
-        let sentence = format!("the thread that {does} packets has ended: {error}");
-        drop(asks.blocking_send(Ask::Ended { sentence }));
-    }
+/// A thread runs to its end; where that is none it was told of, the driver hears why.
+fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
+    // What the thread had is gone with it, whichever way it ended.
+    let why = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "this is a defect, please report it".to_owned(),
+    };
+    let sentence = format!("the thread that {does} packets has ended: {why}");
+    drop(asks.blocking_send(Ask::Ended { sentence }));
 }
 
 /// Questions that wait for the driver.
@@ -651,3 +657,24 @@ const DROPPED_FOR: Duration = Duration::from_secs(1);
 /// A thread answers in microseconds, between two batches.
 const REPORT_LONGEST: Duration = Duration::from_millis(200);
 const SCRATCH: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of_like_one_that_fails() {
+        let (asks, mut inbox) = mpsc::channel(4);
+        say_why(|| panic!("a defect"), "sends", &asks);
+        say_why(|| Err(io::Error::other("no room")), "receives", &asks);
+        say_why(|| Ok(()), "receives", &asks);
+        let mut next = || match inbox.try_recv() {
+            Ok(Ask::Ended { sentence }) => Some(sentence),
+            _ => None,
+        };
+        let said = next().expect("the panic");
+        assert!(said.starts_with("the thread that sends packets has ended"));
+        assert!(next().expect("the failure").ends_with("no room"));
+        assert_eq!(next(), None);
+    }
+}
