@@ -20,7 +20,7 @@ use keyfall_protocol::terminal::{
 use tokio::sync::mpsc::{self, Receiver};
 use zeroize::Zeroize;
 
-use crate::packet_path::ahead::LEAST;
+use crate::packet_path::ahead::reach;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
@@ -64,8 +64,11 @@ struct Sending {
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
-    /// A sender for the same key is wanted.
+    /// A sender for the same key is wanted, after the one in use.
     spare: bool,
+    /// The same at once; and when that was last.
+    anew: bool,
+    begun_anew: Option<Instant>,
     /// The newest session that was given to the thread.
     given: Option<EspSession>,
 }
@@ -83,8 +86,8 @@ enum Told {
 struct Received {
     group: GroupNumber,
     under: (KeyEpoch, Generation),
-    /// Until its first mark is durable.
-    waits: Option<EspReceiver>,
+    /// Until its first mark is durable: the receiver, and the rate that is expected.
+    waits: Option<(EspReceiver, u32)>,
 }
 
 impl PacketPath {
@@ -217,14 +220,14 @@ impl PacketPath {
                 continue;
             };
             let under = Told::Key(key.epoch(), key.generation());
-            if *told != under || sending.spare {
+            if *told != under || sending.spare || sending.anew {
                 let session = sending.sessions.as_mut().and_then(SessionBlock::take);
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(self.suite, key, self.own, session);
                         sending.given = Some(session);
                         let sender = Box::new(sender);
-                        egress.put(if *told == under {
+                        egress.put(if *told == under && !sending.anew {
                             ToEgress::Spare {
                                 group: number,
                                 sender,
@@ -236,7 +239,7 @@ impl PacketPath {
                             }
                         });
                         *told = under;
-                        sending.spare = false;
+                        (sending.spare, sending.anew) = (false, false);
                     }
                     // The first session of a start is not recorded yet.
                     None if *told == Told::Nothing => {
@@ -360,6 +363,7 @@ impl PacketPath {
         now: Tick,
         name: SessionName,
         origin: Origin,
+        rate: u32,
         sealed: &[u8],
     ) -> Result<Option<Trial>, DropReason> {
         if self.sessions.contains_key(&name) {
@@ -383,7 +387,8 @@ impl PacketPath {
             Ok(opened) => {
                 let (receiver, mark) = opened.receiver;
                 let under = (opened.epoch, opened.generation);
-                self.begin(name, opened.group, under, receiver, mark);
+                self.look_for_restart(name, opened.group);
+                self.begin(name, (opened.group, under), (receiver, rate), mark);
                 Ok(opened.trial)
             }
             Err(reason) => {
@@ -393,8 +398,26 @@ impl PacketPath {
         }
     }
 
+    /// A peer that begins anew was restarted, as a rule: what it has stored of this terminal's session
+    /// runs ahead of it, and refuses up to two seconds of it. A fresh session is heard at once.
+    fn look_for_restart(&mut self, name: SessionName, group: GroupNumber) {
+        let anew = self.sessions.keys().any(|it| it.spi == name.spi)
+            && !self
+                .sessions
+                .keys()
+                .any(|it| it.spi == name.spi && it.session.next() == name.session);
+        let sending = self.groups.entry(group).or_default();
+        let lately = sending
+            .begun_anew
+            .is_some_and(|it| it.elapsed() < ANEW_EVERY);
+        if anew && !lately {
+            sending.anew = true;
+            sending.begun_anew = Some(Instant::now());
+        }
+    }
+
     /// The session after one that is half over, under the same key.
-    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName) {
+    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName, rate: u32) {
         let next = SessionName {
             session: name.session.next(),
             ..name
@@ -410,18 +433,17 @@ impl PacketPath {
             return;
         };
         let receiver = EspReceiver::new(self.suite, key, name.spi.sender(), next.session);
-        self.begin(next, group, under, receiver, 0);
+        self.begin(next, (group, under), (receiver, rate), 0);
     }
 
     fn begin(
         &mut self,
         name: SessionName,
-        group: GroupNumber,
-        under: (KeyEpoch, Generation),
-        receiver: EspReceiver,
+        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) {
-        let waits = Some(receiver);
+        let waits = Some((receiver, rate));
         self.sessions.insert(
             name,
             Received {
@@ -430,7 +452,7 @@ impl PacketPath {
                 waits,
             },
         );
-        self.want_mark(name, mark.saturating_add(LEAST));
+        self.want_mark(name, mark.saturating_add(reach(rate)));
     }
 
     pub(crate) fn want_mark(&mut self, name: SessionName, sequence: u32) {
@@ -490,12 +512,13 @@ impl PacketPath {
                 let reason = DropReason::RefusedSession;
                 self.ingress.put(ToIngress::Forget(vec![name]));
                 self.ingress.put(ToIngress::Unknown { name, reason });
-            } else if let Some(receiver) = held.waits.take() {
+            } else if let Some((receiver, rate)) = held.waits.take() {
                 let known = KnownSession {
                     name,
                     group,
                     receiver,
                     mark: mark.sequence,
+                    rate,
                     prefixes: prefixes_of(terminal, name.spi.sender(), group),
                 };
                 self.ingress.put(ToIngress::Known(Box::new(known)));
@@ -548,9 +571,14 @@ impl PacketPath {
         self.ingress.put(ToIngress::Wipe);
     }
 
-    /// A message of key search, or for a peer.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.wire.send_one(to, datagram, None)
+    /// A message of key search, or for a peer; `from`: the address that it leaves from.
+    pub(crate) fn send(
+        &self,
+        to: SocketAddr,
+        datagram: &[u8],
+        from: Option<IpAddr>,
+    ) -> io::Result<()> {
+        self.wire.send_one(to, datagram, from)
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -619,6 +647,8 @@ fn say_why(ended: io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
+/// So often at most this terminal begins a session because a peer did.
+const ANEW_EVERY: Duration = Duration::from_secs(5);
 /// With fewer recorded sessions the next ones are ordered.
 const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.
