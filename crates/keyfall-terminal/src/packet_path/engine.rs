@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
@@ -20,7 +21,7 @@ use keyfall_protocol::terminal::{
 use tokio::sync::mpsc::{self, Receiver};
 use zeroize::Zeroize;
 
-use crate::packet_path::ahead::LEAST;
+use crate::packet_path::ahead::reach;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
@@ -64,8 +65,11 @@ struct Sending {
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
-    /// A sender for the same key is wanted.
+    /// A sender for the same key is wanted, after the one in use.
     spare: bool,
+    /// The same at once; and when that was last.
+    anew: bool,
+    begun_anew: Option<Instant>,
     /// The newest session that was given to the thread.
     given: Option<EspSession>,
 }
@@ -83,8 +87,8 @@ enum Told {
 struct Received {
     group: GroupNumber,
     under: (KeyEpoch, Generation),
-    /// Until its first mark is durable.
-    waits: Option<EspReceiver>,
+    /// Until its first mark is durable: the receiver, and the rate that is expected.
+    waits: Option<(EspReceiver, u32)>,
 }
 
 impl PacketPath {
@@ -122,10 +126,10 @@ impl PacketPath {
         let threads = vec![
             thread::Builder::new()
                 .name("packets-out".to_owned())
-                .spawn(move || say_why(sending.run(), "sends", &asks))?,
+                .spawn(move || say_why(|| sending.run(), "sends", &asks))?,
             thread::Builder::new()
                 .name("packets-in".to_owned())
-                .spawn(move || say_why(receiving.run(), "receives", &ended))?,
+                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?,
         ];
         Ok(Self {
             own,
@@ -215,14 +219,14 @@ impl PacketPath {
                 continue;
             };
             let under = Told::Key(key.epoch(), key.generation());
-            if *told != under || sending.spare {
+            if *told != under || sending.spare || sending.anew {
                 let session = sending.sessions.as_mut().and_then(SessionBlock::take);
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(self.suite, key, self.own, session);
                         sending.given = Some(session);
                         let sender = Box::new(sender);
-                        egress.put(if *told == under {
+                        egress.put(if *told == under && !sending.anew {
                             ToEgress::Spare {
                                 group: number,
                                 sender,
@@ -234,7 +238,7 @@ impl PacketPath {
                             }
                         });
                         *told = under;
-                        sending.spare = false;
+                        (sending.spare, sending.anew) = (false, false);
                     }
                     // The first session of a start is not recorded yet.
                     None if *told == Told::Nothing => {
@@ -358,6 +362,7 @@ impl PacketPath {
         now: Tick,
         name: SessionName,
         origin: Origin,
+        rate: u32,
         sealed: &[u8],
     ) -> Result<Option<Trial>, DropReason> {
         if self.sessions.contains_key(&name) {
@@ -381,7 +386,8 @@ impl PacketPath {
             Ok(opened) => {
                 let (receiver, mark) = opened.receiver;
                 let under = (opened.epoch, opened.generation);
-                self.begin(name, opened.group, under, receiver, mark);
+                self.look_for_restart(name, opened.group);
+                self.begin(name, (opened.group, under), (receiver, rate), mark);
                 Ok(opened.trial)
             }
             Err(reason) => {
@@ -391,8 +397,26 @@ impl PacketPath {
         }
     }
 
+    /// A peer that begins anew was restarted, as a rule: what it has stored of this terminal's session
+    /// runs ahead of it, and refuses up to two seconds of it. A fresh session is heard at once.
+    fn look_for_restart(&mut self, name: SessionName, group: GroupNumber) {
+        let anew = self.sessions.keys().any(|it| it.spi == name.spi)
+            && !self
+                .sessions
+                .keys()
+                .any(|it| it.spi == name.spi && it.session.next() == name.session);
+        let sending = self.groups.entry(group).or_default();
+        let lately = sending
+            .begun_anew
+            .is_some_and(|it| it.elapsed() < ANEW_EVERY);
+        if anew && !lately {
+            sending.anew = true;
+            sending.begun_anew = Some(Instant::now());
+        }
+    }
+
     /// The session after one that is half over, under the same key.
-    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName) {
+    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName, rate: u32) {
         let next = SessionName {
             session: name.session.next(),
             ..name
@@ -408,18 +432,17 @@ impl PacketPath {
             return;
         };
         let receiver = EspReceiver::new(self.suite, key, name.spi.sender(), next.session);
-        self.begin(next, group, under, receiver, 0);
+        self.begin(next, (group, under), (receiver, rate), 0);
     }
 
     fn begin(
         &mut self,
         name: SessionName,
-        group: GroupNumber,
-        under: (KeyEpoch, Generation),
-        receiver: EspReceiver,
+        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) {
-        let waits = Some(receiver);
+        let waits = Some((receiver, rate));
         self.sessions.insert(
             name,
             Received {
@@ -428,7 +451,7 @@ impl PacketPath {
                 waits,
             },
         );
-        self.want_mark(name, mark.saturating_add(LEAST));
+        self.want_mark(name, mark.saturating_add(reach(rate)));
     }
 
     pub(crate) fn want_mark(&mut self, name: SessionName, sequence: u32) {
@@ -488,12 +511,13 @@ impl PacketPath {
                 let reason = DropReason::RefusedSession;
                 self.ingress.put(ToIngress::Forget(vec![name]));
                 self.ingress.put(ToIngress::Unknown { name, reason });
-            } else if let Some(receiver) = held.waits.take() {
+            } else if let Some((receiver, rate)) = held.waits.take() {
                 let known = KnownSession {
                     name,
                     group,
                     receiver,
                     mark: mark.sequence,
+                    rate,
                     record: record_of(terminal, name.spi.sender()),
                 };
                 self.ingress.put(ToIngress::Known(Box::new(known)));
@@ -546,9 +570,14 @@ impl PacketPath {
         self.ingress.put(ToIngress::Wipe);
     }
 
-    /// A message of key search, or for a peer.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.wire.send_one(to, datagram, None)
+    /// A message of key search, or for a peer; `from`: the address that it leaves from.
+    pub(crate) fn send(
+        &self,
+        to: SocketAddr,
+        datagram: &[u8],
+        from: Option<IpAddr>,
+    ) -> io::Result<()> {
+        self.wire.send_one(to, datagram, from)
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -605,15 +634,22 @@ fn source_of(address: IpAddr) -> Source {
     }
 }
 
-fn say_why(ended: io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
-    if let Err(error) = ended {
-        let sentence = format!("the thread that {does} packets has ended: {error}");
-        drop(asks.blocking_send(Ask::Ended { sentence }));
-    }
+/// A thread runs to its end; where that is none it was told of, the driver hears why.
+fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
+    // What the thread had is gone with it, whichever way it ended.
+    let why = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "this is a defect, please report it".to_owned(),
+    };
+    let sentence = format!("the thread that {does} packets has ended: {why}");
+    drop(asks.blocking_send(Ask::Ended { sentence }));
 }
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
+/// So often at most this terminal begins a session because a peer did.
+const ANEW_EVERY: Duration = Duration::from_secs(5);
 /// With fewer recorded sessions the next ones are ordered.
 const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.
@@ -621,3 +657,24 @@ const DROPPED_FOR: Duration = Duration::from_secs(1);
 /// A thread answers in microseconds, between two batches.
 const REPORT_LONGEST: Duration = Duration::from_millis(200);
 const SCRATCH: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of_like_one_that_fails() {
+        let (asks, mut inbox) = mpsc::channel(4);
+        say_why(|| panic!("a defect"), "sends", &asks);
+        say_why(|| Err(io::Error::other("no room")), "receives", &asks);
+        say_why(|| Ok(()), "receives", &asks);
+        let mut next = || match inbox.try_recv() {
+            Ok(Ask::Ended { sentence }) => Some(sentence),
+            _ => None,
+        };
+        let said = next().expect("the panic");
+        assert!(said.starts_with("the thread that sends packets has ended"));
+        assert!(next().expect("the failure").ends_with("no room"));
+        assert_eq!(next(), None);
+    }
+}

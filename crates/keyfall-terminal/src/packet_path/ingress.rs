@@ -9,12 +9,12 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
@@ -73,6 +73,8 @@ pub(super) struct KnownSession {
     pub(super) group: GroupNumber,
     pub(super) receiver: EspReceiver,
     pub(super) mark: u32,
+    /// Packets a second that are expected.
+    pub(super) rate: u32,
     /// What its sender's record says, where it is known.
     pub(super) record: Option<Arc<ProtectionRecord>>,
 }
@@ -270,7 +272,7 @@ impl Ingress {
             let gone = &mut |_| counts.add(DropReason::Held, 1);
             self.opened.push(self.now, (name, sequence), packet, gone);
         }
-        self.look_ahead(name);
+        look_ahead(session, name, &self.asks, self.now);
         if let Some((ends, from)) = news {
             self.tell(name, ends, from);
         }
@@ -316,21 +318,6 @@ impl Ingress {
         }
     }
 
-    /// Marks and the session that follows are asked for before they are needed.
-    fn look_ahead(&mut self, name: SessionName) {
-        let Some(session) = self.sessions.get_mut(&name) else {
-            return;
-        };
-        let highest = session.receiver.highest();
-        if let Some(mark) = session.ahead.wanted(highest, self.now) {
-            tell(&self.asks, Ask::Mark { name, mark });
-        }
-        if highest > keyfall_plane::ESP_SEQUENCE_MAX / 2 && !session.next_asked {
-            session.next_asked = true;
-            tell(&self.asks, Ask::NextSession { name });
-        }
-    }
-
     /// The first packet of these addresses: the core learns where the peer is.
     fn tell(&mut self, name: SessionName, ends: Ends, from: SocketAddr) {
         let Some(session) = self.sessions.get_mut(&name) else {
@@ -367,9 +354,14 @@ impl Ingress {
             if self.asked.len() >= ASKED_MAX {
                 return Err(DropReason::TrialBudget);
             }
+            // After a change of keys it goes on as fast as before.
+            let sessions = self.sessions.iter();
+            let of_sender = sessions.filter(|(it, _)| it.spi.sender() == sender);
+            let rate = of_sender.map(|(_, session)| session.ahead.rate()).max();
             let ask = Ask::Session {
                 name,
                 origin,
+                rate: rate.unwrap_or(0),
                 sealed: sealed.to_vec(),
             };
             self.asks
@@ -407,8 +399,8 @@ impl Ingress {
                     for (name, mark) in marks {
                         if let Some(session) = self.sessions.get_mut(&name) {
                             session.ahead.stored(mark);
+                            look_ahead(session, name, &self.asks, self.now);
                         }
-                        self.look_ahead(name);
                     }
                     try_opened = true;
                 }
@@ -481,6 +473,7 @@ impl Ingress {
             group,
             receiver,
             mark,
+            rate,
             record,
         } = known;
         self.asked.remove(&name);
@@ -490,7 +483,7 @@ impl Ingress {
         self.sessions.entry(name).or_insert_with(|| Session {
             group,
             receiver,
-            ahead: Ahead::new(mark, highest, now),
+            ahead: Ahead::new(mark, highest, rate, now),
             record,
             last: None,
             told: Vec::new(),
@@ -575,6 +568,20 @@ impl Ingress {
             octets: session.octets,
         };
         sessions.into_iter().map(report).collect()
+    }
+}
+
+/// Marks and the session that follows are asked for before they are needed.
+#[inline]
+fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now: Instant) {
+    let highest = session.receiver.highest();
+    if let Some(mark) = session.ahead.wanted(highest, now) {
+        tell(asks, Ask::Mark { name, mark });
+    }
+    if highest > ESP_SEQUENCE_MAX / 2 && !session.next_asked {
+        session.next_asked = true;
+        let rate = session.ahead.rate();
+        tell(asks, Ask::NextSession { name, rate });
     }
 }
 
@@ -664,7 +671,8 @@ fn tell(asks: &Sender<Ask>, ask: Ask) {
 const KEEPALIVE: [u8; 1] = [0xff];
 /// RFC 3948 section 2.2.
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
-const WAITING_MAX: usize = 8 << 20;
+/// Octets that wait: 30 ms at 8 Gbit/s, in which a mark is stored.
+const WAITING_MAX: usize = 32 << 20;
 const WAIT_LONGEST: Duration = Duration::from_secs(5);
 /// Sessions that the driver is asked about at a time.
 const ASKED_MAX: usize = 1_024;

@@ -41,7 +41,7 @@ fn session_in(group: u32) -> Session {
     Session {
         group: group_of(group),
         receiver: EspReceiver::new(EspSuite::default(), &key, sender, session),
-        ahead: Ahead::new(0, 0, now),
+        ahead: Ahead::new(0, 0, 0, now),
         record: Some(Arc::new(record_of(2, &[1, 2]))),
         last: None,
         told: Vec::new(),
