@@ -65,7 +65,8 @@ impl Host {
             rules: Rules::default(),
         };
         // It speaks for the record's addresses alone: no link-local one, no router solicitations.
-        ip(&["link", "set", "dev", tun, "addrgenmode", "none", "up"])?;
+        ip(&["link", "set", "dev", tun, "addrgenmode", "none"])?;
+        ip(&["link", "set", "dev", tun, "up"])?;
         if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside) {
             let mut gateway = Gateway {
                 inside: inside.clone(),
