@@ -10,8 +10,9 @@ pub(super) struct Ahead {
     durable: u32,
     /// The same, as it was asked for.
     asked: u32,
-    /// Packets a second, as of the last measurement.
+    /// Packets a second, as of the last mark that was asked for.
     rate: u32,
+    /// When the measurement began.
     since: Instant,
     /// The highest number when the measurement began.
     from: u32,
@@ -40,12 +41,16 @@ impl Ahead {
         if self.asked > self.durable || highest <= self.asked.saturating_sub(self.reach() / 2) {
             return None;
         }
-        let passed = now.saturating_duration_since(self.since).max(SHORTEST);
+        // `None`: every number there is is covered.
+        let next = self.asked.checked_add(1)?;
+        let passed = now.saturating_duration_since(self.since);
         let packets = f64::from(highest.saturating_sub(self.from));
-        // Below 2^24 packets in at least a millisecond: it fits, and a cast saturates.
-        self.rate = (packets / passed.as_secs_f64()) as u32;
-        (self.since, self.from) = (now, highest);
-        self.asked = highest.saturating_add(self.reach()).max(self.asked + 1);
+        // At most 2^32 packets in at least a second: it fits, and a cast saturates.
+        self.rate = (packets / passed.max(SHORTEST).as_secs_f64()) as u32;
+        if passed >= SHORTEST {
+            (self.since, self.from) = (now, highest);
+        }
+        self.asked = highest.saturating_add(self.reach()).max(next);
         Some(self.asked)
     }
 
@@ -69,8 +74,9 @@ pub(super) fn reach(rate: u32) -> u32 {
 }
 
 pub(super) const LEAST: u32 = 64;
-/// No rate is measured over less.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// No rate is measured over less: packets that waited together are not one. A session that begins fast
+/// doubles its reach with each mark.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -94,5 +100,39 @@ mod tests {
         assert_eq!(ahead.wanted(190_000, later), None);
         let later = later + Duration::from_secs(1);
         assert_eq!(ahead.wanted(200_034, later), Some(200_034 + 200_002));
+    }
+
+    /// what waited for a session's first mark comes at once, and is no rate: after a restart the
+    /// session would be deaf to everything below such a mark.
+    #[test]
+    fn packets_that_waited_together_do_not_raise_a_mark_beyond_reach() {
+        let start = Instant::now();
+        let mut ahead = Ahead::new(LEAST, 0, 0, start);
+        let soon = start + Duration::from_millis(1);
+        assert_eq!(ahead.wanted(33, soon), Some(33 + 66));
+        ahead.stored(99);
+        assert_eq!(ahead.wanted(60, soon), None);
+        // It stays fast: twice as far each time, and soon as far as two seconds take.
+        let (mut highest, mut marks) = (33, 0);
+        for millisecond in 2..1_000 {
+            highest += 100;
+            let now = start + Duration::from_millis(millisecond);
+            if let Some(mark) = ahead.wanted(highest, now) {
+                assert!(mark <= highest * 3, "{mark} after {highest}");
+                ahead.stored(mark);
+                marks += 1;
+            }
+        }
+        assert!(marks < 20, "{marks} marks");
+        assert!(ahead.covers(highest));
+    }
+
+    #[test]
+    fn a_session_at_the_last_number_asks_for_no_further_mark() {
+        let now = Instant::now();
+        let mut ahead = Ahead::new(u32::MAX - 10, u32::MAX - 70, 0, now);
+        assert_eq!(ahead.wanted(u32::MAX - 20, now), Some(u32::MAX));
+        ahead.stored(u32::MAX);
+        assert_eq!(ahead.wanted(u32::MAX, now), None);
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspReceiver, EspSender};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::Prefix;
+use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 use keyfall_protocol::terminal::{
@@ -52,8 +53,8 @@ pub(crate) struct PacketPath {
     /// Those of the orders that are open, in their order.
     ordered: VecDeque<(GroupNumber, Vec<(SessionName, PacketMark)>)>,
     stock: StockSenders,
-    /// What the thread was told this terminal speaks for.
-    prefixes: Vec<Prefix>,
+    /// This terminal's own, as the thread was told.
+    record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
 }
 
@@ -125,10 +126,10 @@ impl PacketPath {
         let threads = vec![
             thread::Builder::new()
                 .name("packets-out".to_owned())
-                .spawn(move || say_why(sending.run(), "sends", &asks))?,
+                .spawn(move || say_why(|| sending.run(), "sends", &asks))?,
             thread::Builder::new()
                 .name("packets-in".to_owned())
-                .spawn(move || say_why(receiving.run(), "receives", &ended))?,
+                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?,
         ];
         Ok(Self {
             own,
@@ -146,7 +147,7 @@ impl PacketPath {
             marks: BTreeMap::new(),
             ordered: VecDeque::new(),
             stock: StockSenders::default(),
-            prefixes: Vec::new(),
+            record: None,
             scratch: vec![0; SCRATCH].into(),
         })
     }
@@ -177,11 +178,9 @@ impl PacketPath {
     pub(crate) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
         let mut orders = Vec::new();
         let own = terminal.own_record().map(|signed| signed.record());
-        let prefixes = own.map_or(&[][..], |own| &own.prefixes);
-        if self.prefixes != prefixes {
-            self.prefixes = prefixes.to_vec();
-            self.ingress
-                .put(ToIngress::OwnPrefixes(self.prefixes.clone()));
+        if self.record.as_deref() != own {
+            self.record = own.cloned().map(Arc::new);
+            self.ingress.put(ToIngress::OwnRecord(self.record.clone()));
         }
         let named: Vec<_> = own.map_or_else(Vec::new, |own| {
             own.groups.iter().map(|group| group.group).collect()
@@ -347,9 +346,9 @@ impl PacketPath {
             .sessions
             .iter()
             .filter(|(name, _)| name.spi.sender() == peer);
-        let speaks_for =
-            sessions.map(|(&name, held)| (name, prefixes_of(terminal, peer, held.group)));
-        self.ingress.put(ToIngress::SpeaksFor(speaks_for.collect()));
+        let record = record_of(terminal, peer);
+        let records = sessions.map(|(&name, _)| (name, record.clone()));
+        self.ingress.put(ToIngress::Records(records.collect()));
     }
 
     /// A packet of an unknown session: which key opens it? Its receiver waits here for its first mark.
@@ -519,7 +518,7 @@ impl PacketPath {
                     receiver,
                     mark: mark.sequence,
                     rate,
-                    prefixes: prefixes_of(terminal, name.spi.sender(), group),
+                    record: record_of(terminal, name.spi.sender()),
                 };
                 self.ingress.put(ToIngress::Known(Box::new(known)));
             } else {
@@ -571,9 +570,14 @@ impl PacketPath {
         self.ingress.put(ToIngress::Wipe);
     }
 
-    /// A message of key search, or for a peer.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.wire.send_one(to, datagram, None)
+    /// A message of key search, or for a peer; `from`: the address that it leaves from.
+    pub(crate) fn send(
+        &self,
+        to: SocketAddr,
+        datagram: &[u8],
+        from: Option<IpAddr>,
+    ) -> io::Result<()> {
+        self.wire.send_one(to, datagram, from)
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -618,11 +622,8 @@ fn waits(reason: DropReason) -> bool {
     )
 }
 
-/// For which addresses that terminal may send in that group, by its record.
-fn prefixes_of(terminal: &Terminal, peer: TerminalNumber, group: GroupNumber) -> Arc<[Prefix]> {
-    let record = terminal.record_of(peer);
-    let member = record.filter(|record| record.group(group).is_some());
-    member.map_or_else(|| Arc::from([]), |record| Arc::from(&*record.prefixes))
+fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<ProtectionRecord>> {
+    terminal.record_of(peer).cloned().map(Arc::new)
 }
 
 /// For a budget: one host, or one /64.
@@ -633,11 +634,16 @@ fn source_of(address: IpAddr) -> Source {
     }
 }
 
-fn say_why(ended: io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
-    if let Err(error) = ended {
-        let sentence = format!("the thread that {does} packets has ended: {error}");
-        drop(asks.blocking_send(Ask::Ended { sentence }));
-    }
+/// A thread runs to its end; where that is none it was told of, the driver hears why.
+fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender<Ask>) {
+    // What the thread had is gone with it, whichever way it ended.
+    let why = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "this is a defect, please report it".to_owned(),
+    };
+    let sentence = format!("the thread that {does} packets has ended: {why}");
+    drop(asks.blocking_send(Ask::Ended { sentence }));
 }
 
 /// Questions that wait for the driver.
@@ -651,3 +657,24 @@ const DROPPED_FOR: Duration = Duration::from_secs(1);
 /// A thread answers in microseconds, between two batches.
 const REPORT_LONGEST: Duration = Duration::from_millis(200);
 const SCRATCH: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of_like_one_that_fails() {
+        let (asks, mut inbox) = mpsc::channel(4);
+        say_why(|| panic!("a defect"), "sends", &asks);
+        say_why(|| Err(io::Error::other("no room")), "receives", &asks);
+        say_why(|| Ok(()), "receives", &asks);
+        let mut next = || match inbox.try_recv() {
+            Ok(Ask::Ended { sentence }) => Some(sentence),
+            _ => None,
+        };
+        let said = next().expect("the panic");
+        assert!(said.starts_with("the thread that sends packets has ended"));
+        assert!(next().expect("the failure").ends_with("no room"));
+        assert_eq!(next(), None);
+    }
+}

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
+//! | `membership` | which multicast is heard |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
 //! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
@@ -31,6 +32,7 @@ pub(crate) mod host;
 mod ingress;
 mod inner;
 mod join;
+mod membership;
 mod post;
 mod stock;
 mod tun;

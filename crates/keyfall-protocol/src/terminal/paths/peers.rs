@@ -7,8 +7,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::found::Ends;
+use super::rule;
 use crate::command::{Prefix, ProtectionRecord};
-use crate::ids::{KeyName, TerminalNumber, Tick, UnixSeconds};
+use crate::ids::{GroupNumber, KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::stats::DropReason;
 
 /// The records held, and an index of their prefixes.
@@ -129,17 +131,43 @@ impl Peers {
         self.held.iter().filter(signed).map(|(&number, _)| number)
     }
 
-    /// Who speaks for `address`: the most specific prefix; of two with one prefix the record that was
-    /// signed later, then the lower number.
-    pub(super) fn speaking_for(&self, address: IpAddr, time: UnixSeconds) -> Option<&Peer> {
-        self.lengths.keys().find_map(|&length| {
+    /// Who protects that flow, and in which group: of the terminals that speak for the destination and
+    /// with which the rule gives a group, the one with the best group; then with the most specific
+    /// prefix, the record that was signed later, the lower number.
+    ///
+    /// SECURITY: by the group first, so that nobody in a lesser one, and no record of strangers, takes
+    /// the place of a member of a better one (KR-555).
+    pub(super) fn protecting(
+        &self,
+        own: &ProtectionRecord,
+        (source, destination): Ends,
+        time: UnixSeconds,
+    ) -> Option<(&Peer, GroupNumber)> {
+        self.speaking_for(destination, time)
+            .filter_map(|(length, peer)| {
+                let rank = rule::rank(own, &peer.record, source, destination)?;
+                let later = (peer.record.issued_at, Reverse(peer.record.terminal));
+                Some(((rank, length, later), peer))
+            })
+            .max_by_key(|&(place, _)| place)
+            .map(|(((.., Reverse(group)), ..), peer)| (peer, group))
+    }
+
+    /// Whose records speak for an address, with the length of the prefix that says so.
+    pub(super) fn speaking_for(
+        &self,
+        address: IpAddr,
+        time: UnixSeconds,
+    ) -> impl Iterator<Item = (u8, &Peer)> {
+        let listed = self.lengths.keys().filter_map(move |&length| {
             let first = Prefix::around(address, length.0)?.address();
             let lowest = (length, first, TerminalNumber::new(1)?);
             let highest = (length, first, TerminalNumber::MAX);
-            let listed = self.places.range(lowest..=highest);
-            let peers = listed.filter_map(|(_, _, number)| self.get(*number, time));
-            peers.max_by_key(|peer| (peer.record.issued_at, Reverse(peer.record.terminal)))
-        })
+            Some(self.places.range(lowest..=highest))
+        });
+        listed
+            .flatten()
+            .filter_map(move |&(length, _, number)| Some((length.0, self.get(number, time)?)))
     }
 
     /// Where to send to that terminal.
