@@ -86,6 +86,8 @@ pub(super) struct Paths {
     /// Frames that peers hand on and that are looked at: whoever reaches the packet port must not
     /// use up the signatures that are checked of a carrier's frames.
     handed: Budget,
+    /// The same of frames that come from where a peer was heard: strangers do not use it up.
+    handed_by_peers: Budget,
     /// Searches for who sends under another group than the rule gives, by who it is.
     doubts: Budget,
     /// When expired paths are looked for next.
@@ -102,6 +104,7 @@ impl Paths {
             answerer: Answerer::new(),
             parts: Assembly::new(64, 2),
             handed: Budget::new(HANDED_OF_SOURCE, HANDED_A_SECOND),
+            handed_by_peers: Budget::new(HANDED_OF_SOURCE, HANDED_A_SECOND),
             doubts: Budget::new(DOUBTS_OF_PEER, DOUBTS_A_SECOND),
             sweep: Tick::default(),
         }
@@ -371,7 +374,12 @@ impl Terminal {
 
     /// A signed command that a peer hands on: only its signature counts.
     fn on_handed(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
-        if !self.paths.handed.take(self.now, arrival.source()) {
+        let budget = if self.paths.peers.is_heard_at(arrival.from) {
+            &mut self.paths.handed_by_peers
+        } else {
+            &mut self.paths.handed
+        };
+        if !budget.take(self.now, arrival.source()) {
             return Err(DropReason::VerifyBudget);
         }
         let octets = message_in(arrival.datagram).map_err(|_| DropReason::Malformed)?;

@@ -21,6 +21,8 @@ pub(super) struct Peers {
     places: BTreeSet<(Reverse<u8>, IpAddr, TerminalNumber)>,
     /// How many prefixes there are of each length.
     lengths: BTreeMap<Reverse<u8>, usize>,
+    /// Where they were heard, and who.
+    heard_at: BTreeSet<(SocketAddr, TerminalNumber)>,
     /// Where the driver was told that they are, for those with no better word.
     configured: BTreeMap<TerminalNumber, SocketAddr>,
 }
@@ -105,7 +107,11 @@ impl Peers {
     /// Nothing of it is known any more. True where anything was.
     pub(super) fn forget(&mut self, number: TerminalNumber) -> bool {
         self.unlist(number);
-        self.held.remove(&number).is_some()
+        let gone = self.held.remove(&number);
+        if let Some(heard) = gone.as_ref().and_then(|peer| peer.heard) {
+            self.heard_at.remove(&(heard.endpoint, number));
+        }
+        gone.is_some()
     }
 
     pub(super) fn get(&self, number: TerminalNumber, time: UnixSeconds) -> Option<&Peer> {
@@ -201,12 +207,25 @@ impl Peers {
         let Some(peer) = self.held.get_mut(&number) else {
             return false;
         };
-        peer.heard = Some(Heard {
+        let heard = Heard {
             endpoint,
             at: now,
             used: now,
-        });
+        };
+        if let Some(last) = peer.heard.replace(heard) {
+            self.heard_at.remove(&(last.endpoint, number));
+        }
+        self.heard_at.insert((endpoint, number));
         before != Some(endpoint)
+    }
+
+    /// Somebody was heard there last, whenever that was.
+    pub(super) fn is_heard_at(&self, endpoint: SocketAddr) -> bool {
+        let Some(lowest) = TerminalNumber::new(1) else {
+            return false;
+        };
+        let those = (endpoint, lowest)..=(endpoint, TerminalNumber::MAX);
+        self.heard_at.range(those).next().is_some()
     }
 
     /// The driver's configuration says where it is.
