@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::driver::Waking;
+use crate::packet_path;
 
 /// A member's way to the one that collects.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ impl Through {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(own).await?;
+        packet_path::mark(&socket);
         socket.connect(collector).await?;
         socket.writable().await?;
         let went = VecDeque::new();

@@ -31,7 +31,7 @@ use crate::hardening::scrub_stack;
 use crate::key_store::{Erasure, Guard, KeyStoreError, UnlockError};
 use crate::media_relay::{Arrival, Feed, Interfaces, RelayNumber, Relays};
 use crate::os_random::OsRandom;
-use crate::packet_path::PacketOptions;
+use crate::packet_path::{PacketOptions, host};
 use crate::server_line::ServerLine;
 use crate::stored::{Stored, StoredError, restore_at};
 use crate::tamper::TamperFile;
@@ -200,6 +200,8 @@ pub async fn serve(
         through = Some(opened.map_err(|source| RunError::Through { address, source })?);
     }
     let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
+    let own = terminal.own_record().map(|signed| signed.record());
+    let packets = Packets::new(options.packets, own);
     let driver = Driver {
         _door: door,
         clock,
@@ -225,7 +227,7 @@ pub async fn serve(
         store_failure: None,
         tamper_file,
         memory_locked: options.memory_locked,
-        packets: Packets::new(options.packets),
+        packets,
         deleted: None,
         erased: false,
         told: Told::default(),
@@ -321,6 +323,9 @@ impl Driver {
         }
         tracing::info!("the terminal stops");
         self.packets = Packets::Off;
+        if self.is_initialized() {
+            host::open_host();
+        }
         self.store_the_rest(&mut inbox).await?;
         // The committer's thread must not wait for room in an inbox that nobody empties.
         drop(inbox);

@@ -17,6 +17,7 @@ use crate::enrolment::{EnrolmentError, forget_request_key, refuse_enrolled};
 use crate::hardening::scrub_stack;
 use crate::key_store::{KeyStore, Protection};
 use crate::os_random::OsRandom;
+use crate::packet_path;
 
 /// What a first contact made.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl Line {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(own)?;
+        packet_path::mark(&socket);
         socket.connect(address)?;
         Ok(Self {
             socket,

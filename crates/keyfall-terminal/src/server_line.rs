@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::driver::Waking;
+use crate::packet_path;
 
 /// Where the server is said to be, and the socket to it.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ async fn connect(server: &str) -> io::Result<UdpSocket> {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(own).await?;
+        packet_path::mark(&socket);
         match socket.connect(address).await {
             Ok(()) => return Ok(socket),
             Err(error) => refused = error,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use keyfall_api::packets::{PacketDrop, PacketStatus};
 use keyfall_protocol::DropReason;
+use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::terminal::{Event, Input, Order, PacketFrom, Terminal, Unheard, Way};
 
@@ -35,10 +36,13 @@ pub(super) struct Running {
     asked_at: Option<IpAddr>,
     /// Routes and addresses are to be looked at.
     changed: bool,
+    /// The system was not told everything: once more in a second.
+    again: bool,
 }
 
 impl Packets {
-    pub(super) fn new(options: Option<PacketOptions>) -> Self {
+    /// `own`: what is stored of this terminal's record.
+    pub(super) fn new(options: Option<PacketOptions>, own: Option<&ProtectionRecord>) -> Self {
         let Some(options) = options else {
             return Self::Off;
         };
@@ -48,6 +52,12 @@ impl Packets {
             let sentence = format!("packets do not pass, and nothing is protected: {error}");
             tracing::error!("{sentence}");
             return Self::Failed(sentence);
+        }
+        if options.gateway.is_none()
+            && let Some(own) = own
+            && let Err(error) = host::close_host(own)
+        {
+            tracing::warn!(%error, "networks of groups are open until packets pass");
         }
         Self::Waiting(options)
     }
@@ -142,6 +152,7 @@ impl Driver {
             let peers: Vec<_> = peers.take(ROUTES_MAX).copied().collect();
             if let Err(error) = running.host.apply(own.record(), &clear, &peers) {
                 tracing::error!(%error, "addresses or routes of the packet path are not right");
+                running.again = true;
             }
         }
         let mut orders = running.path.refresh(&self.terminal);
@@ -299,6 +310,7 @@ impl Driver {
     pub(super) fn on_packets_second(&mut self) {
         if let Some(running) = self.packets.running() {
             running.path.on_second(&self.terminal);
+            running.changed |= std::mem::take(&mut running.again);
         }
     }
 
@@ -428,6 +440,7 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
         host,
         options: options.clone(),
         changed: true,
+        again: false,
     })
 }
 

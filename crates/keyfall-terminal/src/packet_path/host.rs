@@ -32,8 +32,6 @@ struct Gateway {
     inside: String,
     outside: String,
     port: u16,
-    /// What the rules are for: own prefixes, and those of the clear list.
-    made_for: Option<(Vec<Prefix>, Vec<Prefix>)>,
     rules: Rules,
     /// Switches of the kernel as they were.
     switches: Vec<(String, String)>,
@@ -69,6 +67,12 @@ impl Host {
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
         };
+        if options.gateway.is_some() {
+            // SECURITY: before a packet can come out of it; only own prefixes come first (KR-545).
+            for family in families() {
+                add_rule(&rule(family, CLOSED_TUN, &["iif", tun, "blackhole"]))?;
+            }
+        }
         // It speaks for the record's addresses alone: no link-local one, no router solicitations.
         ip(&["link", "set", "dev", tun, "addrgenmode", "none"])?;
         ip(&["link", "set", "dev", tun, "up"])?;
@@ -77,7 +81,6 @@ impl Host {
                 inside: inside.clone(),
                 outside: outside.clone(),
                 port,
-                made_for: None,
                 rules: Rules::default(),
                 switches: Vec::new(),
             };
@@ -86,11 +89,7 @@ impl Host {
         } else {
             // Of a process that was killed.
             forget_rules(OWN_RULES);
-            let mark = MARK.to_string();
-            for family in families() {
-                let others = ["not", "fwmark", &mark, "lookup", TABLE];
-                host.rules.add(family, "4504", &others)?;
-            }
+            host.rules.become_these(host_rules(&[]))?;
         }
         Ok(host)
     }
@@ -110,8 +109,23 @@ impl Host {
         }
         let tun = self.tun.clone();
         let addresses = record.prefixes.clone();
+        let mut routes = networks(record);
+        if record.groups.iter().any(|group| group.networks.is_empty()) {
+            // Without networks of its own a group leads to its members' addresses.
+            routes.extend(peers);
+        }
+        routes.sort_unstable();
+        routes.dedup();
+        close_networks(&routes)?;
+        forget_closed(CLOSED_NETWORK, |shown| {
+            routes
+                .iter()
+                .any(|it| is_shown(shown, "to", &it.to_string()))
+        });
+        self.rules.become_these(host_rules(clear))?;
+        routes.retain(|route| !addresses.contains(route));
         for gone in self.addresses.iter().filter(|it| !addresses.contains(it)) {
-            ip(&["address", "del", &gone.to_string(), "dev", &tun])?;
+            undo(&["address", "del", &gone.to_string(), "dev", &tun]);
         }
         for new in addresses.iter().filter(|it| !self.addresses.contains(it)) {
             let text = new.to_string();
@@ -121,28 +135,16 @@ impl Host {
             }
             ip(&arguments)?;
         }
-        let mut routes: Vec<Prefix> = Vec::new();
-        for group in &record.groups {
-            // Without networks of its own a group leads to its members' addresses.
-            let networks = if group.networks.is_empty() {
-                peers
-            } else {
-                &group.networks
-            };
-            routes.extend(networks);
-        }
-        routes.retain(|route| !clear.contains(route) && !addresses.contains(route));
-        routes.sort_unstable();
-        routes.dedup();
         for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
             let gone = gone.to_string();
-            ip(&["route", "del", &gone, "dev", &tun, "table", TABLE])?;
+            undo(&["route", "del", &gone, "dev", &tun, "table", TABLE]);
         }
         for new in routes.iter().filter(|it| !self.routes.contains(it)) {
             let own = addresses
                 .iter()
                 .find(|it| it.address().is_ipv4() == new.address().is_ipv4());
             let Some(own) = own.map(Prefix::address) else {
+                // No packet of this host could go there protected; the rule of the network drops it.
                 continue;
             };
             let (route, own) = (new.to_string(), own.to_string());
@@ -155,19 +157,66 @@ impl Host {
 }
 
 /// SECURITY: closes a gateway before anything is known: nothing crosses it but what the rules of
-/// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is
-/// (KR-545).
+/// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is, and
+/// is never open while it starts again (KR-545).
 pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError> {
-    // Of a process that was killed.
-    forget_rules(OWN_RULES);
-    forget_rules(CLOSED);
     for family in families() {
         for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
-            let closed = ["iif", interface, "blackhole"];
-            ip(&[&[family, "rule", "add", "pref", preference][..], &closed].concat())?;
+            add_rule(&rule(family, preference, &["iif", interface, "blackhole"]))?;
+        }
+    }
+    for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
+        forget_closed(preference, |shown| is_shown(shown, "iif", interface));
+    }
+    // Of a process that was killed.
+    forget_rules(OWN_RULES);
+    Ok(())
+}
+
+/// SECURITY: closes a host before packets pass: what goes to a network of its groups goes into the
+/// tunnel, by rules that come first, or nowhere. It stays so when this program ends (KR-545).
+pub(crate) fn close_host(record: &ProtectionRecord) -> Result<(), HostError> {
+    close_networks(&networks(record))
+}
+
+/// Nothing is protected here any more: everything was erased on order.
+pub(crate) fn open_host() {
+    forget_rules(&[CLOSED_NETWORK]);
+}
+
+fn networks(record: &ProtectionRecord) -> Vec<Prefix> {
+    let groups = record.groups.iter();
+    groups.flat_map(|group| &group.networks).copied().collect()
+}
+
+fn close_networks(networks: &[Prefix]) -> Result<(), HostError> {
+    let mark = MARK.to_string();
+    for family in families() {
+        for network in networks.iter().filter(|it| is_of(family, it)) {
+            let network = network.to_string();
+            let closed = ["not", "fwmark", &mark, "to", &network, "blackhole"];
+            add_rule(&rule(family, CLOSED_NETWORK, &closed))?;
         }
     }
     Ok(())
+}
+
+fn host_rules(clear: &[Prefix]) -> Vec<Rule> {
+    let mark = MARK.to_string();
+    let mut rules = Vec::new();
+    for family in families() {
+        for prefix in clear.iter().filter(|it| is_of(family, it)) {
+            let to = ["to", &prefix.to_string(), "lookup", "main"];
+            rules.push(rule(family, "4503", &to));
+        }
+        let others = ["not", "fwmark", &mark, "lookup", TABLE];
+        rules.push(rule(family, "4504", &others));
+    }
+    rules
+}
+
+fn is_of(family: &str, prefix: &Prefix) -> bool {
+    prefix.address().is_ipv6() == (family == "-6")
 }
 
 fn forget_rules(preferences: &[&str]) {
@@ -178,22 +227,84 @@ fn forget_rules(preferences: &[&str]) {
     }
 }
 
+/// Takes rules away that an earlier process left, but for those that `stays` says.
+fn forget_closed(preference: &str, stays: impl Fn(&str) -> bool) {
+    for family in families() {
+        let shown = ip(&[family, "rule", "show", "pref", preference]).unwrap_or_default();
+        for line in shown.lines().filter(|line| !stays(line)) {
+            for key in ["iif", "to"] {
+                if let Some(value) = value_of(line, key) {
+                    undo(&[family, "rule", "del", "pref", preference, key, value]);
+                }
+            }
+        }
+    }
+}
+
+fn value_of<'a>(shown: &'a str, key: &str) -> Option<&'a str> {
+    shown.split_whitespace().skip_while(|&it| it != key).nth(1)
+}
+
+/// Whether a rule that `ip` shows is for this; it shows hosts without their length.
+fn is_shown(shown: &str, key: &str, value: &str) -> bool {
+    let host = |text: &str| {
+        let end = if text.contains(':') { "/128" } else { "/32" };
+        text.strip_suffix(end).unwrap_or(text).to_owned()
+    };
+    value_of(shown, key).is_some_and(|it| host(it) == host(value))
+}
+
+/// The family of addresses, the preference, and what the rule says.
+type Rule = Vec<String>;
+
+fn rule(family: &str, preference: &str, what: &[&str]) -> Rule {
+    let words = [&[family, preference][..], what].concat();
+    words.into_iter().map(str::to_owned).collect()
+}
+
+fn rule_words<'a>(rule: &'a Rule, verb: &'a str) -> Vec<&'a str> {
+    let mut words: Vec<_> = rule.iter().map(String::as_str).collect();
+    words.splice(1..1, ["rule", verb, "pref"]);
+    words
+}
+
+/// A rule that is there is as good as a new one.
+fn add_rule(rule: &Rule) -> Result<(), HostError> {
+    match ip(&rule_words(rule, "add")) {
+        Err(HostError::Refused { answer, .. }) if answer.contains("File exists") => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// What is to go may be gone.
+fn undo(arguments: &[&str]) {
+    if let Err(error) = ip(arguments) {
+        tracing::debug!(%error, "there was nothing to take back");
+    }
+}
+
 impl Rules {
-    fn add(&mut self, family: &str, preference: &str, what: &[&str]) -> Result<(), HostError> {
-        let head = [family, "rule", "add", "pref", preference];
-        ip(&[&head[..], what].concat())?;
-        let back = [family, "rule", "del", "pref", preference];
-        let back = back.iter().chain(what).map(|&it| it.to_owned());
-        self.0.push(back.collect());
+    /// New ones first: no rule is ever missing between.
+    fn become_these(&mut self, wanted: Vec<Rule>) -> Result<(), HostError> {
+        for new in &wanted {
+            if !self.0.contains(new) {
+                add_rule(new)?;
+                self.0.push(new.clone());
+            }
+        }
+        self.0.retain(|it| {
+            let stays = wanted.contains(it);
+            if !stays {
+                undo(&rule_words(it, "del"));
+            }
+            stays
+        });
         Ok(())
     }
 
     fn take_back(&mut self) {
         for rule in self.0.drain(..).rev() {
-            let arguments: Vec<_> = rule.iter().map(String::as_str).collect();
-            if let Err(error) = ip(&arguments) {
-                tracing::warn!(%error, "a rule is left");
-            }
+            undo(&rule_words(&rule, "del"));
         }
     }
 }
@@ -223,53 +334,45 @@ impl Gateway {
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
     fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix]) -> Result<(), HostError> {
-        let made_for = (own.to_vec(), clear.to_vec());
-        if self.made_for.as_ref() == Some(&made_for) {
-            return Ok(());
-        }
-        self.made_for = None;
-        self.rules.take_back();
-        let (inside, outside) = (self.inside.clone(), self.outside.clone());
         let port = self.port.to_string();
+        let mark = MARK.to_string();
+        let attached = attached(&self.inside);
+        let mut rules = Vec::new();
         for family in families() {
+            let mut add = |preference, what: &[&str]| rules.push(rule(family, preference, what));
             let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
             let local = [family, "route", "replace", "local", "default", "dev", "lo"];
-            let v6 = family == "-6";
             ip(&[&tunnel[..], &[TABLE]].concat())?;
             ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
-            let of_family = |it: &&Prefix| it.address().is_ipv6() == v6;
-            for prefix in own.iter().filter(of_family).map(Prefix::to_string) {
+            add("4499", &["fwmark", &mark, "lookup", "main"]);
+            for own in own.iter().filter(|it| is_of(family, it)) {
+                let prefix = own.to_string();
+                let from_outside = ["iif", &self.outside, "to", &prefix];
                 let asked = ["ipproto", "udp", "dport", &port, "lookup", LOCAL_TABLE];
-                let from_outside = ["iif", &outside, "to", &prefix];
-                self.rules
-                    .add(family, "4500", &[&from_outside[..], &asked].concat())?;
-                self.rules.add(
-                    family,
-                    "4501",
-                    &[&from_outside[..], &["blackhole"]].concat(),
-                )?;
-                for from in [&*inside, "lo"] {
-                    self.rules.add(
-                        family,
-                        "4502",
-                        &["iif", from, "to", &prefix, "lookup", "main"],
-                    )?;
+                add("4500", &[&from_outside[..], &asked].concat());
+                add("4501", &[&from_outside[..], &["blackhole"]].concat());
+                // SECURITY: by a route to inside alone, not by one that leads anywhere.
+                let around = attached.iter().filter(|it| it.contains(own.address()));
+                let shortest = around.map(Prefix::length).chain([own.length()]).min();
+                let too_short = shortest.unwrap_or(0).saturating_sub(1).to_string();
+                let inside = ["lookup", "main", "suppress_prefixlength", &too_short];
+                for from in [tun, &*self.inside, "lo"] {
+                    let to = ["iif", from, "to", &prefix];
+                    add("4502", &[&to[..], &inside].concat());
                 }
                 // This machine's own words under a protected address, as errors about the path.
-                let own_words = ["iif", "lo", "from", &prefix, "lookup", TABLE];
-                self.rules.add(family, "4505", &own_words)?;
+                add("4505", &["iif", "lo", "from", &prefix, "lookup", TABLE]);
+                add("4506", &["iif", "lo", "to", &prefix, "blackhole"]);
             }
-            for prefix in clear.iter().filter(of_family).map(Prefix::to_string) {
-                for from in [&*inside, "lo"] {
-                    let clear = ["iif", from, "to", &prefix, "lookup", "main"];
-                    self.rules.add(family, "4503", &clear)?;
+            for prefix in clear.iter().filter(|it| is_of(family, it)) {
+                for from in [&*self.inside, "lo"] {
+                    let to = ["iif", from, "to", &prefix.to_string(), "lookup", "main"];
+                    add("4503", &to);
                 }
             }
-            self.rules
-                .add(family, "4504", &["iif", &inside, "lookup", TABLE])?;
+            add("4504", &["iif", &self.inside, "lookup", TABLE]);
         }
-        self.made_for = Some(made_for);
-        Ok(())
+        self.rules.become_these(rules)
     }
 
     fn switch(&mut self, path: &str, value: &str) -> Result<(), HostError> {
@@ -325,7 +428,20 @@ pub(crate) fn has_v6(prefixes: &[Prefix]) -> bool {
         .any(|it| matches!(it.address(), IpAddr::V6(_)))
 }
 
-fn ip(arguments: &[&str]) -> Result<(), HostError> {
+/// The subnets of an interface.
+fn attached(interface: &str) -> Vec<Prefix> {
+    let shown = ip(&["-o", "address", "show", "dev", interface]).unwrap_or_default();
+    let subnet = |line: &str| {
+        let (address, len) = value_of(line, "inet")
+            .or_else(|| value_of(line, "inet6"))?
+            .split_once('/')?;
+        Prefix::around(address.parse().ok()?, len.parse().ok()?)
+    };
+    shown.lines().filter_map(subnet).collect()
+}
+
+/// What it prints.
+fn ip(arguments: &[&str]) -> Result<String, HostError> {
     let text = || arguments.join(" ");
     let outcome = Command::new("ip").args(arguments).output();
     let outcome = outcome.map_err(|source| HostError::NoProgram {
@@ -333,7 +449,7 @@ fn ip(arguments: &[&str]) -> Result<(), HostError> {
         source,
     })?;
     if outcome.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&outcome.stdout).into_owned());
     }
     let answer = String::from_utf8_lossy(&outcome.stderr);
     Err(HostError::Refused {
@@ -347,9 +463,14 @@ const TABLE: &str = "4500";
 /// Probes for protected addresses are for this machine.
 const LOCAL_TABLE: &str = "4501";
 /// Preferences of the rules that go with this program.
-const OWN_RULES: &[&str] = &["4500", "4501", "4502", "4503", "4504", "4505"];
-/// Of those that stay.
+const OWN_RULES: &[&str] = &[
+    "4499", "4500", "4501", "4502", "4503", "4504", "4505", "4506",
+];
+/// Of those of a gateway that stay: from inside, from outside, out of the tunnel.
 const CLOSED: &[&str] = &["4510", "4511"];
+const CLOSED_TUN: &str = "4512";
+/// Of those of a host that stay.
+const CLOSED_NETWORK: &str = "4513";
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,7 @@ pub(crate) use host::Host;
 pub use inner::Inner;
 pub use join::Join;
 pub use tun::Tun;
+pub(crate) use wire::mark;
 pub use wire::{Arrivals, Batch, Origin, Wire, wait};
 
 #[cfg(test)]

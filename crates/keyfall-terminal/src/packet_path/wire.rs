@@ -38,7 +38,7 @@ impl Wire {
         socket.bind(&address.into())?;
         // So that a probe towards a protected address leaves by the outside and not into the tunnel;
         // without CAP_NET_ADMIN there is no tunnel either.
-        socket.set_mark(MARK).ok();
+        mark(&socket);
         // So that an answer may leave from the address that was asked, behind a gateway.
         socket.set_ip_transparent_v4(true).ok();
         socket.set_multicast_ttl_v4(MULTICAST_HOPS)?;
@@ -321,7 +321,13 @@ pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> i
     }
 }
 
-/// Set on what this program sends itself: the rules of a host let it pass by the tunnel.
+/// This program's own words go past the tunnel.
+pub(crate) fn mark<'a>(socket: impl Into<socket2::SockRef<'a>>) {
+    // Without CAP_NET_ADMIN there is no tunnel.
+    socket.into().set_mark(MARK).ok();
+}
+
+/// Set on what this program sends itself: the rules let it pass by the tunnel.
 pub(super) const MARK: u32 = 4_500;
 /// Routers that multicast may cross.
 const MULTICAST_HOPS: u32 = 32;
