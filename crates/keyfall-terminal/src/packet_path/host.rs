@@ -267,6 +267,10 @@ impl Gateway {
             }
             self.rules
                 .add(family, "4504", &["iif", &inside, "lookup", TABLE])?;
+            // What this program sends itself goes by the outside, under whatever address.
+            let mark = MARK.to_string();
+            let own_sending = ["iif", "lo", "fwmark", &mark, "lookup", "main"];
+            self.rules.add(family, "4504", &own_sending)?;
         }
         self.made_for = Some(made_for);
         Ok(())
