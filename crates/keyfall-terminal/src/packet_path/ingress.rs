@@ -49,6 +49,8 @@ pub(super) enum ToIngress {
     Exclude(Vec<TerminalNumber>),
     /// For which addresses the senders of these sessions speak.
     SpeaksFor(Vec<(SessionName, Arc<[Prefix]>)>),
+    /// What was refused of that sender is asked for again.
+    AskAgain(TerminalNumber),
     /// For which addresses this terminal speaks.
     OwnPrefixes(Vec<Prefix>),
     /// A stock sender, whose first mark is durable.
@@ -129,15 +131,15 @@ impl Ingress {
             wire,
             orders,
             asks,
-            counts,
             own,
             own_prefixes: Vec::new(),
             sessions: HashMap::new(),
-            stock: StockReceivers::default(),
+            stock: StockReceivers::new(Arc::clone(&counts)),
             asked: HashMap::new(),
             refused: HashMap::new(),
             sealed: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             opened: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            counts,
             now: Instant::now(),
         }
     }
@@ -421,6 +423,9 @@ impl Ingress {
                         }
                     }
                 }
+                ToIngress::AskAgain(peer) => {
+                    self.refused.retain(|name, _| name.spi.sender() != peer);
+                }
                 ToIngress::OwnPrefixes(prefixes) => {
                     self.own_prefixes = prefixes;
                     for session in self.sessions.values_mut() {
@@ -507,6 +512,7 @@ impl Ingress {
                 self.join.slot()[..packet.len()].copy_from_slice(&packet);
                 self.join
                     .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                packet.zeroize();
             } else {
                 let gone = &mut |_| counts.add(DropReason::Held, 1);
                 self.opened.push(since, (name, sequence), packet, gone);
@@ -540,6 +546,7 @@ impl Ingress {
             .expire(now, &mut |_| counts.add(DropReason::Held, 1));
         self.opened
             .expire(now, &mut |_| counts.add(DropReason::Held, 1));
+        self.stock.expire(now);
     }
 
     fn wipe(&mut self) {

@@ -32,6 +32,7 @@ mod ingress;
 mod inner;
 mod join;
 mod post;
+mod sessions;
 mod stock;
 mod tun;
 mod waiting;
@@ -45,7 +46,7 @@ use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, Termi
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 
 pub use cut::Cut;
-pub(crate) use engine::PacketPath;
+pub(crate) use engine::{Begun, PacketPath};
 use flows::{Ends, FlowWay};
 pub(crate) use host::Host;
 pub use inner::Inner;
