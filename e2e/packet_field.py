@@ -3,7 +3,7 @@ between them, and a control segment on which the server is heard. No test stands
 
   ha - g1 -+            +- h1
   hb - g2 -+- underlay -+- h2     every gateway and terminal also has `ctl` on the control segment
-  hc - g3 -+            +- h3
+  hc - g3 -+            +- h3, h4
 """
 
 import json
@@ -15,14 +15,14 @@ import ground
 
 SITES = {"g1": "ha", "g2": "hb", "g3": "hc"}
 # They stand in one subnet of the underlay.
-TERMINALS = ("h1", "h2", "h3")
+TERMINALS = ("h1", "h2", "h3", "h4")
 UNITS = (*SITES, *TERMINALS)
 SERVER_ADDRESS = "10.201.0.254"
 
 
 class Field(ground.Ground):
     """Addresses: site N is 10.10.N.0/24 and fd10:N::/64 with its gateway at 1 and its host at 2; its
-    gateway's outer side is 10.200.N.2; the terminals h1 to h3 are 10.200.9.1 to .3 outside."""
+    gateway's outer side is 10.200.N.2; the terminals h1 to h4 are 10.200.9.1 to .4 outside."""
 
     def build(self) -> None:
         self.underlay, self.server = self.namespace("net"), self.namespace("srv")

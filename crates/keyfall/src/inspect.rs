@@ -3,6 +3,7 @@
 mod capture;
 mod diagram;
 mod message;
+mod search;
 mod sequence;
 mod sharing;
 

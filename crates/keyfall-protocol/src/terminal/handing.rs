@@ -19,6 +19,7 @@ use crate::terminal::{Output, Terminal};
 /// behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Unheard {
+    /// One that this terminal holds; the packet does not say which it is of.
     pub group: GroupNumber,
     /// Who it says sent it.
     pub peer: TerminalNumber,
@@ -151,8 +152,8 @@ impl Handing {
             .collect()
     }
 
-    /// What a member of the group needs whose epoch is older, or its generation alone.
-    fn for_member(&mut self, group: GroupNumber, epoch_lags: bool) -> Vec<&Kept> {
+    /// What a member of the groups needs whose epoch is older, or its generation alone.
+    fn for_member(&mut self, groups: &[GroupNumber], epoch_lags: bool) -> Vec<&Kept> {
         let count = self.distributions.len();
         let first = self.turn;
         if epoch_lags {
@@ -163,7 +164,14 @@ impl Handing {
         let exclusions = self.exclusions.iter().rev().map(|(_, kept)| kept);
         let fresh = exclusions.take(EXCLUSIONS_A_BURST).chain(shards);
         let fresh = fresh.take(if epoch_lags { usize::MAX } else { 0 });
-        fresh.chain(self.renewals.get(&group)).collect()
+        let mut frames: Vec<&Kept> = fresh.collect();
+        for kept in groups.iter().filter_map(|group| self.renewals.get(group)) {
+            // One RENEW may name several groups.
+            if !frames.iter().any(|it| it.frame == kept.frame) {
+                frames.push(kept);
+            }
+        }
+        frames
     }
 
     /// Who sends what does not open gets the first burst at once, and each further one after twice the
@@ -237,7 +245,7 @@ impl Terminal {
         {
             return;
         }
-        self.hand_forward(number, epoch_lags, to);
+        self.hand_forward(&[number], epoch_lags, to);
     }
 
     /// A packet came that did not open. What it says of its sender proves nothing: there is little for
@@ -250,7 +258,18 @@ impl Terminal {
             && self.holds(unheard.group)
             && self.handing.may_answer_unproved(peer, self.now)
         {
-            self.hand_forward(unheard.group, true, to);
+            // Its tag fits nothing: it may lag in any group that both are in.
+            let record = self.record_of(peer);
+            let theirs = record.into_iter().flat_map(|record| record.groups.iter());
+            let others = theirs
+                .map(|group| group.group)
+                .filter(|&it| it != unheard.group);
+            let shared = others.filter(|&group| self.holds(group));
+            let groups: Vec<_> = std::iter::once(unheard.group)
+                .chain(shared)
+                .take(GROUPS_A_BURST)
+                .collect();
+            self.hand_forward(&groups, true, to);
         }
     }
 
@@ -266,10 +285,10 @@ impl Terminal {
         self.hand(sent, to);
     }
 
-    fn hand_forward(&mut self, group: GroupNumber, epoch_lags: bool, to: SocketAddr) {
+    fn hand_forward(&mut self, groups: &[GroupNumber], epoch_lags: bool, to: SocketAddr) {
         let after = self.record_time();
         let key_set = epoch_lags.then(|| in_datagrams(&self.identity.key_set_frame));
-        let frames = self.handing.for_member(group, epoch_lags);
+        let frames = self.handing.for_member(groups, epoch_lags);
         let frames = frames.into_iter().filter(|kept| kept.not_after >= after);
         let sent = frames.flat_map(|kept| in_datagrams(&kept.frame));
         let sent: Vec<_> = key_set.into_iter().flatten().chain(sent).collect();
@@ -314,6 +333,8 @@ const BURSTS_A_SECOND: u32 = 16;
 const UNPROVED_A_SECOND: u32 = 2;
 const EXCLUSIONS_A_BURST: usize = 2;
 const SHARDS_A_BURST: usize = 4;
+/// RENEWs in a burst.
+const GROUPS_A_BURST: usize = 4;
 /// Up to 64 s between two bursts.
 const WAIT_DOUBLINGS: u32 = 6;
 const WAITS_MAX: usize = 1024;

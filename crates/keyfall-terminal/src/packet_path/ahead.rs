@@ -1,5 +1,5 @@
 //! How far the mark of a received session runs ahead of what was delivered (FORMATS section 7): by 64
-//! packets or by two seconds at the present rate, whichever is more.
+//! packets or by two seconds at the present rate, whichever is more (KR-547).
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,12 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    pub(super) fn new(durable: u32, highest: u32, now: Instant) -> Self {
+    /// `rate`: packets a second that are expected.
+    pub(super) fn new(durable: u32, highest: u32, rate: u32, now: Instant) -> Self {
         Self {
             durable,
             asked: durable,
-            rate: 0,
+            rate,
             since: now,
             from: highest,
         }
@@ -58,12 +59,20 @@ impl Ahead {
         self.asked = self.asked.max(mark);
     }
 
+    pub(super) fn rate(&self) -> u32 {
+        self.rate
+    }
+
     fn reach(&self) -> u32 {
-        LEAST.max(self.rate.saturating_mul(2))
+        reach(self.rate)
     }
 }
 
-/// The first mark of a session of which nothing was heard.
+/// How far a mark stands before what came last, at so many packets a second.
+pub(super) fn reach(rate: u32) -> u32 {
+    LEAST.max(rate.saturating_mul(2))
+}
+
 pub(super) const LEAST: u32 = 64;
 /// No rate is measured over less: packets that waited together are not one. A session that begins fast
 /// doubles its reach with each mark.
@@ -76,7 +85,7 @@ mod tests {
     #[test]
     fn a_slow_session_stays_64_ahead_and_a_fast_one_two_seconds() {
         let start = Instant::now();
-        let mut ahead = Ahead::new(LEAST, 0, start);
+        let mut ahead = Ahead::new(LEAST, 0, 0, start);
         assert!(ahead.covers(64) && !ahead.covers(65));
         assert_eq!(ahead.wanted(32, start), None);
         let second = start + Duration::from_secs(10);

@@ -87,7 +87,36 @@ enum Outgoing {
     Refused(DropReason),
 }
 
-/// What became of a packet.
+/// Packets of one flow, each written to where it is wanted.
+trait Packets {
+    fn next_len(&self) -> Option<usize>;
+    fn write_next(&mut self, out: &mut [u8]);
+}
+
+impl Packets for Cut<'_> {
+    fn next_len(&self) -> Option<usize> {
+        Cut::next_len(self)
+    }
+
+    fn write_next(&mut self, out: &mut [u8]) {
+        Cut::write_next(self, out);
+    }
+}
+
+/// One that waited.
+impl Packets for Option<&[u8]> {
+    fn next_len(&self) -> Option<usize> {
+        self.map(<[u8]>::len)
+    }
+
+    fn write_next(&mut self, out: &mut [u8]) {
+        if let Some(packet) = self.take() {
+            out.copy_from_slice(packet);
+        }
+    }
+}
+
+/// What became of packets; of [`Fate::Waits`] and [`Fate::Dropped`] it is those that are left.
 enum Fate {
     Gone,
     Waits,
@@ -224,34 +253,28 @@ impl Egress {
         }
     }
 
-    /// What one read brought.
+    /// What one read brought: packets of one flow.
     fn on_packets(&mut self, mut cut: Cut<'_>) {
         let Some(inner) = Inner::read(cut.headers()) else {
             self.counts.add(DropReason::Malformed, 1);
             return;
         };
         let ends = (inner.source, inner.destination);
-        while let Some(length) = cut.next_len() {
-            match self.pass(ends, length, &mut |out| {
-                cut.write_next(out);
-            }) {
-                Fate::Gone => {}
-                Fate::Waits => {
+        match self.pass(ends, &mut cut) {
+            Fate::Gone => {}
+            Fate::Waits => {
+                while let Some(length) = cut.next_len() {
                     let mut packet = vec![0; length];
                     cut.write_next(&mut packet);
                     self.keep(self.now, ends, packet);
                 }
-                Fate::Dropped(reason) => {
-                    self.counts.add(reason, cut.left());
-                    return;
-                }
             }
+            Fate::Dropped(reason) => self.counts.add(reason, cut.left()),
         }
     }
 
-    /// Seals the packet that `write` writes, if there is a way and a key. `write` is called only where
-    /// the packet goes.
-    fn pass(&mut self, ends: Ends, length: usize, write: &mut impl FnMut(&mut [u8])) -> Fate {
+    /// Seals packets of one flow, as many as there is a way and a key for.
+    fn pass(&mut self, ends: Ends, packets: &mut impl Packets) -> Fate {
         let Some((flow, ask)) = self.flows.find(ends, self.now) else {
             return Fate::Dropped(DropReason::SearchQueue);
         };
@@ -277,37 +300,38 @@ impl Egress {
             Some(Outgoing::Refused(reason)) => return Fate::Dropped(*reason),
             None => return Fate::Dropped(DropReason::NotHeld),
         };
-        if sender.remaining() == 0 {
-            let Some(next) = spare.take() else {
-                return Fate::Waits;
+        while let Some(length) = packets.next_len() {
+            if sender.remaining() == 0 {
+                let Some(next) = spare.take() else {
+                    return Fate::Waits;
+                };
+                *sender = next;
+                *spare_asked = false;
+            }
+            let size = esp_len(length);
+            if self.batch.slot(to, size).is_none() {
+                send(&self.wire, &mut self.batch, &self.counts);
+            }
+            let Some(slot) = self.batch.slot(to, size) else {
+                return Fate::Dropped(DropReason::NotSent);
             };
-            *sender = next;
-            *spare_asked = false;
+            packets.write_next(&mut slot[ESP_HEAD..ESP_HEAD + length]);
+            match sender.seal(slot, length) {
+                Ok(size) => {
+                    self.batch.add(to, size);
+                    flow.packets += 1;
+                    flow.octets += length as u64;
+                }
+                Err(SealRefused::NotIp | SealRefused::NoRoom | SealRefused::NewSession) => {
+                    self.counts.add(DropReason::Malformed, 1);
+                }
+            }
         }
         if sender.remaining() < ESP_SEQUENCE_MAX / 2 && !*spare_asked {
             // The next session is there long before it is needed.
             *spare_asked = self.asks.try_send(Ask::Spare { group }).is_ok();
         }
-        let size = esp_len(length);
-        if self.batch.slot(to, size).is_none() {
-            send(&self.wire, &mut self.batch, &self.counts);
-        }
-        let Some(slot) = self.batch.slot(to, size) else {
-            return Fate::Dropped(DropReason::NotSent);
-        };
-        write(&mut slot[ESP_HEAD..ESP_HEAD + length]);
-        match sender.seal(slot, length) {
-            Ok(size) => {
-                self.batch.add(to, size);
-                flow.packets += 1;
-                flow.octets += length as u64;
-                Fate::Gone
-            }
-            Err(SealRefused::NotIp | SealRefused::NoRoom | SealRefused::NewSession) => {
-                self.counts.add(DropReason::Malformed, 1);
-                Fate::Gone
-            }
-        }
+        Fate::Gone
     }
 
     fn keep(&mut self, since: Instant, ends: Ends, packet: Vec<u8>) {
@@ -321,7 +345,8 @@ impl Egress {
         self.try_again = false;
         self.flows.none_wait();
         for (since, ends, packet) in self.waiting.take() {
-            match self.pass(ends, packet.len(), &mut |out| out.copy_from_slice(&packet)) {
+            let mut one = Some(&*packet);
+            match self.pass(ends, &mut one) {
                 Fate::Gone => {}
                 Fate::Waits => self.keep(since, ends, packet),
                 Fate::Dropped(reason) => self.counts.add(reason, 1),

@@ -61,8 +61,11 @@ struct Sending {
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
-    /// A sender for the same key is wanted.
+    /// A sender for the same key is wanted, after the one in use.
     spare: bool,
+    /// The same at once; and when that was last.
+    anew: bool,
+    begun_anew: Option<Instant>,
     /// The newest session that was given to the thread.
     given: Option<EspSession>,
 }
@@ -214,14 +217,14 @@ impl PacketPath {
                 continue;
             };
             let under = Told::Key(key.epoch(), key.generation());
-            if *told != under || sending.spare {
+            if *told != under || sending.spare || sending.anew {
                 let session = sending.sessions.as_mut().and_then(SessionBlock::take);
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(self.suite, key, self.own, session);
                         sending.given = Some(session);
                         let sender = Box::new(sender);
-                        egress.put(if *told == under {
+                        egress.put(if *told == under && !sending.anew {
                             ToEgress::Spare {
                                 group: number,
                                 sender,
@@ -233,7 +236,7 @@ impl PacketPath {
                             }
                         });
                         *told = under;
-                        sending.spare = false;
+                        (sending.spare, sending.anew) = (false, false);
                     }
                     // The first session of a start is not recorded yet.
                     None if *told == Told::Nothing => {
@@ -352,6 +355,7 @@ impl PacketPath {
         now: Tick,
         name: SessionName,
         origin: Origin,
+        rate: u32,
         sealed: &[u8],
     ) -> Result<Begun, DropReason> {
         if self.sessions.get(name).is_some() {
@@ -378,7 +382,8 @@ impl PacketPath {
                 let mut stranger = None;
                 // SECURITY: a stranger costs no memory (KR-549).
                 if opened.is_recorded {
-                    self.begin(name, group, under, receiver, mark);
+                    self.look_for_restart(name, group);
+                    self.begin(name, (group, under), (receiver, rate), mark);
                 } else {
                     let reason = DropReason::NotInRecord;
                     self.ingress.put(ToIngress::Unknown { name, reason });
@@ -400,8 +405,22 @@ impl PacketPath {
         }
     }
 
+    /// A peer that begins anew was restarted, as a rule: what it has stored of this terminal's session
+    /// runs ahead of it, and refuses up to two seconds of it. A fresh session is heard at once.
+    fn look_for_restart(&mut self, name: SessionName, group: GroupNumber) {
+        let anew = self.sessions.begins_anew(name);
+        let sending = self.groups.entry(group).or_default();
+        let lately = sending
+            .begun_anew
+            .is_some_and(|it| it.elapsed() < ANEW_EVERY);
+        if anew && !lately {
+            sending.anew = true;
+            sending.begun_anew = Some(Instant::now());
+        }
+    }
+
     /// The session after one that is half over, under the same key.
-    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName) {
+    pub(crate) fn on_next_session(&mut self, terminal: &Terminal, name: SessionName, rate: u32) {
         let next = SessionName {
             session: name.session.next(),
             ..name
@@ -420,18 +439,19 @@ impl PacketPath {
             return;
         };
         let receiver = EspReceiver::with_mark(self.suite, key, sender, next.session, mark);
-        self.begin(next, group, under, receiver, mark);
+        self.begin(next, (group, under), (receiver, rate), mark);
     }
 
     fn begin(
         &mut self,
         name: SessionName,
-        group: GroupNumber,
-        under: (KeyEpoch, Generation),
-        receiver: EspReceiver,
+        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) {
-        let gone = self.sessions.begin(name, group, under, receiver, mark);
+        let gone = self
+            .sessions
+            .begin(name, (group, under), (receiver, rate), mark);
         self.tell_forgotten(gone);
     }
 
@@ -451,12 +471,13 @@ impl PacketPath {
         displaced: &[PacketMark],
     ) {
         let settled = self.sessions.settle(group, stored, displaced);
-        for (name, receiver, mark) in settled.begun {
+        for (name, (receiver, rate), mark) in settled.begun {
             let known = KnownSession {
                 name,
                 group,
                 receiver,
                 mark,
+                rate,
                 prefixes: prefixes_of(terminal, name.spi.sender(), group),
             };
             self.ingress.put(ToIngress::Known(Box::new(known)));
@@ -518,9 +539,14 @@ impl PacketPath {
         self.ingress.put(ToIngress::Wipe);
     }
 
-    /// A message of key search, or for a peer.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.wire.send_one(to, datagram, None)
+    /// A message of key search, or for a peer; `from`: the address that it leaves from.
+    pub(crate) fn send(
+        &self,
+        to: SocketAddr,
+        datagram: &[u8],
+        from: Option<IpAddr>,
+    ) -> io::Result<()> {
+        self.wire.send_one(to, datagram, from)
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -594,6 +620,8 @@ fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
+/// So often at most this terminal begins a session because a peer did.
+const ANEW_EVERY: Duration = Duration::from_secs(5);
 /// With fewer recorded sessions the next ones are ordered.
 const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.

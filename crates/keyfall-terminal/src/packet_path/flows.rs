@@ -56,27 +56,21 @@ pub(super) struct Flows {
 impl Flows {
     /// The flow, and whether the driver has to be asked about it. `None`: there are too many.
     pub(super) fn find(&mut self, ends: Ends, now: Instant) -> Option<(&mut Flow, bool)> {
-        if !self.flows.contains_key(&ends) {
-            if self.flows.len() >= FLOWS_MAX {
-                self.make_room(now);
-            }
+        if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&ends) {
+            self.make_room(now);
             if self.flows.len() >= FLOWS_MAX {
                 return None;
             }
-            self.flows.insert(
-                ends,
-                Flow {
-                    way: FlowWay::Searching,
-                    until: now,
-                    asked: false,
-                    used: now,
-                    waiting: 0,
-                    packets: 0,
-                    octets: 0,
-                },
-            );
         }
-        let flow = self.flows.get_mut(&ends)?;
+        let flow = self.flows.entry(ends).or_insert(Flow {
+            way: FlowWay::Searching,
+            until: now,
+            asked: false,
+            used: now,
+            waiting: 0,
+            packets: 0,
+            octets: 0,
+        });
         flow.used = now;
         let ask = !flow.asked && flow.until <= now;
         flow.asked |= ask;

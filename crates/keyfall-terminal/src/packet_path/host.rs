@@ -9,6 +9,7 @@ use std::process::Command;
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
 use crate::packet_path::PacketOptions;
+use crate::packet_path::membership::Memberships;
 use crate::packet_path::wire::MARK;
 
 /// Interfaces and rules of one packet path.
@@ -19,6 +20,7 @@ pub(crate) struct Host {
     routes: Vec<Prefix>,
     /// Rules that were made, to be taken back.
     rules: Rules,
+    memberships: Memberships,
 }
 
 /// Rules that are taken back when they are dropped.
@@ -47,6 +49,8 @@ pub(crate) enum HostError {
     },
     #[error("`ip {arguments}` was refused: {answer}")]
     Refused { arguments: String, answer: String },
+    #[error("the multicast of a group's networks could not be joined: {0}")]
+    Multicast(#[source] std::io::Error),
     #[error("{path} could not be written: {source}")]
     Switch {
         path: String,
@@ -63,6 +67,7 @@ impl Host {
             addresses: Vec::new(),
             routes: Vec::new(),
             rules: Rules::default(),
+            memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
         };
         // It speaks for the record's addresses alone: no link-local one, no router solicitations.
         ip(&["link", "set", "dev", tun, "addrgenmode", "none", "up"])?;
@@ -96,6 +101,9 @@ impl Host {
         clear: &[Prefix],
         peers: &[Prefix],
     ) -> Result<(), HostError> {
+        self.memberships
+            .apply(record)
+            .map_err(HostError::Multicast)?;
         if let Some(gateway) = &mut self.gateway {
             return gateway.apply(&self.tun, &record.prefixes, clear);
         }

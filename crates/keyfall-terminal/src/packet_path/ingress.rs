@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
@@ -72,6 +72,8 @@ pub(super) struct KnownSession {
     pub(super) group: GroupNumber,
     pub(super) receiver: EspReceiver,
     pub(super) mark: u32,
+    /// Packets a second that are expected.
+    pub(super) rate: u32,
     /// For which addresses its sender speaks.
     pub(super) prefixes: Arc<[Prefix]>,
 }
@@ -262,7 +264,7 @@ impl Ingress {
             let gone = &mut |_| counts.add(DropReason::Held, 1);
             self.opened.push(self.now, (name, sequence), packet, gone);
         }
-        self.look_ahead(name);
+        look_ahead(session, name, &self.asks, self.now);
         if let Some((ends, from)) = news {
             self.tell(name, ends, from);
         }
@@ -301,21 +303,6 @@ impl Ingress {
     fn want_stock_mark(&self, mark: Option<(PinnedSpi, u32)>) {
         if let Some((spi, mark)) = mark {
             tell(&self.asks, Ask::StockMark { spi, mark });
-        }
-    }
-
-    /// Marks and the session that follows are asked for before they are needed.
-    fn look_ahead(&mut self, name: SessionName) {
-        let Some(session) = self.sessions.get_mut(&name) else {
-            return;
-        };
-        let highest = session.receiver.highest();
-        if let Some(mark) = session.ahead.wanted(highest, self.now) {
-            tell(&self.asks, Ask::Mark { name, mark });
-        }
-        if highest > keyfall_plane::ESP_SEQUENCE_MAX / 2 && !session.next_asked {
-            session.next_asked = true;
-            tell(&self.asks, Ask::NextSession { name });
         }
     }
 
@@ -358,9 +345,14 @@ impl Ingress {
             if self.asked.len() >= ASKED_MAX {
                 return Err(DropReason::TrialBudget);
             }
+            // After a change of keys it goes on as fast as before.
+            let sessions = self.sessions.iter();
+            let of_sender = sessions.filter(|(it, _)| it.spi.sender() == sender);
+            let rate = of_sender.map(|(_, session)| session.ahead.rate()).max();
             let ask = Ask::Session {
                 name,
                 origin,
+                rate: rate.unwrap_or(0),
                 sealed: sealed.to_vec(),
             };
             self.asks
@@ -398,8 +390,8 @@ impl Ingress {
                     for (name, mark) in marks {
                         if let Some(session) = self.sessions.get_mut(&name) {
                             session.ahead.stored(mark);
+                            look_ahead(session, name, &self.asks, self.now);
                         }
-                        self.look_ahead(name);
                     }
                     try_opened = true;
                 }
@@ -478,6 +470,7 @@ impl Ingress {
             group,
             receiver,
             mark,
+            rate,
             prefixes,
         } = known;
         self.asked.remove(&name);
@@ -487,7 +480,7 @@ impl Ingress {
         self.sessions.entry(name).or_insert_with(|| Session {
             group,
             receiver,
-            ahead: Ahead::new(mark, highest, now),
+            ahead: Ahead::new(mark, highest, rate, now),
             prefixes,
             last: None,
             told: Vec::new(),
@@ -576,6 +569,20 @@ impl Ingress {
     }
 }
 
+/// Marks and the session that follows are asked for before they are needed.
+#[inline]
+fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now: Instant) {
+    let highest = session.receiver.highest();
+    if let Some(mark) = session.ahead.wanted(highest, now) {
+        tell(asks, Ask::Mark { name, mark });
+    }
+    if highest > ESP_SEQUENCE_MAX / 2 && !session.next_asked {
+        session.next_asked = true;
+        let rate = session.ahead.rate();
+        tell(asks, Ask::NextSession { name, rate });
+    }
+}
+
 /// Whether an opened packet may be delivered; what the driver has to hear of it.
 fn judge(
     session: &mut Session,
@@ -588,19 +595,29 @@ fn judge(
     if session.last == Some((ends, from)) {
         return Ok(None);
     }
-    let within = |prefixes: &[Prefix], address: IpAddr| {
-        prefixes.iter().any(|prefix| prefix.contains(address))
-    };
-    // SECURITY: a member speaks only for the addresses that its signed record names.
-    if !within(&session.prefixes, inner.source) {
-        return Err(DropReason::NotInRecord);
-    }
-    if !inner.destination.is_multicast() && !within(own, inner.destination) {
-        return Err(DropReason::NotForUs);
-    }
+    check_ends(&session.prefixes, own, ends)?;
     session.last = Some((ends, from));
     let news = !session.told.contains(&(ends, from));
     Ok(news.then_some((ends, from)))
+}
+
+/// SECURITY: a member speaks only for the addresses that its signed record names, and only to ours
+/// (KR-546).
+fn check_ends(
+    theirs: &[Prefix],
+    own: &[Prefix],
+    (source, destination): Ends,
+) -> Result<(), DropReason> {
+    let within = |prefixes: &[Prefix], address: IpAddr| {
+        prefixes.iter().any(|prefix| prefix.contains(address))
+    };
+    if !within(theirs, source) {
+        return Err(DropReason::NotInRecord);
+    }
+    if !destination.is_multicast() && !within(own, destination) {
+        return Err(DropReason::NotForUs);
+    }
+    Ok(())
 }
 
 /// `None`: it hid that nothing was sent.
@@ -637,7 +654,8 @@ fn tell(asks: &Sender<Ask>, ask: Ask) {
 const KEEPALIVE: [u8; 1] = [0xff];
 /// RFC 3948 section 2.2.
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
-const WAITING_MAX: usize = 8 << 20;
+/// Octets that wait: 30 ms at 8 Gbit/s, in which a mark is stored.
+const WAITING_MAX: usize = 32 << 20;
 const WAIT_LONGEST: Duration = Duration::from_secs(5);
 /// Sessions that the driver is asked about at a time.
 const ASKED_MAX: usize = 1_024;
@@ -650,3 +668,36 @@ const REST_AFTER: Duration = Duration::from_secs(30);
 const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_member_speaks_for_its_own_addresses_and_to_ours_only() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let theirs = [prefix("10.10.2.0/24"), prefix("fd10:2::/64")];
+        let own = [prefix("10.10.1.0/24"), prefix("fd10:1::/64")];
+        let check = |source: &str, destination: &str| {
+            let ends = (source.parse().unwrap(), destination.parse().unwrap());
+            check_ends(&theirs, &own, ends)
+        };
+        assert_eq!(check("10.10.2.7", "10.10.1.9"), Ok(()));
+        assert_eq!(check("fd10:2::7", "fd10:1::9"), Ok(()));
+        assert_eq!(check("10.10.2.7", "239.7.7.7"), Ok(()));
+        assert_eq!(
+            check("10.10.3.7", "10.10.1.9"),
+            Err(DropReason::NotInRecord)
+        );
+        assert_eq!(
+            check("10.10.1.7", "10.10.1.9"),
+            Err(DropReason::NotInRecord)
+        );
+        assert_eq!(check("10.10.2.7", "10.10.3.9"), Err(DropReason::NotForUs));
+        // Nobody knows yet for whom it speaks.
+        let ends = ("10.10.2.7".parse().unwrap(), "10.10.1.9".parse().unwrap());
+        assert_eq!(check_ends(&[], &own, ends), Err(DropReason::NotInRecord));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! A packet is opened straight to where it belongs: over the end of what is there already, so that
 //! its payload follows the payload before and only its headers lie on top of it. Those few octets
-//! are kept aside and put back. So what comes from the wire is touched once, by the cipher.
+//! are kept aside and put back. So what comes from the wire is touched once, by the cipher (KR-548).
 
 use crate::packet_path::checksum;
 use crate::packet_path::head::{self, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEAD_LEN, Joined, WHOLE};

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
+//! | `membership` | which multicast is heard |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
 //! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
@@ -31,6 +32,7 @@ pub(crate) mod host;
 mod ingress;
 mod inner;
 mod join;
+mod membership;
 mod post;
 mod sessions;
 mod stock;
@@ -118,6 +120,8 @@ pub(crate) enum Ask {
     Session {
         name: SessionName,
         origin: Origin,
+        /// Packets a second that its sender sent before.
+        rate: u32,
         sealed: Vec<u8>,
     },
     /// A higher mark.
@@ -133,6 +137,7 @@ pub(crate) enum Ask {
     /// Half of the session is over: the one after it will come.
     NextSession {
         name: SessionName,
+        rate: u32,
     },
     Heard(Heard),
     /// Key search, or what a peer hands on.

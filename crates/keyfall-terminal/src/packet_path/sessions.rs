@@ -9,7 +9,7 @@ use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use keyfall_protocol::terminal::{Order, PacketMark};
 
 use crate::packet_path::SessionName;
-use crate::packet_path::ahead::LEAST;
+use crate::packet_path::ahead::reach;
 
 /// Sessions that are received, and those whose first mark is on its way.
 #[derive(Default)]
@@ -24,8 +24,8 @@ pub(super) struct Sessions {
 pub(super) struct Received {
     pub(super) group: GroupNumber,
     pub(super) under: (KeyEpoch, Generation),
-    /// Until its first mark is durable.
-    waits: Option<EspReceiver>,
+    /// Until its first mark is durable: the receiver, and the rate that is expected.
+    waits: Option<(EspReceiver, u32)>,
     /// When a mark of it was wanted last.
     marked: Instant,
 }
@@ -33,8 +33,8 @@ pub(super) struct Received {
 /// What durable marks mean to the thread.
 #[derive(Default)]
 pub(super) struct Settled {
-    /// They may be received from now on, up to that mark.
-    pub(super) begun: Vec<(SessionName, EspReceiver, u32)>,
+    /// They may be received from now on, up to that mark; with the rate that is expected.
+    pub(super) begun: Vec<(SessionName, (EspReceiver, u32), u32)>,
     pub(super) raised: Vec<(SessionName, u32)>,
     /// Nothing of them is received any more.
     pub(super) refused: Vec<SessionName>,
@@ -53,15 +53,20 @@ impl Sessions {
         held.filter(move |(name, _)| name.spi.sender() == peer)
     }
 
+    /// Whether a sender begins anew: others of it are received, and none that this one follows.
+    pub(super) fn begins_anew(&self, name: SessionName) -> bool {
+        let mut others = self.held.keys().filter(|it| it.spi == name.spi).peekable();
+        others.peek().is_some() && !others.any(|it| it.session.next() == name.session)
+    }
+
     /// One more; it waits for its first mark. Of too many the one goes that was idle longest: its mark
     /// stays, and it begins there when it is heard again.
     #[must_use]
     pub(super) fn begin(
         &mut self,
         name: SessionName,
-        group: GroupNumber,
-        under: (KeyEpoch, Generation),
-        receiver: EspReceiver,
+        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) -> Vec<SessionName> {
         let mut gone = Vec::new();
@@ -73,11 +78,11 @@ impl Sessions {
         let received = Received {
             group,
             under,
-            waits: Some(receiver),
+            waits: Some((receiver, rate)),
             marked: Instant::now(),
         };
         self.held.insert(name, received);
-        self.want_mark(name, mark.saturating_add(LEAST));
+        self.want_mark(name, mark.saturating_add(reach(rate)));
         gone
     }
 
@@ -130,8 +135,8 @@ impl Sessions {
             match (durable, held.waits.take()) {
                 (Some(_), None) => settled.raised.push((name, mark.sequence)),
                 // SECURITY: a receiver that began below what is stored would deliver again (KR-557).
-                (Some(durable), Some(receiver)) if durable.sequence == mark.sequence => {
-                    settled.begun.push((name, receiver, mark.sequence));
+                (Some(durable), Some(waits)) if durable.sequence == mark.sequence => {
+                    settled.begun.push((name, waits, mark.sequence));
                 }
                 (_, _) => {
                     self.held.remove(&name);
@@ -213,7 +218,7 @@ mod tests {
         let name = name(number);
         let (suite, sender) = (EspSuite::default(), name.spi.sender());
         let receiver = EspReceiver::with_mark(suite, &key(), sender, name.session, mark);
-        sessions.begin(name, group(), UNDER, receiver, mark)
+        sessions.begin(name, (group(), UNDER), (receiver, 0), mark)
     }
 
     fn ordered(sessions: &mut Sessions) -> Vec<PacketMark> {

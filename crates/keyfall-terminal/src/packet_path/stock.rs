@@ -64,7 +64,7 @@ impl StockReceivers {
             known.spi,
             Receiving {
                 receiver: known.receiver,
-                ahead: Ahead::new(known.mark, highest, now),
+                ahead: Ahead::new(known.mark, highest, 0, now),
                 prefixes: known.prefixes,
             },
         );

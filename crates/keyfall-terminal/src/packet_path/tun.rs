@@ -21,7 +21,7 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Opens and brings it up; the system chooses a number for a name that ends in "%d".
+    /// Opens it, down; the system chooses a number for a name that ends in "%d".
     ///
     /// # Errors
     /// What the system says; `PermissionDenied` without CAP_NET_ADMIN.
@@ -30,6 +30,7 @@ impl Tun {
             DeviceBuilder::new()
                 .name(name)
                 .mtu(mtu)
+                .enable(false)
                 .offload(offload)
                 .build_sync()
         };
@@ -54,10 +55,12 @@ impl Tun {
         &self.name
     }
 
+    /// Brings it up.
+    ///
     /// # Errors
     /// What the system says.
-    pub fn set_mtu(&self, mtu: u16) -> io::Result<()> {
-        self.device.set_mtu(mtu)
+    pub fn up(&self) -> io::Result<()> {
+        self.device.enabled(true)
     }
 
     /// What the interface may get in one write.

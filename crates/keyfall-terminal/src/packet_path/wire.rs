@@ -39,6 +39,14 @@ impl Wire {
         // So that a probe towards a protected address leaves by the outside and not into the tunnel;
         // without CAP_NET_ADMIN there is no tunnel either.
         socket.set_mark(MARK).ok();
+        // So that an answer may leave from the address that was asked, behind a gateway.
+        socket.set_ip_transparent_v4(true).ok();
+        socket.set_multicast_ttl_v4(MULTICAST_HOPS)?;
+        socket.set_multicast_loop_v4(false)?;
+        if v6 {
+            socket.set_multicast_hops_v6(MULTICAST_HOPS)?;
+            socket.set_multicast_loop_v6(false)?;
+        }
         // Without CAP_NET_ADMIN the system's bound holds: fewer packets wait, and more are lost.
         if set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
             socket.set_recv_buffer_size(BUFFER)?;
@@ -315,6 +323,8 @@ pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> i
 
 /// Set on what this program sends itself: the rules of a host let it pass by the tunnel.
 pub(super) const MARK: u32 = 4_500;
+/// Routers that multicast may cross.
+const MULTICAST_HOPS: u32 = 32;
 /// RFC 3948.
 const PORT: u16 = 4_500;
 /// The kernel's UDP takes no more with one call: 65,535 octets less the headers of IPv6 and UDP.

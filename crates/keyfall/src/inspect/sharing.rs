@@ -2,6 +2,7 @@
 
 use keyfall_protocol::command::{HaltKind, Unverified, UnverifiedRecord};
 use keyfall_protocol::error::DecodeError;
+use keyfall_protocol::search::message::SearchMessage;
 use keyfall_protocol::sharing::message::{
     AckStatus, Cookie, KeyDis, KeyReq, Message, Part, Reference, RequestHash, message_in,
 };
@@ -9,8 +10,9 @@ use keyfall_protocol::sharing::pair::SignedGrant;
 use keyfall_protocol::sharing::{Bundle, Confirmation, SharingSuite, rsa_misty1};
 
 use super::message::{Fields, Shown, hex, show_frame, show_record};
+use super::search::show_search;
 
-/// A datagram of key sharing; or why it is none.
+/// A datagram of key sharing or key search; or why it is none.
 pub(super) fn show_datagram(datagram: &[u8]) -> Result<Shown, DecodeError> {
     let octets = datagram.len();
     if let Ok(one) = Confirmation::decode(datagram) {
@@ -18,6 +20,9 @@ pub(super) fn show_datagram(datagram: &[u8]) -> Result<Shown, DecodeError> {
     }
     if let Ok(bundle) = Bundle::decode(datagram) {
         return Ok(show_bundle(&bundle, octets));
+    }
+    if let Ok(read) = SearchMessage::decode(datagram) {
+        return Ok(show_search(&read, octets));
     }
     let message = message_in(datagram)?;
     Message::decode(message).map(|read| show_message(&read, message, octets))

@@ -142,6 +142,24 @@ fn a_confirmation_is_readable() {
     }
 }
 
+/// what anybody on the path reads of a key search, the record of each side in it.
+#[test]
+fn a_key_search_is_readable() {
+    let published = vectors("search.json");
+    let search = &published["searches"][0];
+    for (field, kind, record) in [
+        ("probe", "PROBE", "10.1.0.0/16"),
+        ("answer", "ANSWER", "10.2.0.0/16"),
+    ] {
+        let datagram = search[field].as_str().unwrap();
+        let shown = keyfall_with(["inspect"], datagram.as_bytes()).stdout;
+        assert!(shown.starts_with(kind), "{shown}");
+        for part in ["RECORD", record, "34000000"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+}
+
 /// a receipt as text and as octets; that it is genuine only the server can say.
 #[test]
 fn a_receipt_is_readable() {

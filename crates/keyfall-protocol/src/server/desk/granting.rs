@@ -113,7 +113,9 @@ impl Server {
         let groups: Vec<_> = groups.iter().filter_map(packets).collect();
         let members = groups.iter().flat_map(|it| &it.members);
         let count: usize = groups.iter().map(|it| it.members.len()).sum();
-        let begin = if count > RECORDS_A_GRANT {
+        let granted = count.min(RECORDS_A_GRANT);
+        let granted = self.desk.may_send_records(granted, self.at.now);
+        let begin = if granted < count {
             u32::from_be_bytes(octets(rng)) as usize % count
         } else {
             0
@@ -121,7 +123,7 @@ impl Server {
         let others: BTreeSet<_> = members
             .cycle()
             .skip(begin)
-            .take(count.min(RECORDS_A_GRANT))
+            .take(granted)
             .filter(|it| **it != terminal)
             .copied()
             .collect();

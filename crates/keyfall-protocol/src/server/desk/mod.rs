@@ -57,6 +57,8 @@ pub(super) struct Desk {
     pub(super) first: HashMap<TerminalNumber, Reference>,
     /// Wrap keys with fresh octets in them, which an ACK has confirmed, until they are stored.
     pub(super) mixed: HashMap<TerminalNumber, WrapKey>,
+    /// Records of others that were sent in the second that began then.
+    pub(super) records: (Tick, usize),
     /// Whose wish for another suite stands in the audit already; `None`: somebody's for the legacy
     /// suite, which does not say whose.
     told_downgrade: HashSet<Option<TerminalNumber>>,
@@ -153,10 +155,23 @@ impl Desk {
             beacon: None,
             first: HashMap::new(),
             mixed: HashMap::new(),
+            records: (Tick::default(), 0),
             told_downgrade: HashSet::new(),
             told_token: HashSet::new(),
             counts: DeskCounts::default(),
         }
+    }
+
+    /// So many of `wanted` records of others may be sent now: a whole group asks at once when its key is
+    /// fresh, and the keys go first.
+    pub(super) fn may_send_records(&mut self, wanted: usize, now: Tick) -> usize {
+        let (began, sent) = &mut self.records;
+        if now.since(*began) >= SWEEP {
+            (*began, *sent) = (now, 0);
+        }
+        let granted = wanted.min(RECORDS_A_SECOND - *sent);
+        *sent += granted;
+        granted
     }
 
     /// The tables that strangers can fill; drawn with the first datagram.
@@ -230,3 +245,4 @@ const REQUEST_PARTS_MAX: u8 = 10;
 const OPEN_MAX: usize = 131_072;
 const OPEN_FOR: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(1);
+const RECORDS_A_SECOND: usize = 2_000;

@@ -366,11 +366,14 @@ impl Server {
         rng: &mut dyn Random,
     ) -> Vec<Change> {
         let begins = key.epoch() != group.master.epoch();
-        let (held, group) = (group.search_key.is_some(), group.number);
-        let search = (begins || held && !packets).then(|| Change::SearchKey {
-            group,
-            key: packets.then(|| search_key(rng)),
+        let search = (begins && (packets || group.search_key.is_some())).then(|| {
+            let key = packets.then(|| search_key(rng));
+            Change::SearchKey {
+                group: group.number,
+                key,
+            }
         });
+        let group = group.number;
         let statement = Statement {
             stated_at: self.at.wall,
             epoch: key.epoch(),
@@ -385,10 +388,14 @@ impl Server {
 
     /// What was set of packet groups and addresses last. What is not known stays as the copy has it.
     fn settings_after(&self, gathered: &Gathered) -> Vec<Change> {
-        let packets = gathered.packets.iter().filter_map(|(&group, packets)| {
+        let packets = gathered.packets.iter().flat_map(|(&group, packets)| {
+            let record = self.groups.get(&group);
+            // No packet group any more: its search key goes at once, as it did then.
+            let gone = record.filter(|it| packets.is_none() && it.search_key.is_some());
+            let gone = gone.map(|_| Change::SearchKey { group, key: None });
             let packets = packets.clone();
-            let known = self.groups.contains_key(&group);
-            known.then_some(Change::Packets { group, packets })
+            let set = record.map(|_| Change::Packets { group, packets });
+            set.into_iter().chain(gone)
         });
         let addresses = gathered.addresses.iter().filter_map(|(number, addresses)| {
             let addresses = addresses.clone();

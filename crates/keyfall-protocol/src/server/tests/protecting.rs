@@ -9,6 +9,7 @@ use super::restoring::Copied;
 use crate::command::{
     Body, Prefix, ProtectionRecord, RECORD_LIFE, RecordGroup, SignedRecord, UnverifiedRecord,
 };
+use crate::ids::Tick;
 use crate::server::{
     AddressWish, Class, Done, Item, JournalEntry, KeySetDraft, Order, PacketSettings, PacketWish,
     Refusal,
@@ -442,4 +443,38 @@ fn a_restored_server_knows_the_settings_and_gives_no_version_again() {
         &lost.server.groups[&group(1)],
     );
     assert!(now.search_key.is_some() && now.master.epoch() > then.master.epoch());
+}
+
+/// A group of ten thousand asks at once when its key is fresh: the keys go first.
+#[test]
+fn records_of_others_have_a_budget_for_each_second() {
+    let mut desk = Desk::new();
+    let mut sent = |seconds: u64, times: usize| -> usize {
+        let now = Tick::from_secs(seconds);
+        let desk = &mut desk.server.desk;
+        (0..times).map(|_| desk.may_send_records(48, now)).sum()
+    };
+    assert_eq!(sent(5, 10), 480);
+    assert_eq!(sent(5, 100), 2_000 - 480);
+    assert_eq!(sent(5, 1), 0);
+    assert_eq!(sent(6, 1), 48);
+}
+
+/// FORMATS section 12: what was no packet group any more when the server was lost is none again.
+#[test]
+fn a_restored_server_forgets_a_search_key_that_was_given_up() {
+    let mut lost = Desk::with_group(2);
+    lost.carry_out(packets(1, &[])).expect("known");
+    let copied = Copied::of(&lost);
+    let off = Order::SetPackets {
+        group: group(1),
+        wish: PacketWish {
+            packets: Some(false),
+            ..PacketWish::default()
+        },
+    };
+    lost.carry_out(off).expect("known");
+    let (desk, _) = copied.restored(&lost, None);
+    let now = &desk.server.groups[&group(1)];
+    assert!(now.packets.is_none() && now.search_key.is_none());
 }

@@ -5,7 +5,7 @@ use super::fixture::{FOUNDED, Fleet, Stated, generation, terminal_number};
 use super::net::{Net, Parcel, address, group_of, master_of, number_of, outer, search_key_of};
 use crate::command::{
     Body, ClearList, Command, FRAME_MAX, KeyDist, KeyDistContents, ListedKey, OrderKind, Prefix,
-    SignerClass, Target, VerifyingKey,
+    Renew, SignerClass, Target, VerifyingKey,
 };
 use crate::ids::{Generation, KeyEpoch};
 use crate::schedule::Cadence;
@@ -119,6 +119,25 @@ fn a_member_that_lags_learns_a_renewal_from_another() {
     };
     assert!(net.events(2).contains(&renewed));
     assert_eq!(handed(&net).len(), 1, "the RENEW and nothing else");
+}
+
+/// A packet that fits no key does not say of which group it is: every shared one may be meant.
+#[test]
+fn who_is_too_far_behind_to_say_where_gets_the_renewals_of_every_shared_group() {
+    let groups = [group_of(1, 0), group_of(2, 0)];
+    let mut net = Net::new(&[&groups, &groups]);
+    let signed = net.signed(2);
+    net.learn(1, signed).expect("new");
+    let stated = Stated::at(1, 90);
+    let entry = super::fixture::renew_entry(number_of(2).master_key_id(), 7, stated);
+    let body = Body::Renew(Renew {
+        entries: vec![entry],
+    });
+    let command = net.fleet.command(Target::Group(number_of(2)), body, stated);
+    let renew = net.fleet.record.beat.sign(&command);
+    hear(&mut net, 1, &renew);
+    unheard(&mut net, 2);
+    assert_eq!((net.generation(2, 1), net.generation(2, 2)), (0, 90));
 }
 
 /// The same in a search: what is too far for it is closed by the signed command.
