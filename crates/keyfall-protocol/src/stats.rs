@@ -142,7 +142,7 @@ drop_reasons! {
     SearchForged, "KF-2110", "search_forged",
         "A probe or an answer does not verify under the group's search key: a stranger, a recording, or a member at another epoch.";
     OtherGroup, "KF-2111", "other_group",
-        "An answer was made under another group than the rule gives: somebody on the way wishes for a weaker one.";
+        "An answer or a packet came under another group than the rule gives: somebody wishes for a weaker one, or one side missed what the groups are now.";
     NotInRecord, "KF-2112", "not_in_record",
         "A terminal speaks for an address, or in a group, that its protection record does not name.";
     ProbeFromInside, "KF-2113", "probe_from_inside",

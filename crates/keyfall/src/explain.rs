@@ -489,7 +489,7 @@ const fn remedy(reason: DropReason) -> &'static str {
             "Give a packet group that multicast prefix as one of its networks."
         }
         DropReason::SearchForged | DropReason::OtherGroup | DropReason::ProbeReplayed => {
-            "A few come with a change of epoch; many are an attack, which learns and changes nothing."
+            "A few come with a change of epoch or of groups; many are an attack, which learns and changes nothing."
         }
         DropReason::ProbeFromInside | DropReason::ProbeForOthers => {
             "Nothing: such probes are not answered."

@@ -1,6 +1,7 @@
 //! Keys of the packet plane for other people's tools.
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// The keys of one session of packets, of this terminal or of another sender.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -56,6 +57,13 @@ pub struct PacketKeys {
     /// When this terminal receives it no longer (Unix seconds); none for a session, which ends with
     /// its generation.
     pub until: Option<u32>,
+}
+
+impl Drop for PacketKeys {
+    fn drop(&mut self) {
+        self.ip_xfrm.zeroize();
+        self.wireshark.zeroize();
+    }
 }
 
 impl std::fmt::Debug for PacketKeys {

@@ -36,7 +36,8 @@ pub(super) struct Handing {
     orders: BTreeMap<(TerminalNumber, u8), Kept>,
     /// The newest last.
     exclusions: VecDeque<(Exclude, Kept)>,
-    /// Shards for whomever: which terminal needs which, only that one knows. The newest last.
+    /// Shards for whomever: which terminal needs which, only that one knows. None twice; the one that
+    /// was issued last stands last.
     distributions: VecDeque<Kept>,
     /// With which of them, counted from the newest, the next burst begins.
     turn: usize,
@@ -74,7 +75,7 @@ impl Handing {
 
     /// Whether it says something that is not kept yet. A RENEW that is repeated is taken anew once in a
     /// while: it is signed again each time.
-    fn wants(&self, command: &Command) -> bool {
+    fn wants(&self, command: &Command, octets: &[u8]) -> bool {
         let newer = |kept: Option<&Kept>, by: u32| {
             kept.is_none_or(|kept| command.issued_at > kept.issued_at.plus(by))
         };
@@ -86,11 +87,20 @@ impl Handing {
                 ordered(command).is_some_and(|terminal| newer(self.orders.get(&terminal), 0))
             }
             Body::Exclude(exclude) => !self.exclusions.iter().any(|(held, _)| held == exclude),
-            Body::KeyDist(_) => true,
+            Body::KeyDist(_) => self.wants_shard(command, octets),
             Body::Time(_) | Body::KeySet(_) | Body::Stop(_) | Body::Start(_) | Body::Notify(_) => {
                 false
             }
         }
+    }
+
+    /// A shard that is played again, however often, takes the place of no other; an old one takes that of
+    /// no newer one.
+    fn wants_shard(&self, command: &Command, octets: &[u8]) -> bool {
+        let full = self.distributions.len() >= DISTRIBUTIONS_MAX;
+        let oldest = self.distributions.front().filter(|_| full);
+        oldest.is_none_or(|oldest| command.issued_at > oldest.issued_at)
+            && !self.distributions.iter().any(|it| it.frame == octets)
     }
 
     /// Keeps a verified frame. `held`: the groups that this terminal may see anybody behind in.
@@ -131,10 +141,15 @@ impl Handing {
                 }
             }
             Body::KeyDist(_) => {
-                self.distributions.push_back(kept());
-                if self.distributions.len() > DISTRIBUTIONS_MAX {
+                if !self.wants_shard(command, octets) {
+                    return;
+                }
+                if self.distributions.len() >= DISTRIBUTIONS_MAX {
                     self.distributions.pop_front();
                 }
+                let held = &mut self.distributions;
+                let place = held.partition_point(|it| it.issued_at <= command.issued_at);
+                held.insert(place, kept());
             }
             Body::Time(_) | Body::KeySet(_) | Body::Stop(_) | Body::Start(_) | Body::Notify(_) => {}
         }
@@ -218,7 +233,7 @@ impl Terminal {
         };
         // Without addresses of its own it meets no peer.
         let meets_peers = self.own_record().is_some();
-        let useful = meets_peers && for_present && self.handing.wants(command);
+        let useful = meets_peers && for_present && self.handing.wants(command, frame.octets());
         if !(useful && self.handing.checks.take(self.now, 0)) {
             return;
         }

@@ -44,7 +44,7 @@ use obey::Notified;
 pub use packet_traffic::{OpenedSession, PacketQuery};
 pub use packets::{NewStockSender, PacketMark, SessionBlock, StockSender};
 use paths::{Arrival, Paths};
-pub use paths::{PacketFrom, PathCounts, PathView, PeerView, Way};
+pub use paths::{PacketFrom, PathCounts, PathView, PeerView, Way, may_deliver};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use status::{GroupState, GroupStatus, TerminalState};
 pub use traffic::{ReceiveKey, TrafficQuery, Trial};

@@ -55,9 +55,9 @@ impl Driven {
     /// What was to be stored is durable.
     fn sync(&mut self) {
         while let Some((id, snapshot)) = self.storing.take() {
-            self.disk.device = snapshot.device.to_vec().into();
+            self.disk.device = snapshot.device.to_vec();
             if let Some(user) = snapshot.user {
-                self.disk.user = user.to_vec().into();
+                self.disk.user = user.to_vec();
             }
             self.feed(Input::Stored(id));
         }
@@ -65,9 +65,12 @@ impl Driven {
 
     fn sessions(&mut self, group: GroupNumber) -> SessionBlock {
         self.feed(Input::Order(Order::OpenPacketSessions { group }));
-        let ready = |event: Event| match event {
-            Event::PacketSessionsReady { sessions, .. } => Some(sessions),
-            _ => None,
+        let ready = |event: Event| {
+            if let Event::PacketSessionsReady { sessions, .. } = event {
+                Some(sessions)
+            } else {
+                None
+            }
         };
         assert!(!self.events.drain(..).any(|event| ready(event).is_some()));
         self.sync();

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn packets_that_waited_together_do_not_raise_a_mark_beyond_reach() {
         let start = Instant::now();
-        let mut ahead = Ahead::new(LEAST, 0, start);
+        let mut ahead = Ahead::new(LEAST, 0, 0, start);
         let soon = start + Duration::from_millis(1);
         assert_eq!(ahead.wanted(33, soon), Some(33 + 66));
         ahead.stored(99);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_session_at_the_last_number_asks_for_no_further_mark() {
         let now = Instant::now();
-        let mut ahead = Ahead::new(u32::MAX - 10, u32::MAX - 70, now);
+        let mut ahead = Ahead::new(u32::MAX - 10, u32::MAX - 70, 0, now);
         assert_eq!(ahead.wanted(u32::MAX - 20, now), Some(u32::MAX));
         ahead.stored(u32::MAX);
         assert_eq!(ahead.wanted(u32::MAX, now), None);

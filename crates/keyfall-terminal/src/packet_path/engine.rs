@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspReceiver, EspSender};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::Prefix;
+use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 use keyfall_protocol::terminal::{
@@ -49,8 +49,8 @@ pub(crate) struct PacketPath {
     groups: BTreeMap<GroupNumber, Sending>,
     sessions: Sessions,
     stock: StockSenders,
-    /// What the thread was told this terminal speaks for.
-    prefixes: Vec<Prefix>,
+    /// This terminal's own, as the thread was told.
+    record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
 }
 
@@ -143,7 +143,7 @@ impl PacketPath {
             groups: BTreeMap::new(),
             sessions: Sessions::default(),
             stock: StockSenders::default(),
-            prefixes: Vec::new(),
+            record: None,
             scratch: vec![0; SCRATCH].into(),
         })
     }
@@ -174,11 +174,9 @@ impl PacketPath {
     pub(crate) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
         let mut orders = Vec::new();
         let own = terminal.own_record().map(|signed| signed.record());
-        let prefixes = own.map_or(&[][..], |own| &own.prefixes);
-        if self.prefixes != prefixes {
-            self.prefixes = prefixes.to_vec();
-            self.ingress
-                .put(ToIngress::OwnPrefixes(self.prefixes.clone()));
+        if self.record.as_deref() != own {
+            self.record = own.cloned().map(Arc::new);
+            self.ingress.put(ToIngress::OwnRecord(self.record.clone()));
         }
         let named: Vec<_> = own.map_or_else(Vec::new, |own| {
             own.groups.iter().map(|group| group.group).collect()
@@ -338,10 +336,10 @@ impl PacketPath {
 
     pub(crate) fn on_peer_changed(&self, terminal: &Terminal, peer: TerminalNumber) {
         self.egress.put(ToEgress::PeerChanged(peer));
+        let record = record_of(terminal, peer);
         let sessions = self.sessions.of(peer);
-        let speaks_for =
-            sessions.map(|(name, held)| (name, prefixes_of(terminal, peer, held.group)));
-        self.ingress.put(ToIngress::SpeaksFor(speaks_for.collect()));
+        let records = sessions.map(|(name, _)| (name, record.clone()));
+        self.ingress.put(ToIngress::Records(records.collect()));
         self.ingress.put(ToIngress::AskAgain(peer));
     }
 
@@ -385,7 +383,10 @@ impl PacketPath {
                     self.look_for_restart(name, group);
                     self.begin(name, (group, under), (receiver, rate), mark);
                 } else {
-                    let reason = DropReason::NotInRecord;
+                    let reason = match terminal.record_of(name.spi.sender()) {
+                        Some(_) => DropReason::NotInRecord,
+                        None => DropReason::UnknownPeer,
+                    };
                     self.ingress.put(ToIngress::Unknown { name, reason });
                     stranger = inner.map(|inner| Heard {
                         group,
@@ -478,7 +479,7 @@ impl PacketPath {
                 receiver,
                 mark,
                 rate,
-                prefixes: prefixes_of(terminal, name.spi.sender(), group),
+                record: record_of(terminal, name.spi.sender()),
             };
             self.ingress.put(ToIngress::Known(Box::new(known)));
         }
@@ -591,11 +592,8 @@ fn waits(reason: DropReason) -> bool {
     )
 }
 
-/// For which addresses that terminal may send in that group, by its record.
-fn prefixes_of(terminal: &Terminal, peer: TerminalNumber, group: GroupNumber) -> Arc<[Prefix]> {
-    let record = terminal.record_of(peer);
-    let member = record.filter(|record| record.group(group).is_some());
-    member.map_or_else(|| Arc::from([]), |record| Arc::from(&*record.prefixes))
+fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<ProtectionRecord>> {
+    terminal.record_of(peer).cloned().map(Arc::new)
 }
 
 /// For a budget: one host, or one /64.

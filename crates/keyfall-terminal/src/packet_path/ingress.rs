@@ -4,18 +4,22 @@
 //! the packet waits, still sealed. A packet above its session's durable mark waits, opened, until a
 //! higher mark is durable.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::Prefix;
+use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 use keyfall_protocol::keys::PinnedSpi;
+use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroize;
 
@@ -47,12 +51,11 @@ pub(super) enum ToIngress {
     Forget(Vec<SessionName>),
     /// Nobody listens to these any more.
     Exclude(Vec<TerminalNumber>),
-    /// For which addresses the senders of these sessions speak.
-    SpeaksFor(Vec<(SessionName, Arc<[Prefix]>)>),
+    /// The records of the senders of these sessions.
+    Records(Vec<(SessionName, Option<Arc<ProtectionRecord>>)>),
     /// What was refused of that sender is asked for again.
     AskAgain(TerminalNumber),
-    /// For which addresses this terminal speaks.
-    OwnPrefixes(Vec<Prefix>),
+    OwnRecord(Option<Arc<ProtectionRecord>>),
     /// A stock sender, whose first mark is durable.
     Stock(Box<KnownStock>),
     /// A higher mark of a stock sender is durable.
@@ -74,8 +77,8 @@ pub(super) struct KnownSession {
     pub(super) mark: u32,
     /// Packets a second that are expected.
     pub(super) rate: u32,
-    /// For which addresses its sender speaks.
-    pub(super) prefixes: Arc<[Prefix]>,
+    /// What its sender's record says, where it is known.
+    pub(super) record: Option<Arc<ProtectionRecord>>,
 }
 
 pub(super) struct Ingress {
@@ -85,7 +88,7 @@ pub(super) struct Ingress {
     asks: Sender<Ask>,
     counts: Arc<Counts>,
     own: TerminalNumber,
-    own_prefixes: Vec<Prefix>,
+    own_record: Option<Arc<ProtectionRecord>>,
     sessions: HashMap<SessionName, Session>,
     stock: StockReceivers,
     /// Sessions that the driver was asked about.
@@ -105,11 +108,13 @@ struct Session {
     group: GroupNumber,
     receiver: EspReceiver,
     ahead: Ahead,
-    prefixes: Arc<[Prefix]>,
+    record: Option<Arc<ProtectionRecord>>,
     /// The addresses of the last packet, which were judged.
     last: Option<(Ends, SocketAddr)>,
-    /// What the driver was told about.
+    /// Those that were judged well, and the driver was told about.
     told: Vec<(Ends, SocketAddr)>,
+    /// When the driver was told of one that does not fit the records that are known.
+    doubted: Option<Instant>,
     heard: Instant,
     resting: bool,
     /// The next session was asked for.
@@ -134,7 +139,7 @@ impl Ingress {
             orders,
             asks,
             own,
-            own_prefixes: Vec::new(),
+            own_record: None,
             sessions: HashMap::new(),
             stock: StockReceivers::new(Arc::clone(&counts)),
             asked: HashMap::new(),
@@ -237,17 +242,22 @@ impl Ingress {
             }
         };
         session.heard = self.now;
-        let judged = judge(session, &self.own_prefixes, origin.from, &slot[..length]);
+        let own = self.own_record.as_deref();
+        let judged = judge(session, own, origin.from, &slot[..length]);
         let news = match judged {
             Ok(news) => news,
             Err(reason) => {
-                let unknown_peer = session.prefixes.is_empty() && session.told.is_empty();
-                let inner = Inner::read(slot).filter(|_| unknown_peer);
-                self.join.give_up();
+                // Its record is not here, as after a restart, or an older one: the core searches for it.
+                let to_search = matches!(reason, DropReason::UnknownPeer | DropReason::OtherGroup);
+                let inner = Inner::read(slot).filter(|_| to_search && session.may_doubt(self.now));
                 if let Some(inner) = inner {
-                    // Its record is not here, as after a restart: the core searches for it.
-                    self.tell(name, (inner.source, inner.destination), origin.from);
+                    let ends = (inner.source, inner.destination);
+                    drop(
+                        self.asks
+                            .try_send(session.heard_from(name, ends, origin.from)),
+                    );
                 }
+                self.join.give_up();
                 return Err(reason);
             }
         };
@@ -273,7 +283,11 @@ impl Ingress {
 
     fn open_stock(&mut self, sealed: &[u8]) -> Result<(), DropReason> {
         let slot = self.join.slot();
-        let opened = self.stock.open(sealed, slot, &self.own_prefixes, self.now);
+        let own = self
+            .own_record
+            .as_ref()
+            .map_or(&[][..], |own| &own.prefixes);
+        let opened = self.stock.open(sealed, slot, own, self.now);
         match opened {
             Ok(OpenedStock {
                 deliver: Some(length),
@@ -311,14 +325,11 @@ impl Ingress {
         let Some(session) = self.sessions.get_mut(&name) else {
             return;
         };
-        let heard = Heard {
-            group: session.group,
-            key: session.receiver.source(),
-            peer: name.spi.sender(),
-            ends,
-            from,
-        };
-        if self.asks.try_send(Ask::Heard(heard)).is_ok() {
+        if self
+            .asks
+            .try_send(session.heard_from(name, ends, from))
+            .is_ok()
+        {
             if session.told.len() >= TOLD_MAX {
                 session.told.clear();
             }
@@ -406,23 +417,20 @@ impl Ingress {
                         .retain(|name, _| !terminals.contains(&name.spi.sender()));
                     try_opened = true;
                 }
-                ToIngress::SpeaksFor(sessions) => {
-                    for (name, prefixes) in sessions {
+                ToIngress::Records(sessions) => {
+                    for (name, record) in sessions {
                         if let Some(session) = self.sessions.get_mut(&name) {
-                            session.prefixes = prefixes;
-                            session.last = None;
-                            session.told.clear();
+                            session.record = record;
+                            session.judge_anew();
                         }
                     }
                 }
                 ToIngress::AskAgain(peer) => {
                     self.refused.retain(|name, _| name.spi.sender() != peer);
                 }
-                ToIngress::OwnPrefixes(prefixes) => {
-                    self.own_prefixes = prefixes;
-                    for session in self.sessions.values_mut() {
-                        session.last = None;
-                    }
+                ToIngress::OwnRecord(record) => {
+                    self.own_record = record;
+                    self.sessions.values_mut().for_each(Session::judge_anew);
                 }
                 ToIngress::Stock(known) => self.stock.put(*known, self.now),
                 ToIngress::StockMarked { spi, mark } => {
@@ -471,7 +479,7 @@ impl Ingress {
             receiver,
             mark,
             rate,
-            prefixes,
+            record,
         } = known;
         self.asked.remove(&name);
         self.refused.remove(&name);
@@ -481,9 +489,10 @@ impl Ingress {
             group,
             receiver,
             ahead: Ahead::new(mark, highest, rate, now),
-            prefixes,
+            record,
             last: None,
             told: Vec::new(),
+            doubted: None,
             heard: now,
             resting: false,
             next_asked: false,
@@ -583,10 +592,38 @@ fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now:
     }
 }
 
+impl Session {
+    /// A record is another one.
+    fn judge_anew(&mut self) {
+        self.last = None;
+        self.told.clear();
+        self.doubted = None;
+    }
+
+    fn may_doubt(&mut self, now: Instant) -> bool {
+        let again = |since: Instant| now.saturating_duration_since(since) > DOUBTED_FOR;
+        let may = self.doubted.is_none_or(again);
+        if may {
+            self.doubted = Some(now);
+        }
+        may
+    }
+
+    fn heard_from(&self, name: SessionName, ends: Ends, from: SocketAddr) -> Ask {
+        Ask::Heard(Heard {
+            group: self.group,
+            key: self.receiver.source(),
+            peer: name.spi.sender(),
+            ends,
+            from,
+        })
+    }
+}
+
 /// Whether an opened packet may be delivered; what the driver has to hear of it.
 fn judge(
     session: &mut Session,
-    own: &[Prefix],
+    own: Option<&ProtectionRecord>,
     from: SocketAddr,
     packet: &[u8],
 ) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
@@ -595,29 +632,16 @@ fn judge(
     if session.last == Some((ends, from)) {
         return Ok(None);
     }
-    check_ends(&session.prefixes, own, ends)?;
-    session.last = Some((ends, from));
     let news = !session.told.contains(&(ends, from));
+    if news {
+        // SECURITY: a member speaks only for the addresses that its signed record names, and only in the
+        // group that the rule gives for them.
+        let own = own.ok_or(DropReason::NoRecord)?;
+        let theirs = session.record.as_ref().ok_or(DropReason::UnknownPeer)?;
+        may_deliver(own, theirs, session.group, ends.0, ends.1)?;
+    }
+    session.last = Some((ends, from));
     Ok(news.then_some((ends, from)))
-}
-
-/// SECURITY: a member speaks only for the addresses that its signed record names, and only to ours
-/// (KR-546).
-fn check_ends(
-    theirs: &[Prefix],
-    own: &[Prefix],
-    (source, destination): Ends,
-) -> Result<(), DropReason> {
-    let within = |prefixes: &[Prefix], address: IpAddr| {
-        prefixes.iter().any(|prefix| prefix.contains(address))
-    };
-    if !within(theirs, source) {
-        return Err(DropReason::NotInRecord);
-    }
-    if !destination.is_multicast() && !within(own, destination) {
-        return Err(DropReason::NotForUs);
-    }
-    Ok(())
 }
 
 /// `None`: it hid that nothing was sent.
@@ -664,40 +688,9 @@ const ASK_LONGEST: Duration = Duration::from_secs(5);
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// A session that is not heard for so long gives its window back.
 const REST_AFTER: Duration = Duration::from_secs(30);
+/// After it the driver is told again that a packet does not fit the records.
+const DOUBTED_FOR: Duration = Duration::from_secs(30);
 /// Pairs of addresses of a session that the driver was told about.
 const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-
-    #[test]
-    fn a_member_speaks_for_its_own_addresses_and_to_ours_only() {
-        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
-        let theirs = [prefix("10.10.2.0/24"), prefix("fd10:2::/64")];
-        let own = [prefix("10.10.1.0/24"), prefix("fd10:1::/64")];
-        let check = |source: &str, destination: &str| {
-            let ends = (source.parse().unwrap(), destination.parse().unwrap());
-            check_ends(&theirs, &own, ends)
-        };
-        assert_eq!(check("10.10.2.7", "10.10.1.9"), Ok(()));
-        assert_eq!(check("fd10:2::7", "fd10:1::9"), Ok(()));
-        assert_eq!(check("10.10.2.7", "239.7.7.7"), Ok(()));
-        assert_eq!(
-            check("10.10.3.7", "10.10.1.9"),
-            Err(DropReason::NotInRecord)
-        );
-        assert_eq!(
-            check("10.10.1.7", "10.10.1.9"),
-            Err(DropReason::NotInRecord)
-        );
-        assert_eq!(check("10.10.2.7", "10.10.3.9"), Err(DropReason::NotForUs));
-        // Nobody knows yet for whom it speaks.
-        let ends = ("10.10.2.7".parse().unwrap(), "10.10.1.9".parse().unwrap());
-        assert_eq!(check_ends(&[], &own, ends), Err(DropReason::NotInRecord));
-    }
-}

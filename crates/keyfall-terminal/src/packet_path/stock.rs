@@ -296,7 +296,7 @@ mod tests {
         }
         let left = 200 - held();
         assert!((1..=34).contains(&left), "{left} wait");
-        assert!(receivers.marked(spis[0], 150).is_empty(), "those are gone");
+        assert!(receivers.marked(spis[0], 140).is_empty(), "those are gone");
         let ready = receivers.marked(spis[0], 160);
         assert!((1..=17).contains(&ready.len()), "{} are ready", ready.len());
         receivers.forget(spis[0]);

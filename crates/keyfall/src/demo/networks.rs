@@ -3,6 +3,7 @@
 //! steps on stdout, one JSON document a line.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -53,8 +54,9 @@ pub(crate) fn run(args: &NetworksArgs) -> anyhow::Result<()> {
 }
 
 fn print(line: &Line) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(line)?);
-    Ok(())
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}", serde_json::to_string(line)?).context("nobody reads")?;
+    stdout.flush().context("nobody reads")
 }
 
 /// Has the chapter played, and tells what it tells. Where it cannot be played, that is said, and the
@@ -185,23 +187,25 @@ impl Stage {
     }
 
     fn play(&mut self) -> anyhow::Result<()> {
-        let steps: [(&str, fn(&mut Self) -> anyhow::Result<Told>); 4] = [
-            ("networks", Self::join_networks),
-            ("search", Self::search_and_download),
-            ("change", Self::change_under_traffic),
-            ("stolen gate", Self::exclude_a_gateway),
-        ];
-        for (name, act) in steps {
-            go_on()?;
-            let told = act(self).with_context(|| format!("step {name}"))?;
-            print(&Line::Step {
-                name: name.to_owned(),
-                sentence: told.sentence,
-                figures: told.figures,
-                wrong: told.wrong,
-            })?;
-        }
-        Ok(())
+        self.step("networks", Self::join_networks)?;
+        self.step("search", Self::search_and_download)?;
+        self.step("change", Self::change_under_traffic)?;
+        self.step("stolen gate", Self::exclude_a_gateway)
+    }
+
+    fn step(
+        &mut self,
+        name: &str,
+        act: fn(&mut Self) -> anyhow::Result<Told>,
+    ) -> anyhow::Result<()> {
+        go_on()?;
+        let told = act(self).with_context(|| format!("step {name}"))?;
+        print(&Line::Step {
+            name: name.to_owned(),
+            sentence: told.sentence,
+            figures: told.figures,
+            wrong: told.wrong,
+        })
     }
 
     fn admin(&self, words: &[&str]) -> anyhow::Result<Value> {

@@ -132,7 +132,8 @@ impl Terminal {
             .collect();
         for (ends, sent) in due {
             if sent >= TRIES {
-                self.end_in_vain(ends, DropReason::NoAnswer);
+                let reason = self.why_no_answer(ends);
+                self.end_in_vain(ends, reason);
                 continue;
             }
             let nonce = octets(rng);
@@ -148,6 +149,19 @@ impl Terminal {
                 }
                 Err(reason) => self.end_in_vain(ends, reason),
             }
+        }
+    }
+
+    /// Nobody is there, or somebody with whom no group is common: there are no others than strangers.
+    fn why_no_answer(&self, ends: Ends) -> DropReason {
+        let (peers, time) = (&self.paths.peers, self.record_time());
+        let own = self.own_record().map(SignedRecord::record);
+        let strangers = peers.speaking_for(ends.1, time).next().is_some()
+            && own.is_some_and(|own| peers.protecting(own, ends, time).is_none());
+        if strangers {
+            DropReason::NoCommonGroup
+        } else {
+            DropReason::NoAnswer
         }
     }
 

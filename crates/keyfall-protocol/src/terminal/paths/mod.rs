@@ -22,6 +22,7 @@ use answerer::Answerer;
 use asker::Searches;
 use found::{Ends, Found, FoundPath};
 use peers::{Learned, Peers};
+pub use rule::may_deliver;
 pub use view::{PathCounts, PathView, PeerView};
 
 use crate::command::{Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, UnverifiedRecord};
@@ -85,6 +86,10 @@ pub(super) struct Paths {
     /// Frames that peers hand on and that are looked at: whoever reaches the packet port must not
     /// use up the signatures that are checked of a carrier's frames.
     handed: Budget,
+    /// The same of frames that come from where a peer was heard: strangers do not use it up.
+    handed_by_peers: Budget,
+    /// Searches for who sends under another group than the rule gives, by who it is.
+    doubts: Budget,
     /// When expired paths are looked for next.
     sweep: Tick,
 }
@@ -99,6 +104,8 @@ impl Paths {
             answerer: Answerer::new(),
             parts: Assembly::new(64, 2),
             handed: Budget::new(HANDED_OF_SOURCE, HANDED_A_SECOND),
+            handed_by_peers: Budget::new(HANDED_OF_SOURCE, HANDED_A_SECOND),
+            doubts: Budget::new(DOUBTS_OF_PEER, DOUBTS_A_SECOND),
             sweep: Tick::default(),
         }
     }
@@ -153,18 +160,12 @@ impl Terminal {
         if let Some(way) = self.found_path(ends) {
             return Ok(way);
         }
-        if let Some(peer) = self
-            .paths
-            .peers
-            .speaking_for(destination, self.record_time())
+        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
+        let known = self.paths.peers.protecting(own, ends, self.record_time());
+        if let Some((number, group)) = known.map(|(peer, group)| (peer.record.terminal, group))
+            && let Some(way) = self.way_to(number, group, now.plus(HARD_END))
         {
-            let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
-            let number = peer.record.terminal;
-            let group = rule::choose(own, &peer.record, source, destination);
-            let group = group.ok_or(DropReason::NoCommonGroup)?;
-            if let Some(way) = self.way_to(number, group, now.plus(HARD_END)) {
-                return Ok(way);
-            }
+            return Ok(way);
         }
         self.search_for(ends)
     }
@@ -373,7 +374,12 @@ impl Terminal {
 
     /// A signed command that a peer hands on: only its signature counts.
     fn on_handed(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
-        if !self.paths.handed.take(self.now, arrival.source()) {
+        let budget = if self.paths.peers.is_heard_at(arrival.from) {
+            &mut self.paths.handed_by_peers
+        } else {
+            &mut self.paths.handed
+        };
+        if !budget.take(self.now, arrival.source()) {
             return Err(DropReason::VerifyBudget);
         }
         let octets = message_in(arrival.datagram).map_err(|_| DropReason::Malformed)?;
@@ -418,9 +424,17 @@ impl Terminal {
             }
             return Err(DropReason::UnknownPeer);
         };
-        let stated = peer.record.speaks_for(packet.source);
-        if !stated || peer.record.group(packet.group).is_none() {
-            return Err(DropReason::NotInRecord);
+        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
+        let (source, destination) = (packet.source, packet.destination);
+        match may_deliver(own, &peer.record, packet.group, source, destination) {
+            // One of the two may have missed what a group is now: a search brings each the other's record.
+            Err(DropReason::OtherGroup) if !destination.is_multicast() => {
+                if self.paths.doubts.take(now, number.get().into()) {
+                    self.search_for(back).map(|_| ())?;
+                }
+                return Err(DropReason::OtherGroup);
+            }
+            judged => judged?,
         }
         if self.paths.peers.hear(number, packet.endpoint, now) {
             self.tell(Event::PeerChanged { peer: number });
@@ -556,4 +570,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const HARD_END: Duration = peers::HARD_LIFE;
 const HANDED_OF_SOURCE: u32 = 32;
 const HANDED_A_SECOND: u32 = 200;
+const DOUBTS_OF_PEER: u32 = 1;
+const DOUBTS_A_SECOND: u32 = 8;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

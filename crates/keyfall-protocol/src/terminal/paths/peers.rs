@@ -7,8 +7,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::found::Ends;
+use super::rule;
 use crate::command::{Prefix, ProtectionRecord};
-use crate::ids::{KeyName, TerminalNumber, Tick, UnixSeconds};
+use crate::ids::{GroupNumber, KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::stats::DropReason;
 
 /// The records held, and an index of their prefixes.
@@ -19,6 +21,8 @@ pub(super) struct Peers {
     places: BTreeSet<(Reverse<u8>, IpAddr, TerminalNumber)>,
     /// How many prefixes there are of each length.
     lengths: BTreeMap<Reverse<u8>, usize>,
+    /// Where they were heard, and who.
+    heard_at: BTreeSet<(SocketAddr, TerminalNumber)>,
     /// Where the driver was told that they are, for those with no better word.
     configured: BTreeMap<TerminalNumber, SocketAddr>,
 }
@@ -103,7 +107,11 @@ impl Peers {
     /// Nothing of it is known any more. True where anything was.
     pub(super) fn forget(&mut self, number: TerminalNumber) -> bool {
         self.unlist(number);
-        self.held.remove(&number).is_some()
+        let gone = self.held.remove(&number);
+        if let Some(heard) = gone.as_ref().and_then(|peer| peer.heard) {
+            self.heard_at.remove(&(heard.endpoint, number));
+        }
+        gone.is_some()
     }
 
     pub(super) fn get(&self, number: TerminalNumber, time: UnixSeconds) -> Option<&Peer> {
@@ -129,17 +137,43 @@ impl Peers {
         self.held.iter().filter(signed).map(|(&number, _)| number)
     }
 
-    /// Who speaks for `address`: the most specific prefix; of two with one prefix the record that was
-    /// signed later, then the lower number.
-    pub(super) fn speaking_for(&self, address: IpAddr, time: UnixSeconds) -> Option<&Peer> {
-        self.lengths.keys().find_map(|&length| {
+    /// Who protects that flow, and in which group: of the terminals that speak for the destination and
+    /// with which the rule gives a group, the one with the best group; then with the most specific
+    /// prefix, the record that was signed later, the lower number.
+    ///
+    /// SECURITY: by the group first, so that nobody in a lesser one, and no record of strangers, takes
+    /// the place of a member of a better one (KR-555).
+    pub(super) fn protecting(
+        &self,
+        own: &ProtectionRecord,
+        (source, destination): Ends,
+        time: UnixSeconds,
+    ) -> Option<(&Peer, GroupNumber)> {
+        self.speaking_for(destination, time)
+            .filter_map(|(length, peer)| {
+                let rank = rule::rank(own, &peer.record, source, destination)?;
+                let later = (peer.record.issued_at, Reverse(peer.record.terminal));
+                Some(((rank, length, later), peer))
+            })
+            .max_by_key(|&(place, _)| place)
+            .map(|(((.., Reverse(group)), ..), peer)| (peer, group))
+    }
+
+    /// Whose records speak for an address, with the length of the prefix that says so.
+    pub(super) fn speaking_for(
+        &self,
+        address: IpAddr,
+        time: UnixSeconds,
+    ) -> impl Iterator<Item = (u8, &Peer)> {
+        let listed = self.lengths.keys().filter_map(move |&length| {
             let first = Prefix::around(address, length.0)?.address();
             let lowest = (length, first, TerminalNumber::new(1)?);
             let highest = (length, first, TerminalNumber::MAX);
-            let listed = self.places.range(lowest..=highest);
-            let peers = listed.filter_map(|(_, _, number)| self.get(*number, time));
-            peers.max_by_key(|peer| (peer.record.issued_at, Reverse(peer.record.terminal)))
-        })
+            Some(self.places.range(lowest..=highest))
+        });
+        listed
+            .flatten()
+            .filter_map(move |&(length, _, number)| Some((length.0, self.get(number, time)?)))
     }
 
     /// Where to send to that terminal.
@@ -173,12 +207,25 @@ impl Peers {
         let Some(peer) = self.held.get_mut(&number) else {
             return false;
         };
-        peer.heard = Some(Heard {
+        let heard = Heard {
             endpoint,
             at: now,
             used: now,
-        });
+        };
+        if let Some(last) = peer.heard.replace(heard) {
+            self.heard_at.remove(&(last.endpoint, number));
+        }
+        self.heard_at.insert((endpoint, number));
         before != Some(endpoint)
+    }
+
+    /// Somebody was heard there last, whenever that was.
+    pub(super) fn is_heard_at(&self, endpoint: SocketAddr) -> bool {
+        let Some(lowest) = TerminalNumber::new(1) else {
+            return false;
+        };
+        let those = (endpoint, lowest)..=(endpoint, TerminalNumber::MAX);
+        self.heard_at.range(those).next().is_some()
     }
 
     /// The driver's configuration says where it is.

@@ -1,10 +1,16 @@
 //! Which of several common groups protects a datagram (REQUIREMENTS A-24). Both sides come to the same
-//! group from the same two records.
+//! group from the same two records, and the one that receives takes a packet under no other.
 
 use core::net::IpAddr;
+use std::cmp::Reverse;
 
 use crate::command::{Prefix, ProtectionRecord, RecordGroup};
 use crate::ids::GroupNumber;
+use crate::stats::DropReason;
+
+/// How much the rule likes a group: it takes the destination, or is that of the way back; priority,
+/// length of the network, lowest number.
+pub(super) type Rank = (bool, u8, u8, Reverse<GroupNumber>);
 
 /// Of the groups that stand in both records: the highest priority, then the most specific network that
 /// holds the destination, then the lowest number.
@@ -18,6 +24,16 @@ pub(super) fn choose(
     source: IpAddr,
     destination: IpAddr,
 ) -> Option<GroupNumber> {
+    rank(one, other, source, destination).map(|(.., Reverse(group))| group)
+}
+
+/// The same, with how much the rule likes it.
+pub(super) fn rank(
+    one: &ProtectionRecord,
+    other: &ProtectionRecord,
+    source: IpAddr,
+    destination: IpAddr,
+) -> Option<Rank> {
     let signed = |record: &ProtectionRecord| (record.issued_at, record.terminal);
     let (newer, older) = if signed(one) >= signed(other) {
         (one, other)
@@ -28,8 +44,41 @@ pub(super) fn choose(
         let groups = newer.groups.iter();
         groups.filter(|group| older.group(group.group).is_some())
     };
-    best(common(), |group| fit(group, destination))
-        .or_else(|| best(common(), |group| within(&group.networks, source)))
+    let there = best(common(), |group| fit(group, destination));
+    let back = || best(common(), |group| within(&group.networks, source));
+    there
+        .map(|(priority, length, group)| (true, priority, length, group))
+        .or_else(|| back().map(|(priority, length, group)| (false, priority, length, group)))
+}
+
+/// Whether a packet that opened under `group` may be delivered: from an address of its sender to one of
+/// this terminal, under the group of the rule, or of the rule for the way back, since a path that was
+/// found is kept for both. Datagrams to all members come under the group that their sender's record
+/// routes them into.
+///
+/// SECURITY: who is in a lesser group alone speaks for nobody in a better one (KR-531).
+///
+/// # Errors
+/// Why it may not.
+pub fn may_deliver(
+    own: &ProtectionRecord,
+    theirs: &ProtectionRecord,
+    group: GroupNumber,
+    source: IpAddr,
+    destination: IpAddr,
+) -> Result<(), DropReason> {
+    if !theirs.speaks_for(source) || theirs.group(group).is_none() {
+        return Err(DropReason::NotInRecord);
+    }
+    let is_of_the_rule = if destination.is_multicast() {
+        choose_multicast(theirs, destination) == Some(group)
+    } else if own.speaks_for(destination) {
+        choose(own, theirs, source, destination) == Some(group)
+            || choose(own, theirs, destination, source) == Some(group)
+    } else {
+        return Err(DropReason::NotForUs);
+    };
+    is_of_the_rule.then_some(()).ok_or(DropReason::OtherGroup)
 }
 
 /// The group that is routed to where a multicast address is in its networks.
@@ -37,6 +86,7 @@ pub(super) fn choose_multicast(own: &ProtectionRecord, destination: IpAddr) -> O
     best(own.groups.iter(), |group| {
         within(&group.networks, destination)
     })
+    .map(|(.., Reverse(group))| group)
 }
 
 /// The groups of a record by how well the rule would like them, for a destination whose terminal is not
@@ -51,7 +101,7 @@ pub(super) fn in_order(
         let fits = fit(group, destination);
         let back = within(&group.networks, source);
         let rank = |fits: Option<u8>| fits.map(|length| (group.priority, length));
-        std::cmp::Reverse((rank(fits), rank(back), std::cmp::Reverse(group.group)))
+        Reverse((rank(fits), rank(back), Reverse(group.group)))
     });
     groups.into_iter().map(|group| group.group).collect()
 }
@@ -59,11 +109,10 @@ pub(super) fn in_order(
 fn best<'r>(
     groups: impl Iterator<Item = &'r RecordGroup>,
     fit: impl Fn(&RecordGroup) -> Option<u8>,
-) -> Option<GroupNumber> {
+) -> Option<(u8, u8, Reverse<GroupNumber>)> {
     groups
-        .filter_map(|group| fit(group).map(|length| (group, length)))
-        .max_by_key(|&(group, length)| (group.priority, length, std::cmp::Reverse(group.group)))
-        .map(|(group, _)| group.group)
+        .filter_map(|group| Some((group.priority, fit(group)?, Reverse(group.group))))
+        .max()
 }
 
 /// How specific a group's rule for a destination is; 0 also where it has none.

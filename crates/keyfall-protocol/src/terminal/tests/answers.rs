@@ -180,6 +180,22 @@ fn an_answer_from_outside_its_signers_time_is_none() {
     assert_eq!(bob.epoch().get(), 7);
 }
 
+/// KR-360, KR-004: nor is one that a key signed whose end is past, whatever time it says; also of a
+/// terminal that has heard no beacon since it began.
+#[test]
+fn an_answer_by_a_key_whose_end_is_past_is_none() {
+    for has_time in [true, false] {
+        let (mut fleet, warm) = fleet();
+        let mut bob = if has_time { warm } else { warm.restarted() };
+        let signer = keys_key(&fleet);
+        bob.wait(31 * 86_400);
+        assert_eq!(bob.machine.time().is_some(), has_time);
+        let dropped = answer((&mut fleet, &mut bob), &signer, |_| ());
+        assert_eq!(dropped, Some(DropReason::SignerExpired), "{has_time}");
+        assert_eq!(bob.epoch().get(), 7, "{has_time}");
+    }
+}
+
 /// KR-006: a signing key that speaks for other groups neither brings this one's key nor takes it.
 #[test]
 fn an_answer_speaks_for_the_groups_of_its_signer_only() {

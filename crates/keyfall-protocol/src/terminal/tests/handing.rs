@@ -68,7 +68,11 @@ fn handed(net: &Net) -> Vec<Command> {
 
 /// A fresh epoch of group 1 for gateways, in one shard each.
 fn shards(net: &mut Net, epoch: u32, to: &[u32]) -> Vec<Vec<u8>> {
-    let stated = Stated::at(2, 0);
+    shards_at(net, epoch, to, 2)
+}
+
+fn shards_at(net: &mut Net, epoch: u32, to: &[u32], issued: u32) -> Vec<Vec<u8>> {
+    let stated = Stated::at(issued, 0);
     let shard = |&number: &u32, fleet: &mut Fleet| {
         let contents = contents_of(epoch);
         let wrap = fleet.wrap_key(number);
@@ -320,6 +324,60 @@ fn strangers_at_the_packet_port_do_not_use_up_what_a_carrier_needs() {
     let renew = net.fleet.renew(7, Stated::at(2, 6));
     hear(&mut net, 1, &renew);
     assert_eq!(net.generation(1, 1), 6);
+}
+
+/// The same from addresses that the attacker makes up; and a peer that was heard has its own share.
+#[test]
+fn strangers_do_not_use_up_what_a_peer_needs() {
+    let mut net = acquainted(2);
+    net.packet(2, 1, 1, CE1, CE2);
+    let forged = net.fleet.renew(7, Stated::at(1, 5));
+    let forged = [&forged[..forged.len() - 1], &[0]].concat();
+    let datagram = marked(&Message::Command { frame: &forged }.encode());
+    for n in 0..400u16 {
+        let [a, b] = n.to_be_bytes();
+        let parcel = Parcel {
+            from: ([198, 18, a, b], 4500).into(),
+            to: outer(2),
+            datagram: datagram.clone(),
+        };
+        net.arrive_at(2, &parcel);
+    }
+    let renew = net.fleet.renew(7, Stated::at(2, 6));
+    let parcel = |from| Parcel {
+        from,
+        to: outer(2),
+        datagram: marked(&Message::Command { frame: &renew }.encode()),
+    };
+    net.arrive_at(2, &parcel(outer(77)));
+    assert_eq!(net.generation(2, 1), 0, "nothing is left for strangers");
+    net.arrive_at(2, &parcel(outer(1)));
+    assert_eq!(net.generation(2, 1), 6);
+}
+
+/// Shards that are played again take no place, and old ones not that of newer ones: whoever lags gets
+/// its own all the same.
+#[test]
+fn recordings_push_out_no_shard() {
+    let mut net = acquainted(2);
+    let old = shards(&mut net, 7, &[9; 200]);
+    let [needed, own] = &shards_at(&mut net, 8, &[2, 1], 20)[..] else {
+        panic!("two")
+    };
+    for frame in [needed, own] {
+        hear(&mut net, 1, frame);
+    }
+    for _ in 0..300 {
+        hear(&mut net, 1, own);
+        net.wait_millis(250);
+    }
+    for frame in &old {
+        hear(&mut net, 1, frame);
+        net.wait_millis(250);
+    }
+    assert_eq!(net.gate(1).unit.machine.groups()[0].epoch.get(), 8);
+    old_packet(&mut net, 2, (7, 0));
+    assert_eq!(net.gate(2).unit.machine.groups()[0].epoch.get(), 8);
 }
 
 /// Nothing is handed to who is not behind, and nothing of what is past its end.

@@ -168,6 +168,34 @@ fn records_of_different_age_give_one_group() {
     }
 }
 
+/// One of two that know each other's records has missed another priority: its packet comes under the
+/// old group, is dropped, and brings both together.
+#[test]
+fn who_missed_a_change_of_groups_is_found_by_the_packet_it_sends() {
+    for missed in [1, 2] {
+        let groups = [group_of(1, 0), group_of(2, 0)];
+        let mut net = Net::new(&[&groups, &groups]);
+        for (n, other) in [(1, 2), (2, 1)] {
+            let signed = net.signed(other);
+            net.learn(n, signed).expect("new");
+        }
+        let knows = 3 - missed;
+        net.restate(knows, |record| record.groups[1].priority = 5);
+        let ends = |n: u32| (format!("10.{n}.0.5"), format!("10.{}.0.5", 3 - n));
+        let (source, destination) = ends(missed);
+        net.packet(knows, missed, 1, &source, &destination);
+        assert_eq!(net.drops(knows, DropReason::OtherGroup), 1);
+        net.carry();
+        for n in [1, 2] {
+            let (source, destination) = ends(n);
+            let way = net.way(n, &source, &destination);
+            assert_eq!(protects(way), Some((2, 3 - n)), "{missed} missed it");
+        }
+        net.packet(knows, missed, 2, &source, &destination);
+        assert_eq!(net.drops(knows, DropReason::OtherGroup), 1, "no more");
+    }
+}
+
 /// one gateway in sixteen groups.
 #[test]
 fn sixteen_groups_at_once_fit_in_one_probe() {
@@ -212,11 +240,42 @@ fn without_a_common_group_or_an_answer_packets_are_dropped() {
     }
     assert_eq!(net.drops(1, DropReason::NoAnswer), 4);
     assert!(net.drops(2, DropReason::NoCommonGroup) >= 4);
-    // By its record it is known at once.
+    // By its record it is known why.
     let signed = net.signed(2);
     net.learn(1, signed).expect("new");
-    let way = net.path(1, "10.1.0.5", "10.2.0.9");
+    let way = net.way(1, "10.1.0.5", "10.2.0.9");
     assert_eq!(way, Way::Drop(DropReason::NoCommonGroup));
+}
+
+/// KR-555: gateway 3 is in the lesser group alone, gateway 4 in none of gateway 1's; the records of both
+/// are the later ones, and name more specific prefixes for the same addresses.
+#[test]
+fn records_of_a_lesser_group_or_of_strangers_take_no_place() {
+    let (better, lesser) = (group_of(1, 10), group_of(2, 0));
+    let both = [better, lesser.clone()];
+    let mut net = Net::new(&[&both, &both, &[lesser], &[group_of(9, 200)], &both]);
+    for n in [2, 3, 4] {
+        net.restate(n, |record| {
+            record.endpoints = vec![outer(n)];
+            if n > 2 {
+                record.issued_at = record.issued_at.plus(n);
+                record.prefixes = vec![prefix("10.2.0.0/24"), prefix("10.5.0.0/24")];
+            }
+        });
+        let signed = net.signed(n);
+        net.learn(1, signed).expect("new");
+        let by_records = protects(net.path(1, "10.1.0.5", "10.2.0.9"));
+        assert_eq!(by_records, Some((1, 2)), "with the record of {n}");
+    }
+    // Who is known in the lesser group alone serves where nobody better is known, and no stranger does.
+    let way = net.path(1, "10.1.0.5", "10.5.0.9");
+    assert_eq!(protects(way), Some((2, 3)));
+    net.gate(1).unit.machine.forget_peers(&[terminal_number(3)]);
+    for n in [3, 4] {
+        net.gate(n).record.prefixes = vec![prefix("10.99.0.0/16")];
+    }
+    assert_eq!(net.path(1, "10.1.0.5", "10.5.0.9"), Way::Searching);
+    assert_eq!(protects(net.way(1, "10.1.0.5", "10.5.0.9")), Some((1, 5)));
 }
 
 /// what cannot be sent, and why.

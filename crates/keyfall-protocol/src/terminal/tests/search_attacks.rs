@@ -5,11 +5,11 @@ use core::net::SocketAddr;
 
 use super::driven::Driven;
 use super::fixture::{generation, terminal_number};
-use super::net::{Net, Parcel, address, group_of, number_of, outer, prefix, search_key_of};
+use super::net::{Net, Parcel, address, group_of, number_of, outer, prefix, routed, search_key_of};
 use crate::ids::KeyEpoch;
 use crate::search::message::{Answer, Probe, ProbeHash, Question, SearchMessage};
 use crate::stats::DropReason;
-use crate::terminal::{Input, PacketFrom, PathCounts, Way};
+use crate::terminal::{Input, PacketFrom, PathCounts, Way, may_deliver};
 
 const CE1: &str = "10.1.0.5";
 const CE2: &str = "10.2.0.9";
@@ -390,6 +390,72 @@ fn packets_poison_no_table() {
     net.packet_from(1, packet(1, 2, CE2, CE1));
     assert_eq!(nowhere(&mut net), [Some(outer(66)), None]);
     assert_eq!(net.gate(1).unit.machine.paths().count(), 0);
+}
+
+/// KR-531: gateways 1 and 2 have a group of their own that is better; gateway 3, in the lesser one alone,
+/// sends as gateway 2 what opens under the lesser one.
+#[test]
+fn a_member_of_a_lesser_group_speaks_for_nobody_in_a_better_one() {
+    let better = routed(1, 10, &["10.2.0.0/16", "239.0.0.0/8"]);
+    let lesser = routed(2, 0, &["10.0.0.0/8", "239.0.0.0/8"]);
+    let both = [better.clone(), lesser.clone()];
+    let mut net = Net::new(&[&both, &both, &[lesser]]);
+    for n in [2, 3] {
+        let signed = net.signed(n);
+        net.learn(1, signed).expect("new");
+    }
+    let own = net.gate(1).record.clone();
+    let mut judged = |peer, group, source: &str, destination: &str| {
+        let (source, destination) = (address(source), address(destination));
+        let theirs = net.gate(peer).record.clone();
+        may_deliver(&own, &theirs, number_of(group), source, destination)
+    };
+    let refused = Err(DropReason::OtherGroup);
+    // As 3 sends, it is heard as itself alone.
+    assert_eq!(judged(3, 2, "10.3.0.9", CE1), Ok(()));
+    assert_eq!(judged(3, 2, "10.3.0.9", "239.0.0.1"), Ok(()));
+    for to in [CE1, "239.0.0.1"] {
+        assert_eq!(judged(3, 2, CE2, to), Err(DropReason::NotInRecord));
+        assert_eq!(judged(2, 2, "239.0.0.1", to), Err(DropReason::NotInRecord));
+    }
+    assert_eq!(judged(2, 2, CE2, "239.0.0.1"), refused, "as 2, to all");
+    assert_eq!(judged(2, 1, CE2, "239.0.0.1"), Ok(()));
+    assert_eq!(judged(2, 2, CE2, "10.9.0.1"), Err(DropReason::NotForUs));
+    // From 2 to 1 the rule gives 2, and back 1: both may be.
+    assert_eq!(judged(2, 2, CE2, CE1), Ok(()));
+    assert_eq!(judged(2, 1, CE2, CE1), Ok(()));
+    // In the better group both ways: no other is taken, and nothing is learned from it.
+    for n in [1, 2] {
+        net.restate(n, |record| record.groups[0].networks.clear());
+    }
+    let signed = net.signed(2);
+    net.learn(1, signed).expect("newer");
+    let _ = net.events(1);
+    net.packet(1, 2, 2, CE2, CE1);
+    assert_eq!(net.drops(1, DropReason::OtherGroup), 1);
+    assert!(
+        net.gate(1)
+            .unit
+            .machine
+            .peers()
+            .all(|it| it.endpoint.is_none())
+    );
+    net.packet(1, 2, 1, CE2, CE1);
+    let mut peers = net.gate(1).unit.machine.peers();
+    assert!(peers.any(|it| it.endpoint == Some(outer(2))));
+}
+
+/// The same by one who floods: a search a second to one peer, eight to all.
+#[test]
+fn packets_under_another_group_cost_few_searches() {
+    let groups = [group_of(1, 10), group_of(2, 0)];
+    let mut net = Net::new(&[&groups, &groups]);
+    let signed = net.signed(2);
+    net.learn(1, signed).expect("new");
+    for n in 0..500 {
+        net.packet(1, 2, 2, &format!("10.2.7.{}", n % 250), CE1);
+    }
+    assert_eq!(net.gate(1).unit.machine.searches().count(), 1);
 }
 
 /// KR-537: an older record of its own does not give a terminal back what was taken from it.

@@ -1,0 +1,96 @@
+//! What is delivered of packets that opened.
+
+use keyfall_protocol::command::RecordGroup;
+use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
+use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
+
+use super::*;
+
+fn group_of(number: u32) -> GroupNumber {
+    GroupNumber::new(number).expect("not 0")
+}
+
+/// Terminal n speaks for 10.n.0.0/16; the first group is better than the second.
+fn record_of(number: u32, groups: &[u32]) -> ProtectionRecord {
+    ProtectionRecord {
+        terminal: TerminalNumber::new(number).expect("not 0"),
+        version: 1,
+        issued_at: UnixSeconds::new(0),
+        not_after: UnixSeconds::new(u32::MAX),
+        prefixes: vec![format!("10.{number}.0.0/16").parse().expect("a prefix")],
+        endpoints: Vec::new(),
+        groups: groups
+            .iter()
+            .map(|&group| RecordGroup {
+                group: group_of(group),
+                priority: if group == 1 { 10 } else { 0 },
+                mtu: None,
+                networks: Vec::new(),
+            })
+            .collect(),
+    }
+}
+
+/// A session that says that terminal 2 sends it.
+fn session_in(group: u32) -> Session {
+    let secret = Secret::init_with(|into| into.fill(7));
+    let key = MasterKey::new(group_of(group), KeyEpoch::new(7), Generation::ZERO, secret);
+    let sender = TerminalNumber::new(2).expect("not 0");
+    let session = EspSession::new([0; 5]);
+    let now = Instant::now();
+    Session {
+        group: group_of(group),
+        receiver: EspReceiver::new(EspSuite::default(), &key, sender, session),
+        ahead: Ahead::new(0, 0, 0, now),
+        record: Some(Arc::new(record_of(2, &[1, 2]))),
+        last: None,
+        told: Vec::new(),
+        doubted: None,
+        heard: now,
+        resting: false,
+        next_asked: false,
+        packets: 0,
+        octets: 0,
+    }
+}
+
+fn packet(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+    let head = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0];
+    [&head[..], &source, &destination].concat()
+}
+
+/// KR-531: whoever has the key of a lesser group does not get packets through as a member of a
+/// better one; what was judged once is judged anew with another record.
+#[test]
+fn a_session_under_another_group_than_the_rule_gives_delivers_nothing() {
+    let own = record_of(1, &[1, 2]);
+    let from = SocketAddr::from(([192, 0, 2, 2], 4500));
+    let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
+    let mut session = session_in(2);
+    let judged = judge(&mut session, Some(&own), from, &packet);
+    assert_eq!(judged, Err(DropReason::OtherGroup));
+    let mut session = session_in(1);
+    let news = judge(&mut session, Some(&own), from, &packet).expect("delivered");
+    session.told.extend(news);
+    for last in [session.last, None] {
+        session.last = last;
+        let judged = judge(&mut session, Some(&own), from, &packet);
+        assert_eq!(judged, Ok(None), "it was told");
+    }
+    session.record = Some(Arc::new(record_of(2, &[2])));
+    session.judge_anew();
+    let judged = judge(&mut session, Some(&own), from, &packet);
+    assert_eq!(judged, Err(DropReason::NotInRecord));
+    session.record = None;
+    let judged = judge(&mut session, Some(&own), from, &packet);
+    assert_eq!(judged, Err(DropReason::UnknownPeer));
+}
+
+/// A packet that fits no record makes the driver search, and not again for each that follows.
+#[test]
+fn a_session_that_fits_no_record_is_told_of_twice_a_minute() {
+    let mut session = session_in(2);
+    let now = Instant::now();
+    let told = (0..60u64).filter(|&n| session.may_doubt(now + Duration::from_secs(n)));
+    assert_eq!(told.count(), 2);
+}
