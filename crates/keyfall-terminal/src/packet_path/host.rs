@@ -70,7 +70,8 @@ impl Host {
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
         };
         // It speaks for the record's addresses alone: no link-local one, no router solicitations.
-        ip(&["link", "set", "dev", tun, "addrgenmode", "none", "up"])?;
+        ip(&["link", "set", "dev", tun, "addrgenmode", "none"])?;
+        ip(&["link", "set", "dev", tun, "up"])?;
         if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside) {
             let mut gateway = Gateway {
                 inside: inside.clone(),

@@ -66,7 +66,7 @@ fn answer(
     change: impl FnOnce(&mut Grant),
 ) -> Option<DropReason> {
     let request = ask(bob);
-    let wrap = fleet.wrap_key(1);
+    let wrap = bob.user().asking_key().duplicate();
     let asked = sealed(&request).open(&wrap).expect("under its wrap key");
     let mut grant = Grant {
         nonce: asked.nonce,
