@@ -315,10 +315,13 @@ pub enum Event {
     },
     /// The group is not held.
     PacketSessionsRefused { group: GroupNumber },
-    /// The marks are durable. Those of sessions that are refused by now are not among them.
+    /// The marks are durable, each as high as any that was stored of its session. Those of sessions
+    /// that are refused by now are not among them.
     PacketMarksStored {
         group: GroupNumber,
         marks: Vec<PacketMark>,
+        /// Sessions for which there is no room any more: nothing of them is delivered from now on.
+        displaced: Vec<PacketMark>,
     },
     /// The key may be used until then.
     StockSenderReady {
@@ -680,14 +683,24 @@ impl Terminal {
     }
 
     fn mark_packets(&mut self, number: GroupNumber, mut marks: Vec<PacketMark>) {
+        let mut displaced = Vec::new();
         match self.group_mut(number) {
-            Some(group) => marks.retain(|&mark| group.packets.record(mark)),
+            Some(group) => marks.retain_mut(|mark| {
+                let Some(recorded) = group.packets.record(*mark) else {
+                    return false;
+                };
+                mark.sequence = recorded.sequence;
+                let idle = recorded.displaced;
+                displaced.extend(idle.map(|session| PacketMark { session, ..*mark }));
+                true
+            }),
             None => marks.clear(),
         }
         self.dirty |= !marks.is_empty();
         self.events.push(Event::PacketMarksStored {
             group: number,
             marks,
+            displaced,
         });
     }
 

@@ -26,6 +26,10 @@ pub struct OpenedSession<R> {
     pub group: GroupNumber,
     pub epoch: KeyEpoch,
     pub generation: Generation,
+    /// Whether a signed record puts the sender into the group. Who holds the group's key can name any
+    /// sender and session: nothing is to be kept of one that is in no record, but
+    /// [`Input::PacketFrom`](crate::terminal::Input::PacketFrom) finds out who it is.
+    pub is_recorded: bool,
     /// What the trial made of the key: the receiver, as a rule.
     pub receiver: R,
     /// The key is of a newer generation, derived in scratch: feed
@@ -53,14 +57,25 @@ impl Terminal {
             .inspect_err(|&reason| self.drops.count(self.now, reason))
     }
 
-    /// A key that is held: for the session that follows one which is received under it.
-    #[must_use]
-    pub fn held_key(
+    /// A key that is held, with the stored mark of a session under it: for the session that follows one
+    /// which is received under that key.
+    ///
+    /// # Errors
+    /// [`DropReason::NotHeld`], or [`DropReason::RefusedSession`].
+    pub fn held_session(
         &self,
         group: GroupNumber,
         (epoch, generation): (KeyEpoch, Generation),
-    ) -> Option<&MasterKey> {
-        self.group(group)?.ring.at(epoch, generation)
+        sender: TerminalNumber,
+        session: EspSession,
+    ) -> Result<(&MasterKey, u32), DropReason> {
+        let group = self.group(group).ok_or(DropReason::NotHeld)?;
+        let key = group.ring.at(epoch, generation);
+        let key = key.ok_or(DropReason::NotHeld)?;
+        match group.packets.standing((epoch, generation, sender), session) {
+            Standing::UpTo(mark) => Ok((key, mark)),
+            Standing::Refused => Err(DropReason::RefusedSession),
+        }
     }
 
     /// The group's key at a generation that is held, or the one that is sent with: for those who are to
@@ -113,10 +128,13 @@ impl Terminal {
                 why = DropReason::RefusedSession;
                 continue;
             };
+            let record = self.record_of(query.sender);
+            let is_recorded = record.is_some_and(|it| it.group(number).is_some());
             let opened = |receiver, trial| OpenedSession {
                 group: number,
                 epoch,
                 generation,
+                is_recorded,
                 receiver,
                 trial,
             };

@@ -67,6 +67,15 @@ pub(super) enum Standing {
     Refused,
 }
 
+/// What came of a mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Recorded {
+    /// Nothing up to it is delivered again: the mark, or one above it that was stored before.
+    pub(super) sequence: u32,
+    /// The session of the same sender that is refused from now on.
+    pub(super) displaced: Option<EspSession>,
+}
+
 /// Own sessions and marks of one group.
 #[derive(Debug, Default)]
 pub(super) struct Packets {
@@ -145,24 +154,30 @@ impl Packets {
         }
     }
 
-    /// Records how far a session was delivered; marks only rise. False where the session is refused.
-    pub(super) fn record(&mut self, mark: PacketMark) -> bool {
+    /// Records how far a session was delivered; marks only rise. `None` where the session is
+    /// refused.
+    pub(super) fn record(&mut self, mark: PacketMark) -> Option<Recorded> {
         let key = (mark.epoch, mark.generation, mark.sender);
         let Standing::UpTo(before) = self.standing(key, mark.session) else {
-            return false;
+            return None;
         };
+        let mut displaced = None;
         let heard = self.heard.entry(key).or_default();
         let held = heard.sessions.iter().position(|it| it.0 == mark.session);
         if let Some(place) = held {
             heard.sessions.remove(place);
         } else if heard.sessions.len() == SESSIONS_MAX {
             // The session that was idle longest.
-            let (displaced, _) = heard.sessions.remove(0);
-            heard.refused.push(displaced);
+            let (idle, _) = heard.sessions.remove(0);
+            heard.refused.push(idle);
+            displaced = Some(idle);
         }
         let sequence = mark.sequence.max(before);
         heard.sessions.push((mark.session, sequence));
-        true
+        Some(Recorded {
+            sequence,
+            displaced,
+        })
     }
 
     /// What was sent under keys that are not held opens no more, so nothing is to be remembered.

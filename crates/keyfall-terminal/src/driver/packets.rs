@@ -12,7 +12,7 @@ use keyfall_protocol::terminal::{Event, Input, Order, PacketFrom, Terminal, Unhe
 
 use crate::driver::{Driver, RunError};
 use crate::packet_path::{
-    Ask, FlowReport, Host, PacketOptions, PacketPath, SessionReport, Tun, Wire, host,
+    Ask, Begun, FlowReport, Heard, Host, PacketOptions, PacketPath, SessionReport, Tun, Wire, host,
 };
 
 /// Whether packets pass.
@@ -237,8 +237,14 @@ impl Driver {
                     .path
                     .on_session(terminal, now, name, origin, rate, &sealed)
                 {
-                    Ok(Some(trial)) => self.feed(Input::Opened(trial))?,
-                    Ok(None) => {}
+                    Ok(Begun { trial, stranger }) => {
+                        if let Some(trial) = trial {
+                            self.feed(Input::Opened(trial))?;
+                        }
+                        if let Some(heard) = stranger {
+                            self.on_heard(heard)?;
+                        }
+                    }
                     // A peer that was excluded or lags behind is told what it has missed.
                     Err(reason) if is_unheard(reason) => {
                         let groups = self.terminal.own_record().map(|own| own.record());
@@ -272,18 +278,7 @@ impl Driver {
                     }))?;
                 }
             }
-            Ask::Heard(heard) => {
-                if let Some(key) = heard.key {
-                    self.feed(Input::PacketFrom(PacketFrom {
-                        group: heard.group,
-                        key,
-                        peer: heard.peer,
-                        source: heard.ends.0,
-                        destination: heard.ends.1,
-                        endpoint: heard.from,
-                    }))?;
-                }
-            }
+            Ask::Heard(heard) => self.on_heard(heard)?,
             Ask::Message { origin, datagram } => {
                 let outside = origin.interface != running.inside;
                 if let Some(destination) = origin.to {
@@ -305,6 +300,20 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    fn on_heard(&mut self, heard: Heard) -> Result<(), RunError> {
+        let Some(key) = heard.key else {
+            return Ok(());
+        };
+        self.feed(Input::PacketFrom(PacketFrom {
+            group: heard.group,
+            key,
+            peer: heard.peer,
+            source: heard.ends.0,
+            destination: heard.ends.1,
+            endpoint: heard.from,
+        }))
     }
 
     pub(super) fn on_packets_second(&mut self) {
@@ -339,9 +348,11 @@ impl Driver {
                 ref sessions,
             } => path.on_sessions(group, Some(sessions.clone())),
             Event::PacketSessionsRefused { group } => path.on_sessions(group, None),
-            Event::PacketMarksStored { group, ref marks } => {
-                path.on_marks_stored(terminal, group, marks);
-            }
+            Event::PacketMarksStored {
+                group,
+                ref marks,
+                ref displaced,
+            } => path.on_marks_stored(terminal, group, marks, displaced),
             Event::StockMarkStored { spi, sequence, .. } => path.on_stock_mark(spi, sequence),
             Event::PathFound {
                 source,

@@ -1,7 +1,7 @@
 //! The driver's side of the packet path: which keys, sessions and ways the threads have, and what the
 //! machine has to be told for them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,16 +21,17 @@ use keyfall_protocol::terminal::{
 use tokio::sync::mpsc::{self, Receiver};
 use zeroize::Zeroize;
 
-use crate::packet_path::ahead::reach;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
+use crate::packet_path::inner::Inner;
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::sessions::{Received, Sessions};
 use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::wire::{Origin, Wire};
-use crate::packet_path::{Ask, FlowReport, SessionName, SessionReport};
+use crate::packet_path::{Ask, FlowReport, Heard, SessionName, SessionReport};
 
 /// Two threads, and what they were told.
 pub(crate) struct PacketPath {
@@ -46,12 +47,7 @@ pub(crate) struct PacketPath {
     inbox: Receiver<Ask>,
     counts: Arc<Counts>,
     groups: BTreeMap<GroupNumber, Sending>,
-    /// Sessions that are received, and those whose first mark is on its way.
-    sessions: HashMap<SessionName, Received>,
-    /// Marks to be asked for with the next order.
-    marks: BTreeMap<GroupNumber, Vec<(SessionName, PacketMark)>>,
-    /// Those of the orders that are open, in their order.
-    ordered: VecDeque<(GroupNumber, Vec<(SessionName, PacketMark)>)>,
+    sessions: Sessions,
     stock: StockSenders,
     /// This terminal's own, as the thread was told.
     record: Option<Arc<ProtectionRecord>>,
@@ -84,11 +80,13 @@ enum Told {
     Refuse(DropReason),
 }
 
-struct Received {
-    group: GroupNumber,
-    under: (KeyEpoch, Generation),
-    /// Until its first mark is durable: the receiver, and the rate that is expected.
-    waits: Option<(EspReceiver, u32)>,
+/// What came of a packet of a session that was unknown.
+#[derive(Default)]
+pub(crate) struct Begun {
+    /// To be fed: the key is of a newer generation.
+    pub(crate) trial: Option<Trial>,
+    /// No session began: the core has to find out who that is.
+    pub(crate) stranger: Option<Heard>,
 }
 
 impl PacketPath {
@@ -143,9 +141,7 @@ impl PacketPath {
             inbox,
             counts,
             groups: BTreeMap::new(),
-            sessions: HashMap::new(),
-            marks: BTreeMap::new(),
-            ordered: VecDeque::new(),
+            sessions: Sessions::default(),
             stock: StockSenders::default(),
             record: None,
             scratch: vec![0; SCRATCH].into(),
@@ -254,9 +250,7 @@ impl PacketPath {
                 orders.push(Order::OpenPacketSessions { group: number });
             }
         }
-        for spi in self.stock.retain(terminal) {
-            self.ingress.put(ToIngress::ForgetStock(spi));
-        }
+        self.forget_stock(terminal);
         orders.extend(self.stock.refresh(terminal));
         orders
     }
@@ -342,17 +336,14 @@ impl PacketPath {
 
     pub(crate) fn on_peer_changed(&self, terminal: &Terminal, peer: TerminalNumber) {
         self.egress.put(ToEgress::PeerChanged(peer));
-        let sessions = self
-            .sessions
-            .iter()
-            .filter(|(name, _)| name.spi.sender() == peer);
         let record = record_of(terminal, peer);
-        let records = sessions.map(|(&name, _)| (name, record.clone()));
+        let sessions = self.sessions.of(peer);
+        let records = sessions.map(|(name, _)| (name, record.clone()));
         self.ingress.put(ToIngress::Records(records.collect()));
+        self.ingress.put(ToIngress::AskAgain(peer));
     }
 
     /// A packet of an unknown session: which key opens it? Its receiver waits here for its first mark.
-    /// Where the key is a newer generation, the trial has to be fed.
     ///
     /// # Errors
     /// Why none does.
@@ -364,9 +355,9 @@ impl PacketPath {
         origin: Origin,
         rate: u32,
         sealed: &[u8],
-    ) -> Result<Option<Trial>, DropReason> {
-        if self.sessions.contains_key(&name) {
-            return Ok(None);
+    ) -> Result<Begun, DropReason> {
+        if self.sessions.get(name).is_some() {
+            return Ok(Begun::default());
         }
         let query = PacketQuery {
             tag: name.spi.tag(),
@@ -378,17 +369,35 @@ impl PacketPath {
         let opened = terminal.receive_packet(now, query, |key, mark| {
             let receiver =
                 || EspReceiver::with_mark(suite, key, name.spi.sender(), name.session, mark);
-            receiver().open_into(sealed, scratch).ok()?;
-            Some((receiver(), mark))
+            let (length, _) = receiver().open_into(sealed, scratch).ok()?;
+            Some((receiver(), mark, Inner::read(&scratch[..length])))
         });
         self.scratch[..sealed.len()].zeroize();
         match opened {
             Ok(opened) => {
-                let (receiver, mark) = opened.receiver;
-                let under = (opened.epoch, opened.generation);
-                self.look_for_restart(name, opened.group);
-                self.begin(name, (opened.group, under), (receiver, rate), mark);
-                Ok(opened.trial)
+                let (receiver, mark, inner) = opened.receiver;
+                let (group, under) = (opened.group, (opened.epoch, opened.generation));
+                let mut stranger = None;
+                // SECURITY: a stranger costs no memory (KR-549).
+                if opened.is_recorded {
+                    self.look_for_restart(name, group);
+                    self.begin(name, (group, under), (receiver, rate), mark);
+                } else {
+                    let reason = match terminal.record_of(name.spi.sender()) {
+                        Some(_) => DropReason::NotInRecord,
+                        None => DropReason::UnknownPeer,
+                    };
+                    self.ingress.put(ToIngress::Unknown { name, reason });
+                    stranger = inner.map(|inner| Heard {
+                        group,
+                        key: Some(under),
+                        peer: name.spi.sender(),
+                        ends: (inner.source, inner.destination),
+                        from: origin.from,
+                    });
+                }
+                let trial = opened.trial;
+                Ok(Begun { trial, stranger })
             }
             Err(reason) => {
                 self.ingress.put(ToIngress::Unknown { name, reason });
@@ -400,11 +409,7 @@ impl PacketPath {
     /// A peer that begins anew was restarted, as a rule: what it has stored of this terminal's session
     /// runs ahead of it, and refuses up to two seconds of it. A fresh session is heard at once.
     fn look_for_restart(&mut self, name: SessionName, group: GroupNumber) {
-        let anew = self.sessions.keys().any(|it| it.spi == name.spi)
-            && !self
-                .sessions
-                .keys()
-                .any(|it| it.spi == name.spi && it.session.next() == name.session);
+        let anew = self.sessions.begins_anew(name);
         let sending = self.groups.entry(group).or_default();
         let lately = sending
             .begun_anew
@@ -421,18 +426,21 @@ impl PacketPath {
             session: name.session.next(),
             ..name
         };
-        let Some(held) = self.sessions.get(&name) else {
+        let Some(held) = self.sessions.get(name) else {
             return;
         };
         let (group, under) = (held.group, held.under);
-        if self.sessions.contains_key(&next) {
+        if self.sessions.get(next).is_some() {
             return;
         }
-        let Some(key) = terminal.held_key(group, under) else {
+        let sender = name.spi.sender();
+        // SECURITY: it may have been heard before a restart; it begins where that ended (KR-557).
+        let held = terminal.held_session(group, under, sender, next.session);
+        let Ok((key, mark)) = held else {
             return;
         };
-        let receiver = EspReceiver::new(self.suite, key, name.spi.sender(), next.session);
-        self.begin(next, (group, under), (receiver, rate), 0);
+        let receiver = EspReceiver::with_mark(self.suite, key, sender, next.session, mark);
+        self.begin(next, (group, under), (receiver, rate), mark);
     }
 
     fn begin(
@@ -442,47 +450,18 @@ impl PacketPath {
         (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) {
-        let waits = Some((receiver, rate));
-        self.sessions.insert(
-            name,
-            Received {
-                group,
-                under,
-                waits,
-            },
-        );
-        self.want_mark(name, mark.saturating_add(reach(rate)));
+        let gone = self
+            .sessions
+            .begin(name, (group, under), (receiver, rate), mark);
+        self.tell_forgotten(gone);
     }
 
     pub(crate) fn want_mark(&mut self, name: SessionName, sequence: u32) {
-        let Some(held) = self.sessions.get(&name) else {
-            return;
-        };
-        let mark = PacketMark {
-            epoch: held.under.0,
-            generation: held.under.1,
-            sender: name.spi.sender(),
-            session: name.session,
-            sequence: sequence.min(keyfall_plane::ESP_SEQUENCE_MAX),
-        };
-        let marks = self.marks.entry(held.group).or_default();
-        marks.push((name, mark));
+        self.sessions.want_mark(name, sequence);
     }
 
-    /// Marks go together: while some are being stored the next ones gather.
     pub(crate) fn next_marks(&mut self) -> Vec<Order> {
-        if !self.ordered.is_empty() {
-            return Vec::new();
-        }
-        let mut orders = Vec::new();
-        for (group, marks) in std::mem::take(&mut self.marks) {
-            orders.push(Order::MarkPackets {
-                group,
-                marks: marks.iter().map(|(_, mark)| *mark).collect(),
-            });
-            self.ordered.push_back((group, marks));
-        }
-        orders
+        self.sessions.next_marks()
     }
 
     pub(crate) fn on_marks_stored(
@@ -490,42 +469,26 @@ impl PacketPath {
         terminal: &Terminal,
         group: GroupNumber,
         stored: &[PacketMark],
+        displaced: &[PacketMark],
     ) {
-        let Some(place) = self.ordered.iter().position(|(it, _)| *it == group) else {
-            return;
-        };
-        let Some((_, ordered)) = self.ordered.remove(place) else {
-            return;
-        };
-        let mut raised = Vec::new();
-        for (name, mark) in ordered {
-            let is_durable = stored.iter().any(|it| {
-                (it.epoch, it.generation, it.sender, it.session)
-                    == (mark.epoch, mark.generation, mark.sender, mark.session)
-            });
-            let Some(held) = self.sessions.get_mut(&name) else {
-                continue;
+        let settled = self.sessions.settle(group, stored, displaced);
+        for (name, (receiver, rate), mark) in settled.begun {
+            let known = KnownSession {
+                name,
+                group,
+                receiver,
+                mark,
+                rate,
+                record: record_of(terminal, name.spi.sender()),
             };
-            if !is_durable {
-                self.sessions.remove(&name);
-                let reason = DropReason::RefusedSession;
-                self.ingress.put(ToIngress::Forget(vec![name]));
-                self.ingress.put(ToIngress::Unknown { name, reason });
-            } else if let Some((receiver, rate)) = held.waits.take() {
-                let known = KnownSession {
-                    name,
-                    group,
-                    receiver,
-                    mark: mark.sequence,
-                    rate,
-                    record: record_of(terminal, name.spi.sender()),
-                };
-                self.ingress.put(ToIngress::Known(Box::new(known)));
-            } else {
-                raised.push((name, mark.sequence));
-            }
+            self.ingress.put(ToIngress::Known(Box::new(known)));
         }
-        self.ingress.put(ToIngress::Marked(raised));
+        self.ingress.put(ToIngress::Marked(settled.raised));
+        for &name in &settled.refused {
+            let reason = DropReason::RefusedSession;
+            self.ingress.put(ToIngress::Unknown { name, reason });
+        }
+        self.tell_forgotten(settled.refused);
     }
 
     /// Keys of a generation that is not held any more go.
@@ -546,13 +509,22 @@ impl PacketPath {
     pub(crate) fn on_second(&mut self, terminal: &Terminal) {
         let own = self.own;
         self.forget(|_, held| terminal.may_receive(held.group, own).is_err());
+        self.forget_stock(terminal);
+    }
+
+    fn forget_stock(&mut self, terminal: &Terminal) {
+        for spi in self.stock.retain(terminal) {
+            self.ingress.put(ToIngress::ForgetStock(spi));
+        }
     }
 
     fn forget(&mut self, goes: impl Fn(&SessionName, &Received) -> bool) {
-        let gone: Vec<_> = self.sessions.iter().filter(|it| goes(it.0, it.1)).collect();
-        let gone: Vec<_> = gone.into_iter().map(|(&name, _)| name).collect();
+        let gone = self.sessions.forget(goes);
+        self.tell_forgotten(gone);
+    }
+
+    fn tell_forgotten(&self, gone: Vec<SessionName>) {
         if !gone.is_empty() {
-            self.sessions.retain(|name, _| !gone.contains(name));
             self.ingress.put(ToIngress::Forget(gone));
         }
     }
@@ -561,8 +533,6 @@ impl PacketPath {
     pub(crate) fn wipe(&mut self) {
         self.sessions.clear();
         self.stock.wipe();
-        self.marks.clear();
-        self.ordered.clear();
         for sending in self.groups.values_mut() {
             *sending = Sending::default();
         }

@@ -344,7 +344,8 @@ impl Gateway {
             let local = [family, "route", "replace", "local", "default", "dev", "lo"];
             ip(&[&tunnel[..], &[TABLE]].concat())?;
             ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
-            add("4499", &["fwmark", &mark, "lookup", "main"]);
+            // What this program sends itself goes by the outside, under whatever address.
+            add("4499", &["iif", "lo", "fwmark", &mark, "lookup", "main"]);
             for own in own.iter().filter(|it| is_of(family, it)) {
                 let prefix = own.to_string();
                 let from_outside = ["iif", &self.outside, "to", &prefix];

@@ -53,6 +53,8 @@ pub(super) enum ToIngress {
     Exclude(Vec<TerminalNumber>),
     /// The records of the senders of these sessions.
     Records(Vec<(SessionName, Option<Arc<ProtectionRecord>>)>),
+    /// What was refused of that sender is asked for again.
+    AskAgain(TerminalNumber),
     OwnRecord(Option<Arc<ProtectionRecord>>),
     /// A stock sender, whose first mark is durable.
     Stock(Box<KnownStock>),
@@ -136,15 +138,15 @@ impl Ingress {
             wire,
             orders,
             asks,
-            counts,
             own,
             own_record: None,
             sessions: HashMap::new(),
-            stock: StockReceivers::default(),
+            stock: StockReceivers::new(Arc::clone(&counts)),
             asked: HashMap::new(),
             refused: HashMap::new(),
             sealed: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             opened: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            counts,
             now: Instant::now(),
         }
     }
@@ -423,6 +425,9 @@ impl Ingress {
                         }
                     }
                 }
+                ToIngress::AskAgain(peer) => {
+                    self.refused.retain(|name, _| name.spi.sender() != peer);
+                }
                 ToIngress::OwnRecord(record) => {
                     self.own_record = record;
                     self.sessions.values_mut().for_each(Session::judge_anew);
@@ -509,6 +514,7 @@ impl Ingress {
                 self.join.slot()[..packet.len()].copy_from_slice(&packet);
                 self.join
                     .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                packet.zeroize();
             } else {
                 let gone = &mut |_| counts.add(DropReason::Held, 1);
                 self.opened.push(since, (name, sequence), packet, gone);
@@ -542,6 +548,7 @@ impl Ingress {
             .expire(now, &mut |_| counts.add(DropReason::Held, 1));
         self.opened
             .expire(now, &mut |_| counts.add(DropReason::Held, 1));
+        self.stock.expire(now);
     }
 
     fn wipe(&mut self) {

@@ -34,6 +34,7 @@ mod inner;
 mod join;
 mod membership;
 mod post;
+mod sessions;
 mod stock;
 mod tun;
 mod waiting;
@@ -47,7 +48,7 @@ use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, Termi
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 
 pub use cut::Cut;
-pub(crate) use engine::PacketPath;
+pub(crate) use engine::{Begun, PacketPath};
 use flows::{Ends, FlowWay};
 pub(crate) use host::Host;
 pub use inner::Inner;

@@ -1,9 +1,10 @@
 //! Packets of stock senders, which know nothing of Keyfall: opened under their own keys, delivered from
 //! the addresses that were named for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspReceiver, PinnedArrival};
 use keyfall_protocol::DropReason;
@@ -13,8 +14,10 @@ use keyfall_protocol::terminal::{Order, Terminal};
 use zeroize::Zeroize;
 
 use crate::packet_path::ahead::{Ahead, LEAST};
+use crate::packet_path::counts::Counts;
 use crate::packet_path::ingress::why;
 use crate::packet_path::inner::Inner;
+use crate::packet_path::waiting::Waiting;
 
 /// What the receiving thread is told of a stock sender, once its first mark is durable.
 pub(super) struct KnownStock {
@@ -25,15 +28,17 @@ pub(super) struct KnownStock {
 }
 
 /// The receiving thread's side.
-#[derive(Default)]
-pub(super) struct StockReceivers(HashMap<PinnedSpi, Receiving>);
+pub(super) struct StockReceivers {
+    senders: HashMap<PinnedSpi, Receiving>,
+    /// Opened packets above their sender's mark.
+    waiting: Waiting<(PinnedSpi, u32)>,
+    counts: Arc<Counts>,
+}
 
 struct Receiving {
     receiver: EspReceiver,
     ahead: Ahead,
     prefixes: Vec<Prefix>,
-    /// Opened packets above the mark.
-    waiting: VecDeque<(u32, Vec<u8>)>,
 }
 
 /// A packet that opened.
@@ -45,25 +50,41 @@ pub(super) struct OpenedStock {
 }
 
 impl StockReceivers {
+    pub(super) fn new(counts: Arc<Counts>) -> Self {
+        Self {
+            senders: HashMap::new(),
+            waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            counts,
+        }
+    }
+
     pub(super) fn put(&mut self, known: KnownStock, now: Instant) {
         let highest = known.receiver.highest();
-        self.0.insert(
+        self.senders.insert(
             known.spi,
             Receiving {
                 receiver: known.receiver,
                 ahead: Ahead::new(known.mark, highest, 0, now),
                 prefixes: known.prefixes,
-                waiting: VecDeque::new(),
             },
         );
     }
 
     pub(super) fn forget(&mut self, spi: PinnedSpi) {
-        self.0.remove(&spi);
+        self.senders.remove(&spi);
+        self.try_waiting(None);
     }
 
     pub(super) fn wipe(&mut self) {
-        self.0.clear();
+        self.senders.clear();
+        self.try_waiting(None);
+    }
+
+    /// What has waited for too long goes.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let counts = &self.counts;
+        let gone = &mut |_| counts.add(DropReason::Held, 1);
+        self.waiting.expire(now, gone);
     }
 
     /// Opens a packet into `slot`. It is judged before it is delivered: from the sender's own addresses, to
@@ -79,7 +100,8 @@ impl StockReceivers {
         now: Instant,
     ) -> Result<OpenedStock, DropReason> {
         let arrival = PinnedArrival::read(packet).map_err(|_| DropReason::NotEsp)?;
-        let sender = self.0.get_mut(&arrival.spi).ok_or(DropReason::UnknownTag)?;
+        let sender = self.senders.get_mut(&arrival.spi);
+        let sender = sender.ok_or(DropReason::UnknownTag)?;
         let (length, sequence) = match sender.receiver.open_into(packet, slot) {
             Ok(opened) => opened,
             Err(refused) => {
@@ -109,40 +131,43 @@ impl StockReceivers {
             let deliver = Some(length);
             return Ok(OpenedStock { deliver, mark });
         }
-        if sender.waiting.len() >= WAITING_MAX {
-            return Err(DropReason::Held);
-        }
-        sender
-            .waiting
-            .push_back((sequence, slot[..length].to_vec()));
+        self.hold(arrival.spi, sequence, slot[..length].to_vec(), now);
         let deliver = None;
         Ok(OpenedStock { deliver, mark })
     }
 
+    fn hold(&mut self, spi: PinnedSpi, sequence: u32, packet: Vec<u8>, now: Instant) {
+        let counts = &self.counts;
+        let gone = &mut |_| counts.add(DropReason::Held, 1);
+        self.waiting.push(now, (spi, sequence), packet, gone);
+    }
+
     /// A higher mark is durable: what may be delivered now.
     pub(super) fn marked(&mut self, spi: PinnedSpi, mark: u32) -> Vec<Vec<u8>> {
-        let Some(sender) = self.0.get_mut(&spi) else {
+        let Some(sender) = self.senders.get_mut(&spi) else {
             return Vec::new();
         };
         sender.ahead.stored(mark);
-        let (mut ready, mut waiting) = (Vec::new(), VecDeque::new());
-        for (sequence, packet) in sender.waiting.drain(..) {
-            if sender.ahead.covers(sequence) {
-                ready.push(packet);
-            } else {
-                waiting.push_back((sequence, packet));
+        self.try_waiting(Some(spi))
+    }
+
+    /// What waited for that sender's mark; packets of a sender that is gone go too.
+    fn try_waiting(&mut self, spi: Option<PinnedSpi>) -> Vec<Vec<u8>> {
+        let (counts, mut ready) = (&self.counts, Vec::new());
+        let gone = &mut |_| counts.add(DropReason::Held, 1);
+        for (since, (of, sequence), mut packet) in self.waiting.take() {
+            match self.senders.get(&of) {
+                None => {
+                    packet.zeroize();
+                    gone((of, sequence));
+                }
+                Some(sender) if Some(of) == spi && sender.ahead.covers(sequence) => {
+                    ready.push(packet);
+                }
+                Some(_) => self.waiting.push(since, (of, sequence), packet, gone),
             }
         }
-        sender.waiting = waiting;
         ready
-    }
-}
-
-impl Drop for Receiving {
-    fn drop(&mut self) {
-        for (_, packet) in &mut self.waiting {
-            packet.zeroize();
-        }
     }
 }
 
@@ -193,8 +218,9 @@ impl StockSenders {
     }
 }
 
-/// Packets of one stock sender that wait for a mark.
-const WAITING_MAX: usize = 1_024;
+/// Octets of packets of all stock senders that wait for a mark.
+const WAITING_MAX: usize = 2 << 20;
+const WAIT_LONGEST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -212,7 +238,7 @@ mod tests {
 
     #[test]
     fn nothing_of_an_unknown_spi_or_of_a_session_is_opened() {
-        let mut receivers = StockReceivers::default();
+        let mut receivers = StockReceivers::new(Arc::default());
         let group = GroupNumber::new(1).expect("not 0");
         let secret = Secret::init_with(|into| into.fill(5));
         let key = MasterKey::new(group, KeyEpoch::new(1), Generation::ZERO, secret);
@@ -242,5 +268,41 @@ mod tests {
         receivers.forget(spi);
         let opened = receivers.open(&packet, &mut slot, &[], now);
         assert_eq!(opened.err(), Some(DropReason::UnknownTag));
+    }
+
+    /// W-21: what waits for marks is bounded in octets, over all stock senders, and in time; what is of a
+    /// sender that is gone goes with it.
+    #[test]
+    fn packets_of_all_stock_senders_wait_within_one_bound() {
+        let counts = Arc::new(Counts::default());
+        let mut receivers = StockReceivers::new(Arc::clone(&counts));
+        let now = Instant::now();
+        let spis = [0x1001, 0x1002].map(|spi| PinnedSpi::new(spi).expect("in bounds"));
+        for spi in spis {
+            let known = KnownStock {
+                spi,
+                receiver: EspReceiver::pinned(&keys(), spi, 0),
+                mark: 64,
+                prefixes: Vec::new(),
+            };
+            receivers.put(known, now);
+        }
+        let held = || counts.all().map(|(_, count)| count).sum::<u64>();
+        for sequence in 65..165 {
+            for spi in spis {
+                receivers.hold(spi, sequence, vec![7; 60_000], now);
+            }
+            assert!(receivers.waiting.octets() <= WAITING_MAX);
+        }
+        let left = 200 - held();
+        assert!((1..=34).contains(&left), "{left} wait");
+        assert!(receivers.marked(spis[0], 140).is_empty(), "those are gone");
+        let ready = receivers.marked(spis[0], 160);
+        assert!((1..=17).contains(&ready.len()), "{} are ready", ready.len());
+        receivers.forget(spis[0]);
+        receivers.expire(now + WAIT_LONGEST * 2);
+        assert_eq!(receivers.waiting.octets(), 0);
+        let ready = u64::try_from(ready.len()).expect("few");
+        assert_eq!(held() + ready, 200, "each is counted");
     }
 }

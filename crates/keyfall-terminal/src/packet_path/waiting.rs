@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroize;
+
 /// Packets in the order of their coming, each with what it waits for.
 pub(super) struct Waiting<T> {
     queue: VecDeque<(Instant, T, Vec<u8>)>,
@@ -33,7 +35,7 @@ impl<T> Waiting<T> {
         self.octets += packet.len() + OVERHEAD;
         self.queue.push_back((now, what, packet));
         while self.octets > self.octets_max {
-            let Some((_, what, _)) = self.pop() else {
+            let Some(what) = self.pop() else {
                 return;
             };
             gone(what);
@@ -45,10 +47,16 @@ impl<T> Waiting<T> {
         while let Some((since, ..)) = self.queue.front()
             && now.saturating_duration_since(*since) > self.longest
         {
-            if let Some((_, what, _)) = self.pop() {
+            if let Some(what) = self.pop() {
                 gone(what);
             }
         }
+    }
+
+    /// The octets that they take.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        self.octets
     }
 
     /// All of them, to be tried again; those that still wait are put in with their first time.
@@ -57,10 +65,19 @@ impl<T> Waiting<T> {
         std::mem::take(&mut self.queue)
     }
 
-    fn pop(&mut self) -> Option<(Instant, T, Vec<u8>)> {
-        let first = self.queue.pop_front()?;
-        self.octets -= first.2.len() + OVERHEAD;
-        Some(first)
+    fn pop(&mut self) -> Option<T> {
+        let (_, what, mut packet) = self.queue.pop_front()?;
+        self.octets -= packet.len() + OVERHEAD;
+        packet.zeroize();
+        Some(what)
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        for (.., packet) in &mut self.queue {
+            packet.zeroize();
+        }
     }
 }
 

@@ -43,6 +43,8 @@ impl Wire {
         socket.set_ip_transparent_v4(true).ok();
         socket.set_multicast_ttl_v4(MULTICAST_HOPS)?;
         socket.set_multicast_loop_v4(false)?;
+        // What another socket of this program has joined; it is not so by itself for one of IPv6.
+        socket.set_multicast_all_v4(true)?;
         if v6 {
             socket.set_multicast_hops_v6(MULTICAST_HOPS)?;
             socket.set_multicast_loop_v6(false)?;

@@ -108,7 +108,15 @@ impl Packets {
 
 impl Terminal {
     /// The stock senders that this terminal receives, each with its group.
+    ///
+    /// SECURITY: none of a group whose lease is over, and none where this terminal is excluded (KR-558).
     pub fn stock_senders(&self) -> impl Iterator<Item = (GroupNumber, &StockSender)> {
+        let own = self.identity.number;
+        self.stored_stock()
+            .filter(move |&(group, _)| self.may_receive(group, own).is_ok())
+    }
+
+    fn stored_stock(&self) -> impl Iterator<Item = (GroupNumber, &StockSender)> {
         let groups = self.user.iter().flat_map(|user| &user.groups);
         groups.flat_map(|(&number, group)| group.packets.stock.iter().map(move |it| (number, it)))
     }
@@ -156,10 +164,10 @@ impl Terminal {
         let (Some(key), Some(now)) = (self.send_key(number), self.time()) else {
             return Err(self.why_not_sending(number));
         };
-        if self.stock_senders().count() >= STOCK_MAX {
+        if self.stored_stock().count() >= STOCK_MAX {
             return Err(DropReason::TooManyStockSenders);
         }
-        let is_free = |spi| self.stock_senders().all(|(_, held)| held.spi != spi);
+        let is_free = |spi| self.stored_stock().all(|(_, held)| held.spi != spi);
         let spi = loop {
             let drawn = u32::from_be_bytes(octets(rng)) >> 1;
             if let Some(spi) = PinnedSpi::new(drawn).filter(|&spi| is_free(spi)) {

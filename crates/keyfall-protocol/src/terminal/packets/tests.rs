@@ -2,7 +2,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{BLOCK, PacketMark, Packets, REFUSED_MAX, SEQUENCE_MAX, SESSIONS_MAX, Standing, plus};
+use super::{
+    BLOCK, PacketMark, Packets, REFUSED_MAX, Recorded, SEQUENCE_MAX, SESSIONS_MAX, Standing, plus,
+};
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
 
 fn session(number: u64) -> EspSession {
@@ -49,7 +51,7 @@ fn sessions_of_one_start_count_up_and_each_start_draws_anew() {
 fn marks_only_rise_and_a_session_never_heard_begins_at_nothing() {
     let mut packets = Packets::default();
     assert_eq!(packets.standing(key(2), session(1)), Standing::UpTo(0));
-    assert!(packets.record(mark(2, 1, 64)) && packets.record(mark(2, 1, 30)));
+    assert!(packets.record(mark(2, 1, 64)).is_some() && packets.record(mark(2, 1, 30)).is_some());
     assert_eq!(packets.standing(key(2), session(1)), Standing::UpTo(64));
     assert_eq!(packets.standing(key(3), session(1)), Standing::UpTo(0));
     packets.forget(|_, generation| generation != Generation::ZERO);
@@ -62,24 +64,32 @@ fn the_session_idle_longest_is_refused_when_the_65th_comes_and_too_many_end_the_
     let mut packets = Packets::default();
     let sessions = SESSIONS_MAX as u64;
     for of in 0..sessions {
-        assert!(packets.record(mark(2, of, 1)));
+        assert!(packets.record(mark(2, of, 1)).is_some());
     }
-    assert!(packets.record(mark(2, 0, 2)), "heard again");
-    assert!(packets.record(mark(2, sessions, 1)));
+    assert!(packets.record(mark(2, 0, 2)).is_some(), "heard again");
+    let recorded = packets.record(mark(2, sessions, 1));
+    let displaced = Some(session(1));
+    assert_eq!(
+        recorded,
+        Some(Recorded {
+            sequence: 1,
+            displaced
+        })
+    );
     assert_eq!(packets.standing(key(2), session(1)), Standing::Refused);
-    assert!(!packets.record(mark(2, 1, 9)));
+    assert!(packets.record(mark(2, 1, 9)).is_none());
     assert_eq!(packets.standing(key(2), session(0)), Standing::UpTo(2));
     let all = sessions + REFUSED_MAX as u64;
     for of in sessions + 1..all {
-        assert!(packets.record(mark(2, of, 1)), "{of}");
+        assert!(packets.record(mark(2, of, 1)).is_some(), "{of}");
     }
     assert_eq!(packets.standing(key(2), session(all)), Standing::Refused);
-    assert!(!packets.record(mark(2, all, 1)));
+    assert!(packets.record(mark(2, all, 1)).is_none());
     assert_eq!(
         packets.standing(key(2), session(all - 1)),
         Standing::UpTo(1)
     );
-    assert!(packets.record(mark(3, all, 1)), "another sender");
+    assert!(packets.record(mark(3, all, 1)).is_some(), "another sender");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::driven::Driven;
 use super::fixture::{Fleet, Stated, generation, group, master, terminal_number};
+use super::net::{Net, group_of, master_of, number_of};
 use crate::command::Prefix;
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
 use crate::keys::{EspSuite, MasterKey, PinnedSpi};
@@ -15,6 +16,7 @@ use crate::terminal::{
     SessionBlock, Source, StockSender,
 };
 
+const LEASE: u32 = 72 * 3600;
 const SESSION: EspSession = EspSession::new([1, 2, 3, 4, 5]);
 
 fn query(key: &MasterKey, source: Source) -> PacketQuery {
@@ -94,6 +96,32 @@ fn the_first_packet_of_a_session_finds_the_held_key() {
     assert_eq!(opened.epoch, KeyEpoch::new(7));
     assert_eq!(opened.receiver, 0, "never heard before");
     assert!(opened.trial.is_none());
+}
+
+/// W-21, W-23: whoever holds the group's key can name any sender; whether a record puts that one into
+/// the group is told.
+#[test]
+fn a_sender_that_no_record_puts_into_the_group_is_told_apart() {
+    let both = [group_of(1, 0), group_of(2, 0)];
+    let mut net = Net::new(&[&both, &both[..1]]);
+    let recorded = |net: &mut Net, of: u32, sender: u32| {
+        let key = master_of(number_of(of), 7, 0);
+        let asked = PacketQuery {
+            sender: terminal_number(sender),
+            ..query(&key, 1)
+        };
+        let (now, sealed_under) = (net.now, key.fingerprint());
+        let machine = &mut net.gate(1).unit.machine;
+        let opens = |key: &MasterKey, _| (key.fingerprint() == sealed_under).then_some(());
+        let opened = machine.receive_packet(now, asked, opens);
+        opened.map(|it| it.is_recorded)
+    };
+    assert_eq!(recorded(&mut net, 1, 2), Ok(false), "not heard of yet");
+    let signed = net.signed(2);
+    net.learn(1, signed).expect("new");
+    assert_eq!(recorded(&mut net, 1, 2), Ok(true));
+    assert_eq!(recorded(&mut net, 2, 2), Ok(false), "in the other group");
+    assert_eq!(recorded(&mut net, 1, 3), Ok(false));
 }
 
 /// a packet under a newer generation makes the older side renew, once it opened.
@@ -292,10 +320,52 @@ fn a_stored_mark_is_what_a_restarted_receiver_begins_with() {
     let mut fleet = Fleet::new();
     let mut bob = fleet.member();
     assert_eq!(mark(&mut bob, SESSION, 64).len(), 1);
-    assert_eq!(mark(&mut bob, SESSION, 10)[0].sequence, 10);
+    assert_eq!(mark(&mut bob, SESSION, 10)[0].sequence, 64);
     for driven in [&mut bob.restarted(), &mut bob] {
         let opened = hear(driven, &master(7, 0)).expect("held");
         assert_eq!(opened.receiver, 64, "marks only rise");
+    }
+}
+
+/// The session that follows was heard before the power went: it begins at its mark, not anew.
+#[test]
+fn the_session_that_follows_begins_at_its_stored_mark() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let next = SESSION.next();
+    mark(&mut bob, SESSION, 64);
+    mark(&mut bob, next, 70);
+    let mut bob = bob.restarted();
+    let of = |bob: &Driven, under, session| {
+        let sender = terminal_number(2);
+        let held = bob.machine.held_session(group(), under, sender, session);
+        held.map(|(_, mark)| mark)
+    };
+    let under = (KeyEpoch::new(7), Generation::ZERO);
+    assert_eq!(of(&bob, under, next), Ok(70));
+    assert_eq!(of(&bob, under, next.next()), Ok(0));
+    let other = (KeyEpoch::new(8), Generation::ZERO);
+    assert_eq!(of(&bob, other, next), Err(DropReason::NotHeld));
+    for number in 0..64 {
+        mark(&mut bob, EspSession::new([9, 9, 9, 9, number]), 64);
+    }
+    assert_eq!(of(&bob, under, next), Err(DropReason::RefusedSession));
+}
+
+/// What is refused is told, so that who receives it stops.
+#[test]
+fn a_displaced_session_is_told() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    mark(&mut bob, SESSION, 64);
+    for number in 0..64 {
+        mark(&mut bob, EspSession::new([9, 9, 9, 9, number]), 64);
+        let told = match &bob.events[..] {
+            [Event::PacketMarksStored { displaced, .. }] => displaced.clone(),
+            other => panic!("{other:?}"),
+        };
+        let sessions: Vec<_> = told.iter().map(|it| it.session).collect();
+        assert_eq!(sessions, if number == 63 { vec![SESSION] } else { vec![] });
     }
 }
 
@@ -396,6 +466,24 @@ fn a_stock_senders_key_lives_until_its_stated_end_and_no_longer() {
     };
     assert!(bob.events.contains(&ended));
     assert!(stock(&bob.restarted(), other).is_some());
+    assert_eq!(stock(&bob.restarted(), spi), None);
+}
+
+/// A stock sender is heard as long as the group is: not beyond its lease.
+#[test]
+fn a_stock_sender_is_not_received_beyond_the_groups_lease() {
+    let mut fleet = Fleet::new();
+    let mut bob = fleet.member();
+    let spi = add_stock_sender(&mut bob, u32::MAX);
+    assert!(stock(&bob, spi).is_some());
+    bob.wait(u64::from(LEASE) + 61);
+    bob.store_all();
+    let own = bob.machine.identity().number;
+    assert_eq!(
+        bob.machine.may_receive(group(), own),
+        Err(DropReason::LeaseOver)
+    );
+    assert_eq!(stock(&bob, spi), None);
     assert_eq!(stock(&bob.restarted(), spi), None);
 }
 
