@@ -181,7 +181,7 @@ pub(crate) fn close_host(record: &ProtectionRecord) -> Result<(), HostError> {
 
 /// Nothing is protected here any more: everything was erased on order.
 pub(crate) fn open_host() {
-    forget_rules(&[CLOSED_NETWORK]);
+    forget_rules(&[CLOSED_NETWORK, OWN_WORDS]);
 }
 
 fn networks(record: &ProtectionRecord) -> Vec<Prefix> {
@@ -192,9 +192,11 @@ fn networks(record: &ProtectionRecord) -> Vec<Prefix> {
 fn close_networks(networks: &[Prefix]) -> Result<(), HostError> {
     let mark = MARK.to_string();
     for family in families() {
+        // What this program sends itself goes outside, also to an address in a network. (A rule with
+        // "not" would turn all of its conditions around, not one.)
+        add_rule(&rule(family, OWN_WORDS, &["fwmark", &mark, "lookup", "main"]))?;
         for network in networks.iter().filter(|it| is_of(family, it)) {
-            let network = network.to_string();
-            let closed = ["not", "fwmark", &mark, "to", &network, "blackhole"];
+            let closed = ["to", &network.to_string(), "blackhole"];
             add_rule(&rule(family, CLOSED_NETWORK, &closed))?;
         }
     }
@@ -470,7 +472,8 @@ const OWN_RULES: &[&str] = &[
 /// Of those of a gateway that stay: from inside, from outside, out of the tunnel.
 const CLOSED: &[&str] = &["4510", "4511"];
 const CLOSED_TUN: &str = "4512";
-/// Of those of a host that stay.
+/// Of those of a host that stay: what this program sends itself, and networks of its groups.
+const OWN_WORDS: &str = "4509";
 const CLOSED_NETWORK: &str = "4513";
 
 #[cfg(test)]
