@@ -32,8 +32,6 @@ pub(super) struct Running {
     options: PacketOptions,
     /// The interface that nothing from outside comes by.
     inside: Option<u32>,
-    /// The address that a key search was sent to, while it is answered.
-    asked_at: Option<IpAddr>,
     /// Routes and addresses are to be looked at.
     changed: bool,
     /// The system was not told everything: once more in a second.
@@ -282,16 +280,12 @@ impl Driver {
             Ask::Message { origin, datagram } => {
                 let outside = origin.interface != running.inside;
                 if let Some(destination) = origin.to {
-                    running.asked_at = Some(destination);
                     self.feed(Input::Search {
                         from: origin.from,
                         destination,
                         outside,
                         datagram: &datagram,
                     })?;
-                    if let Some(running) = self.packets.running() {
-                        running.asked_at = None;
-                    }
                 }
             }
             Ask::Ended { sentence } => {
@@ -400,29 +394,9 @@ impl Driver {
         let Some(running) = self.packets.running() else {
             return;
         };
-        if let Err(error) = running.path.send(to, datagram, None) {
+        if let Err(error) = running.path.send(to, datagram) {
             tracing::debug!(%error, %to, "a message to a peer was not sent");
             self.terminal.count_drop(DropReason::NotSent);
-        }
-    }
-
-    /// From the address by which this gateway is to be spoken to; then from the one that was asked,
-    /// behind the gateway, since a NAT in front of the asker lets nothing else in. The asker takes the
-    /// first that comes.
-    pub(super) fn send_answer(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.send_message(to, datagram);
-        let own = self.terminal.own_record().map(|signed| signed.record());
-        let Some(running) = self.packets.running() else {
-            return;
-        };
-        let asked = running
-            .asked_at
-            .filter(|_| running.options.gateway.is_some());
-        if let Some(asked) = asked
-            && own.is_some_and(|own| own.speaks_for(asked))
-            && let Err(error) = running.path.send(to, datagram, Some(asked))
-        {
-            tracing::debug!(%error, %to, "an answer was not sent from the address that was asked");
         }
     }
 
@@ -446,7 +420,6 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
     let inside = options.gateway.as_deref().unwrap_or(&name);
     Ok(Running {
         inside: host::index_of(inside),
-        asked_at: None,
         path,
         host,
         options: options.clone(),

@@ -540,14 +540,9 @@ impl PacketPath {
         self.ingress.put(ToIngress::Wipe);
     }
 
-    /// A message of key search, or for a peer; `from`: the address that it leaves from.
-    pub(crate) fn send(
-        &self,
-        to: SocketAddr,
-        datagram: &[u8],
-        from: Option<IpAddr>,
-    ) -> io::Result<()> {
-        self.wire.send_one(to, datagram, from)
+    /// A message of key search, or for a peer.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.wire.send_one(to, datagram)
     }
 
     pub(crate) fn report(&self) -> Report {

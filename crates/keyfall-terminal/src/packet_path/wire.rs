@@ -39,8 +39,6 @@ impl Wire {
         // So that a probe towards a protected address leaves by the outside and not into the tunnel;
         // without CAP_NET_ADMIN there is no tunnel either.
         mark(&socket);
-        // So that an answer may leave from the address that was asked, behind a gateway.
-        socket.set_ip_transparent_v4(true).ok();
         socket.set_multicast_ttl_v4(MULTICAST_HOPS)?;
         socket.set_multicast_loop_v4(false)?;
         // What another socket of this program has joined; it is not so by itself for one of IPv6.
@@ -97,7 +95,7 @@ impl Wire {
         let (stride, count) = (batch.stride, batch.count);
         (batch.length, batch.count) = (0, 0);
         if count > 1 && self.state.max_gso_segments() > 1 {
-            match self.put(to, contents, Some(stride), None) {
+            match self.put(to, contents, Some(stride)) {
                 // The path or the device takes no such batch: one by one, perhaps in fragments.
                 Err(error) if is_about_size(&error) => {}
                 other => return other,
@@ -105,37 +103,26 @@ impl Wire {
         }
         let mut outcome = Ok(());
         for datagram in contents.chunks(stride) {
-            outcome = self.put(to, datagram, None, None).and(outcome);
+            outcome = self.put(to, datagram, None).and(outcome);
         }
         outcome
     }
 
-    /// Sends one datagram, by the address that the other side knows where it matters.
+    /// Sends one datagram.
     ///
     /// # Errors
     /// What the system says.
-    pub fn send_one(
-        &self,
-        to: SocketAddr,
-        datagram: &[u8],
-        from: Option<IpAddr>,
-    ) -> io::Result<()> {
-        self.put(to, datagram, None, from)
+    pub fn send_one(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.put(to, datagram, None)
     }
 
-    fn put(
-        &self,
-        to: SocketAddr,
-        contents: &[u8],
-        segment_size: Option<usize>,
-        src_ip: Option<IpAddr>,
-    ) -> io::Result<()> {
+    fn put(&self, to: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.address_for(to),
             ecn: None,
             contents,
             segment_size,
-            src_ip,
+            src_ip: None,
         };
         loop {
             match self
