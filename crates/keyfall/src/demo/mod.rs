@@ -28,7 +28,8 @@ use stage::Stage;
 use story::Told;
 
 /// Show the whole story on this machine: enrol, distribute, call, renew, miss, join late, come back,
-/// change the key of a running call, lose two terminals, and what their thief can read.
+/// change the key of a running call, lose two terminals, and what their thief can read; networks
+/// behind gateways, where this user may make network namespaces and open /dev/net/tun.
 ///
 /// Needs no root and no network but loopback; ends within a minute; leaves nothing behind.
 ///
