@@ -194,7 +194,11 @@ fn close_networks(networks: &[Prefix]) -> Result<(), HostError> {
     for family in families() {
         // What this program sends itself goes outside, also to an address in a network. (A rule with
         // "not" would turn all of its conditions around, not one.)
-        add_rule(&rule(family, OWN_WORDS, &["fwmark", &mark, "lookup", "main"]))?;
+        add_rule(&rule(
+            family,
+            OWN_WORDS,
+            &["fwmark", &mark, "lookup", "main"],
+        ))?;
         for network in networks.iter().filter(|it| is_of(family, it)) {
             let closed = ["to", &network.to_string(), "blackhole"];
             add_rule(&rule(family, CLOSED_NETWORK, &closed))?;
