@@ -1,8 +1,8 @@
 //! The packet path: IP packets from a TUN interface to peers as ESP in UDP, and back.
 //!
 //! Two threads carry packets; they hold session keys and no more. The driver owns the machine: it tells
-//! the threads what has changed ([`ToEgress`], [`ToIngress`]), and they ask it what they do not know
-//! ([`Ask`]). Packets wait meanwhile, within bounds.
+//! the threads what has changed (`ToEgress`, `ToIngress`), and they ask it what they do not know
+//! (`Ask`). Packets wait meanwhile, within bounds.
 //!
 //! ```text
 //! TUN ─► egress:  cut ─► flow ─► sender ─► batch ─► UDP
