@@ -6,6 +6,7 @@ between them, and a control segment on which the server is heard. No test stands
   hc - g3 -+            +- h3, h4
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -128,6 +129,21 @@ class Field(ground.Ground):
             oifname "to-{unit}" ct state new counter drop
           }}
         }}""")
+
+    @contextlib.contextmanager
+    def without_searches_by_udp(self):
+        """What begins with the non-ESP marker does not cross the underlay."""
+        self.rules(self.underlay, """table inet udpless {
+          counter searches { }
+          chain f {
+            type filter hook forward priority 0;
+            udp dport 4500 @th,64,32 0 counter name searches drop
+          }
+        }""")
+        try:
+            yield
+        finally:
+            self.clear("udpless")
 
     def clear(self, table: str, family: str = "inet") -> None:
         self.run(self.underlay, "nft", "delete", "table", family, table)

@@ -38,6 +38,7 @@ use crate::stored::{Stored, StoredError, restore_at};
 use crate::tamper::TamperFile;
 
 mod clock;
+mod echoes;
 mod log;
 mod packets;
 mod requests;
@@ -520,7 +521,7 @@ impl Driver {
                 Output::Erase(erase) => self.on_erase(&erase),
                 Output::ToServer(datagram) => self.send_to_server(datagram),
                 Output::Probe { to, datagram } => self.send_probe(to, &datagram),
-                Output::Answer { to, datagram } => self.send_message(to, &datagram),
+                Output::Answer { to, datagram } => self.send_answer(to, datagram),
                 Output::ToPeer { to, datagram } => self.send_message(to, &datagram),
                 Output::Event(event) => {
                     self.tell_packets(&event);

@@ -18,12 +18,16 @@
 //! | `egress`, `flows` | the thread that sends |
 //! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
+//! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
 
 mod ahead;
 mod checksum;
 mod counts;
 mod cut;
+pub(crate) mod echo;
+pub(crate) mod echo_wire;
+pub(crate) mod echoes;
 mod egress;
 mod engine;
 mod flows;
@@ -48,6 +52,8 @@ use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, Termi
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 
 pub use cut::Cut;
+pub(crate) use echo_wire::{By, EchoWire, Side};
+pub(crate) use echoes::Echoes;
 pub(crate) use engine::{Begun, PacketPath};
 use flows::{Ends, FlowWay};
 pub(crate) use host::Host;
@@ -74,8 +80,18 @@ pub struct PacketOptions {
     /// Octets of the longest inner packet; `None`: as the outside has it.
     pub mtu: Option<u16>,
     pub suite: EspSuite,
+    pub search: SearchBy,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
+}
+
+/// What probes of key search travel in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SearchBy {
+    #[default]
+    Udp,
+    /// Echo requests; those of others are answered, too.
+    IcmpEcho,
 }
 
 impl Default for PacketOptions {
@@ -87,6 +103,7 @@ impl Default for PacketOptions {
             outside: None,
             mtu: None,
             suite: EspSuite::default(),
+            search: SearchBy::default(),
             peers: Vec::new(),
         }
     }
@@ -146,6 +163,13 @@ pub(crate) enum Ask {
         origin: Origin,
         datagram: Vec<u8>,
     },
+    /// An echo that may belong to a key search.
+    Echo {
+        side: Side,
+        packet: Vec<u8>,
+    },
+    /// Hosts have not answered what was planted.
+    EchoesDue,
     /// A thread has ended.
     Ended {
         sentence: String,
