@@ -16,7 +16,7 @@
 //! | `membership` | which multicast is heard |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
-//! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
 
@@ -37,6 +37,7 @@ mod post;
 mod sessions;
 mod stock;
 mod tun;
+mod unknown;
 mod waiting;
 mod wire;
 
