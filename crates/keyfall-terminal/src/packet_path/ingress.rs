@@ -112,6 +112,8 @@ struct Session {
     last: Option<(Ends, SocketAddr)>,
     /// Those that were judged well, and the driver was told about.
     told: Vec<(Ends, SocketAddr)>,
+    /// Since when that is so.
+    told_since: Instant,
     /// When the driver was told of one that does not fit the records that are known.
     doubted: Option<Instant>,
     heard: Instant,
@@ -486,6 +488,7 @@ impl Ingress {
             record,
             last: None,
             told: Vec::new(),
+            told_since: now,
             doubted: None,
             heard: now,
             resting: false,
@@ -526,14 +529,8 @@ impl Ingress {
 
     fn on_second(&mut self) {
         let now = self.now;
-        let idle = |since: Instant| now.saturating_duration_since(since);
         for session in self.sessions.values_mut() {
-            if !session.resting && idle(session.heard) > REST_AFTER {
-                // An idle peer costs little memory.
-                session.receiver.rest();
-                session.resting = true;
-                session.told = Vec::new();
-            }
+            session.on_second(now);
         }
         let counts = &self.counts;
         self.unknown
@@ -584,6 +581,21 @@ fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now:
 }
 
 impl Session {
+    fn on_second(&mut self, now: Instant) {
+        let idle = |since: Instant| now.saturating_duration_since(since);
+        if !self.resting && idle(self.heard) > REST_AFTER {
+            // An idle peer costs little memory.
+            self.receiver.rest();
+            self.resting = true;
+            (self.last, self.told) = (None, Vec::new());
+        }
+        if idle(self.told_since) >= TELL_AGAIN {
+            // The place of a peer that only sends stays known.
+            (self.last, self.told_since) = (None, now);
+            self.told.clear();
+        }
+    }
+
     /// A record is another one.
     fn judge_anew(&mut self) {
         self.last = None;
@@ -675,6 +687,8 @@ const HEARD_MAX: usize = 16_384;
 const REST_AFTER: Duration = Duration::from_secs(30);
 /// After it the driver is told again that a packet does not fit the records.
 const DOUBTED_FOR: Duration = Duration::from_secs(30);
+/// The driver hears again where a peer is that goes on sending: what was heard counts for minutes.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Pairs of addresses of a session that the driver was told about.
 const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;
