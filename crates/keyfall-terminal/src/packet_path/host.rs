@@ -10,6 +10,7 @@ use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::membership::Memberships;
+use crate::packet_path::unprotected::{From, Unprotected};
 use crate::packet_path::wire::MARK;
 
 /// Interfaces and rules of one packet path.
@@ -21,6 +22,8 @@ pub(crate) struct Host {
     /// Rules that were made, to be taken back.
     rules: Rules,
     memberships: Memberships,
+    unprotected: Unprotected,
+    outside: Option<String>,
 }
 
 /// Rules that are taken back when they are dropped.
@@ -59,6 +62,10 @@ pub(crate) enum HostError {
 impl Host {
     /// Brings the interface up.
     pub(crate) fn set_up(tun: &str, port: u16, options: &PacketOptions) -> Result<Self, HostError> {
+        let from = match (&options.gateway, &options.outside) {
+            (Some(_), Some(outside)) => From::Outside(outside.clone()),
+            (_, _) => From::AllBut(tun.to_owned()),
+        };
         let mut host = Self {
             tun: tun.to_owned(),
             gateway: None,
@@ -66,6 +73,8 @@ impl Host {
             routes: Vec::new(),
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
+            unprotected: Unprotected::new(from, port),
+            outside: options.outside.clone(),
         };
         if options.gateway.is_some() {
             // SECURITY: before a packet can come out of it; only own prefixes come first (KR-545).
@@ -104,6 +113,8 @@ impl Host {
         self.memberships
             .apply(record)
             .map_err(HostError::Multicast)?;
+        let underlay = self.underlay();
+        self.unprotected.apply(record, clear, &underlay);
         if let Some(gateway) = &mut self.gateway {
             return gateway.apply(&self.tun, &record.prefixes, clear);
         }
@@ -153,6 +164,13 @@ impl Host {
         }
         (self.addresses, self.routes) = (addresses, routes);
         Ok(())
+    }
+
+    /// The addresses of this machine outside; where it was not said what that is, of all interfaces.
+    fn underlay(&self) -> Vec<IpAddr> {
+        let of = addressed(self.outside.as_deref()).into_iter();
+        let outside = of.filter(|(device, ..)| *device != self.tun && device != "lo");
+        outside.map(|(_, address, _)| address).collect()
     }
 }
 
@@ -437,14 +455,28 @@ pub(crate) fn has_v6(prefixes: &[Prefix]) -> bool {
 
 /// The subnets of an interface.
 fn attached(interface: &str) -> Vec<Prefix> {
-    let shown = ip(&["-o", "address", "show", "dev", interface]).unwrap_or_default();
-    let subnet = |line: &str| {
-        let (address, len) = value_of(line, "inet")
+    let of = addressed(Some(interface)).into_iter();
+    of.filter_map(|(_, address, length)| Prefix::around(address, length))
+        .collect()
+}
+
+/// Addresses of an interface, or of all, with the interface and the length of the subnet.
+fn addressed(interface: Option<&str>) -> Vec<(String, IpAddr, u8)> {
+    let mut arguments = vec!["-o", "address", "show"];
+    arguments.extend(interface.iter().flat_map(|it| ["dev", it]));
+    let shown = ip(&arguments).unwrap_or_default();
+    let read = |line: &str| {
+        let device = line.split_whitespace().nth(1)?;
+        let (address, length) = value_of(line, "inet")
             .or_else(|| value_of(line, "inet6"))?
             .split_once('/')?;
-        Prefix::around(address.parse().ok()?, len.parse().ok()?)
+        Some((
+            device.to_owned(),
+            address.parse().ok()?,
+            length.parse().ok()?,
+        ))
     };
-    shown.lines().filter_map(subnet).collect()
+    shown.lines().filter_map(read).collect()
 }
 
 /// What it prints.

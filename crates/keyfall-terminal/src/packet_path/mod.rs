@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
+//! | `host`, `unprotected` | addresses, routes and rules of the system; what does not come in |
 //! | `membership` | which multicast is heard |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
@@ -38,6 +39,7 @@ mod sessions;
 mod stock;
 mod tun;
 mod unknown;
+mod unprotected;
 mod waiting;
 mod wire;
 
