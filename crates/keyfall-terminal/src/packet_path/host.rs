@@ -19,6 +19,8 @@ pub(crate) struct Host {
     gateway: Option<Gateway>,
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
+    /// The system was not told all of it: all routes once more.
+    incomplete: bool,
     /// Rules that were made, to be taken back.
     rules: Rules,
     memberships: Memberships,
@@ -71,6 +73,7 @@ impl Host {
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
             unprotected: Unprotected::new(from, port),
@@ -103,13 +106,18 @@ impl Host {
         Ok(host)
     }
 
-    /// As the record and the clear list say now. `peers`: for which addresses others speak.
+    /// As the record and the clear list say now.
     pub(crate) fn apply(
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
-        peers: &[Prefix],
     ) -> Result<(), HostError> {
+        let outcome = self.try_apply(record, clear);
+        self.incomplete = outcome.is_err();
+        outcome
+    }
+
+    fn try_apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Result<(), HostError> {
         self.memberships
             .apply(record)
             .map_err(HostError::Multicast)?;
@@ -121,10 +129,6 @@ impl Host {
         let tun = self.tun.clone();
         let addresses = record.prefixes.clone();
         let mut routes = networks(record);
-        if record.groups.iter().any(|group| group.networks.is_empty()) {
-            // Without networks of its own a group leads to its members' addresses.
-            routes.extend(peers);
-        }
         routes.sort_unstable();
         routes.dedup();
         close_networks(&routes)?;
@@ -150,7 +154,8 @@ impl Host {
             let gone = gone.to_string();
             undo(&["route", "del", &gone, "dev", &tun, "table", TABLE]);
         }
-        for new in routes.iter().filter(|it| !self.routes.contains(it)) {
+        let is_told = |it: &&Prefix| !self.incomplete && self.routes.contains(it);
+        for new in routes.iter().filter(|it| !is_told(it)) {
             let own = addresses
                 .iter()
                 .find(|it| it.address().is_ipv4() == new.address().is_ipv4());
