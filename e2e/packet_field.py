@@ -102,6 +102,11 @@ class Field(ground.Ground):
                 total += int(line.split()[1])
         return total
 
+    def pinged(self, namespace: str) -> int:
+        """Pings that came to it until now."""
+        said = self.run(namespace, "nstat", "-asz", "IcmpInEchos", "Icmp6InEchos").stdout
+        return sum(int(line.split()[1]) for line in said.splitlines() if "InEchos" in line)
+
     def lose(self, percent: int) -> None:
         """So many of a hundred packets do not cross the underlay; 0: none is lost."""
         self.clear("loss")

@@ -11,6 +11,7 @@ use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::membership::Memberships;
+use crate::packet_path::unprotected::{From, Unprotected};
 use crate::packet_path::wire::{MARK, mark};
 
 /// Interfaces and rules of one packet path.
@@ -19,9 +20,13 @@ pub(crate) struct Host {
     gateway: Option<Gateway>,
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
+    /// The system was not told all of it: all routes once more.
+    incomplete: bool,
     /// Rules that were made, to be taken back.
     rules: Rules,
     memberships: Memberships,
+    unprotected: Unprotected,
+    outside: Option<String>,
 }
 
 /// Rules that are taken back when they are dropped.
@@ -60,13 +65,20 @@ pub(crate) enum HostError {
 impl Host {
     /// Brings the interface up.
     pub(crate) fn set_up(tun: &str, port: u16, options: &PacketOptions) -> Result<Self, HostError> {
+        let from = match (&options.gateway, &options.outside) {
+            (Some(_), Some(outside)) => From::Outside(outside.clone()),
+            (_, _) => From::AllBut(tun.to_owned()),
+        };
         let mut host = Self {
             tun: tun.to_owned(),
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
+            unprotected: Unprotected::new(from, port),
+            outside: options.outside.clone(),
         };
         if options.gateway.is_some() {
             // SECURITY: before a packet can come out of it; only own prefixes come first (KR-545).
@@ -95,26 +107,29 @@ impl Host {
         Ok(host)
     }
 
-    /// As the record and the clear list say now. `peers`: for which addresses others speak.
+    /// As the record and the clear list say now.
     pub(crate) fn apply(
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
-        peers: &[Prefix],
     ) -> Result<(), HostError> {
+        let outcome = self.try_apply(record, clear);
+        self.incomplete = outcome.is_err();
+        outcome
+    }
+
+    fn try_apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Result<(), HostError> {
         self.memberships
             .apply(record)
             .map_err(HostError::Multicast)?;
+        let underlay = self.underlay();
+        self.unprotected.apply(record, clear, &underlay);
         if let Some(gateway) = &mut self.gateway {
             return gateway.apply(&self.tun, &record.prefixes, clear);
         }
         let tun = self.tun.clone();
         let addresses = record.prefixes.clone();
         let mut routes = networks(record);
-        if record.groups.iter().any(|group| group.networks.is_empty()) {
-            // Without networks of its own a group leads to its members' addresses.
-            routes.extend(peers);
-        }
         routes.sort_unstable();
         routes.dedup();
         close_networks(&routes)?;
@@ -140,7 +155,8 @@ impl Host {
             let gone = gone.to_string();
             undo(&["route", "del", &gone, "dev", &tun, "table", TABLE]);
         }
-        for new in routes.iter().filter(|it| !self.routes.contains(it)) {
+        let is_told = |it: &&Prefix| !self.incomplete && self.routes.contains(it);
+        for new in routes.iter().filter(|it| !is_told(it)) {
             let own = addresses
                 .iter()
                 .find(|it| it.address().is_ipv4() == new.address().is_ipv4());
@@ -154,6 +170,13 @@ impl Host {
         }
         (self.addresses, self.routes) = (addresses, routes);
         Ok(())
+    }
+
+    /// The addresses of this machine outside; where it was not said what that is, of all interfaces.
+    fn underlay(&self) -> Vec<IpAddr> {
+        let of = addressed(self.outside.as_deref()).into_iter();
+        let outside = of.filter(|(device, ..)| *device != self.tun && device != "lo");
+        outside.map(|(_, address, _)| address).collect()
     }
 }
 
@@ -438,8 +461,8 @@ pub(crate) fn has_v6(prefixes: &[Prefix]) -> bool {
 
 /// The addresses of this machine.
 pub(crate) fn own_addresses() -> Vec<IpAddr> {
-    let every = addresses(&[]).into_iter();
-    every.map(|(address, _)| address).collect()
+    let every = addressed(None).into_iter();
+    every.map(|(_, address, _)| address).collect()
 }
 
 /// Octets of the longest datagram that goes there in one piece, IP's header with it, as far as the
@@ -460,21 +483,28 @@ pub(crate) fn path_mtu(to: SocketAddr) -> Option<u32> {
 
 /// The subnets of an interface.
 fn attached(interface: &str) -> Vec<Prefix> {
-    let of_interface = addresses(&["dev", interface]).into_iter();
-    of_interface
-        .filter_map(|(address, length)| Prefix::around(address, length))
+    let of = addressed(Some(interface)).into_iter();
+    of.filter_map(|(_, address, length)| Prefix::around(address, length))
         .collect()
 }
 
-/// Addresses as `ip` shows them, each with the length of its subnet.
-fn addresses(which: &[&str]) -> Vec<(IpAddr, u8)> {
-    let shown = ip(&[&["-o", "address", "show"], which].concat()).unwrap_or_default();
-    let address = |line: &str| {
-        let text = value_of(line, "inet").or_else(|| value_of(line, "inet6"))?;
-        let (address, length) = text.split_once('/')?;
-        Some((address.parse().ok()?, length.parse().ok()?))
+/// Addresses of an interface, or of all, with the interface and the length of the subnet.
+fn addressed(interface: Option<&str>) -> Vec<(String, IpAddr, u8)> {
+    let mut arguments = vec!["-o", "address", "show"];
+    arguments.extend(interface.iter().flat_map(|it| ["dev", it]));
+    let shown = ip(&arguments).unwrap_or_default();
+    let read = |line: &str| {
+        let device = line.split_whitespace().nth(1)?;
+        let (address, length) = value_of(line, "inet")
+            .or_else(|| value_of(line, "inet6"))?
+            .split_once('/')?;
+        Some((
+            device.to_owned(),
+            address.parse().ok()?,
+            length.parse().ok()?,
+        ))
     };
-    shown.lines().filter_map(address).collect()
+    shown.lines().filter_map(read).collect()
 }
 
 /// What it prints.

@@ -13,10 +13,11 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
+//! | `host`, `unprotected` | addresses, routes and rules of the system; what does not come in |
 //! | `membership` | which multicast is heard |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
-//! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
@@ -41,6 +42,8 @@ mod post;
 mod sessions;
 mod stock;
 mod tun;
+mod unknown;
+mod unprotected;
 mod waiting;
 mod wire;
 
