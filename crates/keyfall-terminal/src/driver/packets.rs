@@ -38,6 +38,13 @@ pub(super) struct Running {
     again: bool,
 }
 
+impl Running {
+    /// Hosts behind it are protected, too.
+    pub(super) const fn is_gateway(&self) -> bool {
+        self.options.gateway.is_some()
+    }
+}
+
 impl Packets {
     /// `own`: what is stored of this terminal's record.
     pub(super) fn new(options: Option<PacketOptions>, own: Option<&ProtectionRecord>) -> Self {
@@ -351,12 +358,18 @@ impl Driver {
             Event::PathFound {
                 source,
                 destination,
-            } => path.on_path_found((source, destination)),
+            } => {
+                path.on_path_found((source, destination));
+                self.on_way_settled((source, destination), None);
+            }
             Event::PathLost {
                 source,
                 destination,
                 reason,
-            } => path.on_path_lost((source, destination), reason),
+            } => {
+                path.on_path_lost((source, destination), reason);
+                self.on_way_settled((source, destination), Some(reason));
+            }
             Event::PeerChanged { peer } => {
                 path.on_peer_changed(terminal, peer);
                 running.changed = true;

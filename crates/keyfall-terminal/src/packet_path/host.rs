@@ -3,15 +3,16 @@
 //! taken back.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
+use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::membership::Memberships;
 use crate::packet_path::multicast::{self, MulticastRelay};
-use crate::packet_path::wire::MARK;
+use crate::packet_path::wire::{MARK, mark};
 
 /// Interfaces and rules of one packet path.
 pub(crate) struct Host {
@@ -479,16 +480,45 @@ pub(crate) fn has_v6(prefixes: &[Prefix]) -> bool {
         .any(|it| matches!(it.address(), IpAddr::V6(_)))
 }
 
+/// The addresses of this machine.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let every = addresses(&[]).into_iter();
+    every.map(|(address, _)| address).collect()
+}
+
+/// Octets of the longest datagram that goes there in one piece, IP's header with it, as far as the
+/// system knows.
+pub(crate) fn path_mtu(to: SocketAddr) -> Option<u32> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    mark(&socket);
+    socket.connect(to).ok()?;
+    match to {
+        SocketAddr::V4(_) => ip_mtu(&socket).ok(),
+        SocketAddr::V6(_) => ipv6_mtu(&socket).ok(),
+    }
+}
+
 /// The subnets of an interface.
 fn attached(interface: &str) -> Vec<Prefix> {
-    let shown = ip(&["-o", "address", "show", "dev", interface]).unwrap_or_default();
-    let subnet = |line: &str| {
-        let (address, len) = value_of(line, "inet")
-            .or_else(|| value_of(line, "inet6"))?
-            .split_once('/')?;
-        Prefix::around(address.parse().ok()?, len.parse().ok()?)
+    let of_interface = addresses(&["dev", interface]).into_iter();
+    of_interface
+        .filter_map(|(address, length)| Prefix::around(address, length))
+        .collect()
+}
+
+/// Addresses as `ip` shows them, each with the length of its subnet.
+fn addresses(which: &[&str]) -> Vec<(IpAddr, u8)> {
+    let shown = ip(&[&["-o", "address", "show"], which].concat()).unwrap_or_default();
+    let address = |line: &str| {
+        let text = value_of(line, "inet").or_else(|| value_of(line, "inet6"))?;
+        let (address, length) = text.split_once('/')?;
+        Some((address.parse().ok()?, length.parse().ok()?))
     };
-    shown.lines().filter_map(subnet).collect()
+    shown.lines().filter_map(address).collect()
 }
 
 /// What it prints.

@@ -184,6 +184,10 @@ pub(crate) struct FlowReport {
 }
 
 impl FlowReport {
+    pub(crate) const fn packets(&self) -> u64 {
+        self.packets
+    }
+
     /// `expires_in`: where a key search found it.
     pub(crate) fn status(&self, expires_in: Option<u64>) -> FlowStatus {
         let (way, group, peer, endpoint) = match self.way {
