@@ -60,9 +60,12 @@ class Field(ground.Ground):
             ground.sh("ip", "-n", self.server, "link", "set", f"ctl-{unit}", "master", "ctl")
 
     @staticmethod
-    def outer(unit: str) -> str:
-        return (f"10.200.{list(SITES).index(unit) + 1}.2" if unit in SITES
-                else f"10.200.9.{TERMINALS.index(unit) + 1}")
+    def outer(unit: str, version: int = 4) -> str:
+        if unit in SITES:
+            number = list(SITES).index(unit) + 1
+            return f"10.200.{number}.2" if version == 4 else f"fd20:{number}::2"
+        number = TERMINALS.index(unit) + 1
+        return f"10.200.9.{number}" if version == 4 else f"fd20:9::{number}"
 
     @staticmethod
     def control(unit: str) -> str:

@@ -449,6 +449,11 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
     let tun = Tun::open(&options.tun, mtu, true).map_err(|error| no_tun(&error))?;
     let wire = Wire::open_any(options.listen)
         .map_err(|error| format!("packets do not pass: the UDP port cannot be opened: {error}"))?;
+    if let Some(outside) = options.outside.as_deref().and_then(host::index_of) {
+        wire.send_multicast_by(outside).map_err(|error| {
+            format!("packets do not pass: no multicast by the outside: {error}")
+        })?;
+    }
     let name = tun.name().to_owned();
     let path = PacketPath::start(own, options.suite, tun, wire)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;

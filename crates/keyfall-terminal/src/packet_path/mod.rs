@@ -14,7 +14,8 @@
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
 //! | `host`, `unprotected` | addresses, routes and rules of the system; what does not come in |
-//! | `membership` | which multicast is heard |
+//! | `membership`, `multicast` | which multicast is heard, and passed on by a gateway |
+//! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
 //! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
@@ -38,9 +39,12 @@ mod ingress;
 mod inner;
 mod join;
 mod membership;
+mod multicast;
+mod path_mtu;
 mod post;
 mod sessions;
 mod stock;
+mod too_big;
 mod tun;
 mod unknown;
 mod unprotected;
