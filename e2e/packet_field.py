@@ -60,9 +60,12 @@ class Field(ground.Ground):
             ground.sh("ip", "-n", self.server, "link", "set", f"ctl-{unit}", "master", "ctl")
 
     @staticmethod
-    def outer(unit: str) -> str:
-        return (f"10.200.{list(SITES).index(unit) + 1}.2" if unit in SITES
-                else f"10.200.9.{TERMINALS.index(unit) + 1}")
+    def outer(unit: str, version: int = 4) -> str:
+        if unit in SITES:
+            number = list(SITES).index(unit) + 1
+            return f"10.200.{number}.2" if version == 4 else f"fd20:{number}::2"
+        number = TERMINALS.index(unit) + 1
+        return f"10.200.9.{number}" if version == 4 else f"fd20:9::{number}"
 
     @staticmethod
     def control(unit: str) -> str:
@@ -101,6 +104,11 @@ class Field(ground.Ground):
                                     ["Udp6SndbufErrors"]):
                 total += int(line.split()[1])
         return total
+
+    def pinged(self, namespace: str) -> int:
+        """Pings that came to it until now."""
+        said = self.run(namespace, "nstat", "-asz", "IcmpInEchos", "Icmp6InEchos").stdout
+        return sum(int(line.split()[1]) for line in said.splitlines() if "InEchos" in line)
 
     def lose(self, percent: int) -> None:
         """So many of a hundred packets do not cross the underlay; 0: none is lost."""

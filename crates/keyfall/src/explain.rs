@@ -516,6 +516,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::NotForUs => {
             "Compare the address with the prefixes that the server gave this terminal; the sender hears of a change by the carrier."
         }
+        DropReason::TooBig => {
+            "Nothing: a program or system that heeds the answer sends shorter packets at once; if it goes on, see that it lets ICMP in."
+        }
         DropReason::PathExpired => "Nothing: the next packet begins a search.",
         DropReason::NotAsked => {
             "Nothing, if the network doubles or delays packets; many are an attack on the way to the server, which changes nothing."

@@ -166,9 +166,7 @@ impl Driver {
             && let Some(own) = self.terminal.own_record()
         {
             let clear: Vec<_> = self.terminal.clear_list().copied().collect();
-            let peers = self.terminal.peers().flat_map(|peer| &peer.record.prefixes);
-            let peers: Vec<_> = peers.take(ROUTES_MAX).copied().collect();
-            if let Err(error) = running.host.apply(own.record(), &clear, &peers) {
+            if let Err(error) = running.host.apply(own.record(), &clear) {
                 tracing::error!(%error, "addresses or routes of the packet path are not right");
                 running.again = true;
             }
@@ -390,10 +388,7 @@ impl Driver {
                 path.on_path_lost((source, destination), reason);
                 self.on_way_settled((source, destination), Some(reason));
             }
-            Event::PeerChanged { peer } => {
-                path.on_peer_changed(terminal, peer);
-                running.changed = true;
-            }
+            Event::PeerChanged { peer } => path.on_peer_changed(terminal, peer),
             Event::PathsChanged => {
                 path.on_ways_changed();
                 running.changed = true;
@@ -454,6 +449,11 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
     let tun = Tun::open(&options.tun, mtu, true).map_err(|error| no_tun(&error))?;
     let wire = Wire::open_any(options.listen)
         .map_err(|error| format!("packets do not pass: the UDP port cannot be opened: {error}"))?;
+    if let Some(outside) = options.outside.as_deref().and_then(host::index_of) {
+        wire.send_multicast_by(outside).map_err(|error| {
+            format!("packets do not pass: no multicast by the outside: {error}")
+        })?;
+    }
     let name = tun.name().to_owned();
     let path = PacketPath::start(own, options.suite, tun, wire)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;
@@ -490,7 +490,5 @@ fn is_unheard(reason: DropReason) -> bool {
     )
 }
 
-/// Routes to members of groups that name no networks.
-const ROUTES_MAX: usize = 1_024;
 /// Questions that are answered before something else gets its turn.
 const ASKS_AT_ONCE: usize = 256;

@@ -180,6 +180,16 @@ mod tests {
         for length in 0..packet.len() {
             assert_eq!(Echo::read(&packet[..length]), None, "{length}");
         }
+        // Whatever one octet says, it is read or refused.
+        for at in 0..packet.len() {
+            for octet in 0..=255 {
+                let mut other = packet.clone();
+                other[at] = octet;
+                if let Some(echo) = Echo::read(&other) {
+                    assert!(echo.payload.len() <= 16, "octet {at} is {octet}");
+                }
+            }
+        }
         let two_families = Echo {
             name: name("192.0.2.1", "fd10:2::7"),
             ..echo

@@ -138,7 +138,9 @@ impl EchoWire {
 fn ear(side: Side, by: By, v6: bool) -> io::Result<Ear> {
     let kind = i32::from(if v6 { ETH_P_IPV6 } else { ETH_P_IP }.to_be());
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(kind)))?;
-    socket.attach_filter(&filter(side, by, v6))?;
+    let filter = filter(side, by, v6)
+        .map(|(code, yes, no, operand)| SockFilter::new(code, yes, no, operand));
+    socket.attach_filter(&filter.collect::<Vec<_>>())?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.set_nonblocking(true)?;
     // SECURITY: what came before the filter was there came by any interface (KR-571).
@@ -153,7 +155,7 @@ fn ear(side: Side, by: By, v6: bool) -> io::Result<Ear> {
 
 /// Echoes that begin with the non-ESP marker and came by these interfaces: all from outside, from inside
 /// replies alone.
-fn filter(side: Side, by: By, v6: bool) -> Vec<SockFilter> {
+fn filter(side: Side, by: By, v6: bool) -> impl Iterator<Item = (u16, u8, u8, u32)> {
     let mut rows: Vec<Row> = vec![(LOAD_WORD, INTERFACE, Else::Goes)];
     rows.push(match by {
         By::Only(index) => (EQUALS, index, Else::Drop),
@@ -184,7 +186,7 @@ fn filter(side: Side, by: By, v6: bool) -> Vec<SockFilter> {
     rows.push((LOAD_WORD, if v6 { 48 } else { 28 }, Else::Goes));
     rows.push((EQUALS, 0, Else::Drop));
     let last = rows.len();
-    let instruction = |(at, row): (usize, &Row)| {
+    let instructions = rows.into_iter().enumerate().map(move |(at, row)| {
         // Over the rows between, and the one that takes the packet.
         let drop = u8::try_from(last - at).expect("a short filter");
         let (yes, no) = match row.2 {
@@ -193,12 +195,10 @@ fn filter(side: Side, by: By, v6: bool) -> Vec<SockFilter> {
             Else::DropIfSo => (drop, 0),
             Else::NextButOne => (1, 0),
         };
-        SockFilter::new(row.0, yes, no, row.1)
-    };
-    let mut filter: Vec<_> = rows.iter().enumerate().map(instruction).collect();
-    filter.push(SockFilter::new(RETURN, 0, 0, u32::from(u16::MAX)));
-    filter.push(SockFilter::new(RETURN, 0, 0, 0));
-    filter
+        (row.0, yes, no, row.1)
+    });
+    let ends = [u32::from(u16::MAX), 0].map(|octets| (RETURN, 0, 0, octets));
+    instructions.chain(ends)
 }
 
 /// One instruction of a filter: code, operand, and what happens after a comparison.
@@ -254,3 +254,105 @@ const INTERFACE: u32 = 0xffff_f008;
 /// Octets of packets that wait in the kernel.
 const BUFFER: usize = 256 << 10;
 const LONGEST: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    const OUTSIDE: u32 = 3;
+    const ELSEWHERE: u32 = 9;
+
+    /// Whether the kernel would hand it to the ear, by its rules for classic BPF.
+    fn hears(ear: (Side, By, bool), interface: u32, packet: &[u8]) -> bool {
+        let program: Vec<_> = filter(ear.0, ear.1, ear.2).collect();
+        let load = |at: u32, length: usize| {
+            let at = at as usize;
+            let octets = packet.get(at..at + length)?;
+            Some(octets.iter().fold(0, |all, &it| all << 8 | u32::from(it)))
+        };
+        let (mut held, mut at) = (0, 0);
+        loop {
+            let (code, yes, no, operand) = program[at];
+            at += 1;
+            let jump = |so: bool| usize::from(if so { yes } else { no });
+            // What reaches beyond the packet ends the program.
+            let loaded = match code {
+                LOAD_WORD if operand == INTERFACE => Some(interface),
+                LOAD_WORD => load(operand, 4),
+                LOAD_HALF => load(operand, 2),
+                LOAD_OCTET => load(operand, 1),
+                EQUALS => {
+                    at += jump(held == operand);
+                    continue;
+                }
+                HAS_BITS => {
+                    at += jump(held & operand != 0);
+                    continue;
+                }
+                _ => return operand > 0,
+            };
+            let Some(loaded) = loaded else {
+                return false;
+            };
+            held = loaded;
+        }
+    }
+
+    fn packet(is_request: bool, v6: bool, payload: &[u8]) -> Vec<u8> {
+        let (asker, asked) = if v6 {
+            ("2001:db8::1", "fd10:2::7")
+        } else {
+            ("192.0.2.1", "10.10.2.7")
+        };
+        let name = EchoName {
+            asker: asker.parse().unwrap(),
+            asked: asked.parse().unwrap(),
+            id: 7,
+            seq: 1,
+        };
+        let echo = Echo {
+            is_request,
+            name,
+            payload,
+        };
+        echo.write().unwrap()
+    }
+
+    /// KR-571.
+    #[test]
+    fn probes_are_heard_from_outside_alone() {
+        for v6 in [false, true] {
+            let request = packet(true, v6, b"\0\0\0\0probe");
+            let reply = packet(false, v6, b"\0\0\0\0answer");
+            let ping = packet(true, v6, &[8; 56]);
+            let outside = (Side::Outside, By::Only(OUTSIDE), v6);
+            assert!(hears(outside, OUTSIDE, &request) && hears(outside, OUTSIDE, &reply));
+            assert!(!hears(outside, ELSEWHERE, &request) && !hears(outside, ELSEWHERE, &reply));
+            assert!(!hears(outside, OUTSIDE, &ping), "somebody's ping");
+            let inside = (Side::Inside, By::Only(OUTSIDE), v6);
+            assert!(!hears(inside, OUTSIDE, &request), "a probe from inside");
+            assert!(hears(inside, OUTSIDE, &reply));
+            let host = (Side::Outside, By::AllBut(ELSEWHERE), v6);
+            assert!(hears(host, OUTSIDE, &request) && !hears(host, ELSEWHERE, &request));
+            for length in 0..request.len() - 6 {
+                assert!(!hears(outside, OUTSIDE, &request[..length]), "{length}");
+            }
+        }
+        let mut fragment = packet(true, false, b"\0\0\0\0probe");
+        fragment[6] = 0x20;
+        assert!(!hears(
+            (Side::Outside, By::Only(OUTSIDE), false),
+            OUTSIDE,
+            &fragment
+        ));
+        let mut datagram = packet(true, false, b"\0\0\0\0probe");
+        datagram[9] = 17;
+        assert!(!hears(
+            (Side::Outside, By::Only(OUTSIDE), false),
+            OUTSIDE,
+            &datagram
+        ));
+    }
+}

@@ -13,10 +13,12 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
-//! | `membership` | which multicast is heard |
+//! | `host`, `unprotected` | addresses, routes and rules of the system; what does not come in |
+//! | `membership`, `multicast` | which multicast is heard, and passed on by a gateway |
+//! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
-//! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
@@ -37,10 +39,15 @@ mod ingress;
 mod inner;
 mod join;
 mod membership;
+mod multicast;
+mod path_mtu;
 mod post;
 mod sessions;
 mod stock;
+mod too_big;
 mod tun;
+mod unknown;
+mod unprotected;
 mod waiting;
 mod wire;
 

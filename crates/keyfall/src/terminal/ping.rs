@@ -32,7 +32,7 @@ use crate::terminal::{dir_of_environment, no_directory, small_runtime};
                         KEYFALL_DIR=alice keyfall terminal ping fd10:2::7 --size 1300")]
 pub(super) struct PingArgs {
     /// The terminal's directory; instead of it: --dir or KEYFALL_DIR. Then T.
-    #[arg(value_name = "DIR] [T", num_args = 1..=2, required = true)]
+    #[arg(value_name = "DIR> <T", num_args = 1..=2, required = true)]
     places: Vec<String>,
     #[arg(long = "dir", value_name = "DIR", hide = true)]
     named: Option<PathBuf>,
