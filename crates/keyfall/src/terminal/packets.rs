@@ -2,17 +2,17 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use keyfall_api::packets::{FlowStatus, PacketStatus, SessionStatus};
 use keyfall_protocol::ids::TerminalNumber;
-use keyfall_terminal::packet_path::PacketOptions;
+use keyfall_terminal::packet_path::{PacketOptions, SearchBy};
 
 /// Packets between this host, or the hosts behind it, and other terminals.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Packets")]
 pub(super) struct PacketArgs {
     /// No packets pass, although this terminal may have addresses in the fleet.
-    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "peers"])]
+    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "search", "peers"])]
     no_packets: bool,
     /// The name of the TUN interface; "%d" becomes a number.
     #[arg(long, value_name = "NAME", default_value = "keyfall%d")]
@@ -29,10 +29,20 @@ pub(super) struct PacketArgs {
     /// Octets of the longest packet inside; without it as long as the outside takes in one piece.
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(576..=65_000))]
     mtu: Option<u16>,
+    /// What key searches travel in: datagrams to the packet port, or ICMP echo, where pings pass and
+    /// such datagrams do not; it takes CAP_NET_RAW. Searches by echo are answered with "icmp" alone.
+    #[arg(long, value_name = "WAY", value_enum, default_value = "udp")]
+    search: SearchWay,
     /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
     /// be given several times.
     #[arg(long = "peer", value_name = "NUMBER=ADDR:PORT", value_parser = peer_at)]
     peers: Vec<(TerminalNumber, SocketAddr)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum SearchWay {
+    Udp,
+    Icmp,
 }
 
 impl PacketArgs {
@@ -43,6 +53,10 @@ impl PacketArgs {
             gateway: self.gateway,
             outside: self.outside,
             mtu: self.mtu,
+            search: match self.search {
+                SearchWay::Udp => SearchBy::Udp,
+                SearchWay::Icmp => SearchBy::IcmpEcho,
+            },
             peers: self.peers,
         })
     }
