@@ -190,7 +190,14 @@ impl Host {
                 continue;
             };
             let (route, own) = (new.to_string(), own.to_string());
-            let way = ["dev", &tun, "src", &own, "table", TABLE];
+            // Linux keeps what it worked out for a route with all routes that are like it but for the
+            // destination: unicast would go with the one hop of multicast.
+            let metric = if new.address().is_multicast() {
+                "2"
+            } else {
+                "1"
+            };
+            let way = ["dev", &tun, "src", &own, "table", TABLE, "metric", metric];
             ip(&[&["route", "replace", &route][..], &way].concat())?;
         }
         (self.addresses, self.routes) = (addresses, routes);
