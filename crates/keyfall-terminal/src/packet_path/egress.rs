@@ -18,6 +18,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
 use crate::packet_path::head::WHOLE;
+use crate::packet_path::here::{Here, source_towards};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::path_mtu::PathMtus;
 use crate::packet_path::post::Mailbox;
@@ -73,6 +74,7 @@ pub(super) struct Egress {
     flows: Flows,
     groups: HashMap<GroupNumber, Outgoing>,
     paths: PathMtus,
+    here: Here,
     batch: Batch,
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
@@ -144,6 +146,7 @@ impl Egress {
         orders: Mailbox<ToEgress>,
         asks: Sender<Ask>,
         counts: Arc<Counts>,
+        keepalive: Option<Duration>,
     ) -> Self {
         Self {
             tun,
@@ -154,6 +157,7 @@ impl Egress {
             flows: Flows::default(),
             groups: HashMap::new(),
             paths: PathMtus::default(),
+            here: Here::new(keepalive),
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
@@ -196,8 +200,35 @@ impl Egress {
                 let counts = &self.counts;
                 let gone = &mut |_| counts.add(DropReason::StopQueue, 1);
                 self.waiting.expire(self.now, gone);
+                self.say_here();
             }
         }
+    }
+
+    /// Peers that were spoken to lately hear where this terminal is now.
+    fn say_here(&mut self) {
+        let spoken_to = self.flows.iter().filter_map(|(_, flow)| match flow.way {
+            FlowWay::Protect {
+                group,
+                peer: Some(_),
+                to,
+            } => Some((group, to)),
+            FlowWay::Protect { .. } | FlowWay::Searching | FlowWay::Drop(_) => None,
+        });
+        let due = self.here.due(spoken_to, self.now, source_towards);
+        for (group, to) in due {
+            self.flush();
+            let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
+                continue;
+            };
+            let Some(slot) = self.batch.slot(to, esp_len(0)) else {
+                continue;
+            };
+            if let Ok(size) = sender.seal_dummy(slot) {
+                self.batch.add(to, size);
+            }
+        }
+        self.flush();
     }
 
     /// False at the end.

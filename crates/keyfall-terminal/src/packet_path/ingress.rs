@@ -110,6 +110,8 @@ struct Session {
     record: Option<Arc<ProtectionRecord>>,
     /// The addresses of the last packet, which were judged.
     last: Option<(Ends, SocketAddr)>,
+    /// Those of the last packet that was judged well, under the records that count.
+    between: Option<Ends>,
     /// Those that were judged well, and the driver was told about.
     told: Vec<(Ends, SocketAddr)>,
     /// Since when that is so.
@@ -238,6 +240,11 @@ impl Ingress {
             Ok(opened) => opened,
             Err(refused) => {
                 self.join.give_up();
+                if refused == EspRefused::Dummy
+                    && let Some((ends, from)) = session.stands_at(sealed, origin.from, self.now)
+                {
+                    self.tell(name, ends, from);
+                }
                 return why(refused).map_or(Ok(()), Err);
             }
         };
@@ -487,6 +494,7 @@ impl Ingress {
             ahead: Ahead::new(mark, highest, rate, now),
             record,
             last: None,
+            between: None,
             told: Vec::new(),
             told_since: now,
             doubted: None,
@@ -598,9 +606,26 @@ impl Session {
 
     /// A record is another one.
     fn judge_anew(&mut self) {
-        self.last = None;
+        (self.last, self.between) = (None, None);
         self.told.clear();
         self.doubted = None;
+    }
+
+    /// An authentic dummy packet came from there: what the driver has to hear of it.
+    ///
+    /// SECURITY: it names no addresses. So it says where its sender is only after packets of its session
+    /// were judged, and between the same addresses (KR-564).
+    fn stands_at(
+        &mut self,
+        sealed: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<(Ends, SocketAddr)> {
+        self.heard = now;
+        let ends = self.between?;
+        let sequence = EspArrival::read(sealed).ok()?.sequence;
+        let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));
+        news.then_some((ends, from))
     }
 
     fn may_doubt(&mut self, now: Instant) -> bool {
@@ -643,7 +668,7 @@ fn judge(
         let theirs = session.record.as_ref().ok_or(DropReason::UnknownPeer)?;
         may_deliver(own, theirs, session.group, ends.0, ends.1)?;
     }
-    session.last = Some((ends, from));
+    (session.last, session.between) = (Some((ends, from)), Some(ends));
     Ok(news.then_some((ends, from)))
 }
 
