@@ -13,7 +13,6 @@ use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
 
-use crate::hardening::scrub_stack;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
@@ -21,7 +20,7 @@ use crate::packet_path::inner::Inner;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
-use crate::packet_path::wire::{Batch, Wire, wait};
+use crate::packet_path::wire::{Batch, Wire};
 use crate::packet_path::{Ask, FlowReport};
 
 /// What the driver tells this thread.
@@ -158,9 +157,7 @@ impl Egress {
                     Ok(None) => self.counts.add(DropReason::Malformed, 1),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         self.flush();
-                        // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
-                        scrub_stack();
-                        wait(&*tun, &self.orders, Some(SECOND))?;
+                        self.orders.wait(&*tun)?;
                         break;
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -23,7 +23,6 @@ use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroize;
 
-use crate::hardening::scrub_stack;
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::flows::Ends;
@@ -33,7 +32,7 @@ use crate::packet_path::post::Mailbox;
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
-use crate::packet_path::wire::{Arrivals, Origin, Wire, wait};
+use crate::packet_path::wire::{Arrivals, Origin, Wire};
 use crate::packet_path::{Ask, Heard, SessionName, SessionReport};
 
 /// What the driver tells this thread.
@@ -164,11 +163,7 @@ impl Ingress {
                     }
                     self.flush();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
-                    scrub_stack();
-                    wait(&*wire, &self.orders, Some(SECOND))?;
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.orders.wait(&*wire)?,
                 // An ICMP error about what was sent before.
                 Err(error)
                     if matches!(

@@ -55,7 +55,7 @@ pub use inner::Inner;
 pub use join::Join;
 pub use tun::Tun;
 pub(crate) use wire::mark;
-pub use wire::{Arrivals, Batch, Origin, Wire, wait};
+pub use wire::{Arrivals, Batch, Came, Origin, Wire, wait};
 
 #[cfg(test)]
 mod tests;
