@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_HEAD, ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
@@ -17,6 +17,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
 use crate::packet_path::inner::Inner;
+use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
@@ -67,7 +68,7 @@ pub(super) struct Egress {
     pub(super) asks: Sender<Ask>,
     pub(super) counts: Arc<Counts>,
     flows: Flows,
-    groups: HashMap<GroupNumber, Outgoing>,
+    groups: HashMap<GroupNumber, Outgoing, KeyedHash>,
     batch: Batch,
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
@@ -86,10 +87,10 @@ enum Outgoing {
     Refused(DropReason),
 }
 
-/// Packets of one flow, each written to where it is wanted.
+/// Packets of one flow.
 trait Packets {
     fn next_len(&self) -> Option<usize>;
-    fn write_next(&mut self, out: &mut [u8]);
+    fn take_next(&mut self) -> Option<&[u8]>;
 }
 
 impl Packets for Cut<'_> {
@@ -97,8 +98,8 @@ impl Packets for Cut<'_> {
         Cut::next_len(self)
     }
 
-    fn write_next(&mut self, out: &mut [u8]) {
-        Cut::write_next(self, out);
+    fn take_next(&mut self) -> Option<&[u8]> {
+        Cut::take_next(self)
     }
 }
 
@@ -108,10 +109,8 @@ impl Packets for Option<&[u8]> {
         self.map(<[u8]>::len)
     }
 
-    fn write_next(&mut self, out: &mut [u8]) {
-        if let Some(packet) = self.take() {
-            out.copy_from_slice(packet);
-        }
+    fn take_next(&mut self) -> Option<&[u8]> {
+        self.take()
     }
 }
 
@@ -137,7 +136,7 @@ impl Egress {
             asks,
             counts,
             flows: Flows::default(),
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
@@ -260,9 +259,8 @@ impl Egress {
         match self.pass(ends, &mut cut) {
             Fate::Gone => {}
             Fate::Waits => {
-                while let Some(length) = cut.next_len() {
-                    let mut packet = vec![0; length];
-                    cut.write_next(&mut packet);
+                while let Some(packet) = cut.take_next() {
+                    let packet = packet.to_vec();
                     self.keep(self.now, ends, packet);
                 }
             }
@@ -312,8 +310,10 @@ impl Egress {
             let Some(slot) = self.batch.slot(to, size) else {
                 return Fate::Dropped(DropReason::NotSent);
             };
-            packets.write_next(&mut slot[ESP_HEAD..ESP_HEAD + length]);
-            match sender.seal(slot, length) {
+            let Some(packet) = packets.take_next() else {
+                break;
+            };
+            match sender.seal_from(packet, slot) {
                 Ok(size) => {
                     self.batch.add(to, size);
                     flow.packets += 1;

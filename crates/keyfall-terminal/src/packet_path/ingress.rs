@@ -28,6 +28,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
+use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
@@ -88,7 +89,7 @@ pub(super) struct Ingress {
     counts: Arc<Counts>,
     own: TerminalNumber,
     own_record: Option<Arc<ProtectionRecord>>,
-    sessions: HashMap<SessionName, Session>,
+    sessions: HashMap<SessionName, Session, KeyedHash>,
     stock: StockReceivers,
     /// Sessions that the driver was asked about.
     asked: HashMap<SessionName, Instant>,
@@ -139,7 +140,7 @@ impl Ingress {
             asks,
             own,
             own_record: None,
-            sessions: HashMap::new(),
+            sessions: HashMap::default(),
             stock: StockReceivers::new(Arc::clone(&counts)),
             asked: HashMap::new(),
             refused: HashMap::new(),

@@ -154,23 +154,12 @@ impl Layout {
         }
     }
 
-    /// Writes the checksum of the transport over the whole packet.
-    pub(super) fn write_checksum(&self, packet: &mut [u8]) {
-        let at = self.transport_at + self.transport.checksum_at();
-        packet[at..at + 2].fill(0);
-        let after = &packet[self.transport_at..];
-        let sum = self.pseudo_header(packet, after.len());
-        let mut sum = checksum::finish(checksum::add(sum, after));
-        if self.transport == Transport::Udp && sum == [0, 0] {
-            // RFC 768: zero says that there is none.
-            sum = [0xff, 0xff];
-        }
-        packet[at..at + 2].copy_from_slice(&sum);
-    }
-
     pub(super) fn has_right_checksum(&self, packet: &[u8]) -> bool {
         let after = &packet[self.transport_at..];
         let sum = self.pseudo_header(packet, after.len());
         checksum::holds(checksum::add(sum, after))
     }
 }
+
+/// Octets of the longest headers: IPv6, and TCP with all its options.
+pub(super) const HEADERS_MAX: usize = 40 + 60;

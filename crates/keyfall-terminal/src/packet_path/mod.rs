@@ -19,6 +19,7 @@
 //! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
+//! | `keyed_hash` | what is looked up with each packet |
 
 mod ahead;
 mod checksum;
@@ -32,6 +33,7 @@ pub(crate) mod host;
 mod ingress;
 mod inner;
 mod join;
+mod keyed_hash;
 mod membership;
 mod post;
 mod sessions;

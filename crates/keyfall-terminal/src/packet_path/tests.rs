@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::checksum;
 use super::cut::Cut;
 use super::head::{self, HEAD_LEN, Load};
 use super::inner::{Inner, Layout, Transport};
@@ -56,9 +57,23 @@ impl Made {
         packet.extend(&self.payload);
         let layout = Layout::read(&packet).unwrap();
         layout.write_lengths(&mut packet);
-        layout.write_checksum(&mut packet);
+        write_checksum(&layout, &mut packet);
         packet
     }
+}
+
+/// The checksum of the transport over the whole packet.
+fn write_checksum(layout: &Layout, packet: &mut [u8]) {
+    let at = layout.transport_at + layout.transport.checksum_at();
+    packet[at..at + 2].fill(0);
+    let after = &packet[layout.transport_at..];
+    let sum = layout.pseudo_header(packet, after.len());
+    let sum = checksum::add(sum, after);
+    let sum = match layout.transport {
+        Transport::Tcp => checksum::finish(sum),
+        Transport::Udp => checksum::finish_udp(sum),
+    };
+    packet[at..at + 2].copy_from_slice(&sum);
 }
 
 fn made() -> impl Strategy<Value = Made> {
@@ -96,9 +111,9 @@ impl Kernel {
         let (head, packet) = octets.split_first_chunk_mut::<HEAD_LEN>().unwrap();
         let mut cut = Cut::new(head::read(head), packet).unwrap();
         while let Some(length) = cut.next_len() {
-            let mut out = vec![0; length];
-            assert_eq!(cut.write_next(&mut out), length);
-            self.packets.push(out);
+            let packet = cut.take_next().unwrap();
+            assert_eq!(packet.len(), length);
+            self.packets.push(packet.to_vec());
         }
     }
 }
@@ -180,9 +195,10 @@ proptest! {
         let mut super_packet = whole.clone();
         let mut cut = Cut::new(Load::Segments { size }, &mut super_packet).unwrap();
         let mut packets = Vec::new();
+        prop_assert_eq!(cut.left(), u64::try_from(payload.div_ceil(size)).unwrap());
         while let Some(length) = cut.next_len() {
-            let mut packet = vec![0; length];
-            cut.write_next(&mut packet);
+            let packet = cut.take_next().unwrap().to_vec();
+            prop_assert_eq!(packet.len(), length);
             prop_assert_eq!(Inner::read(&packet).unwrap().length, length);
             prop_assert!(Layout::read(&packet).unwrap().has_right_checksum(&packet));
             packets.push(packet);
@@ -198,7 +214,7 @@ proptest! {
         prop_assert_eq!(written.len(), 1);
         let mut joined = written.remove(0).split_off(HEAD_LEN);
         let layout = Layout::read(&joined).unwrap();
-        layout.write_checksum(&mut joined);
+        write_checksum(&layout, &mut joined);
         prop_assert_eq!(joined, whole);
     }
 }

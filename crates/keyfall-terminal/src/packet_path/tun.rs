@@ -112,12 +112,13 @@ impl Tun {
                 self.joins.store(false, Ordering::Relaxed);
                 let mut cut = Cut::new(load, packet).ok_or(error)?;
                 let mut single = [0; HEAD_LEN + SEGMENT_MAX];
-                while let Some(length) = cut.next_len() {
-                    if length > SEGMENT_MAX {
+                while let Some(packet) = cut.take_next() {
+                    let end = HEAD_LEN + packet.len();
+                    let Some(place) = single.get_mut(HEAD_LEN..end) else {
                         return Err(io::ErrorKind::InvalidInput.into());
-                    }
-                    cut.write_next(&mut single[HEAD_LEN..]);
-                    self.put(&single[..HEAD_LEN + length])?;
+                    };
+                    place.copy_from_slice(packet);
+                    self.put(&single[..end])?;
                 }
                 Ok(())
             }
