@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let peer: SocketAddr = peer.parse()?;
     let listen: SocketAddr = listen.parse()?;
     let tun = Arc::new(Tun::open(tun, mtu, true)?);
+    tun.fit_batches(mtu, HEAD + usize::from(mtu) + TAG);
     tun.up()?;
     let wire = Arc::new(Wire::open(listen)?);
     // The two directions must not share numbers.

@@ -202,6 +202,11 @@ impl Batch {
         self.to.is_none()
     }
 
+    /// How many datagrams of this size go together.
+    pub(super) fn takes(size: usize) -> usize {
+        (BATCH_MAX / size.max(1)).min(DATAGRAMS_MAX)
+    }
+
     /// Where one more datagram of this size for this place is written; `None`: it does not go with
     /// those that are there, which have to be sent first. An empty batch always has room for one.
     pub fn slot(&mut self, to: SocketAddr, size: usize) -> Option<&mut [u8]> {
