@@ -132,11 +132,11 @@ def small_packets(here: ground.Ground, source: str, to: str, at: str, rate: int,
 
 
 class MulticastEar:
-    """Hears a group of IPv4 multicast, on the device that its route names."""
+    """Hears a multicast group on a device."""
 
-    def __init__(self, here: ground.Ground, at: str, group: str, port: int):
+    def __init__(self, here: ground.Ground, at: str, group: str, port: int, device: str):
         self.here = here
-        self.process = here.start(at, sys.executable, "-c", HEAR, group, port,
+        self.process = here.start(at, sys.executable, "-c", HEAR, group, port, device,
                                   stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise Failed("the receiver of multicast does not start")
@@ -149,9 +149,10 @@ class MulticastEar:
         return int(said or 0)
 
 
-def say_multicast(here: ground.Ground, at: str, group: str, port: int, source: str,
+def say_multicast(here: ground.Ground, at: str, group: str, port: int, device: str,
                   count: int) -> None:
-    run = here.run(at, sys.executable, "-c", SAY, group, port, source, count, PATTERN.decode())
+    """Without a device: by the one that the system chooses."""
+    run = here.run(at, sys.executable, "-c", SAY, group, port, device, count, PATTERN.decode())
     if run.returncode != 0:
         raise Failed(f"sending multicast: {run.stderr.strip().splitlines()[-1]}")
 
@@ -170,12 +171,19 @@ handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=fold
 Server((address, 8080), handler).serve_forever()
 """
 HEAR = """
-import signal, socket, sys
-group, port = sys.argv[1:]
-ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-ear.bind((group, int(port)))
-ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,
-               socket.inet_aton(group) + bytes(4))
+import signal, socket, struct, sys
+group, port, device = sys.argv[1:]
+index = socket.if_nametoindex(device)
+if ":" in group:
+    ear = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    ear.bind((group, int(port), 0, index))
+    ear.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP,
+                   socket.inet_pton(socket.AF_INET6, group) + struct.pack("i", index))
+else:
+    ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    ear.bind((group, int(port)))
+    ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,
+                   socket.inet_aton(group) + bytes(4) + struct.pack("i", index))
 heard = set()
 def end(*_):
     print(len(heard), flush=True)
@@ -186,12 +194,17 @@ while True:
     heard.add(ear.recv(2048))
 """
 SAY = """
-import socket, sys, time
-group, port, source, count, pattern = sys.argv[1:]
-mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-mouth.bind((source, 0))
-mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(source))
-mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
+import socket, struct, sys, time
+group, port, device, count, pattern = sys.argv[1:]
+index = socket.if_nametoindex(device) if device else 0
+if ":" in group:
+    mouth = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    mouth.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+    mouth.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 8)
+else:
+    mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(8) + struct.pack("i", index))
+    mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
 for number in range(int(count)):
     mouth.sendto(b"%8d" % number + pattern.encode(), (group, int(port)))
     time.sleep(0.01)
@@ -210,9 +223,14 @@ class Secure:
         for name in ("host", "user"):
             if not (self.folder / name).exists():
                 ground.sh("dropbearkey", "-t", "ed25519", "-f", str(self.folder / name))
-        told = ground.sh("dropbearkey", "-y", "-f", str(self.folder / "user"))
-        public = next(line for line in told.splitlines() if line.startswith("ssh-"))
-        (self.folder / "allowed").write_text(public + "\n", encoding="utf-8")
+        told = ground.sh("dropbearkey", "-y", "-f", str(self.folder / "user")).splitlines()
+        # dbclient and scp keep keys in files of their own kinds.
+        if not (self.folder / "copier").exists():
+            ground.sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                      str(self.folder / "copier"))
+        public = [next(line for line in told if line.startswith("ssh-")),
+                  (self.folder / "copier.pub").read_text(encoding="ascii").strip()]
+        (self.folder / "allowed").write_text("\n".join(public) + "\n", encoding="utf-8")
         # A namespace made by `ip netns exec` has mounts of its own.
         self.process = self.here.start(
             self.at, "sh", "-c",
@@ -244,3 +262,17 @@ class Secure:
         if run.returncode != 0:
             raise Failed(f"ssh: {self.here.said('dropbear.log')}")
         return hashlib.sha256(said).hexdigest()
+
+    def copy(self, source: str, path: pathlib.Path) -> str:
+        """The SHA-256 of what scp made of a file on this server's machine."""
+        target = self.folder / f"copied-{time.monotonic_ns()}"
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        run = self.here.run(source, "scp", "-O", "-q", "-B", "-F", "none", "-P", "2222", "-i",
+                            self.folder / "copier", "-o", "StrictHostKeyChecking=no", "-o",
+                            "UserKnownHostsFile=/dev/null", path, f"{host}:{target}")
+        if run.returncode != 0:
+            raise Failed(f"scp: {run.stderr.strip()} {self.here.said('dropbear.log')}")
+        with open(target, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        target.unlink()
+        return digest

@@ -6,6 +6,7 @@ between them, and a control segment on which the server is heard. No test stands
   hc - g3 -+            +- h3, h4
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -59,9 +60,12 @@ class Field(ground.Ground):
             ground.sh("ip", "-n", self.server, "link", "set", f"ctl-{unit}", "master", "ctl")
 
     @staticmethod
-    def outer(unit: str) -> str:
-        return (f"10.200.{list(SITES).index(unit) + 1}.2" if unit in SITES
-                else f"10.200.9.{TERMINALS.index(unit) + 1}")
+    def outer(unit: str, version: int = 4) -> str:
+        if unit in SITES:
+            number = list(SITES).index(unit) + 1
+            return f"10.200.{number}.2" if version == 4 else f"fd20:{number}::2"
+        number = TERMINALS.index(unit) + 1
+        return f"10.200.9.{number}" if version == 4 else f"fd20:9::{number}"
 
     @staticmethod
     def control(unit: str) -> str:
@@ -101,6 +105,11 @@ class Field(ground.Ground):
                 total += int(line.split()[1])
         return total
 
+    def pinged(self, namespace: str) -> int:
+        """Pings that came to it until now."""
+        said = self.run(namespace, "nstat", "-asz", "IcmpInEchos", "Icmp6InEchos").stdout
+        return sum(int(line.split()[1]) for line in said.splitlines() if "InEchos" in line)
+
     def lose(self, percent: int) -> None:
         """So many of a hundred packets do not cross the underlay; 0: none is lost."""
         self.clear("loss")
@@ -128,6 +137,21 @@ class Field(ground.Ground):
             oifname "to-{unit}" ct state new counter drop
           }}
         }}""")
+
+    @contextlib.contextmanager
+    def without_searches_by_udp(self):
+        """What begins with the non-ESP marker does not cross the underlay."""
+        self.rules(self.underlay, """table inet udpless {
+          counter searches { }
+          chain f {
+            type filter hook forward priority 0;
+            udp dport 4500 @th,64,32 0 counter name searches drop
+          }
+        }""")
+        try:
+            yield
+        finally:
+            self.clear("udpless")
 
     def clear(self, table: str, family: str = "inet") -> None:
         self.run(self.underlay, "nft", "delete", "table", family, table)

@@ -201,7 +201,6 @@ impl Operated {
                         self.store.commit(batch, at.wall, &mut OsRandom)?;
                         next = Some(Input::Stored(id));
                     }
-                    Output::Send { .. } => {}
                     Output::Transmit { item, frame } => {
                         if let Item::Group(_) = item {
                             self.renew_octets.insert(frame.len());

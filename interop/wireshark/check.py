@@ -25,8 +25,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 VECTORS = HERE.parent / "vectors"
 SHARING = [VECTORS / "sharing.json", HERE.parent / "python" / "sharing.json"]
 # What Python refuses and a dissector has nothing to say about: no datagram at all, and one part of several.
-NOT_FOR_A_DISSECTOR = {"empty", "PART alone"}
+NOT_FOR_A_DISSECTOR = {"empty", "nothing", "PART alone"}
 FUZZED = 3000
+# Each brings a record, which has its own row in README.md.
+SEARCH = ("PROBE", "ANSWER")
 
 
 def fail(what: str):
@@ -101,6 +103,10 @@ def gathered() -> tuple:
     good += [(pcap.CARRIER, bytes.fromhex(one["frame"])) for one in commands["messages"]]
     records = json.loads((VECTORS / "records.json").read_text(encoding="utf-8"))["records"]
     good += [(pcap.CARRIER, bytes.fromhex(one["frame"])) for one in records]
+    search = json.loads((VECTORS / "search.json").read_text(encoding="utf-8"))
+    good += [(pcap.PACKETS, bytes.fromhex(one[name])) for one in search["searches"] for name in ("probe", "answer")]
+    bad += [(pcap.SHARING, bytes.fromhex(one["octets"])) for one in search["refused"]
+            if one["kind"] == "search" and one["name"] not in NOT_FOR_A_DISSECTOR]
     good += beyond_vectors()
     good += [(pcap.CARRIER, cbor2.loads(octets[4:])[3]) for port, octets in good if octets[5:8] == b"\1\0\x08"]
     return good, bad
@@ -135,6 +141,9 @@ def check_fields(types: dict, good: list, path: str) -> dict:
         seen |= set(fields)
         if len(labels) == 1:
             shows[labels[0]] |= set(fields)
+        elif labels[0] in SEARCH:
+            shows[labels[0]] |= {name for name in fields if name != "keyfall.group" and
+                                 not name.startswith("keyfall.record.")}
         elif labels[0] == "PART":
             shows[labels[1]] |= {name for name in fields if not name.startswith("keyfall.part.")}
     if set(types) != seen:
@@ -156,7 +165,7 @@ def check_readme(shows: dict):
                                                "target.group", "target.terminal", "body", "g")}
     for label in sorted({*shows, *listed}):
         found = shows.get(label, set()) - beside
-        if label in {*COMMANDS.values(), "RECORD"}:
+        if label in {*COMMANDS.values(), "RECORD", *SEARCH}:
             found -= signed
         if found != listed.get(label, set()):
             fail(f"README.md, {label}: shown {sorted(found)}, listed {sorted(listed.get(label, set()))}")
@@ -177,6 +186,17 @@ def check_other_ports(good: list, path: str):
         found = tshark("-r", path, "-T", "fields", "-e", "_ws.col.Protocol", *extra).split()
         if found != ["KEYFALL"] * len(good) + [expected] * len(strange):
             fail(f"on another port: {collections.Counter(found)}, {extra}")
+
+
+def check_packet_port(types: dict, good: list, path: str):
+    """Key search by ICMP echo is read, too; ESP at the packet port is left to Wireshark's own dissector."""
+    search = [octets for port, octets in good if port == pcap.PACKETS]
+    echoes = [(pcap.ECHO, octets) for octets in search]
+    esp, ping = bytes.fromhex("01000001") + bytes(range(60)), bytes(range(56))
+    pcap.write(path, [*echoes, (pcap.PACKETS, esp), (pcap.ECHO, ping)])
+    found = [(protocol, len(fields) > 8) for fields, protocol, *_ in dissected(path, types)]
+    if found != [("KEYFALL", True)] * len(echoes) + [("ESP", False), ("ICMP", False)]:
+        fail(f"at the packet port and in echoes: {found}")
 
 
 def check_noise(good: list, path: str):
@@ -221,6 +241,7 @@ def main() -> int:
         check_malformed(types, bad, path)
         check_parts(types, good, path)
         check_other_ports(good, path)
+        check_packet_port(types, good, path)
         check_noise(good, path)
     print(f"wireshark: ok, {len(types)} fields in {len(good)} packets, {len(bad)} malformed ones, {FUZZED} changed ones")
     return 0

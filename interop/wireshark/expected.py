@@ -9,7 +9,7 @@ import cbor2
 
 SUITES = {0: "none", 1: "psk", 2: "hpke", 3: "hpke-pq", 4: "rsa-misty1"}
 MESSAGES = {1: "KEY-REQ", 2: "COOKIE", 3: "KEY-DIS", 4: "ACK", 5: "STOP-ACK", 6: "START-ACK", 7: "PART", 8: "COMMAND",
-            9: "HELLO", 10: "INTRODUCTION", 11: "BUNDLE"}
+            9: "HELLO", 10: "INTRODUCTION", 11: "BUNDLE", 12: "PROBE", 13: "ANSWER"}
 COMMANDS = {1: "TIME", 2: "RENEW", 3: "KEYDIST", 4: "DELETE", 5: "INIT", 6: "EXCLUDE", 8: "KEYSET", 10: "STOP",
             11: "START", 12: "NOTIFY", 15: "LOCK", 16: "UNLOCK"}
 # Items of a message behind [1, suite, type, by (type, suite); 0: any suite.
@@ -21,6 +21,8 @@ ITEMS = {
     (6, 0): ["id", "group", "transaction", "epoch", "generation", "mac"],
     (7, 0): ["part.whole", "part.index", "part.count", "cookie", "part.octets"], (8, 0): ["frame"],
     (9, 0): ["hello.piece", "hello.pad"],
+    (12, 0): ["search.nonce", "search.source", "search.destination", "frame"],
+    (13, 0): ["search.nonce", "search.answer_nonce", "frame", "epoch", "generation", "mac"],
     (10, 0): ["introduction.piece", "introduction.pieces", "introduction.hash", "introduction.octets"],
 }
 STANDING = ["kid", "epoch", "generation"]
@@ -82,6 +84,13 @@ class Observer:
             self.frame(rest[2])
         if type_ == 8:
             return "COMMAND " + self.frame(rest[0])
+        if type_ == 12:
+            for handle in rest[4]:
+                self.put("search.handle", det(handle))
+                self.put_all(["mac", "epoch", "generation"], handle)
+            self.frame(rest[3])
+        if type_ == 13:
+            self.frame(rest[2])
         if type_ in (7, 10):
             self.piece(type_, rest)
         return name

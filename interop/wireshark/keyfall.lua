@@ -1,4 +1,4 @@
--- Keyfall for Wireshark: key sharing over UDP, and signed commands on a multicast carrier.
+-- Keyfall for Wireshark: key sharing over UDP, key search, and signed commands on a multicast carrier.
 -- Written from docs/PROTOCOL.md alone. It holds no key and shows what anybody on the path can read (README.md).
 --
 -- To use: wireshark -X lua_script:interop/wireshark/keyfall.lua, or put the three files of this folder into "Personal Lua
@@ -10,7 +10,7 @@ local keyfall = Proto("keyfall", "Keyfall")
 
 local MESSAGES = {
   [1] = "KEY-REQ", [2] = "COOKIE", [3] = "KEY-DIS", [4] = "ACK", [5] = "STOP-ACK", [6] = "START-ACK", [7] = "PART",
-  [8] = "COMMAND", [9] = "HELLO", [10] = "INTRODUCTION", [11] = "BUNDLE",
+  [8] = "COMMAND", [9] = "HELLO", [10] = "INTRODUCTION", [11] = "BUNDLE", [12] = "PROBE", [13] = "ANSWER",
 }
 local SUITES = { [0] = "none", [1] = "psk", [2] = "hpke", [3] = "hpke-pq", [4] = "rsa-misty1" }
 local COMMANDS = {
@@ -121,6 +121,11 @@ field("keyset.exclude_grace", "uint32", "Grace after an exclusion (s)")
 field("keyset.exclude_wait", "uint32", "Powered-on seconds without sending after an EXCLUDE")
 field("keyset.dead_man", "uint32", "Dead man's time (s)")
 field("keyset.erase_signatures", "uint8", "Erase signatures")
+field("search.nonce", "bytes", "Nonce")
+field("search.answer_nonce", "bytes", "Nonce of the answer")
+field("search.source", "bytes", "For whom is asked (CE1)")
+field("search.destination", "bytes", "Whom it wants to reach (CE2)")
+field("search.handle", "bytes", "Handle of a group")
 field("record.terminal", "uint32", "Terminal")
 field("record.version", "uint32", "Version of the record")
 field("record.issued_at", "absolute_time", "Record issued at", base.UTC)
@@ -648,6 +653,49 @@ messages[11] = function(tree, items, _, context)
   return string.format(" of %d", #held)
 end
 
+-- Section 18.2
+
+local function add_end(tree, name, node)
+  demand(node and node.kind == "bytes" and (node.count == 4 or node.count == 16), "address", node)
+  add_bytes(tree, name, node, node.count)
+  local range = node.tvb(node.first, node.count)
+  return tostring(node.count == 4 and range:ipv4() or range:ipv6())
+end
+
+local function add_own_record(tree, node)
+  local sub = add_bytes(tree, "frame", node, 1, 700)
+  local said, command = add_frame(sub, node.tvb, node.first, node.count)
+  demand(not command, "a command in the place of a record", node)
+  return said:match("terminal %d+")
+end
+
+messages[12] = function(tree, items, _, context)
+  demand(#items == 8 and not context.inside, "PROBE", context.node)
+  add_bytes(tree, "search.nonce", items[4], 16)
+  local source = add_end(tree, "search.source", items[5])
+  local destination = add_end(tree, "search.destination", items[6])
+  demand(items[5].count == items[6].count, "addresses of two families", items[6])
+  local who = add_own_record(tree, items[7])
+  for _, handle in ipairs(array(items[8], 1, 16, "handles")) do
+    local parts, sub = array(handle, 3, 3, "handle"), add_item(tree, "search.handle", handle)
+    add_bytes(sub, "mac", parts[1], 16)
+    add_uint(sub, "epoch", parts[2])
+    add_uint(sub, "generation", parts[3], 2147483648)
+  end
+  return string.format(" of %s: %s asks for %s, %d groups", who, source, destination, #items[8].items)
+end
+
+messages[13] = function(tree, items, _, context)
+  demand(#items == 9 and not context.inside, "ANSWER", context.node)
+  add_bytes(tree, "search.nonce", items[4], 16)
+  add_bytes(tree, "search.answer_nonce", items[5], 16)
+  local who = add_own_record(tree, items[6])
+  add_uint(tree, "epoch", items[7])
+  add_uint(tree, "generation", items[8], 2147483648)
+  add_bytes(tree, "mac", items[9], 16)
+  return string.format(" of %s, epoch %d generation %d", who, items[7].value, items[8].value)
+end
+
 -- Adds one message to a tree, and says in a few words what it is. `inside`: what it came in, if not in a datagram.
 add_message = function(tree, tvb, first, count, pinfo, inside)
   local node = read_whole(tvb, first, count)
@@ -716,8 +764,20 @@ local function heuristic(tvb, pinfo, root)
   return true
 end
 
-local ports = DissectorTable.get("udp.port")
-local registered = {}
+-- On the port of packets stands Wireshark's own dissector, which keeps what is not ours.
+local packets = Proto("keyfall_packets", "Keyfall or UDP-encapsulated IPsec")
+local encapsulated = DissectorTable.get("udp.port"):get_dissector(4500)
+
+function packets.dissector(tvb, pinfo, root)
+  if is_message(tvb) then return keyfall.dissector(tvb, pinfo, root) end
+  local fine, taken = pcall(encapsulated.call, encapsulated, tvb, pinfo, root)
+  if fine then return taken end
+  root:add(packets, tvb()):add_proto_expert_info(experts.malformed)
+  return tvb:len()
+end
+
+local ports, registered = DissectorTable.get("udp.port"), {}
+ports:add(4500, packets)
 
 local function listen()
   for _, port in ipairs(registered) do ports:remove(port, keyfall) end
@@ -733,3 +793,7 @@ end
 keyfall.prefs_changed = listen
 listen()
 keyfall:register_heuristic("udp", heuristic)
+-- A search by ICMP echo is the payload of an echo (18.7).
+for _, table in ipairs({ "icmp", "icmpv6" }) do
+  pcall(function() keyfall:register_heuristic(table, heuristic) end)
+end

@@ -10,7 +10,9 @@ import json
 import struct
 import sys
 
-SHARING, CARRIER = 47900, 47700
+SHARING, CARRIER, PACKETS = 47900, 47700, 4500
+# Instead of a port: the payload of an ICMP echo request.
+ECHO = 0
 TERMINAL, SERVER, GROUP = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([239, 255, 70, 77])
 START = 1_790_018_007
 
@@ -28,8 +30,10 @@ def write(path: str, packets: list):
 def ipv4(number: int, port: int, datagram: bytes) -> bytes:
     """From a terminal to the server, or from the server to a multicast group. A UDP checksum of 0: none."""
     source, target = (SERVER, GROUP) if port == CARRIER else (TERMINAL, SERVER)
-    udp = struct.pack(">HHHH", 50_000, port, 8 + len(datagram), 0) + datagram
-    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), number % 65_536, 0, 64, 17, 0, source, target)
+    protocol = 1 if port == ECHO else 17
+    udp = (struct.pack(">BBHHH", 8, 0, 0, 1, number % 65_536) if port == ECHO else
+           struct.pack(">HHHH", 50_000, port, 8 + len(datagram), 0)) + datagram
+    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), number % 65_536, 0, 64, protocol, 0, source, target)
     words = sum(struct.unpack(">10H", head))
     words = (words & 0xFFFF) + (words >> 16)
     check = 0xFFFF - ((words & 0xFFFF) + (words >> 16))

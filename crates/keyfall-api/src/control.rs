@@ -5,12 +5,14 @@
 //! progress comes on it every second, and the relay ends when the connection is closed.
 
 mod packets;
+mod ways;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::packets::PacketStatus;
 pub use packets::{PacketExport, PacketKeys, StockSenderExport, StockSenderStatus};
+pub use ways::{ProtectedWay, WayFound};
 
 /// What a local program may ask of a running terminal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -40,6 +42,9 @@ pub enum Request {
     PacketExport(PacketExport),
     /// The same, once the key is stored.
     StockSenderExport(StockSenderExport),
+    /// How packets to a terminal (its number) or an address are protected; answered by
+    /// [`Answer::Way`], after a key search where one is needed.
+    Way { to: String },
     /// Whether a message (hexadecimal) opens with this terminal's keys; answered by
     /// [`Answer::Inspected`].
     Inspect {
@@ -176,6 +181,7 @@ pub enum Answer {
     Ended(RelayStatus),
     Params(MediaParams),
     PacketKeys(PacketKeys),
+    Way(ProtectedWay),
     Stopped(RelayStatus),
     Inspected(Inspected),
     Error(ControlError),
@@ -217,6 +223,8 @@ pub enum Refusal {
     NotProtected,
     /// The keys were erased.
     Deleted,
+    /// Nothing goes there protected.
+    NoWay,
 }
 
 /// Confirmations that a terminal collects for members that share its link (REQUIREMENTS R-079).

@@ -163,6 +163,8 @@ drop_reasons! {
         "The datagram is not an ESP packet of ours, and no message of key search.";
     NotForUs, "KF-2132", "not_for_us",
         "A packet opened whose destination is none of this terminal's prefixes: its sender has an older record, or sends where nobody asked it to.";
+    TooBig, "KF-2133", "too_big",
+        "The packet is too long for the path to its peer and may not be cut: its sender was told how much fits (ICMP), and sends shorter ones.";
 }
 
 impl fmt::Display for DropReason {

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use self::clock::Clock;
 use self::log::{Told, log_event};
 use self::packets::Packets;
+use self::ways::WaysAsked;
 use crate::collecting::{Collector, Through};
 use crate::committing::{Committer, Locks, Task};
 use crate::control::{self, Client, ClientId};
@@ -37,9 +38,11 @@ use crate::stored::{Stored, StoredError, restore_at};
 use crate::tamper::TamperFile;
 
 mod clock;
+mod echoes;
 mod log;
 mod packets;
 mod requests;
+mod ways;
 
 /// What is said at the start beside the directory.
 #[derive(Clone, Debug, Default)]
@@ -228,6 +231,7 @@ pub async fn serve(
         tamper_file,
         memory_locked: options.memory_locked,
         packets,
+        ways: WaysAsked::default(),
         deleted: None,
         erased: false,
         told: Told::default(),
@@ -272,6 +276,7 @@ struct Driver {
     tamper_file: Option<TamperFile>,
     memory_locked: bool,
     packets: Packets,
+    ways: WaysAsked,
     /// What happened, from the moment at which the keys went out of this process.
     deleted: Option<Deleted>,
     /// They are gone from the disk, too.
@@ -398,6 +403,7 @@ impl Driver {
                 Ok(())
             }
             Waking::HungUp(id) => {
+                self.ways.hung_up(id);
                 let owned = self.owners.iter().filter(|(_, client)| client.id == id);
                 let relays: Vec<_> = owned.map(|(&relay, _)| relay).collect();
                 for relay in relays {
@@ -462,6 +468,7 @@ impl Driver {
                 self.feed(Input::Erase(EraseCause::Tamper))?;
             }
             self.on_packets_second();
+            self.on_ways_second();
             let feeds = self.relays.on_second();
             self.feed_all(feeds)?;
             for (&relay, client) in &self.owners {
@@ -514,7 +521,7 @@ impl Driver {
                 Output::Erase(erase) => self.on_erase(&erase),
                 Output::ToServer(datagram) => self.send_to_server(datagram),
                 Output::Probe { to, datagram } => self.send_probe(to, &datagram),
-                Output::Answer { to, datagram } => self.send_message(to, &datagram),
+                Output::Answer { to, datagram } => self.send_answer(to, datagram),
                 Output::ToPeer { to, datagram } => self.send_message(to, &datagram),
                 Output::Event(event) => {
                     self.tell_packets(&event);

@@ -120,6 +120,7 @@ fn refused(error: ControlError) -> Failure {
         Refusal::BadPassphrase => Code::BadPassphrase,
         Refusal::NotProtected => Code::NotProtected,
         Refusal::Deleted => Code::Deleted,
+        Refusal::NoWay => Code::NoWay,
     };
     Failure::new(code, error.sentence)
 }

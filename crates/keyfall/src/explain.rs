@@ -215,6 +215,15 @@ codes! {
     NoTokenSuite, "KF-3126", Refused,
         "The fleet's root allows no suite in which a token counts: hpke or hpke-pq.",
         "Enrol by a package, or have a suite listed with `keyfall server sign-keys --suites`.";
+    NoWay, "KF-3127", Failed,
+        "No packet of this terminal goes to that address protected.",
+        "Read the sentence; `keyfall terminal status` shows whether packets pass, `keyfall explain` has the reason's code.";
+    NoEcho, "KF-3128", Failed,
+        "Nobody answered the echo requests, or they did not go through the tunnel.",
+        "Look whether the host is up and answers pings; `keyfall terminal status` on both sides shows what was dropped.";
+    NoEchoSocket, "KF-3129", Failed,
+        "The operating system gives this user no socket for echo requests.",
+        "Run it as root, or allow it with `sysctl net.ipv4.ping_group_range='0 2147483647'`.";
     NoServer, "KF-3201", Failed,
         "The directory holds no server.",
         "Make one with `keyfall server init DIR`, or give the directory where it is.";
@@ -506,6 +515,9 @@ const fn remedy(reason: DropReason) -> &'static str {
         DropReason::NotEsp => "Look at what else sends to the packet port.",
         DropReason::NotForUs => {
             "Compare the address with the prefixes that the server gave this terminal; the sender hears of a change by the carrier."
+        }
+        DropReason::TooBig => {
+            "Nothing: a program or system that heeds the answer sends shorter packets at once; if it goes on, see that it lets ICMP in."
         }
         DropReason::PathExpired => "Nothing: the next packet begins a search.",
         DropReason::NotAsked => {

@@ -246,6 +246,7 @@ fn relay_in_front(running: &Running, request: &Request, output: &Output) -> Resu
                 | Answer::Why(_)
                 | Answer::Params(_)
                 | Answer::PacketKeys(_)
+                | Answer::Way(_)
                 | Answer::Inspected(_)
                 | Answer::Error(_) => return Err(control_client::unexpected()),
             }

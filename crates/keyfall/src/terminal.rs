@@ -32,6 +32,7 @@ mod guarding;
 pub(crate) mod legacy_key;
 mod packets;
 mod passphrase;
+mod ping;
 mod shown;
 
 /// Enrol, run, lock and look at a terminal.
@@ -51,6 +52,7 @@ enum Verb {
     Run(RunArgs),
     Status(StatusArgs),
     Export(export::ExportArgs),
+    Ping(ping::PingArgs),
     Lock(LockArgs),
     Unlock(UnlockArgs),
     Protect(ProtectArgs),
@@ -167,6 +169,7 @@ pub(crate) fn run(args: TerminalArgs, output: &Output) -> Result<(), Failure> {
         Verb::Run(args) => run_in_front(args, output),
         Verb::Status(args) => status(&args.dir.resolve()?, output),
         Verb::Export(args) => export::export(&args, output),
+        Verb::Ping(args) => ping::ping(&args, output),
         Verb::Lock(args) => guarding::lock(&args, output),
         Verb::Unlock(args) => guarding::unlock(&args, output),
         Verb::Protect(args) => guarding::protect(&args, output),

@@ -22,7 +22,7 @@ pub struct PacketSettings {
     pub priority: u8,
     /// Octets of the longest inner packet; `None`: as the path has it.
     pub mtu: Option<u16>,
-    /// What is routed into the group, rising; empty: every destination.
+    /// What is routed into the group, rising; empty: every destination of the gateways in it.
     pub networks: Vec<Prefix>,
 }
 
@@ -330,7 +330,8 @@ impl<'a> Outlook<'a> {
         records.collect()
     }
 
-    /// Records that fit a frame, and no address that two members of one group speak for.
+    /// Records that fit a frame, no address that two members of one group speak for, and no host in a
+    /// group without networks.
     fn judge(&self, affected: &BTreeSet<TerminalNumber>) -> Result<(), Refusal> {
         let mut groups: BTreeSet<_> = self.founded.keys().copied().collect();
         groups.extend(self.packets.keys());
@@ -357,13 +358,21 @@ impl<'a> Outlook<'a> {
     }
 
     fn judge_group(&self, group: GroupNumber) -> Result<(), Refusal> {
-        if self.settings(group).is_none() {
+        let Some(settings) = self.settings(group) else {
             return Ok(());
-        }
+        };
         let mut spoken_for = Vec::new();
         for number in self.members(group) {
             if let Some(record) = self.server.terminals.get(&number) {
                 let prefixes = self.addresses(record).prefixes.iter();
+                // SECURITY: a host closes itself to networks; it would send in clear to members that it
+                // has not heard of (KR-562).
+                if settings.networks.is_empty() && prefixes.clone().any(Prefix::is_host) {
+                    return Err(Refusal::NoNetworks {
+                        group,
+                        terminal: number,
+                    });
+                }
                 spoken_for.extend(prefixes.map(|&prefix| (prefix, number)));
             }
         }

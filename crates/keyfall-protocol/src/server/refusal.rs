@@ -8,7 +8,7 @@ use crate::command::{
     ENDPOINTS_MAX, EXCLUDED_MAX, MTU_MAX, MTU_MIN, NETWORKS_MAX, OrderKind, PREFIXES_MAX, Prefix,
     RECORD_GROUPS_MAX, RECORD_MAX,
 };
-use crate::ids::{KeyName, TerminalNumber, UnixSeconds};
+use crate::ids::{GroupNumber, KeyName, TerminalNumber, UnixSeconds};
 
 /// Why an order was refused. Nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -147,6 +147,14 @@ pub enum Refusal {
     NoPacketGroup,
     #[error("a packet group has at most {NETWORKS_MAX} networks, not {0}: name larger ones")]
     TooManyNetworks(usize),
+    #[error(
+        "group {group} names no networks, and terminal {terminal} speaks for single addresses: a host protects \
+         what goes to networks of its groups and nothing else, so name them first (`keyfall admin group set NAME --network PREFIX`)"
+    )]
+    NoNetworks {
+        group: GroupNumber,
+        terminal: TerminalNumber,
+    },
     #[error("the MTU of a packet group is {MTU_MIN} to {MTU_MAX}, not {0}")]
     BadMtu(u16),
     #[error(

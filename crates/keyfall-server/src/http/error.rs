@@ -123,6 +123,7 @@ impl From<Refusal> for Refused {
             Refusal::NotListening | Refusal::NoSuiteForToken => ProblemCode::NoTokens,
             Refusal::NoPacketGroup
             | Refusal::TooManyNetworks(_)
+            | Refusal::NoNetworks { .. }
             | Refusal::BadMtu(_)
             | Refusal::TooManyPrefixes(_)
             | Refusal::TooManyEndpoints(_)

@@ -11,6 +11,7 @@ use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::terminal::{Event, Input, Order, PacketFrom, Terminal, Unheard, Way};
 
+use crate::driver::echoes::EchoSearch;
 use crate::driver::{Driver, RunError};
 use crate::packet_path::{
     Ask, Begun, FlowReport, Heard, Host, PacketOptions, PacketPath, SessionReport, Tun, Wire, host,
@@ -33,10 +34,29 @@ pub(super) struct Running {
     options: PacketOptions,
     /// The interface that nothing from outside comes by.
     inside: Option<u32>,
+    pub(super) echoes: Option<EchoSearch>,
     /// Routes and addresses are to be looked at.
     changed: bool,
     /// The system was not told everything: once more in a second.
     again: bool,
+}
+
+impl Running {
+    /// What a thread asks, or what an ear of key search hears.
+    async fn asked(&mut self) -> Option<Ask> {
+        let Some(echoes) = &mut self.echoes else {
+            return self.path.asked().await;
+        };
+        tokio::select! {
+            ask = self.path.asked() => ask,
+            ask = echoes.asked() => Some(ask),
+        }
+    }
+
+    /// Hosts behind it are protected, too.
+    pub(super) const fn is_gateway(&self) -> bool {
+        self.options.gateway.is_some()
+    }
 }
 
 impl Packets {
@@ -128,7 +148,7 @@ impl Packets {
     /// What a thread asks; never, where there is none.
     pub(super) async fn asked(&mut self) -> Option<Ask> {
         match self.running() {
-            Some(running) => running.path.asked().await,
+            Some(running) => running.asked().await,
             None => std::future::pending().await,
         }
     }
@@ -147,9 +167,7 @@ impl Driver {
             && let Some(own) = self.terminal.own_record()
         {
             let clear: Vec<_> = self.terminal.clear_list().copied().collect();
-            let peers = self.terminal.peers().flat_map(|peer| &peer.record.prefixes);
-            let peers: Vec<_> = peers.take(ROUTES_MAX).copied().collect();
-            if let Err(error) = running.host.apply(own.record(), &clear, &peers) {
+            if let Err(error) = running.host.apply(own.record(), &clear) {
                 tracing::error!(%error, "addresses or routes of the packet path are not right");
                 running.again = true;
             }
@@ -215,7 +233,12 @@ impl Driver {
         let now = self.clock.tick();
         match ask {
             Ask::Way { ends } => {
-                let way = self.terminal.path(now, ends.0, ends.1);
+                let echoes = running.echoes.as_ref();
+                let way = if echoes.is_some_and(|it| it.are_between(ends)) {
+                    Way::Drop(DropReason::NoWayThere)
+                } else {
+                    self.terminal.path(now, ends.0, ends.1)
+                };
                 let clock = self.clock;
                 running
                     .path
@@ -289,6 +312,8 @@ impl Driver {
                     })?;
                 }
             }
+            Ask::Echo { side, packet } => self.on_echo(side, &packet)?,
+            Ask::EchoesDue => self.on_echoes_due(),
             Ask::Ended { sentence } => {
                 tracing::error!("{sentence}");
                 self.packets = Packets::Failed(sentence);
@@ -352,16 +377,19 @@ impl Driver {
             Event::PathFound {
                 source,
                 destination,
-            } => path.on_path_found((source, destination)),
+            } => {
+                path.on_path_found((source, destination));
+                self.on_way_settled((source, destination), None);
+            }
             Event::PathLost {
                 source,
                 destination,
                 reason,
-            } => path.on_path_lost((source, destination), reason),
-            Event::PeerChanged { peer } => {
-                path.on_peer_changed(terminal, peer);
-                running.changed = true;
+            } => {
+                path.on_path_lost((source, destination), reason);
+                self.on_way_settled((source, destination), Some(reason));
             }
+            Event::PeerChanged { peer } => path.on_peer_changed(terminal, peer),
             Event::PathsChanged => {
                 path.on_ways_changed();
                 running.changed = true;
@@ -403,7 +431,16 @@ impl Driver {
 
     /// A probe leaves towards the destination itself.
     pub(super) fn send_probe(&mut self, to: IpAddr, datagram: &[u8]) {
-        if let Some(port) = self.packets.running().map(|it| it.path.port()) {
+        let Some(running) = self.packets.running() else {
+            return;
+        };
+        let port = running.path.port();
+        if let Some(echoes) = &mut running.echoes {
+            if let Err(error) = echoes.ask(to, datagram) {
+                tracing::debug!(%error, %to, "a probe was not sent");
+                self.terminal.count_drop(DropReason::NotSent);
+            }
+        } else {
             self.send_message(SocketAddr::new(to, port), datagram);
         }
     }
@@ -416,16 +453,23 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
     }
     let wire = Wire::open_any(options.listen)
         .map_err(|error| format!("packets do not pass: the UDP port cannot be opened: {error}"))?;
+    if let Some(outside) = options.outside.as_deref().and_then(host::index_of) {
+        wire.send_multicast_by(outside).map_err(|error| {
+            format!("packets do not pass: no multicast by the outside: {error}")
+        })?;
+    }
     let name = tun.name().to_owned();
     let path = PacketPath::start(own, options.suite, tun, wire)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;
     let host = Host::set_up(&name, path.port(), options)
         .map_err(|error| format!("packets do not pass: {error}"))?;
+    let echoes = EchoSearch::begin(options, &name)?;
     let inside = options.gateway.as_deref().unwrap_or(&name);
     Ok(Running {
         inside: host::index_of(inside),
         path,
         host,
+        echoes,
         options: options.clone(),
         changed: true,
         again: false,
@@ -450,7 +494,5 @@ fn is_unheard(reason: DropReason) -> bool {
     )
 }
 
-/// Routes to members of groups that name no networks.
-const ROUTES_MAX: usize = 1_024;
 /// Questions that are answered before something else gets its turn.
 const ASKS_AT_ONCE: usize = 256;

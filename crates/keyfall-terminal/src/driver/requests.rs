@@ -67,6 +67,7 @@ impl Driver {
                     self.feed(Input::Order(order))?;
                 }
             }
+            Request::Way { to } => self.tell_way(client, &to)?,
             Request::MediaStop { relay } => client.tell(match self.end_relay(relay) {
                 Some(status) => Answer::Stopped(status),
                 None => Answer::Error(ControlError {

@@ -16,9 +16,12 @@ use tokio::sync::mpsc::Sender;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
+use crate::packet_path::head::WHOLE;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::keyed_hash::KeyedHash;
+use crate::packet_path::path_mtu::PathMtus;
 use crate::packet_path::post::Mailbox;
+use crate::packet_path::too_big::too_big;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
 use crate::packet_path::wire::{Batch, Wire};
@@ -69,6 +72,7 @@ pub(super) struct Egress {
     pub(super) counts: Arc<Counts>,
     flows: Flows,
     groups: HashMap<GroupNumber, Outgoing, KeyedHash>,
+    paths: PathMtus,
     batch: Batch,
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
@@ -89,11 +93,17 @@ enum Outgoing {
 
 /// Packets of one flow.
 trait Packets {
+    /// All of them, the next first.
+    fn whole(&self) -> &[u8];
     fn next_len(&self) -> Option<usize>;
     fn take_next(&mut self) -> Option<&[u8]>;
 }
 
 impl Packets for Cut<'_> {
+    fn whole(&self) -> &[u8] {
+        self.headers()
+    }
+
     fn next_len(&self) -> Option<usize> {
         Cut::next_len(self)
     }
@@ -105,6 +115,10 @@ impl Packets for Cut<'_> {
 
 /// One that waited.
 impl Packets for Option<&[u8]> {
+    fn whole(&self) -> &[u8] {
+        self.unwrap_or_default()
+    }
+
     fn next_len(&self) -> Option<usize> {
         self.map(<[u8]>::len)
     }
@@ -137,6 +151,7 @@ impl Egress {
             counts,
             flows: Flows::default(),
             groups: HashMap::default(),
+            paths: PathMtus::default(),
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
@@ -277,7 +292,17 @@ impl Egress {
             flow.asked_not();
         }
         let (group, to) = match flow.way {
-            FlowWay::Protect { group, to, .. } => (group, to),
+            FlowWay::Protect { group, to, peer } => {
+                if let Some(length) = packets.next_len().filter(|&it| it > ALWAYS_FITS)
+                    && peer.is_some()
+                {
+                    let fits = self.paths.fits(to, self.now);
+                    if length > fits && tell_sender(&self.tun, packets.whole(), length, fits) {
+                        return Fate::Dropped(DropReason::TooBig);
+                    }
+                }
+                (group, to)
+            }
             FlowWay::Searching if flow.waiting < OF_FLOW_MAX => {
                 flow.waiting += 1;
                 return Fate::Waits;
@@ -382,6 +407,15 @@ impl Egress {
     }
 }
 
+/// Whether the sender was told that its packet is too long for the way there; else that goes in
+/// fragments.
+fn tell_sender(tun: &Tun, packet: &[u8], length: usize, fits: usize) -> bool {
+    let Some(error) = too_big(packet, length, fits) else {
+        return false;
+    };
+    tun.write(&mut [&WHOLE[..], &error].concat()).is_ok()
+}
+
 fn send(wire: &Wire, batch: &mut Batch, counts: &Counts) {
     if wire.send(batch).is_err() {
         counts.add(DropReason::NotSent, 1);
@@ -390,6 +424,8 @@ fn send(wire: &Wire, batch: &mut Batch, counts: &Counts) {
 
 /// Reads between two looks at the orders.
 const READS_MAX: usize = 64;
+/// The least IPv4 packet that every link carries, 576 octets, less the headers: nothing is asked.
+const ALWAYS_FITS: usize = 508;
 /// Octets that wait: a second at 64 Mbit/s, four seconds of speech for a hundred.
 const WAITING_MAX: usize = 8 << 20;
 /// A STOP may last so long that TCP survives it (REQUIREMENTS R-080).

@@ -592,7 +592,7 @@ fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<Protection
 }
 
 /// For a budget: one host, or one /64.
-fn source_of(address: IpAddr) -> Source {
+pub(super) fn source_of(address: IpAddr) -> Source {
     match address {
         IpAddr::V4(address) => Source::from(address.to_bits()),
         IpAddr::V6(address) => (address.to_bits() >> 64) as Source,

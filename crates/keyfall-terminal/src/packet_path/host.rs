@@ -3,14 +3,17 @@
 //! taken back.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
+use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::membership::Memberships;
-use crate::packet_path::wire::MARK;
+use crate::packet_path::multicast::{self, MulticastRelay};
+use crate::packet_path::unprotected::{From, Unprotected};
+use crate::packet_path::wire::{MARK, mark};
 
 /// Interfaces and rules of one packet path.
 pub(crate) struct Host {
@@ -18,9 +21,13 @@ pub(crate) struct Host {
     gateway: Option<Gateway>,
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
+    /// The system was not told all of it: all routes once more.
+    incomplete: bool,
     /// Rules that were made, to be taken back.
     rules: Rules,
     memberships: Memberships,
+    unprotected: Unprotected,
+    outside: Option<String>,
 }
 
 /// Rules that are taken back when they are dropped.
@@ -33,6 +40,8 @@ struct Gateway {
     outside: String,
     port: u16,
     rules: Rules,
+    /// While a group names multicast.
+    multicast: Option<MulticastRelay>,
     /// Switches of the kernel as they were.
     switches: Vec<(String, String)>,
 }
@@ -49,6 +58,11 @@ pub(crate) enum HostError {
     Refused { arguments: String, answer: String },
     #[error("the multicast of a group's networks could not be joined: {0}")]
     Multicast(#[source] std::io::Error),
+    #[error(
+        "multicast is not passed on between the segment and the tunnel: {0}; it needs CAP_NET_RAW \
+         besides CAP_NET_ADMIN"
+    )]
+    Segment(#[source] std::io::Error),
     #[error("{path} could not be written: {source}")]
     Switch {
         path: String,
@@ -59,13 +73,20 @@ pub(crate) enum HostError {
 impl Host {
     /// Brings the interface up.
     pub(crate) fn set_up(tun: &str, port: u16, options: &PacketOptions) -> Result<Self, HostError> {
+        let from = match (&options.gateway, &options.outside) {
+            (Some(_), Some(outside)) => From::Outside(outside.clone()),
+            (_, _) => From::AllBut(tun.to_owned()),
+        };
         let mut host = Self {
             tun: tun.to_owned(),
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
+            unprotected: Unprotected::new(from, port),
+            outside: options.outside.clone(),
         };
         if options.gateway.is_some() {
             // SECURITY: before a packet can come out of it; only own prefixes come first (KR-545).
@@ -75,6 +96,7 @@ impl Host {
         }
         // It speaks for the record's addresses alone: no link-local one, no router solicitations.
         ip(&["link", "set", "dev", tun, "addrgenmode", "none"])?;
+        ip(&["link", "set", "dev", tun, "txqueuelen", QUEUE])?;
         ip(&["link", "set", "dev", tun, "up"])?;
         if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside) {
             let mut gateway = Gateway {
@@ -82,6 +104,7 @@ impl Host {
                 outside: outside.clone(),
                 port,
                 rules: Rules::default(),
+                multicast: None,
                 switches: Vec::new(),
             };
             gateway.forward(tun)?;
@@ -94,26 +117,30 @@ impl Host {
         Ok(host)
     }
 
-    /// As the record and the clear list say now. `peers`: for which addresses others speak.
+    /// As the record and the clear list say now.
     pub(crate) fn apply(
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
-        peers: &[Prefix],
     ) -> Result<(), HostError> {
+        let outcome = self.try_apply(record, clear);
+        self.incomplete = outcome.is_err();
+        outcome
+    }
+
+    fn try_apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Result<(), HostError> {
         self.memberships
             .apply(record)
             .map_err(HostError::Multicast)?;
+        let underlay = self.underlay();
+        self.unprotected.apply(record, clear, &underlay);
         if let Some(gateway) = &mut self.gateway {
-            return gateway.apply(&self.tun, &record.prefixes, clear);
+            gateway.apply(&self.tun, &record.prefixes, clear)?;
+            return gateway.pass_multicast(&self.tun, record);
         }
         let tun = self.tun.clone();
         let addresses = record.prefixes.clone();
         let mut routes = networks(record);
-        if record.groups.iter().any(|group| group.networks.is_empty()) {
-            // Without networks of its own a group leads to its members' addresses.
-            routes.extend(peers);
-        }
         routes.sort_unstable();
         routes.dedup();
         close_networks(&routes)?;
@@ -136,10 +163,25 @@ impl Host {
             ip(&arguments)?;
         }
         for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
+            let (kind, table) = match is_multicast_v6(gone) {
+                true => ("multicast", "local"),
+                false => ("unicast", TABLE),
+            };
             let gone = gone.to_string();
-            undo(&["route", "del", &gone, "dev", &tun, "table", TABLE]);
+            undo(&["route", "del", kind, &gone, "dev", &tun, "table", table]);
         }
-        for new in routes.iter().filter(|it| !self.routes.contains(it)) {
+        let is_told = |it: &&Prefix| !self.incomplete && self.routes.contains(it);
+        for new in routes.iter().filter(|it| !is_told(it)) {
+            if is_multicast_v6(new) {
+                // The kernel's own route for all multicast of IPv6 comes before every other table.
+                let new = new.to_string();
+                ip(&[
+                    &["route", "replace", "multicast", &new][..],
+                    &["dev", &tun, "table", "local"],
+                ]
+                .concat())?;
+                continue;
+            }
             let own = addresses
                 .iter()
                 .find(|it| it.address().is_ipv4() == new.address().is_ipv4());
@@ -153,6 +195,13 @@ impl Host {
         }
         (self.addresses, self.routes) = (addresses, routes);
         Ok(())
+    }
+
+    /// The addresses of this machine outside; where it was not said what that is, of all interfaces.
+    fn underlay(&self) -> Vec<IpAddr> {
+        let of = addressed(self.outside.as_deref()).into_iter();
+        let outside = of.filter(|(device, ..)| *device != self.tun && device != "lo");
+        outside.map(|(_, address, _)| address).collect()
     }
 }
 
@@ -219,6 +268,10 @@ fn host_rules(clear: &[Prefix]) -> Vec<Rule> {
         rules.push(rule(family, "4504", &others));
     }
     rules
+}
+
+fn is_multicast_v6(prefix: &Prefix) -> bool {
+    prefix.address().is_ipv6() && prefix.address().is_multicast()
 }
 
 fn is_of(family: &str, prefix: &Prefix) -> bool {
@@ -382,6 +435,21 @@ impl Gateway {
         self.rules.become_these(rules)
     }
 
+    fn pass_multicast(&mut self, tun: &str, record: &ProtectionRecord) -> Result<(), HostError> {
+        if multicast::networks(record).is_empty() {
+            self.multicast = None;
+            return Ok(());
+        }
+        let relay = match &mut self.multicast {
+            Some(relay) => relay,
+            none => {
+                let relay = MulticastRelay::start(&self.inside, tun);
+                none.insert(relay.map_err(HostError::Segment)?)
+            }
+        };
+        relay.apply(record).map_err(HostError::Multicast)
+    }
+
     fn switch(&mut self, path: &str, value: &str) -> Result<(), HostError> {
         let fault = |source| HostError::Switch {
             path: path.to_owned(),
@@ -435,16 +503,52 @@ pub(crate) fn has_v6(prefixes: &[Prefix]) -> bool {
         .any(|it| matches!(it.address(), IpAddr::V6(_)))
 }
 
+/// The addresses of this machine.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let every = addressed(None).into_iter();
+    every.map(|(_, address, _)| address).collect()
+}
+
+/// Octets of the longest datagram that goes there in one piece, IP's header with it, as far as the
+/// system knows.
+pub(crate) fn path_mtu(to: SocketAddr) -> Option<u32> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    mark(&socket);
+    socket.connect(to).ok()?;
+    match to {
+        SocketAddr::V4(_) => ip_mtu(&socket).ok(),
+        SocketAddr::V6(_) => ipv6_mtu(&socket).ok(),
+    }
+}
+
 /// The subnets of an interface.
 fn attached(interface: &str) -> Vec<Prefix> {
-    let shown = ip(&["-o", "address", "show", "dev", interface]).unwrap_or_default();
-    let subnet = |line: &str| {
-        let (address, len) = value_of(line, "inet")
+    let of = addressed(Some(interface)).into_iter();
+    of.filter_map(|(_, address, length)| Prefix::around(address, length))
+        .collect()
+}
+
+/// Addresses of an interface, or of all, with the interface and the length of the subnet.
+fn addressed(interface: Option<&str>) -> Vec<(String, IpAddr, u8)> {
+    let mut arguments = vec!["-o", "address", "show"];
+    arguments.extend(interface.iter().flat_map(|it| ["dev", it]));
+    let shown = ip(&arguments).unwrap_or_default();
+    let read = |line: &str| {
+        let device = line.split_whitespace().nth(1)?;
+        let (address, length) = value_of(line, "inet")
             .or_else(|| value_of(line, "inet6"))?
             .split_once('/')?;
-        Prefix::around(address.parse().ok()?, len.parse().ok()?)
+        Some((
+            device.to_owned(),
+            address.parse().ok()?,
+            length.parse().ok()?,
+        ))
     };
-    shown.lines().filter_map(subnet).collect()
+    shown.lines().filter_map(read).collect()
 }
 
 /// What it prints.
@@ -465,6 +569,9 @@ fn ip(arguments: &[&str]) -> Result<String, HostError> {
     })
 }
 
+/// Packets that wait for the thread that sends: a moment in which the machine does something else, as 80
+/// ms at 50,000 a second. (The system's own 500 are 10 ms.)
+const QUEUE: &str = "4000";
 /// Everything into the tunnel.
 const TABLE: &str = "4500";
 /// Probes for protected addresses are for this machine.

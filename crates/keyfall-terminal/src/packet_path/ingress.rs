@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use zeroize::Zeroize;
 
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::counts::Counts;
+use crate::packet_path::engine::source_of;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
@@ -32,6 +33,7 @@ use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
+use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
 use crate::packet_path::waiting::Waiting;
 use crate::packet_path::wire::{Arrivals, Origin, Wire};
 use crate::packet_path::{Ask, Heard, SessionName, SessionReport};
@@ -91,12 +93,9 @@ pub(super) struct Ingress {
     own_record: Option<Arc<ProtectionRecord>>,
     sessions: HashMap<SessionName, Session, KeyedHash>,
     stock: StockReceivers,
-    /// Sessions that the driver was asked about.
-    asked: HashMap<SessionName, Instant>,
-    /// Sessions of which nothing opened, until when.
-    refused: HashMap<SessionName, (Instant, DropReason)>,
-    /// Sealed packets of sessions that the driver was asked about.
-    sealed: Waiting<(SessionName, Origin)>,
+    unknown: Unknown,
+    /// Where each sender was heard last.
+    heard_at: HashMap<TerminalNumber, IpAddr>,
     /// Opened packets above their session's mark.
     opened: Waiting<(SessionName, u32)>,
     join: Join,
@@ -113,6 +112,8 @@ struct Session {
     last: Option<(Ends, SocketAddr)>,
     /// Those that were judged well, and the driver was told about.
     told: Vec<(Ends, SocketAddr)>,
+    /// Since when that is so.
+    told_since: Instant,
     /// When the driver was told of one that does not fit the records that are known.
     doubted: Option<Instant>,
     heard: Instant,
@@ -142,9 +143,8 @@ impl Ingress {
             own_record: None,
             sessions: HashMap::default(),
             stock: StockReceivers::new(Arc::clone(&counts)),
-            asked: HashMap::new(),
-            refused: HashMap::new(),
-            sealed: Waiting::new(WAITING_MAX, WAIT_LONGEST),
+            unknown: Unknown::default(),
+            heard_at: HashMap::new(),
             opened: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             counts,
             now: Instant::now(),
@@ -321,6 +321,10 @@ impl Ingress {
         let Some(session) = self.sessions.get_mut(&name) else {
             return;
         };
+        if self.heard_at.len() >= HEARD_MAX {
+            self.heard_at.clear();
+        }
+        self.heard_at.insert(name.spi.sender(), from.ip());
         if self
             .asks
             .try_send(session.heard_from(name, ends, from))
@@ -343,15 +347,12 @@ impl Ingress {
         if sender == self.own {
             return Err(DropReason::OwnPacket);
         }
-        if let Some(&(until, reason)) = self.refused.get(&name)
-            && until > self.now
-        {
-            return Err(reason);
-        }
-        if !self.asked.contains_key(&name) {
-            if self.asked.len() >= ASKED_MAX {
-                return Err(DropReason::TrialBudget);
-            }
+        let place = origin.from.ip();
+        let heard = self.heard_at.get(&sender) == Some(&place);
+        let tried = self
+            .unknown
+            .wants(name, source_of(place), heard, self.now)?;
+        if tried {
             // After a change of keys it goes on as fast as before.
             let sessions = self.sessions.iter();
             let of_sender = sessions.filter(|(it, _)| it.spi.sender() == sender);
@@ -365,12 +366,15 @@ impl Ingress {
             self.asks
                 .try_send(ask)
                 .map_err(|_| DropReason::TrialBudget)?;
-            self.asked.insert(name, self.now);
         }
         let counts = &self.counts;
         let gone = &mut |_| counts.add(DropReason::Held, 1);
-        self.sealed
-            .push(self.now, (name, origin), sealed.to_vec(), gone);
+        let what = Sealed {
+            name,
+            origin,
+            tried,
+        };
+        self.unknown.keep(self.now, what, sealed.to_vec(), gone);
         Ok(())
     }
 
@@ -386,11 +390,7 @@ impl Ingress {
                     try_sealed = true;
                 }
                 ToIngress::Unknown { name, reason } => {
-                    self.asked.remove(&name);
-                    if self.refused.len() >= ASKED_MAX {
-                        self.refused.clear();
-                    }
-                    self.refused.insert(name, (self.now + REFUSED_FOR, reason));
+                    self.unknown.refused(name, reason);
                     try_sealed = true;
                 }
                 ToIngress::Marked(marks) => {
@@ -422,7 +422,7 @@ impl Ingress {
                     }
                 }
                 ToIngress::AskAgain(peer) => {
-                    self.refused.retain(|name, _| name.spi.sender() != peer);
+                    self.unknown.try_anew(peer);
                 }
                 ToIngress::OwnRecord(record) => {
                     self.own_record = record;
@@ -449,12 +449,9 @@ impl Ingress {
             }
         }
         if try_sealed {
-            for (since, (name, origin), packet) in self.sealed.take() {
-                if self.asked.contains_key(&name) {
-                    let counts = &self.counts;
-                    let gone = &mut |_| counts.add(DropReason::Held, 1);
-                    self.sealed.push(since, (name, origin), packet, gone);
-                } else if let Err(reason) = self.open(name, origin, &packet) {
+            let counts = &self.counts;
+            for (what, packet) in self.unknown.answered(|reason| counts.add(reason, 1)) {
+                if let Err(reason) = self.open(what.name, what.origin, &packet) {
                     self.counts.add(reason, 1);
                 }
             }
@@ -477,8 +474,7 @@ impl Ingress {
             rate,
             record,
         } = known;
-        self.asked.remove(&name);
-        self.refused.remove(&name);
+        self.unknown.begun(name);
         // One session has one window for as long as it is known.
         let (now, highest) = (self.now, receiver.highest());
         self.sessions.entry(name).or_insert_with(|| Session {
@@ -488,6 +484,7 @@ impl Ingress {
             record,
             last: None,
             told: Vec::new(),
+            told_since: now,
             doubted: None,
             heard: now,
             resting: false,
@@ -528,19 +525,11 @@ impl Ingress {
 
     fn on_second(&mut self) {
         let now = self.now;
-        let idle = |since: Instant| now.saturating_duration_since(since);
         for session in self.sessions.values_mut() {
-            if !session.resting && idle(session.heard) > REST_AFTER {
-                // An idle peer costs little memory.
-                session.receiver.rest();
-                session.resting = true;
-                session.told = Vec::new();
-            }
+            session.on_second(now);
         }
-        self.asked.retain(|_, since| idle(*since) < ASK_LONGEST);
-        self.refused.retain(|_, (until, _)| *until > now);
         let counts = &self.counts;
-        self.sealed
+        self.unknown
             .expire(now, &mut |_| counts.add(DropReason::Held, 1));
         self.opened
             .expire(now, &mut |_| counts.add(DropReason::Held, 1));
@@ -550,9 +539,8 @@ impl Ingress {
     fn wipe(&mut self) {
         self.sessions.clear();
         self.stock.wipe();
-        self.asked.clear();
-        self.refused.clear();
-        self.sealed.take();
+        self.unknown.clear();
+        self.heard_at.clear();
         for (.., mut packet) in self.opened.take() {
             packet.zeroize();
         }
@@ -589,6 +577,21 @@ fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now:
 }
 
 impl Session {
+    fn on_second(&mut self, now: Instant) {
+        let idle = |since: Instant| now.saturating_duration_since(since);
+        if !self.resting && idle(self.heard) > REST_AFTER {
+            // An idle peer costs little memory.
+            self.receiver.rest();
+            self.resting = true;
+            (self.last, self.told) = (None, Vec::new());
+        }
+        if idle(self.told_since) >= TELL_AGAIN {
+            // The place of a peer that only sends stays known.
+            (self.last, self.told_since) = (None, now);
+            self.told.clear();
+        }
+    }
+
     /// A record is another one.
     fn judge_anew(&mut self) {
         self.last = None;
@@ -674,18 +677,14 @@ fn tell(asks: &Sender<Ask>, ask: Ask) {
 const KEEPALIVE: [u8; 1] = [0xff];
 /// RFC 3948 section 2.2.
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
-/// Octets that wait: 30 ms at 8 Gbit/s, in which a mark is stored.
-const WAITING_MAX: usize = 32 << 20;
-const WAIT_LONGEST: Duration = Duration::from_secs(5);
-/// Sessions that the driver is asked about at a time.
-const ASKED_MAX: usize = 1_024;
-/// After it the driver is asked again.
-const ASK_LONGEST: Duration = Duration::from_secs(5);
-const REFUSED_FOR: Duration = Duration::from_secs(1);
+/// Senders whose place is remembered.
+const HEARD_MAX: usize = 16_384;
 /// A session that is not heard for so long gives its window back.
 const REST_AFTER: Duration = Duration::from_secs(30);
 /// After it the driver is told again that a packet does not fit the records.
 const DOUBTED_FOR: Duration = Duration::from_secs(30);
+/// The driver hears again where a peer is that goes on sending: what was heard counts for minutes.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Pairs of addresses of a session that the driver was told about.
 const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;

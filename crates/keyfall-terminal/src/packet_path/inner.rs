@@ -154,6 +154,20 @@ impl Layout {
         }
     }
 
+    /// Writes the checksum of the transport over the whole packet.
+    pub(super) fn write_checksum(&self, packet: &mut [u8]) {
+        let at = self.transport_at + self.transport.checksum_at();
+        packet[at..at + 2].fill(0);
+        let after = &packet[self.transport_at..];
+        let sum = self.pseudo_header(packet, after.len());
+        let sum = checksum::add(sum, after);
+        let sum = match self.transport {
+            Transport::Tcp => checksum::finish(sum),
+            Transport::Udp => checksum::finish_udp(sum),
+        };
+        packet[at..at + 2].copy_from_slice(&sum);
+    }
+
     pub(super) fn has_right_checksum(&self, packet: &[u8]) -> bool {
         let after = &packet[self.transport_at..];
         let sum = self.pseudo_header(packet, after.len());

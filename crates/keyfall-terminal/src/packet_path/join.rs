@@ -141,7 +141,10 @@ impl Join {
     fn may_open(&self, layout: &Layout, packet: &[u8]) -> bool {
         let allowed = match layout.transport {
             Transport::Tcp => self.tcp && packet[layout.transport_at + 13] & !(FIN | PSH) == ACK,
-            Transport::Udp => self.udp && has_checksum(layout, packet),
+            // A gateway passes multicast on packet by packet.
+            Transport::Udp => {
+                self.udp && has_checksum(layout, packet) && !is_multicast(layout, packet)
+            }
         };
         allowed
             && layout.payload_at <= HEADERS_MAX
@@ -268,6 +271,14 @@ impl Join {
 fn has_checksum(layout: &Layout, packet: &[u8]) -> bool {
     let at = layout.transport_at + 6;
     packet[at..at + 2] != [0, 0]
+}
+
+fn is_multicast(layout: &Layout, packet: &[u8]) -> bool {
+    if layout.v6 {
+        packet[24] == 0xff
+    } else {
+        matches!(packet[16], 224..240)
+    }
 }
 
 /// Whether lengths in the headers, and IPv4's checksum, are right: a joined packet gets its own.

@@ -13,11 +13,14 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
-//! | `membership` | which multicast is heard |
+//! | `host`, `unprotected` | addresses, routes and rules of the system; what does not come in |
+//! | `membership`, `multicast` | which multicast is heard, and passed on by a gateway |
+//! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows` | the thread that sends |
-//! | `ingress`, `ahead` | the thread that receives, and how far marks run ahead |
+//! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
+//! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
 //! | `keyed_hash` | what is looked up with each packet |
 
@@ -25,6 +28,9 @@ mod ahead;
 mod checksum;
 mod counts;
 mod cut;
+pub(crate) mod echo;
+pub(crate) mod echo_wire;
+pub(crate) mod echoes;
 mod egress;
 mod engine;
 mod flows;
@@ -35,10 +41,15 @@ mod inner;
 mod join;
 mod keyed_hash;
 mod membership;
+mod multicast;
+mod path_mtu;
 mod post;
 mod sessions;
 mod stock;
+mod too_big;
 mod tun;
+mod unknown;
+mod unprotected;
 mod waiting;
 mod wire;
 
@@ -50,6 +61,8 @@ use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, Termi
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 
 pub use cut::Cut;
+pub(crate) use echo_wire::{By, EchoWire, Side};
+pub(crate) use echoes::Echoes;
 pub(crate) use engine::{Begun, PacketPath};
 use flows::{Ends, FlowWay};
 pub(crate) use host::Host;
@@ -76,8 +89,18 @@ pub struct PacketOptions {
     /// Octets of the longest inner packet; `None`: as the outside has it.
     pub mtu: Option<u16>,
     pub suite: EspSuite,
+    pub search: SearchBy,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
+}
+
+/// What probes of key search travel in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SearchBy {
+    #[default]
+    Udp,
+    /// Echo requests; those of others are answered, too.
+    IcmpEcho,
 }
 
 impl Default for PacketOptions {
@@ -89,6 +112,7 @@ impl Default for PacketOptions {
             outside: None,
             mtu: None,
             suite: EspSuite::default(),
+            search: SearchBy::default(),
             peers: Vec::new(),
         }
     }
@@ -148,6 +172,13 @@ pub(crate) enum Ask {
         origin: Origin,
         datagram: Vec<u8>,
     },
+    /// An echo that may belong to a key search.
+    Echo {
+        side: Side,
+        packet: Vec<u8>,
+    },
+    /// Hosts have not answered what was planted.
+    EchoesDue,
     /// A thread has ended.
     Ended {
         sentence: String,
@@ -182,6 +213,10 @@ pub(crate) struct FlowReport {
 }
 
 impl FlowReport {
+    pub(crate) const fn packets(&self) -> u64 {
+        self.packets
+    }
+
     /// `expires_in`: where a key search found it.
     pub(crate) fn status(&self, expires_in: Option<u64>) -> FlowStatus {
         let (way, group, peer, endpoint) = match self.way {

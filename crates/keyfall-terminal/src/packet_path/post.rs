@@ -1,7 +1,7 @@
 //! Orders to a thread that sleeps in `poll`.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -68,11 +68,21 @@ impl<T> Mailbox<T> {
     fn nap(&self, door: impl AsFd, longest: Duration) -> io::Result<bool> {
         let came = wait(door, &self.bell, Some(longest))?;
         if came.second {
-            // It is silent before the orders are taken, so that none is slept over.
-            let mut count = [0; 8];
-            rustix::io::read(&self.bell, &mut count).ok();
+            self.hush();
         }
         Ok(came.first || came.second)
+    }
+
+    /// The bell has rung. It is silent before the orders are taken, so that none is slept over.
+    pub(super) fn hush(&self) {
+        let mut count = [0; 8];
+        rustix::io::read(&self.bell, &mut count).ok();
+    }
+}
+
+impl<T> AsFd for Mailbox<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 }
 

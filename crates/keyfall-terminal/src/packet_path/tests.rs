@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::checksum;
 use super::cut::Cut;
 use super::head::{self, HEAD_LEN, Load};
 use super::inner::{Inner, Layout, Transport};
@@ -57,23 +56,9 @@ impl Made {
         packet.extend(&self.payload);
         let layout = Layout::read(&packet).unwrap();
         layout.write_lengths(&mut packet);
-        write_checksum(&layout, &mut packet);
+        layout.write_checksum(&mut packet);
         packet
     }
-}
-
-/// The checksum of the transport over the whole packet.
-fn write_checksum(layout: &Layout, packet: &mut [u8]) {
-    let at = layout.transport_at + layout.transport.checksum_at();
-    packet[at..at + 2].fill(0);
-    let after = &packet[layout.transport_at..];
-    let sum = layout.pseudo_header(packet, after.len());
-    let sum = checksum::add(sum, after);
-    let sum = match layout.transport {
-        Transport::Tcp => checksum::finish(sum),
-        Transport::Udp => checksum::finish_udp(sum),
-    };
-    packet[at..at + 2].copy_from_slice(&sum);
 }
 
 fn made() -> impl Strategy<Value = Made> {
@@ -214,7 +199,7 @@ proptest! {
         prop_assert_eq!(written.len(), 1);
         let mut joined = written.remove(0).split_off(HEAD_LEN);
         let layout = Layout::read(&joined).unwrap();
-        write_checksum(&layout, &mut joined);
+        layout.write_checksum(&mut joined);
         prop_assert_eq!(joined, whole);
     }
 }

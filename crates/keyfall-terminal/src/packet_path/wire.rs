@@ -83,6 +83,17 @@ impl Wire {
         self.socket.local_addr()
     }
 
+    /// By which interface multicast of IPv6 leaves. (That of IPv4 goes as the routes say.)
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn send_multicast_by(&self, interface: u32) -> io::Result<()> {
+        if self.v6 {
+            socket2::SockRef::from(&self.socket).set_multicast_if_v6(interface)?;
+        }
+        Ok(())
+    }
+
     /// Sends everything in the batch, which is empty afterwards.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
-//! The UDP datagrams of a capture, classic pcap or pcapng, as tcpdump, dumpcap and Wireshark write it.
+//! The UDP datagrams of a capture, and the messages in its ICMP echoes, classic pcap or pcapng, as tcpdump, dumpcap and Wireshark write it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use etherparse::{EtherType, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{EtherType, Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 use keyfall_protocol::ids::Tick;
+use keyfall_protocol::sharing::message::MARKER;
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{
     Block, InterfaceDescriptionBlock, Linktype, parse_block_be, parse_block_le, parse_pcap_frame,
@@ -16,7 +17,7 @@ use pcap_parser::{
 pub(crate) struct Capture {
     /// In the order of the file.
     pub(crate) datagrams: Vec<Datagram>,
-    /// Packets that are no whole datagram of UDP.
+    /// Packets that are neither a whole datagram of UDP nor an echo with a message of ours.
     pub(crate) others: usize,
     /// Packets of which the capture holds only the beginning.
     pub(crate) cut: usize,
@@ -211,7 +212,7 @@ impl Interface {
 
 impl Capture {
     fn add(&mut self, number: usize, at: Duration, link: Linktype, octets: &[u8], whole: bool) {
-        match udp(link, octets) {
+        match datagram(link, octets) {
             _ if !whole => self.cut += 1,
             None => self.others += 1,
             Some((from, to, octets)) => self.datagrams.push(Datagram {
@@ -225,8 +226,8 @@ impl Capture {
     }
 }
 
-/// The datagram in a packet. Checksums are not looked at: on the sending machine they are often not made yet.
-fn udp(link: Linktype, octets: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
+/// The datagram in a packet, or what an ICMP echo carries, which has port 0. Checksums are not looked at: on the sending machine they are often not made yet.
+fn datagram<'p>(link: Linktype, octets: &'p [u8]) -> Option<(SocketAddr, SocketAddr, &'p [u8])> {
     let by_ether_type = |at: usize, payload: usize| {
         let number = octets.get(at..)?.first_chunk().copied()?;
         let ether_type = EtherType(u16::from_be_bytes(number));
@@ -254,14 +255,32 @@ fn udp(link: Linktype, octets: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])>
         ),
         NetSlice::Arp(_) => return None,
     };
-    let Some(TransportSlice::Udp(udp)) = sliced.transport else {
-        return None;
+    let echo = |payload: &'p [u8]| {
+        let ends = (SocketAddr::new(source, 0), SocketAddr::new(target, 0));
+        payload
+            .starts_with(&MARKER)
+            .then_some((ends.0, ends.1, payload))
     };
-    Some((
-        SocketAddr::new(source, udp.source_port()),
-        SocketAddr::new(target, udp.destination_port()),
-        udp.payload(),
-    ))
+    match sliced.transport? {
+        TransportSlice::Udp(udp) => Some((
+            SocketAddr::new(source, udp.source_port()),
+            SocketAddr::new(target, udp.destination_port()),
+            udp.payload(),
+        )),
+        TransportSlice::Icmpv4(icmp) => matches!(
+            icmp.icmp_type(),
+            Icmpv4Type::EchoRequest(_) | Icmpv4Type::EchoReply(_)
+        )
+        .then(|| echo(icmp.payload()))
+        .flatten(),
+        TransportSlice::Icmpv6(icmp) => matches!(
+            icmp.icmp_type(),
+            Icmpv6Type::EchoRequest(_) | Icmpv6Type::EchoReply(_)
+        )
+        .then(|| echo(icmp.payload()))
+        .flatten(),
+        TransportSlice::Tcp(_) | TransportSlice::Igmp(_) => None,
+    }
 }
 
 /// Blocks of a pcapng file. The first reads alike in both orders.

@@ -89,6 +89,7 @@ fn names(lifelines: &[Lifeline]) -> Vec<String> {
             Role::Terminal => (1, "terminal"),
             Role::Collector => return "who collects".to_owned(),
             Role::Listeners => return "who listens".to_owned(),
+            Role::Sought => return "who is sought".to_owned(),
         };
         seen[place] += 1;
         match count(it.role) {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use keyfall_protocol::command::{Body, Command, Unverified, UnverifiedRecord};
+use keyfall_protocol::search::message::SearchMessage;
 use keyfall_protocol::sharing::message::{KeyDis, Message, Part};
 use keyfall_protocol::sharing::{Assembly, Bundle, Confirmation};
 
@@ -36,6 +37,8 @@ pub(super) enum Role {
     Collector,
     /// The carrier's address, where no terminal was heard: whoever listens.
     Listeners,
+    /// An address that somebody searches for.
+    Sought,
 }
 
 /// One message.
@@ -78,6 +81,8 @@ struct Said<'d> {
     speaker: Role,
     /// A member may bring it for others.
     collectable: bool,
+    /// A terminal says it to another: key search.
+    search: bool,
     /// It is a command as a carrier brings it.
     carried: bool,
     /// The signed command in it, where it holds nothing else.
@@ -274,6 +279,8 @@ fn lifelines(said: &[(&Datagram, Said<'_>)]) -> Vec<Lifeline> {
     // Carriers' ports are not those at which servers are asked.
     let (carried, talked): (Vec<_>, Vec<_>) = said.iter().partition(|(_, said)| said.carried);
     let asked: HashSet<_> = talked.iter().filter_map(|it| server_in(it)).collect();
+    let (searches, talked): (Vec<_>, Vec<_>) =
+        talked.into_iter().partition(|(_, said)| said.search);
     // What is confirmed elsewhere is collected there.
     let (handed_in, talked): (Vec<_>, Vec<_>) = talked
         .into_iter()
@@ -314,16 +321,31 @@ fn lifelines(said: &[(&Datagram, Said<'_>)]) -> Vec<Lifeline> {
             add(&mut terminals, Role::Terminal, to);
         }
     }
+    for (datagram, said) in searches {
+        // A probe goes to where nobody may be that was heard; an answer comes from wherever it is.
+        let asks = said.sort == Sort::Asks;
+        let other = if asks { Role::Sought } else { Role::Terminal };
+        let (asker, asked) = if asks {
+            (datagram.from, datagram.to)
+        } else {
+            (datagram.to, datagram.from)
+        };
+        for (role, address) in [(Role::Terminal, asker), (other, asked)] {
+            if place_of(&terminals, address).is_none() {
+                add(&mut terminals, role, address);
+            }
+        }
+    }
     servers.extend(terminals);
     servers
 }
 
 /// The server's address, where the message itself says which end that is.
 fn server_in((datagram, said): &(&Datagram, Said<'_>)) -> Option<SocketAddr> {
-    let certain = said.part.is_none() && !said.collectable;
+    let certain = said.part.is_none() && !said.collectable && !said.search;
     certain.then_some(match said.speaker {
         Role::Server => datagram.from,
-        Role::Terminal | Role::Collector | Role::Listeners => datagram.to,
+        Role::Terminal | Role::Collector | Role::Listeners | Role::Sought => datagram.to,
     })
 }
 
@@ -371,6 +393,9 @@ impl<'d> Said<'d> {
         if let Ok(bundle) = Bundle::decode(octets) {
             let detail = count(bundle.confirmations.len(), "confirmation");
             return Some(Self::confirms("BUNDLE", detail));
+        }
+        if let Ok(read) = SearchMessage::decode(octets) {
+            return Some(Self::search(&read));
         }
         Self::of(&Message::decode_datagram(octets).ok()?)
     }
@@ -451,6 +476,28 @@ impl<'d> Said<'d> {
         Self::server("RECORD", detail, Sort::Orders)
     }
 
+    fn search(read: &SearchMessage<'_>) -> Self {
+        let (detail, sort) = match read {
+            SearchMessage::Probe(probe) => {
+                let groups = count(probe.handles.len(), "group");
+                (format!("for {}, {groups}", probe.destination), Sort::Asks)
+            }
+            SearchMessage::Answer(answer) => {
+                let record = UnverifiedRecord::decode(answer.record);
+                let who = record.map_or_else(
+                    |_| String::new(),
+                    |read| format!("of terminal {}, ", read.record().terminal),
+                );
+                let at = format!("epoch {} generation {}", answer.epoch, answer.generation);
+                (format!("{who}{at}"), Sort::Confirms)
+            }
+        };
+        Self {
+            search: true,
+            ..Self::terminal(read.name(), detail, sort)
+        }
+    }
+
     fn confirms(name: &'static str, detail: String) -> Self {
         Self {
             collectable: true,
@@ -473,6 +520,7 @@ impl<'d> Said<'d> {
             sort,
             speaker,
             collectable: false,
+            search: false,
             carried: false,
             frame: None,
             part: None,

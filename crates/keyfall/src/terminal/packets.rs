@@ -2,18 +2,18 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use keyfall_api::packets::{FlowStatus, PacketStatus, SessionStatus};
 use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::keys::EspSuite;
-use keyfall_terminal::packet_path::PacketOptions;
+use keyfall_terminal::packet_path::{PacketOptions, SearchBy};
 
 /// Packets between this host, or the hosts behind it, and other terminals.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Packets")]
 pub(super) struct PacketArgs {
     /// No packets pass, although this terminal may have addresses in the fleet.
-    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "esp_suite", "peers"])]
+    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "esp_suite", "search", "peers"])]
     no_packets: bool,
     /// The name of the TUN interface; "%d" becomes a number.
     #[arg(long, value_name = "NAME", default_value = "keyfall%d")]
@@ -34,10 +34,20 @@ pub(super) struct PacketArgs {
     /// CHACHA20-POLY1305.
     #[arg(long, value_name = "SUITE", value_parser = esp_suite, default_value = "AES-256-GCM")]
     esp_suite: EspSuite,
+    /// What key searches travel in: datagrams to the packet port, or ICMP echo, where pings pass and
+    /// such datagrams do not; it takes CAP_NET_RAW. Searches by echo are answered with "icmp" alone.
+    #[arg(long, value_name = "WAY", value_enum, default_value = "udp")]
+    search: SearchWay,
     /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
     /// be given several times.
     #[arg(long = "peer", value_name = "NUMBER=ADDR:PORT", value_parser = peer_at)]
     peers: Vec<(TerminalNumber, SocketAddr)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum SearchWay {
+    Udp,
+    Icmp,
 }
 
 impl PacketArgs {
@@ -49,6 +59,10 @@ impl PacketArgs {
             outside: self.outside,
             mtu: self.mtu,
             suite: self.esp_suite,
+            search: match self.search {
+                SearchWay::Udp => SearchBy::Udp,
+                SearchWay::Icmp => SearchBy::IcmpEcho,
+            },
             peers: self.peers,
         })
     }

@@ -299,6 +299,62 @@ fn what_a_member_collects_is_drawn_between_terminals() {
     assert!(line(4).contains("x1=\"150.0\"") && line(4).contains("x2=\"460.0\""));
 }
 
+/// a key search is drawn between who asks, who is sought and who answers; by UDP, and by
+/// the echo of an unmodified host.
+#[test]
+fn a_key_search_is_drawn_between_terminals() {
+    let published = vectors("search.json");
+    let search = &published["searches"][0];
+    let (probe, answer) = (from_hex(&search["probe"]), from_hex(&search["answer"]));
+    let (asker, sought, gateway) = ([192, 0, 2, 1], [10, 2, 0, 9], [192, 0, 2, 2]);
+    let echo = |from, to, reply: bool, octets: &[u8]| {
+        let mut packet = Vec::new();
+        let ip = PacketBuilder::ipv4(from, to, 64);
+        if reply {
+            ip.icmpv4_echo_reply(7, 1)
+                .write(&mut packet, octets)
+                .unwrap();
+        } else {
+            ip.icmpv4_echo_request(7, 1)
+                .write(&mut packet, octets)
+                .unwrap();
+        }
+        packet
+    };
+    let by_udp = [
+        (1, 0, udp((asker, 4_500), (sought, 4_500), &probe)),
+        (1, 1, udp((gateway, 4_500), (asker, 4_500), &answer)),
+    ];
+    let by_echo = [
+        (1, 0, echo(asker, sought, false, &probe)),
+        (1, 1, echo(sought, asker, true, &answer)),
+        (1, 2, echo(asker, sought, false, b"somebody's ping")),
+    ];
+    for (packets, lines) in [(&by_udp[..], 3), (&by_echo[..], 2)] {
+        let top = tempfile::tempdir().unwrap();
+        let (file, svg) = (top.path().join("s.pcap"), top.path().join("s.svg"));
+        fs::write(&file, FORMS[0].write(RAW, packets)).unwrap();
+        let words = [
+            "inspect".as_ref(),
+            file.as_os_str(),
+            "--svg".as_ref(),
+            svg.as_os_str(),
+        ];
+        let said = keyfall(words).stdout;
+        assert!(said.ends_with("s.svg: 2 messages\n"), "{said}");
+        let svg = fs::read_to_string(svg).unwrap();
+        assert_eq!(names(&svg), ["PROBE", "ANSWER"]);
+        assert_eq!(svg.matches("class=\"axis\"").count(), lines);
+        for part in [
+            "who is sought",
+            "for 10.2.0.9, 2 groups",
+            "of terminal 2, epoch 34000000",
+        ] {
+            assert!(svg.contains(part), "{part}: {svg}");
+        }
+    }
+}
+
 /// More terminals than there is room for: the sheet grows, then the rest is counted.
 #[test]
 fn a_crowd_is_drawn_as_far_as_there_is_room() {

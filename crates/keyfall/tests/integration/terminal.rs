@@ -115,6 +115,28 @@ fn package_that_cannot_be_is_refused_with_one_sentence() {
     assert_eq!(std::fs::read(bench.dir.join("root-slots")).unwrap(), before);
 }
 
+/// whoever asks for the way is told why there is none, and what to do.
+#[test]
+fn ping_without_a_packet_path_says_what_to_do() {
+    let bench = Bench::new();
+    bench.enrol();
+    let ping = |more: &[&str]| keyfall([&["terminal", "ping"], more].concat());
+    ping(&["7"]).refuses(2, "KF-3001", "which terminal is meant");
+    ping(&[bench.dir(), "7", "--interval", "0"]).refuses(2, "KF-3001", "");
+    ping(&[bench.dir(), "7"]).refuses(4, "KF-3107", "keyfall terminal run");
+    let running = bench.run();
+    ping(&[bench.dir(), "7"]).refuses(1, "KF-3127", "no packets pass yet");
+    drop(running);
+    let child = command(["terminal", "run", bench.dir(), "--no-packets"])
+        .stdin(Stdio::null())
+        .spawn();
+    let _running = Background(child.unwrap());
+    until("it says why", || {
+        let ran = ping(&[bench.dir(), "10.10.2.1"]);
+        ran.exit == 1 && ran.stderr.contains("start it without")
+    });
+}
+
 #[test]
 fn package_past_its_end_is_refused_by_policy() {
     let bench = Bench::new();
@@ -338,6 +360,7 @@ fn help_has_an_example() {
         "terminal run",
         "terminal status",
         "terminal why",
+        "terminal ping",
         "media",
         "media send",
         "media receive",

@@ -227,8 +227,8 @@ fn what_no_record_can_say_is_refused_with_a_sentence() {
     };
     let many: Vec<_> = (0..9).map(|n| format!("10.{n}.0.0/16")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
-    let overlap = "10.77.1.0/24 of terminal 1 and 10.77.1.7/32 of terminal 2 overlap";
-    assert!(refused(&mut desk, speaks(2, &["10.77.1.7/32"])).starts_with(overlap));
+    let overlap = "10.77.1.0/24 of terminal 1 and 10.77.1.0/28 of terminal 2 overlap";
+    assert!(refused(&mut desk, speaks(2, &["10.77.1.0/28"])).starts_with(overlap));
     assert!(refused(&mut desk, speaks(1, &["10.0.0.0/8", "10.1.0.0/16"])).contains("overlap"));
     assert!(refused(&mut desk, speaks(2, &many)).contains("at most 8"));
     assert!(refused(&mut desk, packets(1, &many)).contains("at most 8 networks, not 9"));
@@ -283,6 +283,34 @@ fn what_no_record_can_say_is_refused_with_a_sentence() {
     assert!(matches!(overlaps, Refusal::Overlapping { .. }));
 }
 
+/// KR-562: a host closes itself to the networks that its record names, and sends to all others as every
+/// host does; without networks it was closed only towards members that it had heard of.
+#[test]
+fn a_host_is_in_no_group_without_networks() {
+    let wanted = Refusal::NoNetworks {
+        group: group(1),
+        terminal: terminal(1),
+    };
+    let (gateway, host) = (&["10.77.1.0/24"][..], &["10.77.1.7/32"][..]);
+    // Whichever comes last: the group, the address, the member, or the end of the networks.
+    let mut desk = Desk::with_group(2);
+    desk.carry_out(speaks(1, host)).expect("free");
+    let refused = desk.carry_out(packets(1, &[])).expect_err("a host");
+    assert_eq!(refused, wanted);
+    assert!(refused.to_string().contains("name them first"));
+    desk.carry_out(speaks(1, gateway)).expect("free");
+    desk.carry_out(packets(1, &[])).expect("a gateway");
+    let refused = desk.carry_out(speaks(1, &["10.77.2.0/24", "fd77::7/128"]));
+    assert_eq!(refused.expect_err("a host"), wanted);
+    desk.carry_out(remove(1, 1)).expect("a member");
+    desk.carry_out(speaks(1, host)).expect("apart");
+    assert_eq!(desk.carry_out(add(1, 1)).expect_err("a host"), wanted);
+    desk.carry_out(packets(1, &["10.77.0.0/16"])).expect("set");
+    desk.carry_out(add(1, 1)).expect("free");
+    let refused = desk.carry_out(packets(1, &[]));
+    assert_eq!(refused.expect_err("a host"), wanted);
+}
+
 /// The record has to fit a probe.
 #[test]
 fn a_record_that_would_be_too_long_is_refused() {
@@ -309,7 +337,7 @@ fn a_record_that_would_be_too_long_is_refused() {
     assert!(octets <= 700, "{octets}");
     // Sixteen groups without networks fit, and not one more.
     let mut desk = Desk::with_group(2);
-    desk.carry_out(speaks(1, &["fd77::1/128"])).expect("free");
+    desk.carry_out(speaks(1, &["fd77::/64"])).expect("free");
     for number in 1..=17 {
         if number > 1 {
             desk.carry_out(create_group(&format!("g{number}"), &[1]))
@@ -325,7 +353,8 @@ fn a_record_that_would_be_too_long_is_refused() {
 #[test]
 fn records_are_signed_again_before_they_end_and_by_new_keys_at_once() {
     let mut desk = Desk::with_group(2);
-    desk.carry_out(packets(1, &[])).expect("known");
+    desk.carry_out(packets(1, &["10.77.0.0/16"]))
+        .expect("known");
     desk.carry_out(speaks(1, &["10.77.0.1/32"])).expect("free");
     let first = record(&desk, 1);
     let third = RECORD_LIFE / 3;
@@ -364,7 +393,8 @@ fn records_are_signed_again_before_they_end_and_by_new_keys_at_once() {
 #[test]
 fn the_record_of_an_excluded_terminal_is_sent_no_more() {
     let mut desk = Desk::with_group(2);
-    desk.carry_out(packets(1, &[])).expect("known");
+    desk.carry_out(packets(1, &["10.77.0.0/16"]))
+        .expect("known");
     desk.carry_out(speaks(1, &["10.77.0.1/32"])).expect("free");
     desk.carry_out(exclude(&[1])).expect("known");
     assert_eq!(desk.server.protection_record(terminal(1)), None);
@@ -390,7 +420,8 @@ fn many_changed_records_are_told_in_a_round_of_their_own() {
     }
     desk.carry_out(create_group("net", &members)).expect("free");
     desk.live(1200);
-    desk.carry_out(packets(2, &[])).expect("known");
+    desk.carry_out(packets(2, &["10.77.0.0/16"]))
+        .expect("known");
     desk.sent.clear();
     desk.live(60);
     let told = sent(&mut desk);
@@ -404,7 +435,8 @@ fn many_changed_records_are_told_in_a_round_of_their_own() {
 #[test]
 fn a_restored_server_knows_the_settings_and_gives_no_version_again() {
     let mut lost = Desk::with_group(3);
-    lost.carry_out(packets(1, &[])).expect("known");
+    lost.carry_out(packets(1, &["10.76.0.0/16"]))
+        .expect("known");
     lost.carry_out(speaks(1, &["10.77.0.1/32"])).expect("free");
     let copied = Copied::of(&lost);
     // Many in one second: versions run ahead of the clock.

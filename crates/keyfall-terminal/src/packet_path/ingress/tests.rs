@@ -45,6 +45,7 @@ fn session_in(group: u32) -> Session {
         record: Some(Arc::new(record_of(2, &[1, 2]))),
         last: None,
         told: Vec::new(),
+        told_since: now,
         doubted: None,
         heard: now,
         resting: false,
@@ -93,4 +94,28 @@ fn a_session_that_fits_no_record_is_told_of_twice_a_minute() {
     let now = Instant::now();
     let told = (0..60u64).filter(|&n| session.may_doubt(now + Duration::from_secs(n)));
     assert_eq!(told.count(), 2);
+}
+
+/// where a peer was heard counts for five minutes; the driver was told of it once, and a terminal
+/// that only receives forgot a peer whose packets came all the time. It is told each minute, also
+/// after a pause.
+#[test]
+fn a_peer_that_goes_on_sending_is_told_of_each_minute() {
+    let own = record_of(1, &[1]);
+    let from = SocketAddr::from(([192, 0, 2, 2], 4500));
+    let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
+    let mut session = session_in(1);
+    let start = session.told_since;
+    let mut told = Vec::new();
+    for second in (0..150).chain(181..200) {
+        let now = start + Duration::from_secs(second);
+        session.on_second(now);
+        session.heard = now;
+        session.resting = false;
+        if let Some(news) = judge(&mut session, Some(&own), from, &packet).expect("delivered") {
+            session.told.push(news);
+            told.push(second);
+        }
+    }
+    assert_eq!(told, [0, 60, 120, 181]);
 }

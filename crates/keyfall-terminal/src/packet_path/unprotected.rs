@@ -1,0 +1,187 @@
+//! What comes in as it is, for addresses that are protected, goes nowhere. Rules of routing cannot say
+//! so: what is for an address of this machine is delivered before they are asked. So nftables is told,
+//! by the program `nft`, in a table of its own.
+
+use std::fmt::Write;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::process::{Command, Output, Stdio};
+
+use keyfall_protocol::command::{Prefix, ProtectionRecord};
+
+/// The table; it goes when this is dropped.
+pub(super) struct Unprotected {
+    from: From,
+    /// Of ESP in UDP, and of probes for protected addresses.
+    port: u16,
+    /// What nftables was told last.
+    told: String,
+    /// It does not work here, and that was said.
+    given_up: bool,
+}
+
+/// Where unprotected packets come from.
+pub(super) enum From {
+    /// In a gateway: by that interface.
+    Outside(String),
+    /// In a host: by all interfaces but the tunnel and the loopback.
+    AllBut(String),
+}
+
+impl Unprotected {
+    pub(super) const fn new(from: From, port: u16) -> Self {
+        Self {
+            from,
+            port,
+            told: String::new(),
+            given_up: false,
+        }
+    }
+
+    /// SECURITY: from now on nothing comes in as it is for an address that this terminal speaks for, or
+    /// for multicast of its groups (KR-561). Open stay the port of ESP in UDP, what the root's clear
+    /// list names, and the addresses that this machine has in the `underlay`.
+    pub(super) fn apply(
+        &mut self,
+        record: &ProtectionRecord,
+        clear: &[Prefix],
+        underlay: &[IpAddr],
+    ) {
+        let networks = record.groups.iter().flat_map(|group| &group.networks);
+        let multicast = networks.filter(|network| network.address().is_multicast());
+        let closed: Vec<_> = record.prefixes.iter().chain(multicast).copied().collect();
+        let mut open = underlay.to_vec();
+        open.retain(|address| closed.iter().any(|it| it.contains(*address)));
+        let table = table(&self.from, self.port, &closed, clear, &open);
+        if self.given_up || self.told == table {
+            return;
+        }
+        for address in open {
+            tracing::warn!(
+                %address,
+                "unprotected packets come in, since the outside has this protected address, too: \
+                 give the terminal addresses of its own"
+            );
+        }
+        if let Err(why) = nft(&table) {
+            tracing::warn!(
+                "unprotected packets come in for protected addresses of this machine: {why}; install \
+                 nftables, or close them yourself"
+            );
+            self.given_up = true;
+        }
+        self.told = table;
+    }
+}
+
+impl Drop for Unprotected {
+    fn drop(&mut self) {
+        if !self.told.is_empty()
+            && !self.given_up
+            && let Err(why) = nft(&format!("delete table inet {TABLE}\n"))
+        {
+            tracing::debug!("the table of nftables was gone: {why}");
+        }
+    }
+}
+
+/// The table as one transaction: there is the one before until there is this one.
+fn table(from: &From, port: u16, closed: &[Prefix], clear: &[Prefix], open: &[IpAddr]) -> String {
+    let family = |v6: bool| if v6 { "ip6" } else { "ip" };
+    let mut rules = vec![
+        match from {
+            From::Outside(outside) => format!("iifname != \"{outside}\" accept"),
+            From::AllBut(tun) => format!("iifname {{ \"{tun}\", \"lo\" }} accept"),
+        },
+        format!("udp dport {port} accept"),
+        // Who asks routers and switches who listens asks at the group's own address.
+        "ip protocol igmp accept".to_owned(),
+        "icmpv6 type { 130, 131, 132, 143 } accept".to_owned(),
+    ];
+    for address in open {
+        rules.push(format!(
+            "{} daddr {address} accept",
+            family(address.is_ipv6())
+        ));
+    }
+    for prefix in clear {
+        for end in ["saddr", "daddr"] {
+            rules.push(format!(
+                "{} {end} {prefix} accept",
+                family(prefix.address().is_ipv6())
+            ));
+        }
+    }
+    for prefix in closed {
+        rules.push(format!(
+            "{} daddr {prefix} drop",
+            family(prefix.address().is_ipv6())
+        ));
+    }
+    let mut text = format!(
+        "table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain unprotected \
+         {{\n    type filter hook prerouting priority raw\n"
+    );
+    for rule in rules {
+        writeln!(text, "    {rule}").expect("a string takes it");
+    }
+    text + "  }\n}\n"
+}
+
+fn nft(text: &str) -> Result<(), String> {
+    let said = run(text).map_err(|error| format!("`nft` could not be run: {error}"))?;
+    if said.status.success() {
+        return Ok(());
+    }
+    let answer = String::from_utf8_lossy(&said.stderr);
+    let first = answer.lines().next().unwrap_or("it does not say why");
+    Err(format!("`nft` was refused: {}", first.trim()))
+}
+
+fn run(text: &str) -> io::Result<Output> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(text.as_bytes())?;
+    }
+    child.wait_with_output()
+}
+
+const TABLE: &str = "keyfall";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// KR-561: what stays open comes first, or the rules that close would take it.
+    #[test]
+    fn what_stays_open_stands_before_what_is_closed() {
+        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let closed = ["10.0.0.0/8", "fd00::1/128", "239.7.7.7/32"].map(prefix);
+        let clear = [prefix("198.51.100.0/24")];
+        let open = [IpAddr::from([10, 1, 2, 3])];
+        let text = table(&From::AllBut("tun0".into()), 4_500, &closed, &clear, &open);
+        let rules: Vec<_> = text.lines().skip(5).map(str::trim).collect();
+        let wanted = [
+            "iifname { \"tun0\", \"lo\" } accept",
+            "udp dport 4500 accept",
+            "ip protocol igmp accept",
+            "icmpv6 type { 130, 131, 132, 143 } accept",
+            "ip daddr 10.1.2.3 accept",
+            "ip saddr 198.51.100.0/24 accept",
+            "ip daddr 198.51.100.0/24 accept",
+            "ip daddr 10.0.0.0/8 drop",
+            "ip6 daddr fd00::1/128 drop",
+            "ip daddr 239.7.7.7/32 drop",
+            "}",
+            "}",
+        ];
+        assert_eq!(rules, wanted);
+        let text = table(&From::Outside("out".into()), 4_500, &closed, &[], &[]);
+        assert!(text.contains("iifname != \"out\" accept"));
+    }
+}
