@@ -86,6 +86,32 @@ def dropped_by_kernel(it) -> int:
         it.field.kernel_drops(it.field.underlay))
 
 
+def suites(it) -> str:
+    """A group's suite of ESP is changed under traffic: both sides follow, and nothing is lost"""
+    it.reach("ha", "hb")
+
+    def change() -> None:
+        for suite in ("chacha20-poly1305", "aes-128-gcm"):
+            it.admin("group", "set", "bravo", "--suite", suite)
+            time.sleep(14)
+
+    drops = dropped_by_kernel(it)
+    # So slow that also a busy machine has time for each.
+    report = use.small_packets(it.field, it.at("ha"), it.inner("hb"), it.at("hb"), 100, 30,
+                               during=change)
+    drops = dropped_by_kernel(it) - drops
+    said = [str(it.ask("terminal", "export", unit, "--group", it.groups["bravo"], "--source",
+                       "192.0.2.1", "--destination", "192.0.2.2", "--format", "wireshark"))
+            for unit in ("g1", "g2")]
+    it.admin("group", "set", "bravo", "--suite", "aes-256-gcm")
+    if report["lost"] > drops:
+        raise use.Failed(f"{report['lost']} of {report['sent']} packets lost, {drops} of them at full"
+                         f" queues; {report['missing'][:5]}")
+    if not all("AES-128-GCM" in text for text in said):
+        raise use.Failed(f"they send otherwise: {said}")
+    return f"two changes, {report['sent']} packets, {report['lost']} lost"
+
+
 def barrier(it) -> str:
     """A change behind a barrier: everybody stops and starts again, TCP goes on"""
     it.admin("group", "set", "bravo", "--change", "barrier")

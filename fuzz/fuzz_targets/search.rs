@@ -12,7 +12,7 @@ use keyfall_protocol::enrolment::{EnrolmentPackage, Identity};
 use keyfall_protocol::ids::{
     Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber, Tick, UnixSeconds,
 };
-use keyfall_protocol::keys::{MasterKey, ObeyKey, Secret, WrapKey};
+use keyfall_protocol::keys::{EspSuite, MasterKey, ObeyKey, Secret, WrapKey};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::search::message::SearchMessage;
 use keyfall_protocol::server::{FleetRecord, Founding};
@@ -134,6 +134,7 @@ fn gates() -> [Gate; 2] {
                 group,
                 priority: 0,
                 mtu: None,
+                suite: EspSuite::default(),
                 networks: Vec::new(),
             }],
         };

@@ -25,19 +25,20 @@ class Record:
     prefixes: list
     # (address, port) each.
     endpoints: list
-    # (group, priority, mtu or None, networks) each.
+    # (group, priority, mtu or None, suite, networks) each.
     groups: list
 
     def payload(self) -> list:
-        groups = [[group, priority, mtu, [prefix_item(it) for it in networks]]
-                  for group, priority, mtu, networks in self.groups]
+        groups = [[group, priority, mtu, suite, [prefix_item(it) for it in networks]]
+                  for group, priority, mtu, suite, networks in self.groups]
         return [self.terminal, self.version, self.issued_at, self.not_after,
                 [prefix_item(it) for it in self.prefixes],
                 [[address.packed, port] for address, port in self.endpoints], groups]
 
     def shown(self) -> dict:
-        groups = [{"group": group, "priority": priority, "mtu": mtu, "networks": [str(it) for it in networks]}
-                  for group, priority, mtu, networks in self.groups]
+        groups = [{"group": group, "priority": priority, "mtu": mtu, "suite": suite,
+                   "networks": [str(it) for it in networks]}
+                  for group, priority, mtu, suite, networks in self.groups]
         return {"terminal": self.terminal, "version": self.version, "issued_at": self.issued_at,
                 "not_after": self.not_after, "prefixes": [str(it) for it in self.prefixes],
                 "endpoints": [endpoint_text(*it) for it in self.endpoints], "groups": groups}
@@ -67,10 +68,12 @@ def read_record(frame: bytes) -> Record:
 
 
 def read_group(value) -> tuple:
-    group, priority, mtu, networks = items(value, 4, 4, "group")
+    group, priority, mtu, suite, networks = items(value, 5, 5, "group")
     if mtu is not None:
         demand(576 <= uint(mtu, 9216, "MTU"), "MTU")
-    return group_number(group), uint(priority, 255, "priority"), mtu, read_prefixes(networks, "networks")
+    demand(uint(suite, 3, "suite") > 0, "suite")
+    return (group_number(group), uint(priority, 255, "priority"), mtu, suite,
+            read_prefixes(networks, "networks"))
 
 
 def read_prefixes(value, what: str) -> list:

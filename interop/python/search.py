@@ -122,13 +122,13 @@ def choose(one: dict, other: dict, source: bytes, destination: bytes) -> Optiona
     common = [group for number, group in newer["groups"].items() if number in older["groups"]]
 
     def longest(group: list, address: bytes) -> Optional[int]:
-        return max((prefix[1] for prefix in group[3] if holds(prefix, address)), default=None)
+        return max((prefix[1] for prefix in group[4] if holds(prefix, address)), default=None)
 
     def best(ranked: list) -> Optional[int]:
         return min(ranked, default=(None,) * 3, key=lambda it: (-it[0], -it[1], it[2]))[2]
 
     taking = [(group[1], longest(group, destination) or 0, group[0]) for group in common
-              if not group[3] or longest(group, destination) is not None]
+              if not group[4] or longest(group, destination) is not None]
     back = [(group[1], longest(group, source), group[0]) for group in common
             if longest(group, source) is not None]
     return best(taking or back)

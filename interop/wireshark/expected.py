@@ -153,9 +153,10 @@ class Observer:
         for address, port in items[5]:
             self.put("record.endpoint", det([address, port]))
             self.put_all(["record.address", "record.port"], [address, port])
-        for group, priority, mtu, networks in items[6]:
-            self.put("record.group", det([group, priority, mtu, networks]))
-            self.put_all(["group", "record.priority", "record.mtu"], [group, priority, mtu])
+        for group, priority, mtu, suite, networks in items[6]:
+            self.put("record.group", det([group, priority, mtu, suite, networks]))
+            self.put_all(["group", "record.priority", "record.mtu", "record.suite"],
+                         [group, priority, mtu, suite])
             for network in networks:
                 self.prefix("record.network", network)
         return f"RECORD of terminal {items[0]}, version {items[1]}"

@@ -135,6 +135,7 @@ field("record.endpoint", "bytes", "Endpoint")
 field("record.group", "bytes", "Packet group")
 field("record.priority", "uint8", "Priority")
 field("record.mtu", "uint16", "MTU")
+field("record.suite", "uint8", "Suite of ESP", base.DEC, { "AES-256-GCM", "AES-128-GCM", "ChaCha20-Poly1305" })
 field("record.network", "bytes", "Network")
 field("record.address", "bytes", "Address")
 field("record.length", "uint8", "Length")
@@ -404,11 +405,13 @@ local function add_record(tree, node, signer)
     add_uint(sub, "record.port", parts[2], 65535)
   end
   for _, group in ipairs(array(items[7], 0, 16, "packet groups")) do
-    local parts, sub = array(group, 4, 4, "packet group"), add_item(tree, "record.group", group)
+    local parts, sub = array(group, 5, 5, "packet group"), add_item(tree, "record.group", group)
     add_group(sub, "group", parts[1])
     add_uint(sub, "record.priority", parts[2], 255)
     add_or_null(add_uint, sub, "record.mtu", parts[3], 9216)
-    for _, network in ipairs(array(parts[4], 0, 8, "networks")) do
+    demand(parts[4].value ~= 0, "suite 0", parts[4])
+    add_uint(sub, "record.suite", parts[4], 3)
+    for _, network in ipairs(array(parts[5], 0, 8, "networks")) do
       add_prefix(sub, "record.network", network)
     end
   end

@@ -27,8 +27,8 @@ struct Way {
     port: u16,
 }
 
-/// The keys of one session, whoever sends in it. `present`: the suite in which packets pass, and the
-/// newest session of a group that this terminal sends in.
+/// The keys of one session, whoever sends in it. `present`: a group's suite, and the newest session in
+/// it that this terminal sends in.
 pub(crate) fn session_keys(
     terminal: &Terminal,
     request: &PacketExport,
@@ -208,8 +208,7 @@ fn suite_of(name: Option<&str>) -> Result<EspSuite, ControlError> {
     let Some(name) = name else {
         return Ok(EspSuite::default());
     };
-    let found = EspSuite::ALL.into_iter().find(|suite| suite.name() == name);
-    found.ok_or_else(|| {
+    EspSuite::named(name).ok_or_else(|| {
         let names = EspSuite::ALL.map(EspSuite::name).join(", ");
         bad(format!("{name:?} is no suite: there are {names}"))
     })

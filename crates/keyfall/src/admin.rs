@@ -157,7 +157,7 @@ enum GroupVerb {
                   keyfall admin group create net --member truck1 --member hub --packets \
                         --network 10.77.0.0/16 --priority 5 --mtu 1380 --dir fleet",
     group(ArgGroup::new("of_packets").multiple(true).requires("packets")
-        .args(["priority", "mtu", "networks"]))
+        .args(["priority", "mtu", "suite", "networks"]))
 )]
 struct CreateArgs {
     name: String,
@@ -332,6 +332,7 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), Failure> {
                     packets: args.packets.then(|| api::Packets {
                         priority: args.settings.priority.unwrap_or(0),
                         mtu: args.settings.mtu.and_then(group_set::Mtu::octets),
+                        suite: args.settings.suite.map(group_set::Suite::name),
                         networks: args.settings.networks,
                     }),
                     why: args.why.into(),

@@ -14,6 +14,9 @@ pub struct Packets {
     /// Octets of the longest inner packet; absent: as the path has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// "AES-256-GCM", "AES-128-GCM" or "ChaCha20-Poly1305"; absent: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
     /// "ADDRESS/LENGTH" of what is routed into it; none: every destination.
     #[serde(default)]
     pub networks: Vec<String>,
@@ -31,6 +34,8 @@ pub struct SetPackets {
     /// 0: as the path has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
     /// In place of those before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<String>>,

@@ -15,6 +15,7 @@ use crate::command::envelope::SignedOctets;
 use crate::command::{SigningKey, VerifyingKey};
 use crate::error::DecodeError;
 use crate::ids::{GroupNumber, KeyName, TerminalNumber, UnixSeconds};
+use crate::keys::EspSuite;
 
 /// What the server states of one terminal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +42,8 @@ pub struct RecordGroup {
     pub priority: u8,
     /// Octets of the longest inner packet, [`MTU_MIN`] to [`MTU_MAX`]; `None`: as the path has it.
     pub mtu: Option<u16>,
+    /// How its packets are protected.
+    pub suite: EspSuite,
     /// What is routed into the group, rising: up to [`NETWORKS_MAX`]. Empty: every destination.
     pub networks: Vec<Prefix>,
 }
@@ -222,11 +225,12 @@ impl ProtectionRecord {
         }
         e.array(self.groups.len() as u64)?;
         for group in &self.groups {
-            e.array(4)?.u32(group.group.get())?.u8(group.priority)?;
+            e.array(5)?.u32(group.group.get())?.u8(group.priority)?;
             match group.mtu {
                 Some(mtu) => e.u16(mtu)?,
                 None => e.null()?,
             };
+            e.u8(group.suite.number())?;
             write_prefixes(&group.networks, e)?;
         }
         Ok(())
@@ -269,7 +273,7 @@ impl ProtectionRecord {
 
 impl RecordGroup {
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.array("packet group", 4)?;
+        r.array("packet group", 5)?;
         let group = r.group()?;
         let priority = u8::try_from(r.uint("priority")?)
             .map_err(|_| DecodeError::OutOfRange { what: "priority" })?;
@@ -279,10 +283,13 @@ impl RecordGroup {
                 .filter(|mtu| (MTU_MIN..=MTU_MAX).contains(mtu))
                 .ok_or(DecodeError::OutOfRange { what: "MTU" })
         })?;
+        let suite = u8::try_from(r.uint("suite")?).ok();
+        let suite = suite.and_then(EspSuite::from_number);
         Ok(Self {
             group,
             priority,
             mtu,
+            suite: suite.ok_or(DecodeError::OutOfRange { what: "suite" })?,
             networks: read_prefixes(r, "networks", NETWORKS_MAX)?,
         })
     }

@@ -101,6 +101,13 @@ impl EspSuite {
         }
     }
 
+    /// The suite that people mean, in whichever case they write it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let same = |suite: &Self| suite.name().eq_ignore_ascii_case(name);
+        Self::ALL.into_iter().find(same)
+    }
+
     /// Octets of the key, without salt.
     #[must_use]
     pub const fn key_len(self) -> usize {

@@ -13,6 +13,7 @@ use crate::command::{
     RECORD_GROUPS_MAX, RECORD_LIFE, RECORD_MAX, RecordGroup,
 };
 use crate::ids::{GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
+use crate::keys::EspSuite;
 use crate::server::{Batch, By, Change, Done, GroupRecord, Refusal, Server, TerminalRecord};
 
 /// What makes a group a packet group.
@@ -22,6 +23,8 @@ pub struct PacketSettings {
     pub priority: u8,
     /// Octets of the longest inner packet; `None`: as the path has it.
     pub mtu: Option<u16>,
+    /// How its packets are protected.
+    pub suite: EspSuite,
     /// What is routed into the group, rising; empty: every destination of the gateways in it.
     pub networks: Vec<Prefix>,
 }
@@ -64,6 +67,7 @@ impl fmt::Display for PacketSettings {
             Some(mtu) => write!(f, ", MTU {mtu}")?,
             None => write!(f, ", MTU of the path")?,
         }
+        write!(f, ", {}", self.suite.name())?;
         if self.networks.is_empty() {
             return write!(f, ", every network");
         }
@@ -446,6 +450,7 @@ impl<'a> Outlook<'a> {
                 group,
                 priority: settings.priority,
                 mtu: settings.mtu,
+                suite: settings.suite,
                 networks: settings.networks.clone(),
             })
         };

@@ -333,15 +333,22 @@ impl VerifiedGrant<'_> {
     }
 }
 
-/// What an ACK says under the key of one exchange.
+/// What an ACK says under the key of one exchange. The key is derived when an ACK is made or comes, so
+/// that an answer does not cost what many answers never need.
 #[derive(Debug)]
-pub struct AckKey(Secret<32>);
+pub struct AckKey {
+    wrap: WrapKey,
+    exchange: [u8; 32],
+}
 
 impl AckKey {
     /// `request` and `answer` are the messages as they were sent.
     #[must_use]
     pub fn new(wrap: &WrapKey, request: &[u8], answer: &[u8]) -> Self {
-        Self(wrap.ack_key(sha256(&[request, answer])))
+        Self {
+            wrap: wrap.duplicate(),
+            exchange: sha256(&[request, answer]),
+        }
     }
 
     /// `HMAC-SHA-256(key, ["ACK", status, SHA-256(plaintext)])`.
@@ -359,7 +366,8 @@ impl AckKey {
     }
 
     fn key(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, self.0.expose())
+        let key = self.wrap.ack_key(self.exchange);
+        hmac::Key::new(hmac::HMAC_SHA256, key.expose())
     }
 }
 

@@ -4,6 +4,7 @@ use keyfall_protocol::DecodeError;
 use keyfall_protocol::command::{
     Prefix, ProtectionRecord, RECORD_LIFE, RECORD_MAX, RecordGroup, UnverifiedRecord,
 };
+use keyfall_protocol::keys::EspSuite;
 use serde_json::{Value, json};
 
 use crate::cbor::Item;
@@ -111,6 +112,10 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
                 prefix.items()[0] = Item::Bytes(vec![10, 77, 0, 5, 0]);
             }),
         ),
+        (
+            "a suite that there is not",
+            edited(&|fields| fields[6].items()[0].items()[3] = Item::Uint(4)),
+        ),
         ("terminal 0", edited(&|fields| fields[0] = Item::Uint(0))),
         (
             "a field too many",
@@ -135,7 +140,7 @@ fn shown(name: &str, record: ProtectionRecord) -> Value {
         .map(|it| {
             json!({
                 "group": it.group.get(), "priority": it.priority, "mtu": it.mtu,
-                "networks": texts(&it.networks),
+                "suite": it.suite.number(), "networks": texts(&it.networks),
             })
         })
         .collect();
@@ -174,6 +179,7 @@ fn host() -> ProtectionRecord {
             group: group(7),
             priority: 0,
             mtu: None,
+            suite: EspSuite::default(),
             networks: vec![],
         }],
     }
@@ -181,10 +187,11 @@ fn host() -> ProtectionRecord {
 
 /// Gateway mode: two subnets behind it.
 fn gateway() -> ProtectionRecord {
-    let of = |number, priority, mtu, networks: &[&str]| RecordGroup {
+    let of = |number, priority, mtu, suite, networks: &[&str]| RecordGroup {
         group: group(number),
         priority,
         mtu,
+        suite,
         networks: networks.iter().map(|text| prefix(text)).collect(),
     };
     ProtectionRecord {
@@ -196,9 +203,15 @@ fn gateway() -> ProtectionRecord {
             "[2001:db8::9]:4500".parse().unwrap(),
         ],
         groups: vec![
-            of(7, 5, Some(1380), &["10.77.0.0/16", "192.168.0.0/16"]),
-            of(8, 0, None, &["fd77::/16"]),
-            of(300, 255, Some(9000), &[]),
+            of(
+                7,
+                5,
+                Some(1380),
+                EspSuite::Aes256Gcm,
+                &["10.77.0.0/16", "192.168.0.0/16"],
+            ),
+            of(8, 0, None, EspSuite::Aes128Gcm, &["fd77::/16"]),
+            of(300, 255, Some(9000), EspSuite::ChaCha20Poly1305, &[]),
         ],
         ..host()
     }

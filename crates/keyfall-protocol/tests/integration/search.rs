@@ -8,7 +8,7 @@ use keyfall_protocol::command::{
     SignedRecord,
 };
 use keyfall_protocol::ids::{Generation, KeyEpoch};
-use keyfall_protocol::keys::Secret;
+use keyfall_protocol::keys::{EspSuite, Secret};
 use keyfall_protocol::search::message::{Answer, Probe, ProbeHash, Question, SearchMessage};
 use keyfall_protocol::sharing::message::DATAGRAM_MAX;
 use serde_json::{Value, json};
@@ -259,6 +259,7 @@ fn signed(number: u32, prefixes: [&str; 2], groups: &[(u32, u8)]) -> SignedRecor
                 group: group(number),
                 priority,
                 mtu: None,
+                suite: EspSuite::default(),
                 networks: Vec::new(),
             })
             .collect(),

@@ -54,12 +54,14 @@ pub(crate) enum OrderError {
     BadWhy,
     #[error("name what to set: change, stragglers or legacy_sharing")]
     NothingToSet,
-    #[error("name what to set: packets, priority, mtu or networks")]
+    #[error("name what to set: packets, priority, mtu, suite or networks")]
     NoPacketSetting,
     #[error("name what to set: prefixes or endpoints")]
     NoAddressSetting,
     #[error(transparent)]
     NotAPrefix(PrefixFault),
+    #[error("{0:?} is no suite of ESP; there are AES-256-GCM, AES-128-GCM and ChaCha20-Poly1305")]
+    NotAnEspSuite(String),
     #[error("the clear list has at most {CLEAR_MAX} prefixes: name larger ones")]
     ClearListTooLong,
     #[error(

@@ -4,6 +4,7 @@ use core::str::FromStr;
 
 use keyfall_api::admin as api;
 use keyfall_protocol::command::Prefix;
+use keyfall_protocol::keys::EspSuite;
 use keyfall_protocol::server::{
     AddressWish, By, Done, GroupRecord, Order, PacketSettings, PacketWish, Server, TerminalRecord,
 };
@@ -28,6 +29,7 @@ pub(crate) async fn set_packets(
         packets: order.packets,
         priority: order.priority,
         mtu: order.mtu.map(|mtu| (mtu != 0).then_some(mtu)),
+        suite: order.suite.as_deref().map(suite).transpose()?,
         networks: order.networks.as_deref().map(prefixes).transpose()?,
     };
     if wish == PacketWish::default() {
@@ -110,7 +112,7 @@ pub(crate) async fn set_addresses(
 /// What a new group is to be.
 ///
 /// # Errors
-/// [`OrderError::NotAPrefix`].
+/// [`OrderError::NotAPrefix`], [`OrderError::NotAnEspSuite`].
 pub(super) fn settings(packets: api::Packets) -> Result<PacketSettings, OrderError> {
     let mut networks = prefixes(&packets.networks)?;
     networks.sort_unstable();
@@ -118,6 +120,12 @@ pub(super) fn settings(packets: api::Packets) -> Result<PacketSettings, OrderErr
     Ok(PacketSettings {
         priority: packets.priority,
         mtu: packets.mtu,
+        suite: packets
+            .suite
+            .as_deref()
+            .map(suite)
+            .transpose()?
+            .unwrap_or_default(),
         networks,
     })
 }
@@ -126,6 +134,7 @@ pub(super) fn shown(packets: &PacketSettings) -> api::Packets {
     api::Packets {
         priority: packets.priority,
         mtu: packets.mtu,
+        suite: Some(packets.suite.name().to_owned()),
         networks: packets.networks.iter().map(Prefix::to_string).collect(),
     }
 }
@@ -158,6 +167,10 @@ pub(super) fn protection_record(
             .filter_map(|it| named(group(it.group.get())))
             .collect(),
     })
+}
+
+fn suite(name: &str) -> Result<EspSuite, OrderError> {
+    EspSuite::named(name).ok_or_else(|| OrderError::NotAnEspSuite(shortened(name)))
 }
 
 pub(super) fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, OrderError> {

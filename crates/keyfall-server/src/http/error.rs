@@ -154,6 +154,7 @@ impl From<OrderError> for Refused {
             }
             OrderError::NoPacketSetting | OrderError::NoAddressSetting => ProblemCode::BadRequest,
             OrderError::NotAPrefix(_)
+            | OrderError::NotAnEspSuite(_)
             | OrderError::ClearListTooLong
             | OrderError::NotAnEndpoint(_) => ProblemCode::BadAddresses,
             OrderError::Ended => ProblemCode::Ending,

@@ -5,6 +5,7 @@ use core::str::FromStr;
 
 use keyfall_protocol::command::{FreshEpoch, OrderKind};
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, SequenceNumber, TerminalNumber};
+use keyfall_protocol::keys::EspSuite;
 use keyfall_protocol::server::{Addresses, ChangeMode, GroupPolicy, PacketSettings, Stragglers};
 use keyfall_protocol::sharing::rsa_misty1::RsaPublic;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,7 @@ pub(super) struct Packets {
     priority: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mtu: Option<u16>,
+    suite: u8,
     networks: Vec<String>,
 }
 
@@ -192,6 +194,7 @@ impl From<&Entry> for Order {
                 packets: packets.as_ref().map(|it| Packets {
                     priority: it.priority,
                     mtu: it.mtu,
+                    suite: it.suite.number(),
                     networks: texts(&it.networks),
                 }),
                 epoch: epoch.map(KeyEpoch::get),
@@ -335,6 +338,7 @@ impl TryFrom<Order> for Entry {
                         Ok(PacketSettings {
                             priority: it.priority,
                             mtu: it.mtu,
+                            suite: EspSuite::from_number(it.suite).ok_or(OutOfRange)?,
                             networks: read(&it.networks)?,
                         })
                     })

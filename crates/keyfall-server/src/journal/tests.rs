@@ -1,6 +1,7 @@
 use std::fs;
 use std::sync::OnceLock;
 
+use keyfall_protocol::keys::EspSuite;
 use keyfall_protocol::server::{Addresses, ChangeMode, PacketSettings, Stragglers};
 use keyfall_protocol::sharing::rsa_misty1::{RsaSecret, RsaSize};
 
@@ -129,6 +130,7 @@ fn entries() -> Vec<Entry> {
             packets: Some(PacketSettings {
                 priority: 5,
                 mtu: Some(1380),
+                suite: EspSuite::Aes128Gcm,
                 networks: vec!["10.77.0.0/16".parse().expect("a prefix")],
             }),
             epoch: Some(KeyEpoch::new(28_000_007)),

@@ -217,7 +217,7 @@ fn orders(db: &Connection) -> Result<BTreeMap<TerminalNumber, Vec<IssuedOrder>>,
 fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreError> {
     let mut statement = db.prepare(
         "SELECT number, name, master, epoch, generation, activate_at, step, period, lease,
-             change, stragglers, legacy, priority, mtu, search_key
+             change, stragglers, legacy, priority, mtu, suite, search_key
          FROM groups ORDER BY number",
     )?;
     let (mut statements, mut networks) = (statements(db)?, protecting::networks(db)?);
@@ -243,7 +243,7 @@ fn groups(db: &Connection, sealer: &Sealer) -> Result<Vec<GroupRecord>, StoreErr
             lease: row.get(8)?,
             policy: policy(row)?.ok_or_else(|| damaged(&place("policy")))?,
             packets: protecting::packets_of(row, 12, number, &mut networks)?,
-            search_key: protecting::search_key_of(sealer, row, 14, number)?,
+            search_key: protecting::search_key_of(sealer, row, 15, number)?,
             statements: statements.remove(&number).unwrap_or_default(),
         });
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use keyfall_protocol::command::{Prefix, SEARCH_KEY_LEN};
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber, UnixSeconds};
-use keyfall_protocol::keys::Secret;
+use keyfall_protocol::keys::{EspSuite, Secret};
 use keyfall_protocol::rng::Random;
 use keyfall_protocol::server::{Addresses, PacketSettings, RecordIssue};
 use rusqlite::{Connection, Row, Transaction, params};
@@ -21,11 +21,12 @@ pub(super) fn packets(
     packets: Option<&PacketSettings>,
 ) -> Result<(), StoreError> {
     let rows = transaction.execute(
-        "UPDATE groups SET priority = ?2, mtu = ?3 WHERE number = ?1",
+        "UPDATE groups SET priority = ?2, mtu = ?3, suite = ?4 WHERE number = ?1",
         params![
             group.get(),
             packets.map(|it| it.priority),
             packets.and_then(|it| it.mtu),
+            packets.map(|it| it.suite.number()),
         ],
     )?;
     one_row(rows, format!("groups/{group}"))?;
@@ -104,7 +105,7 @@ pub(super) fn networks(db: &Connection) -> Result<Listed<Prefix>, StoreError> {
     Listed::read(db, NETWORKS)
 }
 
-/// What `packets` wrote: priority and MTU stand at `column` and the next.
+/// What `packets` wrote: priority, MTU and suite stand at `column` and the next two.
 pub(super) fn packets_of(
     row: &Row<'_>,
     column: usize,
@@ -113,9 +114,17 @@ pub(super) fn packets_of(
 ) -> Result<Option<PacketSettings>, StoreError> {
     let (priority, mtu) = (row.get(column)?, row.get(column + 1)?);
     let networks = networks.take(group.get());
-    Ok(Option::map(priority, |priority| PacketSettings {
+    let Some(priority) = priority else {
+        return Ok(None);
+    };
+    let suite = EspSuite::from_number(row.get(column + 2)?);
+    let suite = suite.ok_or_else(|| StoreError::Damaged {
+        place: format!("groups/{group}/suite"),
+    })?;
+    Ok(Some(PacketSettings {
         priority,
         mtu,
+        suite,
         networks,
     }))
 }

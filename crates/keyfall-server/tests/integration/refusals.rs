@@ -215,7 +215,8 @@ fn no_server_and_a_strange_database_are_told_apart() {
     // before policies of groups, before restores.
     let without_packets =
         "ALTER TABLE groups DROP COLUMN search_key; ALTER TABLE groups DROP COLUMN priority;
-         ALTER TABLE groups DROP COLUMN mtu; ALTER TABLE terminals DROP COLUMN record_version;
+         ALTER TABLE groups DROP COLUMN mtu; ALTER TABLE groups DROP COLUMN suite;
+         ALTER TABLE terminals DROP COLUMN record_version;
          ALTER TABLE terminals DROP COLUMN record_issued_at; DROP TABLE networks;
          DROP TABLE prefixes; DROP TABLE endpoints;";
     let without_ends = "ALTER TABLE fleet DROP COLUMN epoch_life;";

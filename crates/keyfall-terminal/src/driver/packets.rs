@@ -459,7 +459,7 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
         })?;
     }
     let name = tun.name().to_owned();
-    let path = PacketPath::start(own, options.suite, tun, wire)
+    let path = PacketPath::start(own, tun, wire)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;
     let host = Host::set_up(&name, path.port(), options)
         .map_err(|error| format!("packets do not pass: {error}"))?;

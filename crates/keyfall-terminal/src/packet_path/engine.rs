@@ -27,7 +27,7 @@ use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::post::{self, Post};
-use crate::packet_path::sessions::{Received, Sessions};
+use crate::packet_path::sessions::{Received, Sessions, Under};
 use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::wire::{Origin, Wire};
@@ -36,7 +36,6 @@ use crate::packet_path::{Ask, FlowReport, Heard, SessionName, SessionReport};
 /// Two threads, and what they were told.
 pub(crate) struct PacketPath {
     own: TerminalNumber,
-    suite: EspSuite,
     tun: Arc<Tun>,
     wire: Arc<Wire>,
     /// Where peers hear: the port of datagrams to all members, and of probes.
@@ -58,6 +57,9 @@ pub(crate) struct PacketPath {
 #[derive(Default)]
 struct Sending {
     sessions: Option<SessionBlock>,
+    suite: EspSuite,
+    /// Since when the own record names another one.
+    other_suite: Option<Instant>,
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
@@ -75,9 +77,24 @@ struct Sending {
 enum Told {
     #[default]
     Nothing,
-    Key(KeyEpoch, Generation),
+    Key(KeyEpoch, Generation, EspSuite),
     Hold,
     Refuse(DropReason),
+}
+
+impl Sending {
+    /// The suite is another in the middle of traffic when all others have heard so.
+    fn follow_suite(&mut self, named: EspSuite, now: Instant) {
+        if named == self.suite {
+            self.other_suite = None;
+            return;
+        }
+        let since = *self.other_suite.get_or_insert(now);
+        let sends = matches!(self.told, Told::Key(..));
+        if !sends || now.saturating_duration_since(since) >= SUITE_AFTER {
+            (self.suite, self.other_suite) = (named, None);
+        }
+    }
 }
 
 /// What came of a packet of a session that was unknown.
@@ -94,12 +111,7 @@ impl PacketPath {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn start(
-        own: TerminalNumber,
-        suite: EspSuite,
-        tun: Tun,
-        wire: Wire,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(own: TerminalNumber, tun: Tun, wire: Wire) -> io::Result<Self> {
         let (tun, wire) = (Arc::new(tun), Arc::new(wire));
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let counts = Arc::new(Counts::default());
@@ -131,7 +143,6 @@ impl PacketPath {
         ];
         Ok(Self {
             own,
-            suite,
             port: wire.local_address()?.port(),
             tun,
             wire,
@@ -181,8 +192,9 @@ impl PacketPath {
         let named: Vec<_> = own.map_or_else(Vec::new, |own| {
             own.groups.iter().map(|group| group.group).collect()
         });
-        for &number in &named {
-            self.groups.entry(number).or_default();
+        for group in own.iter().flat_map(|own| &own.groups) {
+            let sending = self.groups.entry(group.group).or_default();
+            sending.follow_suite(group.suite, Instant::now());
         }
         for (&number, sending) in &mut self.groups {
             let key = terminal
@@ -214,12 +226,12 @@ impl PacketPath {
                 }
                 continue;
             };
-            let under = Told::Key(key.epoch(), key.generation());
+            let under = Told::Key(key.epoch(), key.generation(), sending.suite);
             if *told != under || sending.spare || sending.anew {
                 let session = sending.sessions.as_mut().and_then(SessionBlock::take);
                 match session {
                     Some(session) => {
-                        let sender = EspSender::new(self.suite, key, self.own, session);
+                        let sender = EspSender::new(sending.suite, key, self.own, session);
                         sending.given = Some(session);
                         let sender = Box::new(sender);
                         egress.put(if *told == under && !sending.anew {
@@ -263,10 +275,10 @@ impl PacketPath {
         });
     }
 
-    /// The suite, and the newest session that this terminal sends in in that group.
+    /// The suite of that group, and the newest session in it that this terminal sends in.
     pub(crate) fn present(&self, group: GroupNumber) -> (EspSuite, Option<EspSession>) {
-        let session = self.groups.get(&group).and_then(|sending| sending.given);
-        (self.suite, session)
+        let sending = self.groups.get(&group);
+        sending.map_or_else(Default::default, |it| (it.suite, it.given))
     }
 
     pub(crate) fn on_sessions(&mut self, group: GroupNumber, sessions: Option<SessionBlock>) {
@@ -365,23 +377,25 @@ impl PacketPath {
             session: name.session,
             source: source_of(origin.from.ip()),
         };
-        let (suite, scratch) = (self.suite, &mut self.scratch);
+        let (sender, scratch) = (name.spi.sender(), &mut self.scratch);
+        let suites = Suites::of(terminal, sender);
         let opened = terminal.receive_packet(now, query, |key, mark| {
-            let receiver =
-                || EspReceiver::with_mark(suite, key, name.spi.sender(), name.session, mark);
-            let (length, _) = receiver().open_into(sealed, scratch).ok()?;
-            Some((receiver(), mark, Inner::read(&scratch[..length])))
+            suites.of_group(key.group()).find_map(|suite| {
+                let receiver = || EspReceiver::with_mark(suite, key, sender, name.session, mark);
+                let (length, _) = receiver().open_into(sealed, scratch).ok()?;
+                Some((receiver(), suite, mark, Inner::read(&scratch[..length])))
+            })
         });
         self.scratch[..sealed.len()].zeroize();
         match opened {
             Ok(opened) => {
-                let (receiver, mark, inner) = opened.receiver;
+                let (receiver, suite, mark, inner) = opened.receiver;
                 let (group, under) = (opened.group, (opened.epoch, opened.generation));
                 let mut stranger = None;
                 // SECURITY: a stranger costs no memory (KR-549).
                 if opened.is_recorded {
                     self.look_for_restart(name, group);
-                    self.begin(name, (group, under), (receiver, rate), mark);
+                    self.begin(name, (group, under, suite), (receiver, rate), mark);
                 } else {
                     let reason = match terminal.record_of(name.spi.sender()) {
                         Some(_) => DropReason::NotInRecord,
@@ -429,7 +443,7 @@ impl PacketPath {
         let Some(held) = self.sessions.get(name) else {
             return;
         };
-        let (group, under) = (held.group, held.under);
+        let (group, under, suite) = (held.group, held.under, held.suite);
         if self.sessions.get(next).is_some() {
             return;
         }
@@ -439,20 +453,18 @@ impl PacketPath {
         let Ok((key, mark)) = held else {
             return;
         };
-        let receiver = EspReceiver::with_mark(self.suite, key, sender, next.session, mark);
-        self.begin(next, (group, under), (receiver, rate), mark);
+        let receiver = EspReceiver::with_mark(suite, key, sender, next.session, mark);
+        self.begin(next, (group, under, suite), (receiver, rate), mark);
     }
 
     fn begin(
         &mut self,
         name: SessionName,
-        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        under: Under,
         (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) {
-        let gone = self
-            .sessions
-            .begin(name, (group, under), (receiver, rate), mark);
+        let gone = self.sessions.begin(name, under, (receiver, rate), mark);
         self.tell_forgotten(gone);
     }
 
@@ -572,6 +584,30 @@ impl Drop for PacketPath {
     }
 }
 
+/// In which suites a sender's packets may come: as this terminal's record has it of their group, and as
+/// the sender's has it, which may be the newer or the older one. Both are the server's word.
+struct Suites(Vec<(GroupNumber, EspSuite)>);
+
+impl Suites {
+    fn of(terminal: &Terminal, sender: TerminalNumber) -> Self {
+        let own = terminal.own_record().map(|signed| signed.record());
+        let records = [own, terminal.record_of(sender)].into_iter().flatten();
+        let groups = records.flat_map(|record| &record.groups);
+        let mut suites = Vec::new();
+        for group in groups.map(|group| (group.group, group.suite)) {
+            if !suites.contains(&group) {
+                suites.push(group);
+            }
+        }
+        Self(suites)
+    }
+
+    fn of_group(&self, group: GroupNumber) -> impl Iterator<Item = EspSuite> {
+        let of = self.0.iter().filter(move |(it, _)| *it == group);
+        of.map(|&(_, suite)| suite)
+    }
+}
+
 /// What the threads tell of themselves.
 pub(crate) struct Report {
     pub(crate) flows: Vec<FlowReport>,
@@ -615,6 +651,8 @@ fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender
 const ASKS_MAX: usize = 1_024;
 /// So often at most this terminal begins a session because a peer did.
 const ANEW_EVERY: Duration = Duration::from_secs(5);
+/// A changed record is said five times within 8 s.
+const SUITE_AFTER: Duration = Duration::from_secs(10);
 /// With fewer recorded sessions the next ones are ordered.
 const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.
@@ -626,6 +664,31 @@ const SCRATCH: usize = 65_536;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// KR-563: a group's suite is the record's, at once where nothing is sent yet, and in the middle of
+    /// traffic when the others have heard of it.
+    #[test]
+    fn a_suite_is_the_records_and_changes_when_all_have_heard_so() {
+        let (new, old) = (EspSuite::ChaCha20Poly1305, EspSuite::Aes128Gcm);
+        let start = Instant::now();
+        let mut sending = Sending::default();
+        sending.follow_suite(old, start);
+        assert_eq!(sending.suite, old);
+        sending.told = Told::Key(KeyEpoch::new(1), Generation::ZERO, old);
+        let mut suites = Vec::new();
+        for (second, named) in [
+            (0, new),
+            (9, new),
+            (9, old),
+            (10, new),
+            (19, new),
+            (20, new),
+        ] {
+            sending.follow_suite(named, start + Duration::from_secs(second));
+            suites.push(sending.suite);
+        }
+        assert_eq!(suites, [old, old, old, old, old, new]);
+    }
 
     #[test]
     fn a_thread_that_panics_is_told_of_like_one_that_fails() {

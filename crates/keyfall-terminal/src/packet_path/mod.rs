@@ -58,7 +58,7 @@ use std::net::SocketAddr;
 use keyfall_api::packets::{FlowStatus, SessionStatus};
 use keyfall_plane::Spi;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
-use keyfall_protocol::keys::{EspSuite, PinnedSpi};
+use keyfall_protocol::keys::PinnedSpi;
 
 pub use cut::Cut;
 pub(crate) use echo_wire::{By, EchoWire, Side};
@@ -88,7 +88,6 @@ pub struct PacketOptions {
     pub outside: Option<String>,
     /// Octets of the longest inner packet; `None`: as the outside has it.
     pub mtu: Option<u16>,
-    pub suite: EspSuite,
     pub search: SearchBy,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
@@ -111,7 +110,6 @@ impl Default for PacketOptions {
             gateway: None,
             outside: None,
             mtu: None,
-            suite: EspSuite::default(),
             search: SearchBy::default(),
             peers: Vec::new(),
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use keyfall_plane::{ESP_SEQUENCE_MAX, EspReceiver};
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
+use keyfall_protocol::keys::EspSuite;
 use keyfall_protocol::terminal::{Order, PacketMark};
 
 use crate::packet_path::SessionName;
@@ -24,11 +25,15 @@ pub(super) struct Sessions {
 pub(super) struct Received {
     pub(super) group: GroupNumber,
     pub(super) under: (KeyEpoch, Generation),
+    pub(super) suite: EspSuite,
     /// Until its first mark is durable: the receiver, and the rate that is expected.
     waits: Option<(EspReceiver, u32)>,
     /// When a mark of it was wanted last.
     marked: Instant,
 }
+
+/// The key of a session: of which group, which of its keys, and for which suite.
+pub(super) type Under = (GroupNumber, (KeyEpoch, Generation), EspSuite);
 
 /// What durable marks mean to the thread.
 #[derive(Default)]
@@ -65,7 +70,7 @@ impl Sessions {
     pub(super) fn begin(
         &mut self,
         name: SessionName,
-        (group, under): (GroupNumber, (KeyEpoch, Generation)),
+        (group, under, suite): Under,
         (receiver, rate): (EspReceiver, u32),
         mark: u32,
     ) -> Vec<SessionName> {
@@ -78,6 +83,7 @@ impl Sessions {
         let received = Received {
             group,
             under,
+            suite,
             waits: Some((receiver, rate)),
             marked: Instant::now(),
         };
@@ -190,7 +196,7 @@ const SESSIONS_MAX: usize = 16_384;
 mod tests {
     use keyfall_plane::Spi;
     use keyfall_protocol::ids::EspSession;
-    use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
+    use keyfall_protocol::keys::{MasterKey, Secret};
 
     use super::*;
 
@@ -218,7 +224,7 @@ mod tests {
         let name = name(number);
         let (suite, sender) = (EspSuite::default(), name.spi.sender());
         let receiver = EspReceiver::with_mark(suite, &key(), sender, name.session, mark);
-        sessions.begin(name, (group(), UNDER), (receiver, 0), mark)
+        sessions.begin(name, (group(), UNDER, suite), (receiver, 0), mark)
     }
 
     fn ordered(sessions: &mut Sessions) -> Vec<PacketMark> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use keyfall_api::admin as api;
+use keyfall_protocol::keys::EspSuite;
 
 use crate::admin::client::{post, segment};
 use crate::admin::{Why, words};
@@ -22,9 +23,9 @@ use crate::output::{Failure, Output};
                   --dir fleet",
     group(ArgGroup::new("what").required(true).multiple(true)
         .args(["change", "stragglers", "legacy_sharing", "packets", "no_packets", "priority", "mtu",
-               "networks", "no_network"])),
+               "suite", "networks", "no_network"])),
     group(ArgGroup::new("of_packets").multiple(true).conflicts_with("of_keys")
-        .args(["packets", "no_packets", "priority", "mtu", "networks", "no_network"])),
+        .args(["packets", "no_packets", "priority", "mtu", "suite", "networks", "no_network"])),
     group(ArgGroup::new("of_keys").multiple(true)
         .args(["change", "stragglers", "legacy_sharing", "dry_run"]))
 )]
@@ -46,7 +47,7 @@ pub(super) struct SetArgs {
     #[arg(long, conflicts_with = "no_packets")]
     packets: bool,
     /// It is no packet group any more.
-    #[arg(long, conflicts_with_all = ["priority", "mtu", "networks", "no_network"])]
+    #[arg(long, conflicts_with_all = ["priority", "mtu", "suite", "networks", "no_network"])]
     no_packets: bool,
     #[command(flatten)]
     settings: PacketFlags,
@@ -107,6 +108,7 @@ fn set_packets(dir: &Path, args: SetArgs, output: &Output) -> Result<(), Failure
     let PacketFlags {
         priority,
         mtu,
+        suite,
         networks,
     } = args.settings;
     let named = !networks.is_empty() || args.no_network;
@@ -114,6 +116,7 @@ fn set_packets(dir: &Path, args: SetArgs, output: &Output) -> Result<(), Failure
         packets: (args.packets || args.no_packets).then_some(args.packets),
         priority,
         mtu: mtu.map(|Mtu(octets)| octets),
+        suite: suite.map(Suite::name),
         networks: named.then_some(networks),
         why: args.why.into(),
     };
@@ -131,10 +134,35 @@ pub(super) struct PacketFlags {
     /// Octets of the longest packet that goes into it, or path: as the way has it.
     #[arg(long, value_name = "OCTETS", value_parser = mtu)]
     pub(super) mtu: Option<Mtu>,
+    /// The suite of ESP that its members protect packets with; without it aes-256-gcm.
+    #[arg(long, value_name = "SUITE", value_enum)]
+    pub(super) suite: Option<Suite>,
     /// What is routed into it, as ADDRESS/LENGTH; may be given several times. Without it: every
     /// destination.
     #[arg(long = "network", value_name = "PREFIX")]
     pub(super) networks: Vec<String>,
+}
+
+/// chacha20-poly1305 is for machines without AES instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Suite {
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    #[value(name = "aes-128-gcm")]
+    Aes128Gcm,
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl Suite {
+    pub(super) fn name(self) -> String {
+        let suite = match self {
+            Self::Aes256Gcm => EspSuite::Aes256Gcm,
+            Self::Aes128Gcm => EspSuite::Aes128Gcm,
+            Self::ChaCha20Poly1305 => EspSuite::ChaCha20Poly1305,
+        };
+        suite.name().to_owned()
+    }
 }
 
 /// 0: as the way has it.

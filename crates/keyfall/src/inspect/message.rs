@@ -158,8 +158,10 @@ pub(super) fn show_record(read: &UnverifiedRecord<'_>, octets: usize) -> Shown {
             .mtu
             .map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
         let value = format!(
-            "{} with priority {}{mtu}, {networks}",
-            group.group, group.priority
+            "{} with priority {}{mtu}, {}, {networks}",
+            group.group,
+            group.priority,
+            group.suite.name()
         );
         fields.add("packet group", value);
     }

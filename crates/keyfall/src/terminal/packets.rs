@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use clap::{Args, ValueEnum};
 use keyfall_api::packets::{FlowStatus, PacketStatus, SessionStatus};
 use keyfall_protocol::ids::TerminalNumber;
-use keyfall_protocol::keys::EspSuite;
 use keyfall_terminal::packet_path::{PacketOptions, SearchBy};
 
 /// Packets between this host, or the hosts behind it, and other terminals.
@@ -13,7 +12,7 @@ use keyfall_terminal::packet_path::{PacketOptions, SearchBy};
 #[command(next_help_heading = "Packets")]
 pub(super) struct PacketArgs {
     /// No packets pass, although this terminal may have addresses in the fleet.
-    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "esp_suite", "search", "peers"])]
+    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "search", "peers"])]
     no_packets: bool,
     /// The name of the TUN interface; "%d" becomes a number.
     #[arg(long, value_name = "NAME", default_value = "keyfall%d")]
@@ -30,10 +29,6 @@ pub(super) struct PacketArgs {
     /// Octets of the longest packet inside; without it as long as the outside takes in one piece.
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(576..=65_000))]
     mtu: Option<u16>,
-    /// The suite of ESP, for all terminals of a group alike: AES-256-GCM, AES-128-GCM or
-    /// CHACHA20-POLY1305.
-    #[arg(long, value_name = "SUITE", value_parser = esp_suite, default_value = "AES-256-GCM")]
-    esp_suite: EspSuite,
     /// What key searches travel in: datagrams to the packet port, or ICMP echo, where pings pass and
     /// such datagrams do not; it takes CAP_NET_RAW. Searches by echo are answered with "icmp" alone.
     #[arg(long, value_name = "WAY", value_enum, default_value = "udp")]
@@ -58,7 +53,6 @@ impl PacketArgs {
             gateway: self.gateway,
             outside: self.outside,
             mtu: self.mtu,
-            suite: self.esp_suite,
             search: match self.search {
                 SearchWay::Udp => SearchBy::Udp,
                 SearchWay::Icmp => SearchBy::IcmpEcho,
@@ -66,19 +60,6 @@ impl PacketArgs {
             peers: self.peers,
         })
     }
-}
-
-fn esp_suite(text: &str) -> Result<EspSuite, String> {
-    let known = [
-        EspSuite::Aes256Gcm,
-        EspSuite::Aes128Gcm,
-        EspSuite::ChaCha20Poly1305,
-    ];
-    let same = |suite: &EspSuite| suite.name().eq_ignore_ascii_case(text);
-    known.into_iter().find(same).ok_or_else(|| {
-        let names = known.map(EspSuite::name).join(", ");
-        format!("there are {names}")
-    })
 }
 
 fn peer_at(text: &str) -> Result<(TerminalNumber, SocketAddr), String> {

@@ -461,7 +461,14 @@ fn packet_groups_and_addresses_are_set_and_shown() {
     ]);
     assert_eq!(created.exit, 0, "{}", created.stderr);
     let set = place.admin(&["group", "set", "net", "--mtu", "1380"]);
-    for word in ["routes 10.77.0.0/16", "priority 5", "MTU 1380"] {
+    assert!(set.stdout.contains("AES-256-GCM"), "{}", set.stdout);
+    let set = place.admin(&["group", "set", "net", "--suite", "chacha20-poly1305"]);
+    for word in [
+        "routes 10.77.0.0/16",
+        "priority 5",
+        "MTU 1380",
+        "ChaCha20-Poly1305",
+    ] {
         assert!(set.stdout.contains(word), "{}", set.stdout);
     }
     let set = place.admin(&[

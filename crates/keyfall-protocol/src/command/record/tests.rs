@@ -104,6 +104,7 @@ fn lists_have_one_order_and_bounds() {
             group: GroupNumber::new(number).unwrap(),
             priority: 0,
             mtu: None,
+            suite: EspSuite::default(),
             networks: vec![],
         };
         (1..=count).map(group).collect::<Vec<_>>()
@@ -191,6 +192,7 @@ fn a_record_longer_than_its_bound_is_refused() {
             group: GroupNumber::new(number).unwrap(),
             priority: 1,
             mtu: None,
+            suite: EspSuite::default(),
             networks: networks.clone(),
         })
         .collect();
@@ -236,15 +238,17 @@ fn records() -> impl Strategy<Value = ProtectionRecord> {
     let group = (
         any::<u8>(),
         prop::option::of(MTU_MIN..=MTU_MAX),
+        prop::sample::select(EspSuite::ALL.to_vec()),
         prefixes(NETWORKS_MAX),
     );
     let groups = prop::collection::btree_map(1..=GroupNumber::MAX.get(), group, 0..=16);
     (numbers, prefixes(PREFIXES_MAX), endpoints, groups).prop_map(
         |((terminal, [version, issued_at, not_after]), prefixes, endpoints, groups)| {
-            let group = |(number, (priority, mtu, networks))| RecordGroup {
+            let group = |(number, (priority, mtu, suite, networks))| RecordGroup {
                 group: GroupNumber::new(number).unwrap(),
                 priority,
                 mtu,
+                suite,
                 networks,
             };
             ProtectionRecord {
@@ -280,6 +284,7 @@ fn a_record() -> ProtectionRecord {
         group: GroupNumber::new(number).unwrap(),
         priority: 5,
         mtu: Some(1380),
+        suite: EspSuite::default(),
         networks: networks.iter().map(|text| prefix(text)).collect(),
     };
     ProtectionRecord {

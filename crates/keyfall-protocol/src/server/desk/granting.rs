@@ -1,7 +1,7 @@
 //! What a terminal is granted: of all its groups only what it lacks.
 
 use core::net::SocketAddr;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::KeyDistContents;
 use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber};
@@ -48,7 +48,7 @@ impl Server {
 
     /// Keys that it should hold and does not name, as many as one answer has; whether there are more.
     fn lacking(&self, terminal: &TerminalRecord, ask: &Ask) -> (Vec<KeyDistContents>, bool) {
-        let held: HashMap<_, _> = ask
+        let held: BTreeMap<_, _> = ask
             .held
             .iter()
             .map(|it| (it.kid, (it.epoch, it.generation)))

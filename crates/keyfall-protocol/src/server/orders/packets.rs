@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 
 use crate::command::Prefix;
 use crate::ids::TerminalNumber;
+use crate::keys::EspSuite;
 use crate::rng::Random;
 use crate::server::orders::Prepared;
 use crate::server::{
@@ -20,6 +21,7 @@ pub struct PacketWish {
     pub priority: Option<u8>,
     /// `Some(None)`: as the path has it.
     pub mtu: Option<Option<u16>>,
+    pub suite: Option<EspSuite>,
     /// In place of those before.
     pub networks: Option<Vec<Prefix>>,
 }
@@ -36,7 +38,10 @@ pub struct AddressWish {
 impl PacketWish {
     /// `None`: no packet group.
     fn of(self, held: Option<&PacketSettings>) -> Result<Option<PacketSettings>, Refusal> {
-        let named = self.priority.is_some() || self.mtu.is_some() || self.networks.is_some();
+        let named = self.priority.is_some()
+            || self.mtu.is_some()
+            || self.suite.is_some()
+            || self.networks.is_some();
         if !self.packets.unwrap_or_else(|| held.is_some()) {
             return if named {
                 Err(Refusal::NoPacketGroup)
@@ -48,6 +53,7 @@ impl PacketWish {
         let settings = PacketSettings {
             priority: self.priority.unwrap_or(held.priority),
             mtu: self.mtu.unwrap_or(held.mtu),
+            suite: self.suite.unwrap_or(held.suite),
             networks: self.networks.map_or(held.networks, in_order),
         };
         settings.check()?;

@@ -10,6 +10,7 @@ use crate::command::{
     Body, Prefix, ProtectionRecord, RECORD_LIFE, RecordGroup, SignedRecord, UnverifiedRecord,
 };
 use crate::ids::Tick;
+use crate::keys::EspSuite;
 use crate::server::{
     AddressWish, Class, Done, Item, JournalEntry, KeySetDraft, Order, PacketSettings, PacketWish,
     Refusal,
@@ -86,6 +87,7 @@ fn a_terminal_with_addresses_has_a_record_of_its_packet_groups() {
         group: group(1),
         priority: 0,
         mtu: None,
+        suite: EspSuite::default(),
         networks: vec![prefix("10.77.0.0/16")],
     };
     assert_eq!(
@@ -106,6 +108,7 @@ fn a_terminal_with_addresses_has_a_record_of_its_packet_groups() {
     let wish = PacketWish {
         priority: Some(9),
         mtu: Some(Some(1380)),
+        suite: Some(EspSuite::ChaCha20Poly1305),
         ..PacketWish::default()
     };
     let set = Order::SetPackets {
@@ -115,10 +118,9 @@ fn a_terminal_with_addresses_has_a_record_of_its_packet_groups() {
     desk.carry_out(set).expect("it is a packet group");
     let second = record(&desk, 1);
     assert!(second.version > first.version);
-    assert_eq!(
-        (second.groups[0].priority, second.groups[0].mtu),
-        (9, Some(1380))
-    );
+    let of_crew = &second.groups[0];
+    assert_eq!((of_crew.priority, of_crew.mtu), (9, Some(1380)));
+    assert_eq!(of_crew.suite, EspSuite::ChaCha20Poly1305);
     assert_eq!(second.groups[0].networks, first.groups[0].networks);
     assert_eq!(versions(&desk)[1..], [None, None]);
     // Leaving, and coming back; the past members' records stand.

@@ -7,6 +7,7 @@ use super::driven::Driven;
 use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master};
 use crate::command::{KeyDistContents, SignerClass, SigningKey, Suites};
 use crate::ids::GroupNumber;
+use crate::keys::WrapKey;
 use crate::sharing::SharingSuite;
 use crate::sharing::message::{
     KeyReq, Message, RequestHash, SealedAsk, marked, message_in, type_of,
@@ -59,15 +60,14 @@ fn key(epoch: u32, at: u32) -> KeyDistContents {
     }
 }
 
-/// Answers what bob asked, as `change` would have it, signed by `signer`; for what it was dropped.
-fn answer(
-    (fleet, bob): (&mut Fleet, &mut Driven),
+/// The answer to `request` as `change` would have it.
+fn answer_to(
+    fleet: &mut Fleet,
     signer: &SigningKey,
+    (request, wrap): (&[u8], &WrapKey),
     change: impl FnOnce(&mut Grant),
-) -> Option<DropReason> {
-    let request = ask(bob);
-    let wrap = bob.user().asking_key().duplicate();
-    let asked = sealed(&request).open(&wrap).expect("under its wrap key");
+) -> Vec<u8> {
+    let asked = sealed(request).open(wrap).expect("under its wrap key");
     let mut grant = Grant {
         nonce: asked.nonce,
         time: FOUNDED.plus(1),
@@ -81,10 +81,22 @@ fn answer(
     change(&mut grant);
     let line = Line {
         suite: SharingSuite::Psk,
-        wrap: &wrap,
+        wrap,
     };
-    let hash = RequestHash::of(&request);
-    let (message, _) = grant.seal(line, &hash, signer, &mut fleet.rng);
+    grant
+        .seal(line, &RequestHash::of(request), signer, &mut fleet.rng)
+        .0
+}
+
+/// Answers what bob asked, as `change` would have it, signed by `signer`; for what it was dropped.
+fn answer(
+    (fleet, bob): (&mut Fleet, &mut Driven),
+    signer: &SigningKey,
+    change: impl FnOnce(&mut Grant),
+) -> Option<DropReason> {
+    let request = ask(bob);
+    let wrap = bob.user().asking_key().duplicate();
+    let message = answer_to(fleet, signer, (&request, &wrap), change);
     let before = bob.machine.drops.clone();
     bob.feed(Input::FromServer(&marked(&message)));
     let dropped = DropReason::ALL.iter().copied();
@@ -101,6 +113,42 @@ fn an_answer_of_the_server_brings_the_key_that_is_newer() {
     let (mut fleet, mut bob) = fleet();
     let signer = keys_key(&fleet);
     assert_eq!(answer((&mut fleet, &mut bob), &signer, |_| ()), None);
+    assert_eq!(bob.epoch().get(), 8);
+}
+
+/// W-04: forged answers to an open request cost a bounded number of signature checks, out of the same
+/// budget as frames; the true one is taken a second later.
+#[test]
+fn a_flood_of_forged_answers_costs_a_bounded_number_of_signature_checks() {
+    let (mut fleet, mut bob) = fleet();
+    bob.wait(1);
+    let request = ask(&mut bob);
+    let wrap = bob.user().asking_key().duplicate();
+    let signer = keys_key(&fleet);
+    let genuine = marked(&answer_to(&mut fleet, &signer, (&request, &wrap), |_| ()));
+    let drops = |bob: &Driven, reason| bob.machine.drops.of(reason);
+    let mut forged = genuine.clone();
+    let end = forged.len() - 2;
+    for n in 0..1100u16 {
+        forged[end..].copy_from_slice(&n.to_be_bytes());
+        bob.feed(Input::FromServer(&forged));
+    }
+    assert_eq!(drops(&bob, DropReason::BadSignature), 200);
+
+    bob.wait(1);
+    let mut frame = fleet.renew(7, Stated::at(10, 1));
+    let end = frame.len() - 2;
+    for n in 0..1100u16 {
+        frame[end..].copy_from_slice(&n.to_be_bytes());
+        bob.feed(Input::Datagram(&frame));
+    }
+    let spent = drops(&bob, DropReason::VerifyBudget);
+    bob.feed(Input::FromServer(&genuine));
+    assert_eq!(drops(&bob, DropReason::VerifyBudget), spent + 1);
+    assert_eq!(bob.epoch().get(), 7);
+
+    bob.wait(1);
+    bob.feed(Input::FromServer(&genuine));
     assert_eq!(bob.epoch().get(), 8);
 }
 

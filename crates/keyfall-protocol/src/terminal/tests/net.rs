@@ -11,7 +11,7 @@ use crate::command::{
     Body, KeyDist, KeyDistContents, Prefix, ProtectionRecord, RecordGroup, SignedRecord, Target,
 };
 use crate::ids::{GroupNumber, KeyEpoch, Tick};
-use crate::keys::{MasterKey, Secret};
+use crate::keys::{EspSuite, MasterKey, Secret};
 use crate::stats::DropReason;
 use crate::terminal::{Event, Input, PacketFrom, Terminal, Way};
 
@@ -269,6 +269,7 @@ pub(super) fn routed(number: u32, priority: u8, networks: &[&str]) -> RecordGrou
         group: number_of(number),
         priority,
         mtu: None,
+        suite: EspSuite::default(),
         networks: networks.iter().map(|text| prefix(text)).collect(),
     }
 }

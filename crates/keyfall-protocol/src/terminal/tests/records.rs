@@ -8,7 +8,7 @@ use crate::command::{
     SignerClass, SigningKey, Target,
 };
 use crate::ids::{GroupNumber, KeyEpoch};
-use crate::keys::Secret;
+use crate::keys::{EspSuite, Secret};
 use crate::stats::DropReason;
 use crate::terminal::{Event, Input};
 
@@ -28,6 +28,7 @@ fn record(number: u32, seconds: u32) -> ProtectionRecord {
             group: group(),
             priority: 0,
             mtu: None,
+            suite: EspSuite::default(),
             networks: vec![],
         }],
     }

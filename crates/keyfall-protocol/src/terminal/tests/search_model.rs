@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::net::{Net, address, number_of, prefix};
 use crate::command::RecordGroup;
+use crate::keys::EspSuite;
 use crate::stats::DropReason;
 use crate::terminal::Way;
 
@@ -56,6 +57,7 @@ impl Fleet {
             group: number_of(group as u32 + 1),
             priority: *priority,
             mtu: None,
+            suite: EspSuite::default(),
             networks: networks.iter().map(|text| prefix(text)).collect(),
         }
     }

@@ -25,6 +25,7 @@ fn record_of(number: u32, groups: &[u32]) -> ProtectionRecord {
                 group: group_of(group),
                 priority: if group == 1 { 10 } else { 0 },
                 mtu: None,
+                suite: EspSuite::default(),
                 networks: Vec::new(),
             })
             .collect(),

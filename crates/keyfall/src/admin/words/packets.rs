@@ -31,7 +31,7 @@ pub(in crate::admin) fn addresses_set(set: &api::AddressesSet) -> String {
     )
 }
 
-/// "\n  routes 10.77.0.0/16; priority 5; MTU 1380".
+/// "\n  routes 10.77.0.0/16; priority 5; MTU 1380; AES-256-GCM".
 pub(super) fn settings(packets: &api::Packets) -> String {
     let networks = if packets.networks.is_empty() {
         "every destination".to_owned()
@@ -42,8 +42,9 @@ pub(super) fn settings(packets: &api::Packets) -> String {
         Some(mtu) => format!("MTU {mtu}"),
         None => "MTU of the way".to_owned(),
     };
+    let suite = packets.suite.as_deref().unwrap_or("AES-256-GCM");
     format!(
-        "\n  routes {networks}; priority {}; {mtu}",
+        "\n  routes {networks}; priority {}; {mtu}; {suite}",
         packets.priority
     )
 }
