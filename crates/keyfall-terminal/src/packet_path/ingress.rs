@@ -23,19 +23,19 @@ use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroize;
 
-use crate::hardening::scrub_stack;
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::engine::source_of;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
+use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
 use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
 use crate::packet_path::waiting::Waiting;
-use crate::packet_path::wire::{Arrivals, Origin, Wire, wait};
+use crate::packet_path::wire::{Arrivals, Origin, Wire};
 use crate::packet_path::{Ask, Heard, SessionName, SessionReport};
 
 /// What the driver tells this thread.
@@ -91,7 +91,7 @@ pub(super) struct Ingress {
     counts: Arc<Counts>,
     own: TerminalNumber,
     own_record: Option<Arc<ProtectionRecord>>,
-    sessions: HashMap<SessionName, Session>,
+    sessions: HashMap<SessionName, Session, KeyedHash>,
     stock: StockReceivers,
     unknown: Unknown,
     /// Where each sender was heard last.
@@ -143,7 +143,7 @@ impl Ingress {
             asks,
             own,
             own_record: None,
-            sessions: HashMap::new(),
+            sessions: HashMap::default(),
             stock: StockReceivers::new(Arc::clone(&counts)),
             unknown: Unknown::default(),
             heard_at: HashMap::new(),
@@ -166,11 +166,7 @@ impl Ingress {
                     }
                     self.flush();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
-                    scrub_stack();
-                    wait(&*wire, &self.orders, Some(SECOND))?;
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.orders.wait(&*wire)?,
                 // An ICMP error about what was sent before.
                 Err(error)
                     if matches!(

@@ -22,6 +22,7 @@
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
+//! | `keyed_hash` | what is looked up with each packet |
 
 mod ahead;
 mod checksum;
@@ -39,6 +40,7 @@ pub(crate) mod host;
 mod ingress;
 mod inner;
 mod join;
+mod keyed_hash;
 mod membership;
 mod multicast;
 mod path_mtu;
@@ -70,7 +72,7 @@ pub use inner::Inner;
 pub use join::Join;
 pub use tun::Tun;
 pub(crate) use wire::mark;
-pub use wire::{Arrivals, Batch, Origin, Wire, wait};
+pub use wire::{Arrivals, Batch, Came, Origin, Wire, wait};
 
 #[cfg(test)]
 mod tests;
