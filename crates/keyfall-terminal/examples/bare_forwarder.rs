@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let peer: SocketAddr = peer.parse()?;
     let listen: SocketAddr = listen.parse()?;
     let tun = Arc::new(Tun::open(tun, mtu, true)?);
+    tun.fit_batches(mtu, HEAD + usize::from(mtu) + TAG);
     tun.up()?;
     let wire = Arc::new(Wire::open(listen)?);
     // The two directions must not share numbers.
@@ -84,14 +85,16 @@ fn seal(
         let Some(slot) = batch.slot(peer, size) else {
             return;
         };
+        let Some(inner) = cut.take_next() else {
+            return;
+        };
         let (head, rest) = slot.split_at_mut(HEAD);
-        let (inner, tag) = rest.split_at_mut(length);
-        cut.write_next(inner);
+        let (text, tag) = rest.split_at_mut(length);
         *number += 1;
         let octets = number.to_be_bytes();
         head.copy_from_slice(&octets);
-        let sealed = key.seal_in_place_separate_tag(nonce(octets), Aad::empty(), inner);
-        tag.copy_from_slice(sealed.expect("a packet is short enough").as_ref());
+        key.seal_out_of_place_scatter(nonce(octets), Aad::empty(), inner, text, &[], tag)
+            .expect("a packet is short enough");
         batch.add(peer, size);
     }
 }

@@ -101,6 +101,14 @@ impl EspSender {
         self.seal_as(next_header, inner, out)
     }
 
+    /// Seals a dummy packet (RFC 4303 section 2.6) of `esp_len(0)` octets into `out`.
+    ///
+    /// # Errors
+    /// [`SealRefused`]; `out` and sender are as before.
+    pub fn seal_dummy(&mut self, out: &mut [u8]) -> Result<usize, SealRefused> {
+        self.seal_as(inner::DUMMY, &[], out)
+    }
+
     #[inline]
     pub(super) fn seal_as(
         &mut self,

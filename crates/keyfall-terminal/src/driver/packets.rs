@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use keyfall_api::packets::{PacketDrop, PacketStatus};
+use keyfall_plane::esp_len;
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::TerminalNumber;
@@ -447,6 +448,9 @@ impl Driver {
 
 fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Running, String> {
     let tun = Tun::open(&options.tun, mtu, true).map_err(|error| no_tun(&error))?;
+    if options.gateway.is_none() {
+        tun.fit_batches(mtu, esp_len(usize::from(mtu)));
+    }
     let wire = Wire::open_any(options.listen)
         .map_err(|error| format!("packets do not pass: the UDP port cannot be opened: {error}"))?;
     if let Some(outside) = options.outside.as_deref().and_then(host::index_of) {
@@ -455,7 +459,7 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
         })?;
     }
     let name = tun.name().to_owned();
-    let path = PacketPath::start(own, tun, wire)
+    let path = PacketPath::start(own, tun, wire, options.keepalive)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;
     let host = Host::set_up(&name, path.port(), options)
         .map_err(|error| format!("packets do not pass: {error}"))?;

@@ -37,6 +37,14 @@ pub(super) fn finish(sum: u64) -> [u8; 2] {
     [!high, !low]
 }
 
+/// The same for UDP, where zero says that there is none (RFC 768).
+pub(super) fn finish_udp(sum: u64) -> [u8; 2] {
+    match finish(sum) {
+        [0, 0] => [0xff, 0xff],
+        sum => sum,
+    }
+}
+
 /// Whether octets that hold their own checksum have the right one.
 pub(super) fn holds(sum: u64) -> bool {
     fold(sum) == [0xff, 0xff]

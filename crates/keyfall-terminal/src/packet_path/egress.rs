@@ -8,23 +8,24 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_HEAD, ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
 
-use crate::hardening::scrub_stack;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
 use crate::packet_path::head::WHOLE;
+use crate::packet_path::here::{Here, source_towards};
 use crate::packet_path::inner::Inner;
+use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::path_mtu::PathMtus;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::too_big::too_big;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::waiting::Waiting;
-use crate::packet_path::wire::{Batch, Wire, wait};
+use crate::packet_path::wire::{Batch, Wire};
 use crate::packet_path::{Ask, FlowReport};
 
 /// What the driver tells this thread.
@@ -71,8 +72,9 @@ pub(super) struct Egress {
     pub(super) asks: Sender<Ask>,
     pub(super) counts: Arc<Counts>,
     flows: Flows,
-    groups: HashMap<GroupNumber, Outgoing>,
+    groups: HashMap<GroupNumber, Outgoing, KeyedHash>,
     paths: PathMtus,
+    here: Here,
     batch: Batch,
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
@@ -91,12 +93,12 @@ enum Outgoing {
     Refused(DropReason),
 }
 
-/// Packets of one flow, each written to where it is wanted.
+/// Packets of one flow.
 trait Packets {
     /// All of them, the next first.
     fn whole(&self) -> &[u8];
     fn next_len(&self) -> Option<usize>;
-    fn write_next(&mut self, out: &mut [u8]);
+    fn take_next(&mut self) -> Option<&[u8]>;
 }
 
 impl Packets for Cut<'_> {
@@ -108,8 +110,8 @@ impl Packets for Cut<'_> {
         Cut::next_len(self)
     }
 
-    fn write_next(&mut self, out: &mut [u8]) {
-        Cut::write_next(self, out);
+    fn take_next(&mut self) -> Option<&[u8]> {
+        Cut::take_next(self)
     }
 }
 
@@ -123,10 +125,8 @@ impl Packets for Option<&[u8]> {
         self.map(<[u8]>::len)
     }
 
-    fn write_next(&mut self, out: &mut [u8]) {
-        if let Some(packet) = self.take() {
-            out.copy_from_slice(packet);
-        }
+    fn take_next(&mut self) -> Option<&[u8]> {
+        self.take()
     }
 }
 
@@ -144,6 +144,7 @@ impl Egress {
         orders: Mailbox<ToEgress>,
         asks: Sender<Ask>,
         counts: Arc<Counts>,
+        keepalive: Option<Duration>,
     ) -> Self {
         Self {
             tun,
@@ -152,8 +153,9 @@ impl Egress {
             asks,
             counts,
             flows: Flows::default(),
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             paths: PathMtus::default(),
+            here: Here::new(keepalive),
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
@@ -173,9 +175,7 @@ impl Egress {
                     Ok(None) => self.counts.add(DropReason::Malformed, 1),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         self.flush();
-                        // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
-                        scrub_stack();
-                        wait(&*tun, &self.orders, Some(SECOND))?;
+                        self.orders.wait(&*tun)?;
                         break;
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -196,8 +196,35 @@ impl Egress {
                 let counts = &self.counts;
                 let gone = &mut |_| counts.add(DropReason::StopQueue, 1);
                 self.waiting.expire(self.now, gone);
+                self.say_here();
             }
         }
+    }
+
+    /// Peers that were spoken to lately hear where this terminal is now.
+    fn say_here(&mut self) {
+        let spoken_to = self.flows.iter().filter_map(|(_, flow)| match flow.way {
+            FlowWay::Protect {
+                group,
+                peer: Some(_),
+                to,
+            } => Some((group, to)),
+            FlowWay::Protect { .. } | FlowWay::Searching | FlowWay::Drop(_) => None,
+        });
+        let due = self.here.due(spoken_to, self.now, source_towards);
+        for (group, to) in due {
+            self.flush();
+            let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
+                continue;
+            };
+            let Some(slot) = self.batch.slot(to, esp_len(0)) else {
+                continue;
+            };
+            if let Ok(size) = sender.seal_dummy(slot) {
+                self.batch.add(to, size);
+            }
+        }
+        self.flush();
     }
 
     /// False at the end.
@@ -278,9 +305,8 @@ impl Egress {
         match self.pass(ends, &mut cut) {
             Fate::Gone => {}
             Fate::Waits => {
-                while let Some(length) = cut.next_len() {
-                    let mut packet = vec![0; length];
-                    cut.write_next(&mut packet);
+                while let Some(packet) = cut.take_next() {
+                    let packet = packet.to_vec();
                     self.keep(self.now, ends, packet);
                 }
             }
@@ -340,8 +366,10 @@ impl Egress {
             let Some(slot) = self.batch.slot(to, size) else {
                 return Fate::Dropped(DropReason::NotSent);
             };
-            packets.write_next(&mut slot[ESP_HEAD..ESP_HEAD + length]);
-            match sender.seal(slot, length) {
+            let Some(packet) = packets.take_next() else {
+                break;
+            };
+            match sender.seal_from(packet, slot) {
                 Ok(size) => {
                     self.batch.add(to, size);
                     flow.packets += 1;

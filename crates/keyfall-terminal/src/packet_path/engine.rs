@@ -111,7 +111,12 @@ impl PacketPath {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn start(own: TerminalNumber, tun: Tun, wire: Wire) -> io::Result<Self> {
+    pub(crate) fn start(
+        own: TerminalNumber,
+        tun: Tun,
+        wire: Wire,
+        keepalive: Option<Duration>,
+    ) -> io::Result<Self> {
         let (tun, wire) = (Arc::new(tun), Arc::new(wire));
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let counts = Arc::new(Counts::default());
@@ -122,6 +127,7 @@ impl PacketPath {
             orders,
             asks.clone(),
             Arc::clone(&counts),
+            keepalive,
         );
         let (ingress, orders) = post::open()?;
         let receiving = Ingress::new(

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 
+use crate::packet_path::keyed_hash::KeyedHash;
+
 /// Inner source and destination.
 pub(super) type Ends = (IpAddr, IpAddr);
 
@@ -50,7 +52,7 @@ impl Flow {
 /// All flows, bounded.
 #[derive(Default)]
 pub(super) struct Flows {
-    flows: HashMap<Ends, Flow>,
+    flows: HashMap<Ends, Flow, KeyedHash>,
 }
 
 impl Flows {

@@ -23,19 +23,19 @@ use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroize;
 
-use crate::hardening::scrub_stack;
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::engine::source_of;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
+use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::tun::Tun;
 use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
 use crate::packet_path::waiting::Waiting;
-use crate::packet_path::wire::{Arrivals, Origin, Wire, wait};
+use crate::packet_path::wire::{Arrivals, Origin, Wire};
 use crate::packet_path::{Ask, Heard, SessionName, SessionReport};
 
 /// What the driver tells this thread.
@@ -91,7 +91,7 @@ pub(super) struct Ingress {
     counts: Arc<Counts>,
     own: TerminalNumber,
     own_record: Option<Arc<ProtectionRecord>>,
-    sessions: HashMap<SessionName, Session>,
+    sessions: HashMap<SessionName, Session, KeyedHash>,
     stock: StockReceivers,
     unknown: Unknown,
     /// Where each sender was heard last.
@@ -110,6 +110,8 @@ struct Session {
     record: Option<Arc<ProtectionRecord>>,
     /// The addresses of the last packet, which were judged.
     last: Option<(Ends, SocketAddr)>,
+    /// Those of the last packet that was judged well, under the records that count.
+    between: Option<Ends>,
     /// Those that were judged well, and the driver was told about.
     told: Vec<(Ends, SocketAddr)>,
     /// Since when that is so.
@@ -141,7 +143,7 @@ impl Ingress {
             asks,
             own,
             own_record: None,
-            sessions: HashMap::new(),
+            sessions: HashMap::default(),
             stock: StockReceivers::new(Arc::clone(&counts)),
             unknown: Unknown::default(),
             heard_at: HashMap::new(),
@@ -164,11 +166,7 @@ impl Ingress {
                     }
                     self.flush();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // SECURITY: nothing of a packet or key stays on the stack of a thread that waits.
-                    scrub_stack();
-                    wait(&*wire, &self.orders, Some(SECOND))?;
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.orders.wait(&*wire)?,
                 // An ICMP error about what was sent before.
                 Err(error)
                     if matches!(
@@ -238,6 +236,11 @@ impl Ingress {
             Ok(opened) => opened,
             Err(refused) => {
                 self.join.give_up();
+                if refused == EspRefused::Dummy
+                    && let Some((ends, from)) = session.stands_at(sealed, origin.from, self.now)
+                {
+                    self.tell(name, ends, from);
+                }
                 return why(refused).map_or(Ok(()), Err);
             }
         };
@@ -487,6 +490,7 @@ impl Ingress {
             ahead: Ahead::new(mark, highest, rate, now),
             record,
             last: None,
+            between: None,
             told: Vec::new(),
             told_since: now,
             doubted: None,
@@ -598,9 +602,26 @@ impl Session {
 
     /// A record is another one.
     fn judge_anew(&mut self) {
-        self.last = None;
+        (self.last, self.between) = (None, None);
         self.told.clear();
         self.doubted = None;
+    }
+
+    /// An authentic dummy packet came from there: what the driver has to hear of it.
+    ///
+    /// SECURITY: it names no addresses. So it says where its sender is only after packets of its session
+    /// were judged, and between the same addresses (KR-564).
+    fn stands_at(
+        &mut self,
+        sealed: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<(Ends, SocketAddr)> {
+        self.heard = now;
+        let ends = self.between?;
+        let sequence = EspArrival::read(sealed).ok()?.sequence;
+        let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));
+        news.then_some((ends, from))
     }
 
     fn may_doubt(&mut self, now: Instant) -> bool {
@@ -643,7 +664,7 @@ fn judge(
         let theirs = session.record.as_ref().ok_or(DropReason::UnknownPeer)?;
         may_deliver(own, theirs, session.group, ends.0, ends.1)?;
     }
-    session.last = Some((ends, from));
+    (session.last, session.between) = (Some((ends, from)), Some(ends));
     Ok(news.then_some((ends, from)))
 }
 

@@ -160,11 +160,11 @@ impl Layout {
         packet[at..at + 2].fill(0);
         let after = &packet[self.transport_at..];
         let sum = self.pseudo_header(packet, after.len());
-        let mut sum = checksum::finish(checksum::add(sum, after));
-        if self.transport == Transport::Udp && sum == [0, 0] {
-            // RFC 768: zero says that there is none.
-            sum = [0xff, 0xff];
-        }
+        let sum = checksum::add(sum, after);
+        let sum = match self.transport {
+            Transport::Tcp => checksum::finish(sum),
+            Transport::Udp => checksum::finish_udp(sum),
+        };
         packet[at..at + 2].copy_from_slice(&sum);
     }
 
@@ -174,3 +174,6 @@ impl Layout {
         checksum::holds(checksum::add(sum, after))
     }
 }
+
+/// Octets of the longest headers: IPv6, and TCP with all its options.
+pub(super) const HEADERS_MAX: usize = 40 + 60;

@@ -6,7 +6,7 @@
 
 use crate::packet_path::checksum;
 use crate::packet_path::head::{self, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEAD_LEN, Joined, WHOLE};
-use crate::packet_path::inner::{Layout, Transport};
+use crate::packet_path::inner::{HEADERS_MAX, Layout, Transport};
 
 /// Packets that wait for the next of their flow.
 #[derive(Debug)]
@@ -293,8 +293,6 @@ fn is_sound(layout: &Layout, packet: &[u8]) -> bool {
 
 /// The largest IP packet.
 pub(super) const PACKET_MAX: usize = 65_535;
-/// IPv6 and TCP with all its options.
-const HEADERS_MAX: usize = 40 + 60;
 /// As many as the kernel's UDP takes.
 const SEGMENTS_MAX: u16 = 64;
 const DONT_FRAGMENT: u8 = 0x40;

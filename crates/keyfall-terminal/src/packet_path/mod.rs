@@ -17,11 +17,12 @@
 //! | `membership`, `multicast` | which multicast is heard, and passed on by a gateway |
 //! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
-//! | `egress`, `flows` | the thread that sends |
+//! | `egress`, `flows`, `here` | the thread that sends, and says where this terminal is |
 //! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
+//! | `keyed_hash` | what is looked up with each packet |
 
 mod ahead;
 mod checksum;
@@ -34,10 +35,12 @@ mod egress;
 mod engine;
 mod flows;
 mod head;
+mod here;
 pub(crate) mod host;
 mod ingress;
 mod inner;
 mod join;
+mod keyed_hash;
 mod membership;
 mod multicast;
 mod path_mtu;
@@ -52,6 +55,7 @@ mod waiting;
 mod wire;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use keyfall_api::packets::{FlowStatus, SessionStatus};
 use keyfall_plane::Spi;
@@ -68,7 +72,7 @@ pub use inner::Inner;
 pub use join::Join;
 pub use tun::Tun;
 pub(crate) use wire::mark;
-pub use wire::{Arrivals, Batch, Origin, Wire, wait};
+pub use wire::{Arrivals, Batch, Came, Origin, Wire, wait};
 
 #[cfg(test)]
 mod tests;
@@ -86,6 +90,8 @@ pub struct PacketOptions {
     pub outside: Option<String>,
     /// Octets of the longest inner packet; `None`: as the outside has it.
     pub mtu: Option<u16>,
+    /// How often peers that were spoken to lately hear from this terminal, whether or not it moved.
+    pub keepalive: Option<Duration>,
     pub search: SearchBy,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
@@ -108,6 +114,7 @@ impl Default for PacketOptions {
             gateway: None,
             outside: None,
             mtu: None,
+            keepalive: None,
             search: SearchBy::default(),
             peers: Vec::new(),
         }

@@ -128,6 +128,7 @@ impl Relay {
                 .map(|door| PollFd::from_borrowed_fd(door, PollFlags::IN))
                 .collect();
             poll(&mut doors, None).ok();
+            self.orders.hush();
             for order in self.orders.take() {
                 match order {
                     ToRelay::Networks(networks) => self.networks = networks,

@@ -96,9 +96,9 @@ impl Kernel {
         let (head, packet) = octets.split_first_chunk_mut::<HEAD_LEN>().unwrap();
         let mut cut = Cut::new(head::read(head), packet).unwrap();
         while let Some(length) = cut.next_len() {
-            let mut out = vec![0; length];
-            assert_eq!(cut.write_next(&mut out), length);
-            self.packets.push(out);
+            let packet = cut.take_next().unwrap();
+            assert_eq!(packet.len(), length);
+            self.packets.push(packet.to_vec());
         }
     }
 }
@@ -180,9 +180,10 @@ proptest! {
         let mut super_packet = whole.clone();
         let mut cut = Cut::new(Load::Segments { size }, &mut super_packet).unwrap();
         let mut packets = Vec::new();
+        prop_assert_eq!(cut.left(), u64::try_from(payload.div_ceil(size)).unwrap());
         while let Some(length) = cut.next_len() {
-            let mut packet = vec![0; length];
-            cut.write_next(&mut packet);
+            let packet = cut.take_next().unwrap().to_vec();
+            prop_assert_eq!(packet.len(), length);
             prop_assert_eq!(Inner::read(&packet).unwrap().length, length);
             prop_assert!(Layout::read(&packet).unwrap().has_right_checksum(&packet));
             packets.push(packet);

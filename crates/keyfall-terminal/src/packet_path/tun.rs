@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -9,6 +10,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 use crate::packet_path::cut::Cut;
 use crate::packet_path::head::{self, HEAD_LEN};
 use crate::packet_path::join::{Join, PACKET_MAX};
+use crate::packet_path::wire::Batch;
 
 /// A TUN interface that goes when it is dropped.
 pub struct Tun {
@@ -63,6 +65,21 @@ impl Tun {
         self.device.enabled(true)
     }
 
+    /// Has the kernel's own TCP hand over only as much at a time as goes out with one call: 64 KiB are
+    /// a few segments more, which would need a second one. Not for a gateway: what is forwarded
+    /// would then come in single packets where it is longer. Without it packets pass, too.
+    /// `sealed`: octets of the datagram of a packet as long as the MTU.
+    pub fn fit_batches(&self, mtu: u16, sealed: usize) {
+        let payload = usize::from(mtu).saturating_sub(TCP_HEADERS);
+        let size = Batch::takes(sealed) * payload + KERNEL_HEADERS;
+        if !self.offload || size >= PACKET_MAX {
+            return;
+        }
+        let size = size.to_string();
+        let words = ["link", "set", "dev", &self.name, "gso_max_size", &size];
+        Command::new("ip").args(words).output().ok();
+    }
+
     /// What the interface may get in one write.
     #[must_use]
     pub fn join(&self) -> Join {
@@ -112,12 +129,13 @@ impl Tun {
                 self.joins.store(false, Ordering::Relaxed);
                 let mut cut = Cut::new(load, packet).ok_or(error)?;
                 let mut single = [0; HEAD_LEN + SEGMENT_MAX];
-                while let Some(length) = cut.next_len() {
-                    if length > SEGMENT_MAX {
+                while let Some(packet) = cut.take_next() {
+                    let end = HEAD_LEN + packet.len();
+                    let Some(place) = single.get_mut(HEAD_LEN..end) else {
                         return Err(io::ErrorKind::InvalidInput.into());
-                    }
-                    cut.write_next(&mut single[HEAD_LEN..]);
-                    self.put(&single[..HEAD_LEN + length])?;
+                    };
+                    place.copy_from_slice(packet);
+                    self.put(&single[..end])?;
                 }
                 Ok(())
             }
@@ -147,5 +165,9 @@ impl AsFd for Tun {
     }
 }
 
+/// Octets of IPv4 and TCP without options.
+const TCP_HEADERS: usize = 40;
+/// What the kernel's TCP leaves for headers (MAX_TCP_HEADER), and some.
+const KERNEL_HEADERS: usize = 400;
 /// Octets of a packet in a joined one: an underlay of 9,000 octets, and some.
 const SEGMENT_MAX: usize = 16 * 1024;

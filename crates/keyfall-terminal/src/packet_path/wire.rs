@@ -213,6 +213,11 @@ impl Batch {
         self.to.is_none()
     }
 
+    /// How many datagrams of this size go together.
+    pub(super) fn takes(size: usize) -> usize {
+        (BATCH_MAX / size.max(1)).min(DATAGRAMS_MAX)
+    }
+
     /// Where one more datagram of this size for this place is written; `None`: it does not go with
     /// those that are there, which have to be sent first. An empty batch always has room for one.
     pub fn slot(&mut self, to: SocketAddr, size: usize) -> Option<&mut [u8]> {
@@ -305,18 +310,29 @@ fn is_about_size(error: &io::Error) -> bool {
     })
 }
 
+/// Which of two can be read, or failed.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Came {
+    pub first: bool,
+    pub second: bool,
+}
+
 /// Waits until one of both can be read, or so much time has gone.
 ///
 /// # Errors
 /// What the system says.
-pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> io::Result<()> {
+pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> io::Result<Came> {
     let mut doors = [
         PollFd::new(&first, PollFlags::IN),
         PollFd::new(&second, PollFlags::IN),
     ];
     let longest = longest.map(|it| it.try_into().expect("a short time"));
     match poll(&mut doors, longest.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Ok(_) => {
+            let [first, second] = doors.map(|door| !door.revents().is_empty());
+            Ok(Came { first, second })
+        }
+        Err(rustix::io::Errno::INTR) => Ok(Came::default()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! How packets pass through a terminal, on the command line and in words.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use keyfall_api::packets::{FlowStatus, PacketStatus, SessionStatus};
@@ -12,7 +13,7 @@ use keyfall_terminal::packet_path::{PacketOptions, SearchBy};
 #[command(next_help_heading = "Packets")]
 pub(super) struct PacketArgs {
     /// No packets pass, although this terminal may have addresses in the fleet.
-    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "search", "peers"])]
+    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "search", "keepalive", "peers"])]
     no_packets: bool,
     /// The name of the TUN interface; "%d" becomes a number.
     #[arg(long, value_name = "NAME", default_value = "keyfall%d")]
@@ -33,6 +34,10 @@ pub(super) struct PacketArgs {
     /// such datagrams do not; it takes CAP_NET_RAW. Searches by echo are answered with "icmp" alone.
     #[arg(long, value_name = "WAY", value_enum, default_value = "udp")]
     search: SearchWay,
+    /// Behind a NAT: so often peers that were spoken to in the last five minutes hear from this terminal
+    /// when it has nothing to send. Without it they do only when its own address changes.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    keepalive: Option<u16>,
     /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
     /// be given several times.
     #[arg(long = "peer", value_name = "NUMBER=ADDR:PORT", value_parser = peer_at)]
@@ -53,6 +58,9 @@ impl PacketArgs {
             gateway: self.gateway,
             outside: self.outside,
             mtu: self.mtu,
+            keepalive: self
+                .keepalive
+                .map(|seconds| Duration::from_secs(seconds.into())),
             search: match self.search {
                 SearchWay::Udp => SearchBy::Udp,
                 SearchWay::Icmp => SearchBy::IcmpEcho,

@@ -304,3 +304,18 @@ fn two_sessions_of_one_sender_share_nothing() {
     assert_ne!(a[8..16], b[8..16]);
     assert_ne!(a[16..], b[16..]);
 }
+
+/// RFC 4303 section 2.6: a dummy packet is authentic, takes a number, and counts once.
+#[test]
+fn a_dummy_packet_opens_as_one_and_once() {
+    for suite in EspSuite::ALL {
+        let (mut sender, mut receiver) = (sender(suite), receiver(suite));
+        let mut packet = vec![0; crate::esp_len(0)];
+        assert_eq!(sender.seal_dummy(&mut packet), Ok(packet.len()));
+        let mut out = [0; 64];
+        for refused in [EspRefused::Dummy, EspRefused::Replayed] {
+            assert_eq!(receiver.open_into(&packet, &mut out), Err(refused));
+        }
+        assert_eq!(sender.remaining(), crate::ESP_SEQUENCE_MAX - 1);
+    }
+}

@@ -1,5 +1,6 @@
 //! What is delivered of packets that opened.
 
+use keyfall_plane::Spi;
 use keyfall_protocol::command::RecordGroup;
 use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
 use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -45,6 +46,7 @@ fn session_in(group: u32) -> Session {
         ahead: Ahead::new(0, 0, 0, now),
         record: Some(Arc::new(record_of(2, &[1, 2]))),
         last: None,
+        between: None,
         told: Vec::new(),
         told_since: now,
         doubted: None,
@@ -119,4 +121,60 @@ fn a_peer_that_goes_on_sending_is_told_of_each_minute() {
         }
     }
     assert_eq!(told, [0, 60, 120, 181]);
+}
+
+/// KR-564: who has the key of a lesser group must not move the peers of a better one by packets that
+/// name no addresses; a session that delivered may, up to its mark, and each place is told once.
+#[test]
+fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
+    let own = record_of(1, &[1, 2]);
+    let [here, there] = [2, 3].map(|last| SocketAddr::from(([192, 0, 2, last], 4500)));
+    let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
+    let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
+    let now = Instant::now();
+    let dummy = |sequence: u32| {
+        let spi = Spi::new(TerminalNumber::new(2).expect("not 0"), 0);
+        let [_, low @ ..] = sequence.to_be_bytes();
+        [
+            &spi.get().to_be_bytes()[..],
+            &sequence.to_be_bytes(),
+            &[0; 5],
+            &low,
+            &[0; 20],
+        ]
+        .concat()
+    };
+    let mut lesser = session_in(2);
+    lesser.ahead = Ahead::new(10, 0, 0, now);
+    assert!(judge(&mut lesser, Some(&own), here, &packet).is_err());
+    assert_eq!(lesser.stands_at(&dummy(2), there, now), None);
+    let mut session = session_in(1);
+    session.ahead = Ahead::new(10, 0, 0, now);
+    assert_eq!(
+        session.stands_at(&dummy(1), there, now),
+        None,
+        "nothing was judged"
+    );
+    let news = judge(&mut session, Some(&own), here, &packet).expect("delivered");
+    session.told.extend(news);
+    assert_eq!(
+        session.stands_at(&dummy(3), here, now),
+        None,
+        "it is known there"
+    );
+    assert_eq!(
+        session.stands_at(&dummy(11), there, now),
+        None,
+        "above the mark"
+    );
+    assert_eq!(
+        session.stands_at(&dummy(4), there, now),
+        Some((ends, there))
+    );
+    session.judge_anew();
+    assert_eq!(
+        session.stands_at(&dummy(5), there, now),
+        None,
+        "another record"
+    );
 }
