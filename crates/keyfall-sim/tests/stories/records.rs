@@ -21,8 +21,10 @@ fn fleet(seed: u64, members: usize, quality: LinkQuality) -> (World, Vec<Station
         .map(|n| world.enrol(&format!("unit-{n}"), quality))
         .collect();
     let group = world.create_group("net", &members, None);
+    let subnets = Prefix::new([10, 77, 0, 0].into(), 16).expect("a network");
     let wish = PacketWish {
         packets: Some(true),
+        networks: Some(vec![subnets]),
         ..PacketWish::default()
     };
     world
