@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -59,6 +60,11 @@ pub(super) enum ToEgress {
     /// Where that peer is may have changed, or what it may get.
     PeerChanged(TerminalNumber),
     WaysChanged,
+    /// To one whose packets in that group are refused.
+    SayDummy {
+        group: GroupNumber,
+        to: SocketAddr,
+    },
     Report(SyncSender<Vec<FlowReport>>),
     /// Every key and every packet goes.
     Wipe,
@@ -213,18 +219,22 @@ impl Egress {
         });
         let due = self.here.due(spoken_to, self.now, source_towards);
         for (group, to) in due {
-            self.flush();
-            let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
-                continue;
-            };
-            let Some(slot) = self.batch.slot(to, esp_len(0)) else {
-                continue;
-            };
-            if let Ok(size) = sender.seal_dummy(slot) {
-                self.batch.add(to, size);
-            }
+            self.say_dummy(group, to);
         }
         self.flush();
+    }
+
+    fn say_dummy(&mut self, group: GroupNumber, to: SocketAddr) {
+        self.flush();
+        let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let Some(slot) = self.batch.slot(to, esp_len(0)) else {
+            return;
+        };
+        if let Ok(size) = sender.seal_dummy(slot) {
+            self.batch.add(to, size);
+        }
     }
 
     /// False at the end.
@@ -268,6 +278,7 @@ impl Egress {
                     *peer == Some(changed)
                 }),
                 ToEgress::WaysChanged => self.flows.ask_again(self.now, |_, _| true),
+                ToEgress::SayDummy { group, to } => self.say_dummy(group, to),
                 ToEgress::Report(to) => drop(to.try_send(self.report())),
                 ToEgress::Wipe => {
                     self.groups.clear();
