@@ -21,7 +21,9 @@ pub(super) struct PacketArgs {
     /// Where peers are heard, by UDP; without it port 4500 on all addresses.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
-    /// Protect the hosts behind this interface; without it this host alone.
+    /// Protect the hosts behind this interface; without it this host alone. A gateway stays closed when
+    /// this program ends: nothing crosses it, and nothing unprotected reaches its protected addresses. It
+    /// says at its start how to open it then.
     #[arg(long, value_name = "INSIDE", requires = "outside")]
     gateway: Option<String>,
     /// The interface that leads to the other terminals.
@@ -94,6 +96,8 @@ pub(super) fn packets_for_people(status: &PacketStatus) -> Vec<String> {
         _ if prefixes.is_empty() => return lines,
         _ => lines.push(format!("packets of {prefixes} wait for a group's key")),
     }
+    let refused = status.refused.iter();
+    lines.extend(refused.map(|it| format!("  refused by the system, and tried again: {it}")));
     lines.extend(status.flows.iter().map(flow_for_people));
     lines.extend(status.sessions.iter().map(session_for_people));
     if !status.drops.is_empty() {
