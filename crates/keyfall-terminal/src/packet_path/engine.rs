@@ -25,6 +25,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
+use crate::packet_path::inner::Inner;
 use crate::packet_path::post::{self, Post};
 use crate::packet_path::restarts::{Afresh, First, Refusals};
 use crate::packet_path::sessions::{Received, Sessions, Under};
@@ -409,6 +410,10 @@ impl PacketPath {
                         self.on_below(name, group, origin);
                         return Err(DropReason::Replayed);
                     }
+                    First::Above(Some(inner)) if opened.is_recorded && !is_for(terminal, inner) => {
+                        let reason = DropReason::NotForUs;
+                        self.ingress.put(ToIngress::Unknown { name, reason });
+                    }
                     First::Above(inner) if opened.is_recorded => {
                         // Who answers with a dummy packet refused what it got, and who begins anew was
                         // restarted: a fresh session is heard at once.
@@ -645,6 +650,12 @@ fn waits(reason: DropReason) -> bool {
 
 fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<ProtectionRecord>> {
     terminal.record_of(peer).cloned().map(Arc::new)
+}
+
+/// Who stands between two others can feed a third the packets of each.
+fn is_for(terminal: &Terminal, inner: Inner) -> bool {
+    let own = terminal.own_record().map(|signed| signed.record());
+    inner.destination.is_multicast() || own.is_some_and(|own| own.speaks_for(inner.destination))
 }
 
 /// For a budget: one host, or one /64.
