@@ -144,6 +144,12 @@ class Field(ground.Ground):
           }}
         }}""")
 
+    def forgetful(self, seconds: int) -> None:
+        """A NAT in the underlay forgets who has not spoken for so long."""
+        for name in ("udp_timeout", "udp_timeout_stream"):
+            ground.sh("ip", "netns", "exec", self.underlay, "sysctl", "-qw",
+                      f"net.netfilter.nf_conntrack_{name}={seconds}")
+
     @contextlib.contextmanager
     def without_searches_by_udp(self):
         """What begins with the non-ESP marker does not cross the underlay."""

@@ -36,8 +36,9 @@ pub(super) struct PacketArgs {
     /// such datagrams do not; it takes CAP_NET_RAW. Searches by echo are answered with "icmp" alone.
     #[arg(long, value_name = "WAY", value_enum, default_value = "udp")]
     search: SearchWay,
-    /// Behind a NAT: so often peers that were spoken to in the last five minutes hear from this terminal
-    /// when it has nothing to send. Without it they do only when its own address changes.
+    /// Behind a NAT: so long after the last packet to a peer a dummy packet goes there, and so on, that
+    /// the NAT goes on letting the peer in. Without it peers hear from this terminal only when it sends
+    /// something, or when its own address changes.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3_600))]
     keepalive: Option<u16>,
     /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
