@@ -32,7 +32,7 @@ pub(crate) struct Host {
 
 /// What the system refused, in sentences.
 #[derive(Default)]
-struct Refused(Vec<String>);
+struct Refusals(Vec<String>);
 
 /// Rules that are taken back when they are dropped.
 #[derive(Default)]
@@ -128,7 +128,7 @@ impl Host {
     /// As the record and the clear list say now: first what closes, and what the system refuses stops
     /// nothing else. What it refused, in sentences; not all of it where that is much.
     pub(crate) fn apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Vec<String> {
-        let mut refused = Refused::default();
+        let mut refused = Refusals::default();
         let underlay = underlay(self.outside.as_deref(), Some(&self.tun));
         refused.note(self.unprotected.apply(record, clear, &underlay));
         match &mut self.gateway {
@@ -148,7 +148,7 @@ impl Host {
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
-        refused: &mut Refused,
+        refused: &mut Refusals,
     ) {
         let tun = self.tun.clone();
         let addresses = record.prefixes.clone();
@@ -262,7 +262,7 @@ pub(crate) fn close(
     record: &ProtectionRecord,
     clear: &[Prefix],
 ) -> Vec<String> {
-    let mut refused = Refused::default();
+    let mut refused = Refusals::default();
     if let (Some(_), Some(outside)) = (&options.gateway, &options.outside) {
         let port = options.listen.map_or(PORT, |listen| listen.port());
         let underlay = underlay(Some(outside), None);
@@ -284,7 +284,7 @@ fn networks(record: &ProtectionRecord) -> Vec<Prefix> {
     groups.flat_map(|group| &group.networks).copied().collect()
 }
 
-fn close_networks(networks: &[Prefix], refused: &mut Refused) {
+fn close_networks(networks: &[Prefix], refused: &mut Refusals) {
     let mark = MARK.to_string();
     for family in families() {
         // What this program sends itself goes outside, also to an address in a network. (A rule with
@@ -384,7 +384,7 @@ fn undo(arguments: &[&str]) {
     }
 }
 
-impl Refused {
+impl Refusals {
     /// Whether it was taken.
     fn note<T>(&mut self, outcome: Result<T, HostError>) -> bool {
         if let Err(error) = &outcome
@@ -398,7 +398,7 @@ impl Refused {
 
 impl Rules {
     /// New ones first: no rule is ever missing between.
-    fn become_these(&mut self, wanted: Vec<Rule>, refused: &mut Refused) {
+    fn become_these(&mut self, wanted: Vec<Rule>, refused: &mut Refusals) {
         for new in &wanted {
             if !self.0.contains(new) && refused.note(add_rule(new)) {
                 self.0.push(new.clone());
@@ -444,7 +444,7 @@ impl Gateway {
     /// SECURITY: what comes from inside goes into the tunnel, or as it is to where the root's clear list
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
-    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix], refused: &mut Refused) {
+    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix], refused: &mut Refusals) {
         let port = self.port.to_string();
         let mark = MARK.to_string();
         let attached = attached(&self.inside);
