@@ -135,7 +135,8 @@ fn nft(text: &str) -> Result<(), String> {
     }
     let answer = String::from_utf8_lossy(&said.stderr);
     let first = answer.lines().next().unwrap_or("it does not say why");
-    Err(format!("`nft` was refused: {}", first.trim()))
+    let why = first.rsplit("Error: ").next().unwrap_or(first);
+    Err(format!("`nft` was refused: {}", why.trim()))
 }
 
 fn run(text: &str) -> io::Result<Output> {
