@@ -62,6 +62,8 @@ struct Sending {
     suite: EspSuite,
     /// Since when the own record names another one.
     other_suite: Option<Instant>,
+    /// The one before, and when it ended.
+    suite_before: Option<(EspSuite, Instant)>,
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
@@ -93,8 +95,16 @@ impl Sending {
         let since = *self.other_suite.get_or_insert(now);
         let sends = matches!(self.told, Told::Key(..));
         if !sends || now.saturating_duration_since(since) >= SUITE_AFTER {
+            self.suite_before = sends.then_some((self.suite, now));
             (self.suite, self.other_suite) = (named, None);
         }
+    }
+
+    /// In which suites others may begin sessions that heard of a change later than this terminal.
+    fn late_suites(&self, now: Instant) -> impl Iterator<Item = EspSuite> {
+        let late = |ended: Instant| now.saturating_duration_since(ended) < SUITE_AFTER;
+        let before = self.suite_before.filter(|&(_, ended)| late(ended));
+        std::iter::once(self.suite).chain(before.map(|(suite, _)| suite))
     }
 }
 
@@ -389,7 +399,7 @@ impl PacketPath {
             source: source_of(origin.from.ip()),
         };
         let (sender, scratch) = (name.spi.sender(), &mut self.scratch);
-        let suites = Suites::of(terminal, sender);
+        let suites = Suites::of(terminal, sender, &self.groups);
         let opened = terminal.receive_packet(now, query, |key, mark| {
             suites.of_group(key.group()).find_map(|suite| {
                 let receiver =
@@ -609,17 +619,28 @@ impl Drop for PacketPath {
     }
 }
 
-/// In which suites a sender's packets may come: as this terminal's record has it of their group, and as
-/// the sender's has it, which may be the newer or the older one. Both are the server's word.
+/// In which suites a sender's packets may come: as this terminal's record has it of their group, as the
+/// sender's has it, which may be the newer or the older one, and for a while as it was. All are the
+/// server's word.
 struct Suites(Vec<(GroupNumber, EspSuite)>);
 
 impl Suites {
-    fn of(terminal: &Terminal, sender: TerminalNumber) -> Self {
+    fn of(
+        terminal: &Terminal,
+        sender: TerminalNumber,
+        groups: &BTreeMap<GroupNumber, Sending>,
+    ) -> Self {
+        let now = Instant::now();
         let own = terminal.own_record().map(|signed| signed.record());
         let records = [own, terminal.record_of(sender)].into_iter().flatten();
-        let groups = records.flat_map(|record| &record.groups);
+        let named = records.flat_map(|record| &record.groups);
+        let named = named.map(|group| (group.group, group.suite));
+        let late = groups.iter().flat_map(|(&number, sending)| {
+            let late = sending.late_suites(now);
+            late.map(move |suite| (number, suite))
+        });
         let mut suites = Vec::new();
-        for group in groups.map(|group| (group.group, group.suite)) {
+        for group in named.chain(late) {
             if !suites.contains(&group) {
                 suites.push(group);
             }
@@ -717,6 +738,12 @@ mod tests {
             suites.push(sending.suite);
         }
         assert_eq!(suites, [old, old, old, old, old, new]);
+        let late = |second| {
+            let now = start + Duration::from_secs(second);
+            sending.late_suites(now).collect::<Vec<_>>()
+        };
+        assert_eq!(late(29), [new, old], "others heard of it later");
+        assert_eq!(late(30), [new]);
     }
 
     #[test]
