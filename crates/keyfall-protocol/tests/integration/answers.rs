@@ -7,9 +7,9 @@ use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::server;
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{KeyDis, Message, marked, type_of};
-use keyfall_protocol::terminal;
+use keyfall_protocol::terminal::{self, AskOutcome};
 
-use crate::sharing::{ACK, ALL, COMMAND, Fate, KEY_DIS, Pair};
+use crate::sharing::{ACK, ALL, COMMAND, Fate, KEY_DIS, KEY_REQ, Pair};
 
 /// A request is as long as its suite's, whatever is asked; the numbers are those of
 /// docs/PROTOCOL.md section 14.
@@ -143,6 +143,38 @@ fn an_ack_waits_for_the_store() {
     let id = pair.unstored.take().expect("asked for");
     pair.feed(0, terminal::Input::Stored(id));
     assert_eq!(acks(&pair), before + 1);
+}
+
+/// KR-371, INVARIANT 2: while the mixed key is being stored nobody is answered, under that key or the one
+/// before, nor told that he is not known.
+#[test]
+fn nobody_is_answered_while_a_mixed_key_is_being_stored() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    let group = pair.group(&[1]);
+    pair.copy(0);
+    pair.server_stores = false;
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.ask(0);
+    pair.run(Duration::from_millis(100));
+    pair.ask(1);
+    pair.run(Duration::from_secs(2));
+    let types = pair.types();
+    let ack = types.iter().position(|&it| it == ACK).expect("it mixed");
+    let mut after: Vec<_> = types[ack + 1..].to_vec();
+    // Who asked without the time is told it.
+    after.retain(|&it| it != COMMAND);
+    assert!(after.len() >= 4, "both ask, and again: {types:?}");
+    assert!(after.iter().all(|&it| it == KEY_REQ), "{types:?}");
+    pair.server_stores = true;
+    let id = pair.server_unstored.take().expect("asked for");
+    pair.feed_server(server::Input::Stored(id));
+    pair.run(Duration::from_secs(60));
+    assert!(pair.is_current(0, group) && !pair.is_current(1, group));
+    let ended = [0, 1].map(|place| pair.askers[place].ended.first().copied());
+    assert_eq!(
+        ended,
+        [Some(AskOutcome::Current), Some(AskOutcome::NotKnown)]
+    );
 }
 
 /// KR-368: whoever wishes for a suite that the root does not list is written down, once.
