@@ -219,18 +219,22 @@ fn an_answer_in_another_suite_is_refused() {
     };
     let of = DropReason::OtherSuite;
     let before = pair.askers[0].machine.drops().of(of);
-    for suite in [SharingSuite::Psk, SharingSuite::Hpke] {
-        let weaker = Message::KeyDis {
+    let signed = b"anything";
+    let bare = |suite| KeyDis::Psk { suite, signed };
+    let stronger = KeyDis::Hpke {
+        suite: SharingSuite::HpkePq,
+        enc: &[1; 1120],
+        ct: &[1; 16],
+    };
+    for distribution in [bare(SharingSuite::Psk), bare(SharingSuite::Hpke), stronger] {
+        let answer = Message::KeyDis {
             reference,
-            distribution: KeyDis::Psk {
-                suite,
-                signed: b"anything",
-            },
+            distribution,
         };
-        let weaker = marked(&weaker.encode());
-        pair.feed(0, terminal::Input::FromServer(&weaker));
+        let answer = marked(&answer.encode());
+        pair.feed(0, terminal::Input::FromServer(&answer));
     }
-    assert_eq!(pair.askers[0].machine.drops().of(of), before + 2);
+    assert_eq!(pair.askers[0].machine.drops().of(of), before + 3);
     assert!(!pair.is_current(0, group));
     pair.let_pass(|_, _, _| Fate::Passes);
     pair.feed(0, terminal::Input::FromServer(&answer));
