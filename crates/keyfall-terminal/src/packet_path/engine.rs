@@ -414,40 +414,39 @@ impl PacketPath {
                 let (first, receiver, suite, mark) = opened.receiver;
                 let (group, under) = (opened.group, (opened.epoch, opened.generation));
                 let mut stranger = None;
-                // SECURITY: a stranger costs no memory (KR-549).
-                match first {
-                    First::Below if opened.is_recorded => {
-                        self.on_below(name, group, origin);
-                        return Err(DropReason::Replayed);
+                let refused = if !opened.is_recorded {
+                    // SECURITY: a stranger costs no memory (KR-549).
+                    stranger = first.inner.map(|inner| Heard {
+                        group,
+                        key: Some(under),
+                        peer: name.spi.sender(),
+                        ends: (inner.source, inner.destination),
+                        from: origin.from,
+                    });
+                    Some(match terminal.record_of(name.spi.sender()) {
+                        Some(_) => DropReason::NotInRecord,
+                        None => DropReason::UnknownPeer,
+                    })
+                } else if first.is_below {
+                    // It may have been delivered before a restart of this terminal.
+                    if self.refusals.may_tell(name, Instant::now()) {
+                        let to = origin.from;
+                        self.egress.put(ToEgress::SayDummy { group, to });
                     }
-                    First::Above(Some(inner)) if opened.is_recorded && !is_for(terminal, inner) => {
-                        let reason = DropReason::NotForUs;
-                        self.ingress.put(ToIngress::Unknown { name, reason });
+                    Some(DropReason::Replayed)
+                } else if first.inner.is_some_and(|inner| !is_for(terminal, inner)) {
+                    Some(DropReason::NotForUs)
+                } else {
+                    // Who answers with a dummy packet refused what it got, and who begins anew was
+                    // restarted: a fresh session is heard at once.
+                    if first.inner.is_none() || self.sessions.begins_anew(name) {
+                        self.groups.entry(group).or_default().afresh.want();
                     }
-                    First::Above(inner) if opened.is_recorded => {
-                        // Who answers with a dummy packet refused what it got, and who begins anew was
-                        // restarted: a fresh session is heard at once.
-                        if inner.is_none() || self.sessions.begins_anew(name) {
-                            self.groups.entry(group).or_default().afresh.want();
-                        }
-                        self.begin(name, (group, under, suite), (receiver, rate), mark);
-                    }
-                    First::Above(_) | First::Below => {
-                        let reason = match terminal.record_of(name.spi.sender()) {
-                            Some(_) => DropReason::NotInRecord,
-                            None => DropReason::UnknownPeer,
-                        };
-                        self.ingress.put(ToIngress::Unknown { name, reason });
-                        if let First::Above(Some(inner)) = first {
-                            stranger = Some(Heard {
-                                group,
-                                key: Some(under),
-                                peer: name.spi.sender(),
-                                ends: (inner.source, inner.destination),
-                                from: origin.from,
-                            });
-                        }
-                    }
+                    self.begin(name, (group, under, suite), (receiver, rate), mark);
+                    None
+                };
+                if let Some(reason) = refused {
+                    self.ingress.put(ToIngress::Unknown { name, reason });
                 }
                 let trial = opened.trial;
                 Ok(Begun { trial, stranger })
@@ -456,16 +455,6 @@ impl PacketPath {
                 self.ingress.put(ToIngress::Unknown { name, reason });
                 Err(reason)
             }
-        }
-    }
-
-    /// An authentic packet that may have been delivered before a restart of this terminal.
-    fn on_below(&mut self, name: SessionName, group: GroupNumber, origin: Origin) {
-        let reason = DropReason::Replayed;
-        self.ingress.put(ToIngress::Unknown { name, reason });
-        if self.refusals.may_tell(name, Instant::now()) {
-            let to = origin.from;
-            self.egress.put(ToEgress::SayDummy { group, to });
         }
     }
 
