@@ -427,7 +427,11 @@ impl PacketPath {
                     First::Above(inner) if opened.is_recorded => {
                         // Who answers with a dummy packet refused what it got, and who begins anew was
                         // restarted: a fresh session is heard at once.
-                        if inner.is_none() || self.sessions.begins_anew(name) {
+                        let wanted = match inner {
+                            None => self.sessions.may_refuse(name),
+                            Some(_) => self.sessions.begins_anew(name),
+                        };
+                        if wanted {
                             self.groups.entry(group).or_default().afresh.want();
                         }
                         self.begin(name, (group, under, suite), (receiver, rate), mark);
