@@ -439,7 +439,11 @@ impl PacketPath {
                 } else {
                     // Who answers with a dummy packet refused what it got, and who begins anew was
                     // restarted: a fresh session is heard at once.
-                    if first.inner.is_none() || self.sessions.begins_anew(name) {
+                    let wanted = match first.inner {
+                        None => self.sessions.may_refuse(name),
+                        Some(_) => self.sessions.begins_anew(name),
+                    };
+                    if wanted {
                         self.groups.entry(group).or_default().afresh.want();
                     }
                     self.begin(name, (group, under, suite), (receiver, rate), mark);
