@@ -83,7 +83,6 @@ def killed_receiver(it) -> str:
             replayed += tape.play()
         sent = read_json(mouth)
         replayed += tape.play()
-    it.reach("hb", "ha", seconds=30)
     it.reach("ha", "hb", seconds=30)
     # Its last words may have come while g2 heard nothing; here are others, with nothing before them.
     it.field.run(it.at("ha"), sys.executable, use.LOAD, "send", it.inner("hb"), port, "--rate", "1",

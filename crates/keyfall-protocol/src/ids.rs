@@ -427,10 +427,25 @@ impl EspSession {
     /// The session after this one. After the highest comes 0, as 40 bits count.
     #[must_use]
     pub const fn next(self) -> Self {
+        self.plus(1)
+    }
+
+    /// So many sessions after this one.
+    #[must_use]
+    pub const fn plus(self, steps: u32) -> Self {
+        let [_, _, _, octets @ ..] = self.number().wrapping_add(steps as u64).to_be_bytes();
+        Self(octets)
+    }
+
+    /// How many sessions after this one `other` comes; it wraps at 40 bits.
+    #[must_use]
+    pub const fn steps_to(self, other: Self) -> u64 {
+        other.number().wrapping_sub(self.number()) & ((1 << 40) - 1)
+    }
+
+    const fn number(self) -> u64 {
         let [a, b, c, d, e] = self.0;
-        let number = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]).wrapping_add(1);
-        let [_, _, _, a, b, c, d, e] = number.to_be_bytes();
-        Self([a, b, c, d, e])
+        u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
     }
 }
 

@@ -105,7 +105,7 @@ impl Packets {
         if self.begun
             && let Some(&(first, count)) = self.own.last()
         {
-            let next = plus(first, count);
+            let next = first.plus(count);
             if self.is_free(next) {
                 let last = self.own.len() - 1;
                 self.own[last].1 += BLOCK;
@@ -131,7 +131,7 @@ impl Packets {
     /// Whether none of the sessions of a block from `first` on is recorded.
     fn is_free(&self, first: EspSession) -> bool {
         !self.own.iter().any(|&(held, count)| {
-            distance(held, first) < u64::from(count) || distance(first, held) < u64::from(BLOCK)
+            held.steps_to(first) < u64::from(count) || first.steps_to(held) < u64::from(BLOCK)
         })
     }
 
@@ -185,21 +185,6 @@ impl Packets {
         self.heard
             .retain(|&(epoch, generation, _), _| held(epoch, generation));
     }
-}
-
-/// How many sessions after `from` comes `to`; both count up and wrap at 40 bits.
-fn distance(from: EspSession, to: EspSession) -> u64 {
-    number(to).wrapping_sub(number(from)) & ((1 << 40) - 1)
-}
-
-fn plus(session: EspSession, steps: u32) -> EspSession {
-    let [_, _, _, octets @ ..] = number(session).wrapping_add(u64::from(steps)).to_be_bytes();
-    EspSession::new(octets)
-}
-
-fn number(session: EspSession) -> u64 {
-    let [a, b, c, d, e] = *session.as_bytes();
-    u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
 }
 
 /// Sessions that are recorded at a time.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use keyfall_plane::{ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
+use zeroize::Zeroizing;
 
 use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
@@ -59,6 +61,11 @@ pub(super) enum ToEgress {
     /// Where that peer is may have changed, or what it may get.
     PeerChanged(TerminalNumber),
     WaysChanged,
+    /// To one whose packets in that group are refused.
+    SayDummy {
+        group: GroupNumber,
+        to: SocketAddr,
+    },
     Report(SyncSender<Vec<FlowReport>>),
     /// Every key and every packet goes.
     Wipe,
@@ -75,6 +82,8 @@ pub(super) struct Egress {
     groups: HashMap<GroupNumber, Outgoing, KeyedHash>,
     paths: PathMtus,
     here: Here,
+    /// To whom a dummy packet goes when the group's packets do.
+    owed: Vec<(GroupNumber, SocketAddr)>,
     batch: Batch,
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
@@ -156,6 +165,7 @@ impl Egress {
             groups: HashMap::default(),
             paths: PathMtus::default(),
             here: Here::new(keepalive),
+            owed: Vec::new(),
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
@@ -213,18 +223,27 @@ impl Egress {
         });
         let due = self.here.due(spoken_to, self.now, source_towards);
         for (group, to) in due {
-            self.flush();
-            let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
-                continue;
-            };
-            let Some(slot) = self.batch.slot(to, esp_len(0)) else {
-                continue;
-            };
-            if let Ok(size) = sender.seal_dummy(slot) {
-                self.batch.add(to, size);
+            if self.say_dummy(group, to) {
+                self.here.said((group, to), self.now);
             }
         }
         self.flush();
+    }
+
+    /// False where the group's packets wait, or go nowhere.
+    fn say_dummy(&mut self, group: GroupNumber, to: SocketAddr) -> bool {
+        self.flush();
+        let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
+            return false;
+        };
+        let Some(slot) = self.batch.slot(to, esp_len(0)) else {
+            return false;
+        };
+        let Ok(size) = sender.seal_dummy(slot) else {
+            return false;
+        };
+        self.batch.add(to, size);
+        true
     }
 
     /// False at the end.
@@ -244,6 +263,13 @@ impl Egress {
                     };
                     self.groups.insert(group, open);
                     self.try_again = true;
+                    for (_, to) in self
+                        .owed
+                        .extract_if(.., |it| it.0 == group)
+                        .collect::<Vec<_>>()
+                    {
+                        self.say_dummy(group, to);
+                    }
                 }
                 ToEgress::Spare { group, sender } => self.on_spare(group, sender),
                 ToEgress::Hold { group } => {
@@ -268,9 +294,15 @@ impl Egress {
                     *peer == Some(changed)
                 }),
                 ToEgress::WaysChanged => self.flows.ask_again(self.now, |_, _| true),
+                ToEgress::SayDummy { group, to } => {
+                    if !self.say_dummy(group, to) && self.owed.len() < OWED_MAX {
+                        self.owed.push((group, to));
+                    }
+                }
                 ToEgress::Report(to) => drop(to.try_send(self.report())),
                 ToEgress::Wipe => {
                     self.groups.clear();
+                    self.owed.clear();
                     self.flows.clear();
                     self.waiting.take();
                 }
@@ -306,7 +338,7 @@ impl Egress {
             Fate::Gone => {}
             Fate::Waits => {
                 while let Some(packet) = cut.take_next() {
-                    let packet = packet.to_vec();
+                    let packet = packet.to_vec().into();
                     self.keep(self.now, ends, packet);
                 }
             }
@@ -387,7 +419,7 @@ impl Egress {
         Fate::Gone
     }
 
-    fn keep(&mut self, since: Instant, ends: Ends, packet: Vec<u8>) {
+    fn keep(&mut self, since: Instant, ends: Ends, packet: Zeroizing<Vec<u8>>) {
         let counts = &self.counts;
         let gone = &mut |_| counts.add(DropReason::StopQueue, 1);
         self.waiting.push(since, ends, packet, gone);
@@ -398,7 +430,7 @@ impl Egress {
         self.try_again = false;
         self.flows.none_wait();
         for (since, ends, packet) in self.waiting.take() {
-            let mut one = Some(&*packet);
+            let mut one = Some(packet.as_slice());
             match self.pass(ends, &mut one) {
                 Fate::Gone => {}
                 Fate::Waits => self.keep(since, ends, packet),
@@ -463,5 +495,6 @@ const WAITING_MAX: usize = 8 << 20;
 const WAIT_LONGEST: Duration = Duration::from_secs(10);
 /// Packets of one flow that wait for a search.
 const OF_FLOW_MAX: u16 = 64;
+const OWED_MAX: usize = 16;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);

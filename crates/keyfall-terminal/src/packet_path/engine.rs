@@ -27,6 +27,7 @@ use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::restarts::{Afresh, First, Refusals};
 use crate::packet_path::sessions::{Received, Sessions, Under};
 use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
@@ -48,6 +49,7 @@ pub(crate) struct PacketPath {
     groups: BTreeMap<GroupNumber, Sending>,
     sessions: Sessions,
     stock: StockSenders,
+    refusals: Refusals,
     /// This terminal's own, as the thread was told.
     record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
@@ -65,9 +67,8 @@ struct Sending {
     told: Told,
     /// A sender for the same key is wanted, after the one in use.
     spare: bool,
-    /// The same at once; and when that was last.
-    anew: bool,
-    begun_anew: Option<Instant>,
+    /// The same at once.
+    afresh: Afresh,
     /// The newest session that was given to the thread.
     given: Option<EspSession>,
 }
@@ -160,6 +161,7 @@ impl PacketPath {
             groups: BTreeMap::new(),
             sessions: Sessions::default(),
             stock: StockSenders::default(),
+            refusals: Refusals::default(),
             record: None,
             scratch: vec![0; SCRATCH].into(),
         })
@@ -190,6 +192,7 @@ impl PacketPath {
     /// Tells the threads what has changed in the machine; what the machine has to be asked for.
     pub(crate) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
         let mut orders = Vec::new();
+        let now = Instant::now();
         let own = terminal.own_record().map(|signed| signed.record());
         if self.record.as_deref() != own {
             self.record = own.cloned().map(Arc::new);
@@ -200,7 +203,7 @@ impl PacketPath {
         });
         for group in own.iter().flat_map(|own| &own.groups) {
             let sending = self.groups.entry(group.group).or_default();
-            sending.follow_suite(group.suite, Instant::now());
+            sending.follow_suite(group.suite, now);
         }
         for (&number, sending) in &mut self.groups {
             let key = terminal
@@ -213,14 +216,14 @@ impl PacketPath {
                 } else {
                     DropReason::NoRecord
                 };
-                let now = if waits(reason) {
+                let tell = if waits(reason) {
                     Told::Hold
                 } else {
                     Told::Refuse(reason)
                 };
-                if *told != now {
-                    *told = now;
-                    egress.put(match now {
+                if *told != tell {
+                    *told = tell;
+                    egress.put(match tell {
                         Told::Refuse(reason) => ToEgress::Refuse {
                             group: number,
                             reason,
@@ -233,14 +236,15 @@ impl PacketPath {
                 continue;
             };
             let under = Told::Key(key.epoch(), key.generation(), sending.suite);
-            if *told != under || sending.spare || sending.anew {
+            let afresh = sending.afresh.is_due(now);
+            if *told != under || sending.spare || afresh {
                 let session = sending.sessions.as_mut().and_then(SessionBlock::take);
                 match session {
                     Some(session) => {
                         let sender = EspSender::new(sending.suite, key, self.own, session);
                         sending.given = Some(session);
                         let sender = Box::new(sender);
-                        egress.put(if *told == under && !sending.anew {
+                        egress.put(if *told == under && !afresh {
                             ToEgress::Spare {
                                 group: number,
                                 sender,
@@ -252,7 +256,8 @@ impl PacketPath {
                             }
                         });
                         *told = under;
-                        (sending.spare, sending.anew) = (false, false);
+                        sending.spare = false;
+                        sending.afresh.begun(now);
                     }
                     // The first session of a start is not recorded yet.
                     None if *told == Told::Nothing => {
@@ -387,34 +392,52 @@ impl PacketPath {
         let suites = Suites::of(terminal, sender);
         let opened = terminal.receive_packet(now, query, |key, mark| {
             suites.of_group(key.group()).find_map(|suite| {
-                let receiver = || EspReceiver::with_mark(suite, key, sender, name.session, mark);
-                let (length, _) = receiver().open_into(sealed, scratch).ok()?;
-                Some((receiver(), suite, mark, Inner::read(&scratch[..length])))
+                let receiver =
+                    |mark| EspReceiver::with_mark(suite, key, sender, name.session, mark);
+                let first = First::open(sealed, mark, scratch, receiver)?;
+                Some((first, receiver(mark), suite, mark))
             })
         });
         self.scratch[..sealed.len()].zeroize();
         match opened {
             Ok(opened) => {
-                let (receiver, suite, mark, inner) = opened.receiver;
+                let (first, receiver, suite, mark) = opened.receiver;
                 let (group, under) = (opened.group, (opened.epoch, opened.generation));
                 let mut stranger = None;
                 // SECURITY: a stranger costs no memory (KR-549).
-                if opened.is_recorded {
-                    self.look_for_restart(name, group);
-                    self.begin(name, (group, under, suite), (receiver, rate), mark);
-                } else {
-                    let reason = match terminal.record_of(name.spi.sender()) {
-                        Some(_) => DropReason::NotInRecord,
-                        None => DropReason::UnknownPeer,
-                    };
-                    self.ingress.put(ToIngress::Unknown { name, reason });
-                    stranger = inner.map(|inner| Heard {
-                        group,
-                        key: Some(under),
-                        peer: name.spi.sender(),
-                        ends: (inner.source, inner.destination),
-                        from: origin.from,
-                    });
+                match first {
+                    First::Below if opened.is_recorded => {
+                        self.on_below(name, group, origin);
+                        return Err(DropReason::Replayed);
+                    }
+                    First::Above(Some(inner)) if opened.is_recorded && !is_for(terminal, inner) => {
+                        let reason = DropReason::NotForUs;
+                        self.ingress.put(ToIngress::Unknown { name, reason });
+                    }
+                    First::Above(inner) if opened.is_recorded => {
+                        // Who answers with a dummy packet refused what it got, and who begins anew was
+                        // restarted: a fresh session is heard at once.
+                        if inner.is_none() || self.sessions.begins_anew(name) {
+                            self.groups.entry(group).or_default().afresh.want();
+                        }
+                        self.begin(name, (group, under, suite), (receiver, rate), mark);
+                    }
+                    First::Above(_) | First::Below => {
+                        let reason = match terminal.record_of(name.spi.sender()) {
+                            Some(_) => DropReason::NotInRecord,
+                            None => DropReason::UnknownPeer,
+                        };
+                        self.ingress.put(ToIngress::Unknown { name, reason });
+                        if let First::Above(Some(inner)) = first {
+                            stranger = Some(Heard {
+                                group,
+                                key: Some(under),
+                                peer: name.spi.sender(),
+                                ends: (inner.source, inner.destination),
+                                from: origin.from,
+                            });
+                        }
+                    }
                 }
                 let trial = opened.trial;
                 Ok(Begun { trial, stranger })
@@ -426,17 +449,13 @@ impl PacketPath {
         }
     }
 
-    /// A peer that begins anew was restarted, as a rule: what it has stored of this terminal's session
-    /// runs ahead of it, and refuses up to two seconds of it. A fresh session is heard at once.
-    fn look_for_restart(&mut self, name: SessionName, group: GroupNumber) {
-        let anew = self.sessions.begins_anew(name);
-        let sending = self.groups.entry(group).or_default();
-        let lately = sending
-            .begun_anew
-            .is_some_and(|it| it.elapsed() < ANEW_EVERY);
-        if anew && !lately {
-            sending.anew = true;
-            sending.begun_anew = Some(Instant::now());
+    /// An authentic packet that may have been delivered before a restart of this terminal.
+    fn on_below(&mut self, name: SessionName, group: GroupNumber, origin: Origin) {
+        let reason = DropReason::Replayed;
+        self.ingress.put(ToIngress::Unknown { name, reason });
+        if self.refusals.may_tell(name, Instant::now()) {
+            let to = origin.from;
+            self.egress.put(ToEgress::SayDummy { group, to });
         }
     }
 
@@ -633,6 +652,12 @@ fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<Protection
     terminal.record_of(peer).cloned().map(Arc::new)
 }
 
+/// Who stands between two others can feed a third the packets of each.
+fn is_for(terminal: &Terminal, inner: Inner) -> bool {
+    let own = terminal.own_record().map(|signed| signed.record());
+    inner.destination.is_multicast() || own.is_some_and(|own| own.speaks_for(inner.destination))
+}
+
 /// For a budget: one host, or one /64.
 pub(super) fn source_of(address: IpAddr) -> Source {
     match address {
@@ -655,8 +680,6 @@ fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
-/// So often at most this terminal begins a session because a peer did.
-const ANEW_EVERY: Duration = Duration::from_secs(5);
 /// A changed record is said five times within 8 s.
 const SUITE_AFTER: Duration = Duration::from_secs(10);
 /// With fewer recorded sessions the next ones are ordered.

@@ -53,6 +53,8 @@ impl Flow {
 #[derive(Default)]
 pub(super) struct Flows {
     flows: HashMap<Ends, Flow, KeyedHash>,
+    /// When room was looked for.
+    looked: Option<Instant>,
 }
 
 impl Flows {
@@ -125,7 +127,12 @@ impl Flows {
 
     /// Those go first that protect nothing: a scan of addresses must not push out what works.
     fn make_room(&mut self, now: Instant) {
-        let fresh = |flow: &Flow| now.saturating_duration_since(flow.used) < SHORT;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.looked.is_some_and(|at| since(at) < LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(now);
+        let fresh = |flow: &Flow| since(flow.used) < SHORT;
         self.flows.retain(|_, flow| {
             matches!(flow.way, FlowWay::Protect { .. }) || (flow.waiting > 0 && fresh(flow))
         });
@@ -139,3 +146,5 @@ const FLOWS_MAX: usize = 16_384;
 /// REQUIREMENTS A-26.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 const SHORT: Duration = Duration::from_secs(3);
+/// To look through all of them takes as long as thousands of packets.
+const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -2,7 +2,7 @@
 //! until it speaks; so it says so with dummy packets (RFC 4303 section 2.6): no more than that they are
 //! authentic, and where they come from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -43,15 +43,13 @@ impl Here {
         now: Instant,
         source: impl Fn(SocketAddr) -> Option<IpAddr>,
     ) -> Vec<Peer> {
-        let mut peers = HashMap::new();
+        let spoken_to: HashSet<Peer> = spoken_to.collect();
+        self.peers.retain(|peer, _| spoken_to.contains(peer));
         for peer in spoken_to {
-            if peers.len() >= PEERS_MAX {
-                break;
-            }
-            if peers.contains_key(&peer) {
+            let held = self.peers.remove(&peer);
+            if held.is_none() && self.peers.len() >= PEERS_MAX {
                 continue;
             }
-            let held = self.peers.remove(&peer);
             // Without a way out it waits for one.
             let Some(from) = source(peer.1).or_else(|| held.as_ref().map(|said| said.from)) else {
                 continue;
@@ -64,21 +62,22 @@ impl Here {
             if said.from != from {
                 (said.from, said.left) = (from, TIMES);
             }
-            peers.insert(peer, said);
+            self.peers.insert(peer, said);
         }
-        self.peers = peers;
-        let mut due = Vec::new();
-        for (&peer, said) in &mut self.peers {
-            let late = self
-                .every
-                .is_some_and(|every| now.saturating_duration_since(said.at) >= every);
-            if said.left > 0 || late {
-                said.left = said.left.saturating_sub(1);
-                said.at = now;
-                due.push(peer);
-            }
+        let late = |said: &Said| {
+            let since = now.saturating_duration_since(said.at);
+            self.every.is_some_and(|every| since >= every)
+        };
+        let due = self.peers.iter().filter(|(_, it)| it.left > 0 || late(it));
+        due.map(|(&peer, _)| peer).collect()
+    }
+
+    /// One was told.
+    pub(super) fn said(&mut self, peer: Peer, now: Instant) {
+        if let Some(said) = self.peers.get_mut(&peer) {
+            said.left = said.left.saturating_sub(1);
+            said.at = now;
         }
-        due
     }
 }
 
@@ -128,17 +127,43 @@ mod tests {
                 let spoken_to = spoken_to.chain((second > 30).then(|| peer(2)));
                 let now = start + Duration::from_secs(second);
                 let due = here.due(spoken_to, now, |_| source.map(IpAddr::from));
-                told.extend(due.into_iter().map(|it| (second, it)));
+                for peer in due {
+                    // Its group's packets wait, so that nothing can be said.
+                    if second != 11 {
+                        here.said(peer, now);
+                        told.push((second, peer));
+                    }
+                }
             }
             told
         };
-        let moved = [(10, peer(1)), (11, peer(1)), (12, peer(1))];
+        let moved = [(10, peer(1)), (12, peer(1)), (13, peer(1))];
         assert_eq!(told(None), moved);
         let paced = told(Some(25));
         assert_eq!(paced[..3], moved);
         let mut rest = paced[3..].to_vec();
         rest.sort_unstable();
-        assert_eq!(rest, [(37, peer(1)), (56, peer(2))]);
+        assert_eq!(rest, [(38, peer(1)), (56, peer(2))]);
+    }
+
+    /// Who is known stays known, however many others are spoken to, and hears of a move.
+    #[test]
+    fn so_many_peers_are_told_and_always_the_same() {
+        let start = Instant::now();
+        let at = |number: usize| {
+            let [.., high, low] = number.to_be_bytes();
+            (peer(0).0, SocketAddr::from(([10, 1, high, low], 4500)))
+        };
+        let mut here = Here::new(None);
+        let mut due = |from: usize, to: usize, own: u8| {
+            let mut due = here.due((from..to).map(at), start, |_| Some([10, 0, 0, own].into()));
+            due.sort_unstable();
+            due
+        };
+        assert_eq!(due(0, PEERS_MAX, 1), []);
+        assert_eq!(due(0, 3 * PEERS_MAX, 1), []);
+        let all: Vec<_> = (0..PEERS_MAX).map(at).collect();
+        assert_eq!(due(0, 3 * PEERS_MAX, 2), all);
     }
 
     #[test]

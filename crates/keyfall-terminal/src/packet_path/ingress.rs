@@ -21,7 +21,6 @@ use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 use keyfall_protocol::keys::PinnedSpi;
 use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
-use zeroize::Zeroize;
 
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::counts::Counts;
@@ -236,10 +235,11 @@ impl Ingress {
             Ok(opened) => opened,
             Err(refused) => {
                 self.join.give_up();
-                if refused == EspRefused::Dummy
-                    && let Some((ends, from)) = session.stands_at(sealed, origin.from, self.now)
-                {
-                    self.tell(name, ends, from);
+                if refused == EspRefused::Dummy {
+                    let at = (origin.from, self.now);
+                    if let Some((ends, from)) = session.on_dummy(name, sealed, at, &self.asks) {
+                        self.tell(name, ends, from);
+                    }
                 }
                 return why(refused).map_or(Ok(()), Err);
             }
@@ -438,11 +438,10 @@ impl Ingress {
                 ToIngress::Stock(known) => self.stock.put(*known, self.now),
                 ToIngress::StockMarked { spi, mark } => {
                     let (tun, counts) = (&self.tun, &self.counts);
-                    for mut packet in self.stock.marked(spi, mark) {
+                    for packet in self.stock.marked(spi, mark) {
                         self.join.slot()[..packet.len()].copy_from_slice(&packet);
                         self.join
                             .push(packet.len(), &mut |octets| write(tun, counts, octets));
-                        packet.zeroize();
                     }
                     try_opened = true;
                 }
@@ -504,9 +503,8 @@ impl Ingress {
 
     /// What waited for a mark is delivered, or waits on.
     fn try_opened(&mut self) {
-        for (since, (name, sequence), mut packet) in self.opened.take() {
+        for (since, (name, sequence), packet) in self.opened.take() {
             let Some(session) = self.sessions.get(&name) else {
-                packet.zeroize();
                 self.counts.add(DropReason::Held, 1);
                 continue;
             };
@@ -515,7 +513,6 @@ impl Ingress {
                 self.join.slot()[..packet.len()].copy_from_slice(&packet);
                 self.join
                     .push(packet.len(), &mut |octets| write(tun, counts, octets));
-                packet.zeroize();
             } else {
                 let gone = &mut |_| counts.add(DropReason::Held, 1);
                 self.opened.push(since, (name, sequence), packet, gone);
@@ -549,9 +546,7 @@ impl Ingress {
         self.stock.wipe();
         self.unknown.clear();
         self.heard_at.clear();
-        for (.., mut packet) in self.opened.take() {
-            packet.zeroize();
-        }
+        self.opened.take();
     }
 
     fn report(&self) -> Vec<SessionReport> {
@@ -607,17 +602,24 @@ impl Session {
         self.doubted = None;
     }
 
-    /// An authentic dummy packet came from there: what the driver has to hear of it.
-    ///
-    /// SECURITY: it names no addresses. So it says where its sender is only after packets of its session
-    /// were judged, and between the same addresses (KR-564).
-    fn stands_at(
+    /// An authentic dummy packet came from there: what the driver has to hear of it. Where the sender sent
+    /// much to others it is above the mark, and the next one is not.
+    fn on_dummy(
         &mut self,
+        name: SessionName,
         sealed: &[u8],
-        from: SocketAddr,
-        now: Instant,
+        (from, now): (SocketAddr, Instant),
+        asks: &Sender<Ask>,
     ) -> Option<(Ends, SocketAddr)> {
         self.heard = now;
+        let news = self.stands_at(sealed, from);
+        look_ahead(self, name, asks, now);
+        news
+    }
+
+    /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
+    /// its session were judged, and between the same addresses (KR-564).
+    fn stands_at(&self, sealed: &[u8], from: SocketAddr) -> Option<(Ends, SocketAddr)> {
         let ends = self.between?;
         let sequence = EspArrival::read(sealed).ok()?.sequence;
         let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));

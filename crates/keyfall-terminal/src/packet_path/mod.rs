@@ -45,6 +45,7 @@ mod membership;
 mod multicast;
 mod path_mtu;
 mod post;
+mod restarts;
 mod sessions;
 mod stock;
 mod too_big;

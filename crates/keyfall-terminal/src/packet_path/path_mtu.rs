@@ -45,7 +45,11 @@ impl PathMtus {
             usize::from(inner_mtu(mtu, to.is_ipv6()))
         });
         if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
+            let lately = |known: &mut Known| now.saturating_duration_since(known.asked) < KEPT;
+            self.known.retain(|_, known| lately(known));
+            if self.known.len() >= KNOWN_MAX {
+                self.known.clear();
+            }
         }
         let known = Known { fits, asked: now };
         self.known.insert(to, known);
@@ -55,7 +59,8 @@ impl PathMtus {
 
 /// A sender that begins anew after a loss hears what was learned of it meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-const KNOWN_MAX: usize = 1_024;
+const KNOWN_MAX: usize = 16_384;
+const KEPT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -58,10 +58,15 @@ impl Sessions {
         held.filter(move |(name, _)| name.spi.sender() == peer)
     }
 
-    /// Whether a sender begins anew: others of it are received, and none that this one follows.
+    /// Whether a sender begins anew: others of it are received, and this one belongs to none of their
+    /// starts. A receiver does not hear of all sessions of a start: some go to others, some are not used.
     pub(super) fn begins_anew(&self, name: SessionName) -> bool {
         let mut others = self.held.keys().filter(|it| it.spi == name.spi).peekable();
-        others.peek().is_some() && !others.any(|it| it.session.next() == name.session)
+        let steps = |it: &SessionName| {
+            let there = it.session.steps_to(name.session);
+            there.min(name.session.steps_to(it.session))
+        };
+        others.peek().is_some() && others.all(|it| steps(it) > OF_A_START)
     }
 
     /// One more; it waits for its first mark. Of too many the one goes that was idle longest: its mark
@@ -189,6 +194,8 @@ fn same_session(one: &PacketMark, other: &PacketMark) -> bool {
         == (other.epoch, other.generation, other.sender, other.session)
 }
 
+/// The first session of a start is drawn from 2^40: so near to another one it is hardly ever.
+const OF_A_START: u64 = 1 << 16;
 /// Sessions that are received at a time.
 const SESSIONS_MAX: usize = 16_384;
 
@@ -256,6 +263,28 @@ mod tests {
         let marks = ordered(&mut sessions);
         let settled = sessions.settle(group(), &marks, &[]);
         assert_eq!(settled.raised, [(name(1), 200)]);
+    }
+
+    /// a sender that was restarted draws its first session; what lies near to one that is held is
+    /// of the same start, also where sessions between went to others. Else fresh sessions bred fresh
+    /// sessions.
+    #[test]
+    fn sessions_that_are_skipped_are_no_restart() {
+        let mut sessions = Sessions::default();
+        assert!(!sessions.begins_anew(name(5_000_000)), "nothing is held");
+        assert_eq!(begin(&mut sessions, 5_000_000, 0), []);
+        for (number, anew) in [
+            (5_000_001, false),
+            (5_000_016, false),
+            (5_065_536, false),
+            (4_999_990, false),
+            (5_065_537, true),
+            (77, true),
+        ] {
+            assert_eq!(sessions.begins_anew(name(number)), anew, "{number}");
+        }
+        assert_eq!(begin(&mut sessions, 77, 0), []);
+        assert!(!sessions.begins_anew(name(80)));
     }
 
     /// W-21: whoever holds a group's key can begin sessions without end.

@@ -11,7 +11,7 @@ use keyfall_protocol::DropReason;
 use keyfall_protocol::command::Prefix;
 use keyfall_protocol::keys::PinnedSpi;
 use keyfall_protocol::terminal::{Order, Terminal};
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use crate::packet_path::ahead::{Ahead, LEAST};
 use crate::packet_path::counts::Counts;
@@ -143,7 +143,7 @@ impl StockReceivers {
     }
 
     /// A higher mark is durable: what may be delivered now.
-    pub(super) fn marked(&mut self, spi: PinnedSpi, mark: u32) -> Vec<Vec<u8>> {
+    pub(super) fn marked(&mut self, spi: PinnedSpi, mark: u32) -> Vec<Zeroizing<Vec<u8>>> {
         let Some(sender) = self.senders.get_mut(&spi) else {
             return Vec::new();
         };
@@ -152,15 +152,12 @@ impl StockReceivers {
     }
 
     /// What waited for that sender's mark; packets of a sender that is gone go too.
-    fn try_waiting(&mut self, spi: Option<PinnedSpi>) -> Vec<Vec<u8>> {
+    fn try_waiting(&mut self, spi: Option<PinnedSpi>) -> Vec<Zeroizing<Vec<u8>>> {
         let (counts, mut ready) = (&self.counts, Vec::new());
         let gone = &mut |_| counts.add(DropReason::Held, 1);
-        for (since, (of, sequence), mut packet) in self.waiting.take() {
+        for (since, (of, sequence), packet) in self.waiting.take() {
             match self.senders.get(&of) {
-                None => {
-                    packet.zeroize();
-                    gone((of, sequence));
-                }
+                None => gone((of, sequence)),
                 Some(sender) if Some(of) == spi && sender.ahead.covers(sequence) => {
                     ready.push(packet);
                 }

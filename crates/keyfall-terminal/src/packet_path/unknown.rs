@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::terminal::Source;
+use zeroize::Zeroizing;
 
 use crate::packet_path::SessionName;
 use crate::packet_path::waiting::Waiting;
@@ -19,12 +20,23 @@ use crate::packet_path::wire::Origin;
 pub(super) struct Unknown {
     /// The driver was asked with a packet of them.
     asked: HashMap<SessionName, Instant>,
-    /// What was tried within a second: of a source, and of all those where their sender is not heard.
-    tried: HashMap<(SessionName, Option<Source>), Tried>,
+    /// How many packets were tried within this second.
+    tried: HashMap<Whose, u32>,
+    /// When it began.
+    since: Option<Instant>,
     /// Why the last packet that was tried did not begin them.
     refused: HashMap<SessionName, DropReason>,
     /// Sealed packets of sessions that the driver was asked about.
     waiting: Waiting<Sealed>,
+}
+
+/// Whose packets are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Whose {
+    Source(Source),
+    NameOfSource(SessionName, Source),
+    /// Of all sources where the sender is not heard.
+    Name(SessionName),
 }
 
 /// A sealed packet.
@@ -36,9 +48,13 @@ pub(super) struct Sealed {
     pub(super) tried: bool,
 }
 
-struct Tried {
-    since: Instant,
-    packets: u32,
+impl Whose {
+    fn name(self) -> Option<SessionName> {
+        match self {
+            Self::Source(_) => None,
+            Self::NameOfSource(name, _) | Self::Name(name) => Some(name),
+        }
+    }
 }
 
 impl Default for Unknown {
@@ -46,6 +62,7 @@ impl Default for Unknown {
         Self {
             asked: HashMap::new(),
             tried: HashMap::new(),
+            since: None,
             refused: HashMap::new(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
         }
@@ -71,29 +88,33 @@ impl Unknown {
         if self.asked.len() >= ASKED_MAX {
             return Err(DropReason::TrialBudget);
         }
-        let of_source = self.may_try((name, Some(source)), OF_SOURCE_MAX, now);
-        if of_source && (heard || self.may_try((name, None), OF_NAME_MAX, now)) {
+        if !self.since.is_some_and(|since| is_lately(since, now)) {
+            self.since = Some(now);
+            self.tried.clear();
+        }
+        if self.tried.len() >= TRIED_MAX {
+            // Strangers without number fill it: who is heard goes on.
+            return if heard {
+                Ok(true)
+            } else {
+                Err(DropReason::TrialBudget)
+            };
+        }
+        let may = self.may_try(Whose::NameOfSource(name, source), OF_SOURCE_MAX)
+            && (heard
+                || self.may_try(Whose::Source(source), OF_ALL_NAMES_MAX)
+                    && self.may_try(Whose::Name(name), OF_NAME_MAX));
+        if may {
             return Ok(true);
         }
         let why = self.refused.get(&name).copied();
         Err(why.unwrap_or(DropReason::TrialBudget))
     }
 
-    fn may_try(&mut self, whose: (SessionName, Option<Source>), max: u32, now: Instant) -> bool {
-        if self.tried.len() >= TRIED_MAX && !self.tried.contains_key(&whose) {
-            // The machine's own budgets hold meanwhile.
-            self.tried.clear();
-        }
-        let fresh = Tried {
-            since: now,
-            packets: 0,
-        };
-        let tried = self.tried.entry(whose).or_insert(fresh);
-        if !is_lately(tried.since, now) {
-            (tried.since, tried.packets) = (now, 0);
-        }
-        let may = tried.packets < max;
-        tried.packets += u32::from(may);
+    fn may_try(&mut self, whose: Whose, max: u32) -> bool {
+        let tried = self.tried.entry(whose).or_default();
+        let may = *tried < max;
+        *tried += u32::from(may);
         may
     }
 
@@ -115,7 +136,7 @@ impl Unknown {
     pub(super) fn begun(&mut self, name: SessionName) {
         self.asked.remove(&name);
         self.refused.remove(&name);
-        self.tried.retain(|(it, _), _| *it != name);
+        self.tried.retain(|whose, _| whose.name() != Some(name));
     }
 
     /// The packet that was tried did not begin it.
@@ -130,7 +151,9 @@ impl Unknown {
     /// Something about that sender is another now.
     pub(super) fn try_anew(&mut self, sender: TerminalNumber) {
         self.refused.retain(|name, _| name.spi.sender() != sender);
-        self.tried.retain(|(it, _), _| it.spi.sender() != sender);
+        let is_of = |name: SessionName| name.spi.sender() == sender;
+        self.tried
+            .retain(|whose, _| !whose.name().is_some_and(is_of));
     }
 
     /// What waited and whose name has an answer; the rest waits on. Those that were tried in vain are
@@ -138,7 +161,7 @@ impl Unknown {
     pub(super) fn answered(
         &mut self,
         mut in_vain: impl FnMut(DropReason),
-    ) -> Vec<(Sealed, Vec<u8>)> {
+    ) -> Vec<(Sealed, Zeroizing<Vec<u8>>)> {
         let mut answered = Vec::new();
         for (since, what, packet) in self.waiting.take() {
             if self.asked.contains_key(&what.name) {
@@ -156,10 +179,12 @@ impl Unknown {
     pub(super) fn expire(&mut self, now: Instant, gone: &mut impl FnMut(Sealed)) {
         let idle = |since: Instant| now.saturating_duration_since(since);
         self.asked.retain(|_, since| idle(*since) < ASK_LONGEST);
-        self.tried.retain(|_, tried| is_lately(tried.since, now));
         let tried = &self.tried;
         self.refused
-            .retain(|name, _| tried.contains_key(&(*name, None)));
+            .retain(|name, _| tried.contains_key(&Whose::Name(*name)));
+        if !self.since.is_some_and(|since| is_lately(since, now)) {
+            self.tried.clear();
+        }
         self.waiting.expire(now, gone);
     }
 
@@ -183,6 +208,8 @@ const ASK_LONGEST: Duration = Duration::from_secs(5);
 const OF_SOURCE_MAX: u32 = 8;
 /// and from all sources where its sender is not heard.
 const OF_NAME_MAX: u32 = 32;
+/// Of all names from one source where their senders are not heard.
+const OF_ALL_NAMES_MAX: u32 = 64;
 const TRIED_MAX: usize = 16_384;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -234,7 +261,7 @@ mod tests {
         unknown.refused(name(), DropReason::Authentication);
         let mut in_vain = Vec::new();
         let waited = unknown.answered(|reason| in_vain.push(reason));
-        let waited: Vec<_> = waited.into_iter().map(|(_, packet)| packet).collect();
+        let waited: Vec<_> = waited.iter().map(|(_, packet)| packet.to_vec()).collect();
         assert_eq!(
             (in_vain, waited),
             (vec![DropReason::Authentication], vec![vec![2]])
@@ -244,7 +271,38 @@ mod tests {
         unknown.refused(name(), DropReason::Authentication);
         assert!(come(&mut unknown, 2, false, now));
         unknown.begun(name());
-        assert!(unknown.tried.is_empty() && unknown.refused.is_empty());
+        let named = unknown.tried.keys().filter(|whose| whose.name().is_some());
+        assert_eq!((named.count(), unknown.refused.len()), (0, 0));
+    }
+
+    /// W-04, W-21, KR-560: names are forged without number, by one or by all; the driver is not asked for
+    /// each, and a sender that is heard goes on.
+    #[test]
+    fn a_flood_of_forged_names_is_tried_within_bounds() {
+        let now = Instant::now();
+        let mut unknown = Unknown::default();
+        let numbered = |number: u32| SessionName {
+            session: EspSession::new([0; 5]).plus(number),
+            ..name()
+        };
+        let of_one = (0..10_000).filter(|&number| {
+            let name = numbered(number);
+            let wants = unknown.wants(name, 66, false, now) == Ok(true);
+            unknown.refused(name, DropReason::UnknownTag);
+            wants
+        });
+        assert_eq!(of_one.count(), 64);
+        for number in 0..40_000 {
+            unknown
+                .wants(numbered(number), number.into(), false, now)
+                .ok();
+        }
+        assert!(unknown.tried.len() <= TRIED_MAX + 3);
+        let of_new = unknown.wants(numbered(7), 77_777, false, now);
+        assert_eq!(of_new, Err(DropReason::TrialBudget));
+        assert_eq!(unknown.wants(name(), 2, true, now), Ok(true));
+        let later = now + SECOND;
+        assert_eq!(unknown.wants(name(), 77_777, false, later), Ok(true));
     }
 
     /// W-04, KR-560: so many forged packets are tried, whoever sends them; what comes from where the
@@ -253,22 +311,39 @@ mod tests {
     fn a_flood_of_forged_packets_is_tried_within_bounds() {
         let now = Instant::now();
         let mut unknown = Unknown::default();
-        let mut try_all = |sources: &mut dyn Iterator<Item = u8>, heard, now| {
+        let try_all = |unknown: &mut Unknown, sources: &mut dyn Iterator<Item = u8>, heard, now| {
             let tried = sources.filter(|&source| {
-                let tried = come(&mut unknown, source, heard, now);
+                let tried = come(unknown, source, heard, now);
                 unknown.refused(name(), DropReason::Authentication);
                 tried
             });
             tried.count()
         };
-        assert_eq!(try_all(&mut std::iter::repeat_n(66, 1_000), false, now), 8);
-        assert_eq!(try_all(&mut (100..=255), false, now), 24);
-        assert_eq!(try_all(&mut std::iter::repeat_n(2, 1_000), true, now), 8);
-        let later = now + SECOND;
-        assert_eq!(try_all(&mut std::iter::once(3), false, later), 1);
+        assert_eq!(
+            try_all(
+                &mut unknown,
+                &mut std::iter::repeat_n(66, 1_000),
+                false,
+                now
+            ),
+            8
+        );
+        assert_eq!(try_all(&mut unknown, &mut (100..=255), false, now), 24);
+        assert_eq!(
+            try_all(&mut unknown, &mut std::iter::repeat_n(2, 1_000), true, now),
+            8
+        );
         let why = unknown.wants(name(), 66, false, now);
         assert_eq!(why, Err(DropReason::Authentication));
-        unknown.expire(later + SECOND, &mut |_| {});
-        assert!(unknown.tried.is_empty() && unknown.refused.is_empty());
+        let later = now + SECOND;
+        assert_eq!(
+            try_all(&mut unknown, &mut std::iter::once(3), false, later),
+            1
+        );
+        for seconds in [1, 2] {
+            unknown.expire(later + seconds * SECOND, &mut |_| {});
+        }
+        let named = unknown.tried.keys().filter(|whose| whose.name().is_some());
+        assert_eq!((named.count(), unknown.refused.len()), (0, 0));
     }
 }

@@ -4,15 +4,17 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
-/// Packets in the order of their coming, each with what it waits for.
+/// Packets in the order of their coming, each with what it waits for. They are wiped when they go.
 pub(super) struct Waiting<T> {
-    queue: VecDeque<(Instant, T, Vec<u8>)>,
+    queue: VecDeque<Waits<T>>,
     octets: usize,
     octets_max: usize,
     longest: Duration,
 }
+
+type Waits<T> = (Instant, T, Zeroizing<Vec<u8>>);
 
 impl<T> Waiting<T> {
     pub(super) fn new(octets_max: usize, longest: Duration) -> Self {
@@ -29,9 +31,10 @@ impl<T> Waiting<T> {
         &mut self,
         now: Instant,
         what: T,
-        packet: Vec<u8>,
+        packet: impl Into<Zeroizing<Vec<u8>>>,
         gone: &mut impl FnMut(T),
     ) {
+        let packet = packet.into();
         self.octets += packet.len() + OVERHEAD;
         self.queue.push_back((now, what, packet));
         while self.octets > self.octets_max {
@@ -60,24 +63,15 @@ impl<T> Waiting<T> {
     }
 
     /// All of them, to be tried again; those that still wait are put in with their first time.
-    pub(super) fn take(&mut self) -> VecDeque<(Instant, T, Vec<u8>)> {
+    pub(super) fn take(&mut self) -> VecDeque<Waits<T>> {
         self.octets = 0;
         std::mem::take(&mut self.queue)
     }
 
     fn pop(&mut self) -> Option<T> {
-        let (_, what, mut packet) = self.queue.pop_front()?;
+        let (_, what, packet) = self.queue.pop_front()?;
         self.octets -= packet.len() + OVERHEAD;
-        packet.zeroize();
         Some(what)
-    }
-}
-
-impl<T> Drop for Waiting<T> {
-    fn drop(&mut self) {
-        for (.., packet) in &mut self.queue {
-            packet.zeroize();
-        }
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::{
-    BLOCK, PacketMark, Packets, REFUSED_MAX, Recorded, SEQUENCE_MAX, SESSIONS_MAX, Standing, plus,
+    BLOCK, PacketMark, Packets, REFUSED_MAX, Recorded, SEQUENCE_MAX, SESSIONS_MAX, Standing,
 };
 use crate::ids::{EspSession, Generation, KeyEpoch, TerminalNumber};
 
@@ -116,7 +116,7 @@ proptest! {
             for _ in 0..blocks {
                 let mut block = packets.open_block(|| {
                     number += 7;
-                    plus(session(base), number as u32)
+                    session(base).plus(number as u32)
                 });
                 prop_assert_eq!(block.left(), BLOCK);
                 while let Some(session) = block.take() {

@@ -1,6 +1,6 @@
 //! What is delivered of packets that opened.
 
-use keyfall_plane::Spi;
+use keyfall_plane::{EspSender, Spi, esp_len};
 use keyfall_protocol::command::RecordGroup;
 use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
 use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -33,10 +33,14 @@ fn record_of(number: u32, groups: &[u32]) -> ProtectionRecord {
     }
 }
 
+fn key_of(group: u32) -> MasterKey {
+    let secret = Secret::init_with(|into| into.fill(7));
+    MasterKey::new(group_of(group), KeyEpoch::new(7), Generation::ZERO, secret)
+}
+
 /// A session that says that terminal 2 sends it.
 fn session_in(group: u32) -> Session {
-    let secret = Secret::init_with(|into| into.fill(7));
-    let key = MasterKey::new(group_of(group), KeyEpoch::new(7), Generation::ZERO, secret);
+    let key = key_of(group);
     let sender = TerminalNumber::new(2).expect("not 0");
     let session = EspSession::new([0; 5]);
     let now = Instant::now();
@@ -147,34 +151,58 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     let mut lesser = session_in(2);
     lesser.ahead = Ahead::new(10, 0, 0, now);
     assert!(judge(&mut lesser, Some(&own), here, &packet).is_err());
-    assert_eq!(lesser.stands_at(&dummy(2), there, now), None);
+    assert_eq!(lesser.stands_at(&dummy(2), there), None);
     let mut session = session_in(1);
     session.ahead = Ahead::new(10, 0, 0, now);
     assert_eq!(
-        session.stands_at(&dummy(1), there, now),
+        session.stands_at(&dummy(1), there),
         None,
         "nothing was judged"
     );
     let news = judge(&mut session, Some(&own), here, &packet).expect("delivered");
     session.told.extend(news);
     assert_eq!(
-        session.stands_at(&dummy(3), here, now),
+        session.stands_at(&dummy(3), here),
         None,
         "it is known there"
     );
-    assert_eq!(
-        session.stands_at(&dummy(11), there, now),
-        None,
-        "above the mark"
-    );
-    assert_eq!(
-        session.stands_at(&dummy(4), there, now),
-        Some((ends, there))
-    );
+    assert_eq!(session.stands_at(&dummy(11), there), None, "above the mark");
+    assert_eq!(session.stands_at(&dummy(4), there), Some((ends, there)));
     session.judge_anew();
-    assert_eq!(
-        session.stands_at(&dummy(5), there, now),
-        None,
-        "another record"
-    );
+    assert_eq!(session.stands_at(&dummy(5), there), None, "another record");
+}
+
+/// a terminal that sent much to others says to a peer by dummy packets that it moved. The first is
+/// above the mark of its session and lets a higher one be stored, so that the second counts.
+#[test]
+fn a_dummy_packet_above_the_mark_asks_for_a_higher_one() {
+    let mut session = session_in(1);
+    let now = Instant::now();
+    session.ahead = Ahead::new(64, 0, 0, now);
+    let [from, there] = [2, 3].map(|last| SocketAddr::from(([192, 0, 2, last], 4500)));
+    let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
+    let own = record_of(1, &[1]);
+    judge(&mut session, Some(&own), from, &packet).expect("delivered");
+    let (key, sender, number) = (key_of(1), TerminalNumber::new(2), EspSession::new([0; 5]));
+    let sender = sender.expect("not 0");
+    let name = SessionName {
+        spi: Spi::new(sender, key.esp_tag()),
+        session: number,
+    };
+    let mut sending = EspSender::new(EspSuite::default(), &key, sender, number);
+    let mut sealed = vec![0; esp_len(0)];
+    for _ in 0..10_000 {
+        sending.seal_dummy(&mut sealed).expect("there is room");
+    }
+    let refused = session.receiver.open_into(&sealed, &mut [0; 64]);
+    assert_eq!(refused, Err(EspRefused::Dummy));
+    let (asks, mut asked) = tokio::sync::mpsc::channel(4);
+    assert_eq!(session.on_dummy(name, &sealed, (there, now), &asks), None);
+    let Ok(Ask::Mark { mark, .. }) = asked.try_recv() else {
+        panic!("no mark is asked for");
+    };
+    session.ahead.stored(mark);
+    sending.seal_dummy(&mut sealed).expect("there is room");
+    let news = session.on_dummy(name, &sealed, (there, now), &asks);
+    assert!(news.is_some());
 }

@@ -1,0 +1,199 @@
+//! Of two that speak, one was restarted.
+//!
+//! A receiver that was restarted refuses the sessions that it knew up to their stored marks, which run
+//! ahead: a sender that goes on in one of them is not heard for up to two seconds or 64 packets. A fresh
+//! session is heard at once. Two signs make a sender begin one: its peer begins anew itself, or sends a
+//! dummy packet (RFC 4303 section 2.6) in answer to what it refused (PROTOCOL 16.4).
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+
+use crate::packet_path::SessionName;
+use crate::packet_path::inner::Inner;
+
+/// An authentic packet of a session that is not received yet.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum First {
+    /// The session begins with it; `None`: a dummy packet.
+    Above(Option<Inner>),
+    /// It is refused: up to its stored mark, the session may have been heard before a restart.
+    Below,
+}
+
+impl First {
+    /// `receiver` makes one that begins at the given mark; nothing but what is returned is left of it.
+    /// `None`: the packet does not open.
+    pub(super) fn open(
+        sealed: &[u8],
+        mark: u32,
+        scratch: &mut [u8],
+        receiver: impl Fn(u32) -> EspReceiver,
+    ) -> Option<Self> {
+        let below = EspArrival::read(sealed).ok()?.sequence <= mark;
+        // Who it is from is known only when it has opened.
+        let begins_at = if below { 0 } else { mark };
+        let inner = match receiver(begins_at).open_into(sealed, scratch) {
+            Ok((length, _)) => Some(Inner::read(&scratch[..length])?),
+            Err(EspRefused::Dummy) => None,
+            Err(_) => return None,
+        };
+        Some(if below {
+            Self::Below
+        } else {
+            Self::Above(inner)
+        })
+    }
+}
+
+/// Whether a terminal is to begin a fresh session in a group.
+#[derive(Default)]
+pub(super) struct Afresh {
+    wanted: bool,
+    begun: Option<Instant>,
+}
+
+impl Afresh {
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Not so often that its peers would have to remember many; the wish stays.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let lately = |begun: Instant| now.saturating_duration_since(begun) < AFRESH_EVERY;
+        self.wanted && !self.begun.is_some_and(lately)
+    }
+
+    pub(super) fn begun(&mut self, now: Instant) {
+        if std::mem::take(&mut self.wanted) {
+            self.begun = Some(now);
+        }
+    }
+}
+
+/// Which refused packets are answered with a dummy packet.
+///
+/// SECURITY: a recording is authentic, and its source may be forged. What is sent for it is no larger
+/// than it, and bounded for each session and in all (KR-567).
+#[derive(Default)]
+pub(super) struct Refusals {
+    told: HashMap<SessionName, Instant>,
+}
+
+impl Refusals {
+    pub(super) fn may_tell(&mut self, name: SessionName, now: Instant) -> bool {
+        let since = |at: &Instant| now.saturating_duration_since(*at);
+        self.told.retain(|_, at| since(at) < SECOND);
+        if self.told.len() >= TOLD_A_SECOND || self.told.contains_key(&name) {
+            return false;
+        }
+        self.told.insert(name, now);
+        true
+    }
+}
+
+/// So often at most a session begins in a group because a peer was restarted.
+const AFRESH_EVERY: Duration = Duration::from_secs(5);
+/// Senders that are told, each once.
+const TOLD_A_SECOND: usize = 16;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use keyfall_plane::{EspSender, Spi, esp_len};
+    use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
+    use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
+
+    use super::*;
+
+    fn key(octet: u8) -> MasterKey {
+        let group = GroupNumber::new(1).expect("not 0");
+        let secret = Secret::init_with(|into| into.fill(octet));
+        MasterKey::new(group, KeyEpoch::new(7), Generation::ZERO, secret)
+    }
+
+    fn sender() -> TerminalNumber {
+        TerminalNumber::new(2).expect("not 0")
+    }
+
+    fn session(number: u8) -> EspSession {
+        EspSession::new([number; 5])
+    }
+
+    /// R-023, KR-557: up to its mark a session is refused, whatever opens of it; above it begins, with a
+    /// packet or with a dummy one; and what does not open is neither.
+    #[test]
+    fn what_is_refused_after_a_restart_is_told_from_what_is_forged() {
+        let suite = EspSuite::default();
+        let mut from = EspSender::new(suite, &key(1), sender(), session(1));
+        let packet = [&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0][..], &[10; 8]].concat();
+        let mut seal = |packet: Option<&[u8]>| {
+            let mut sealed = vec![0; esp_len(packet.map_or(0, <[u8]>::len))];
+            let size = match packet {
+                Some(packet) => from.seal_from(packet, &mut sealed),
+                None => from.seal_dummy(&mut sealed),
+            };
+            sealed.truncate(size.expect("there is room"));
+            sealed
+        };
+        let sealed = [Some(&packet[..]), None, Some(&packet[..]), None].map(&mut seal);
+        let open = |sealed: &[u8], octet: u8, mark: u32| {
+            First::open(sealed, mark, &mut [0; 2048], |mark| {
+                EspReceiver::with_mark(suite, &key(octet), sender(), session(1), mark)
+            })
+        };
+        let inner = Inner::read(&packet);
+        assert!(inner.is_some());
+        let first = sealed.each_ref().map(|it| open(it, 1, 2));
+        let above = [Some(First::Above(inner)), Some(First::Above(None))];
+        assert_eq!(first[..2], [Some(First::Below), Some(First::Below)]);
+        assert_eq!(first[2..], above);
+        for sealed in &sealed {
+            assert_eq!(open(sealed, 2, 2), None, "under another key");
+        }
+    }
+
+    /// a second peer that was restarted within seconds is not forgotten, and no number of them
+    /// makes more than one session in five seconds.
+    #[test]
+    fn a_wish_for_a_fresh_session_is_put_off_and_not_forgotten() {
+        let (start, mut afresh) = (Instant::now(), Afresh::default());
+        let mut begun = Vec::new();
+        for second in 0..20 {
+            let now = start + Duration::from_secs(second);
+            if second < 12 {
+                afresh.want();
+            }
+            if afresh.is_due(now) {
+                afresh.begun(now);
+                begun.push(second);
+            }
+        }
+        assert_eq!(begun, [0, 5, 10, 15]);
+    }
+
+    /// KR-567: whoever feeds recordings gets no flood out of a terminal, from whichever sessions.
+    #[test]
+    fn refused_packets_are_answered_within_bounds() {
+        let (start, mut refusals) = (Instant::now(), Refusals::default());
+        let name = |number: u8| SessionName {
+            spi: Spi::new(sender(), 0),
+            session: session(number),
+        };
+        let mut told = Vec::new();
+        for tenth in 0..100 {
+            let now = start + Duration::from_millis(tenth * 100);
+            if refusals.may_tell(name(0), now) {
+                told.push(tenth);
+            }
+        }
+        assert_eq!(told, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
+        let mut refusals = Refusals::default();
+        let of_all = (0..=255).filter(|&number| refusals.may_tell(name(number), start));
+        assert_eq!(of_all.count(), TOLD_A_SECOND);
+        let later = start + SECOND;
+        let of_all = (0..=255).filter(|&number| refusals.may_tell(name(number), later));
+        assert_eq!(of_all.count(), TOLD_A_SECOND);
+    }
+}
