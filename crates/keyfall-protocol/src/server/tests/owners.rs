@@ -2,6 +2,7 @@
 //! R-104; PROTOCOL 17.1).
 
 use core::net::SocketAddr;
+use std::time::Duration;
 
 use super::desk::{Desk, FOUNDED, add_terminal, create_group, terminal};
 use super::protecting::{packets, speaks};
@@ -156,6 +157,8 @@ fn many_owners_are_told_past_a_slow_carousel_and_not_all_at_once() {
     let records = |told: Vec<(u32, u32)>| told.into_iter().filter(|it| it.1 > 0).count();
     let first = records(told(&mut desk));
     assert!((1..=70).contains(&first), "{first} at once");
+    let next = desk.at.now.plus(Duration::from_millis(50));
+    assert_eq!(desk.timeout, Some(next));
     desk.live(1);
     let all = first + records(told(&mut desk));
     assert!((150..160).contains(&all), "{all} of 150 in a second");
