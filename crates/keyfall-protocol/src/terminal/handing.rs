@@ -34,8 +34,16 @@ pub(super) struct Shown {
     /// The group under which it was authenticated, and the key of it that it stands at.
     pub(super) group: GroupNumber,
     pub(super) key: (KeyEpoch, Generation),
-    /// It presented an older record of itself than the one held.
-    pub(super) outdated: bool,
+    pub(super) lacks: Lacks,
+}
+
+/// What the record that a member presented of itself shows that it has missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Lacks {
+    /// A newer record of it is held.
+    pub(super) record: bool,
+    /// It was signed by another key than signs now: perhaps a KEYSET.
+    pub(super) key_set: bool,
 }
 
 /// Frames that were verified, and what may still be handed on.
@@ -262,14 +270,20 @@ impl Terminal {
         let lags = shown.key < (group.epoch(), group.newest());
         let epoch_lags = shown.key.0 < group.epoch();
         let source = shown.peer.get().into();
-        if !(lags || shown.outdated) || !self.handing.bursts.take(self.now, source) {
+        let lacks = shown.lacks;
+        if !(lags || lacks.record || lacks.key_set) || !self.handing.bursts.take(self.now, source) {
             return;
         }
-        if shown.outdated {
-            self.hand_record(shown.peer, to);
+        // The KEYSET first: by it all else is judged.
+        if lacks.key_set && !epoch_lags {
+            let key_set = in_datagrams(&self.identity.key_set_frame);
+            self.hand(key_set, to);
         }
         if lags {
             self.hand_forward(&[shown.group], epoch_lags, to);
+        }
+        if lacks.record {
+            self.hand_record(shown.peer, to);
         }
     }
 

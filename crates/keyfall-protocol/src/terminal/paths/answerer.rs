@@ -12,7 +12,7 @@ use crate::rng::{Random, octets};
 use crate::search::message::{Answer, Nonce, Probe, ProbeHash, Question};
 use crate::stats::DropReason;
 use crate::terminal::budget::Budget;
-use crate::terminal::handing::Shown;
+use crate::terminal::handing::{Lacks, Shown};
 use crate::terminal::{Output, Terminal};
 
 /// What was answered, and what may still be.
@@ -120,11 +120,13 @@ impl Terminal {
         }
         self.look_at_record(presented)?;
         let newer = self.newer_than(presented);
-        let outdated = newer.is_some();
+        let lacks = self.lacking(&record);
         let judged = self.shown_by_probe(probe, newer.unwrap_or(presented));
         // Who is a member by what it presents hears that there is something newer, and no more.
         let shown = match judged {
-            Err(reason) if outdated => self.shown_by_probe(probe, presented).map_err(|_| reason)?,
+            Err(reason) if lacks.record => {
+                self.shown_by_probe(probe, presented).map_err(|_| reason)?
+            }
             judged => judged?,
         };
         if !self.paths.answerer.see(probe.nonce) {
@@ -134,9 +136,16 @@ impl Terminal {
         if !self.paths.answerer.answers.take(self.now, source) {
             return Err(DropReason::SearchBudget);
         }
-        self.take_record(record, outdated)?;
-        // Before the answer, which it judges by its own record.
-        self.hand_to_member(Shown { outdated, ..shown }, arrival.from);
+        let taken = self.take_record(record, lacks.record);
+        if matches!(taken, Ok(()) | Err(DropReason::UnknownSigner)) {
+            // Before the answer, which it judges by its own record.
+            self.hand_to_member(Shown { lacks, ..shown }, arrival.from);
+        }
+        if taken == Err(DropReason::UnknownSigner) && self.paths.doubts.take(self.now, source) {
+            // Perhaps a KEYSET was missed here. Whoever is asked with a record of before hands it on.
+            self.search_for((ends.1, ends.0)).map(|_| ())?;
+        }
+        taken?;
         let Shown { group, key, .. } = judged?;
         if let Err(reason) = self.step_by_search(group, key.1) {
             self.drops.count(self.now, reason);
@@ -164,7 +173,7 @@ impl Terminal {
             peer,
             group,
             key: self.claimed_in(probe, peer, group)?,
-            outdated: false,
+            lacks: Lacks::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use crate::search::message::{Answer, Nonce, Probe, ProbeHash, Question};
 use crate::stats::DropReason;
 use crate::terminal::asking::jittered;
 use crate::terminal::budget::Budget;
-use crate::terminal::handing::Shown;
+use crate::terminal::handing::{Lacks, Shown};
 use crate::terminal::{Output, Source, Terminal};
 
 /// Searches that are open, and those that came to nothing.
@@ -218,17 +218,20 @@ impl Terminal {
         let presented = record.record();
         self.look_at_record(presented)?;
         let newer = self.newer_than(presented);
-        let outdated = newer.is_some();
+        let lacks = self.lacking(&record);
         let judged = self.shown_by_answer(answer, &question, newer.unwrap_or(presented));
         // Who is a member by what it presents hears that there is something newer, and no more.
         let shown = match judged {
-            Err(reason) if outdated => self
+            Err(reason) if lacks.record => self
                 .shown_by_answer(answer, &question, presented)
                 .map_err(|_| reason)?,
             judged => judged?,
         };
-        self.take_record(record, outdated)?;
-        self.hand_to_member(Shown { outdated, ..shown }, arrival.from);
+        let taken = self.take_record(record, lacks.record);
+        if matches!(taken, Ok(()) | Err(DropReason::UnknownSigner)) {
+            self.hand_to_member(Shown { lacks, ..shown }, arrival.from);
+        }
+        taken?;
         let Shown {
             peer, group, key, ..
         } = judged?;
@@ -263,7 +266,7 @@ impl Terminal {
             peer,
             group,
             key: (answer.epoch, answer.generation),
-            outdated: false,
+            lacks: Lacks::default(),
         })
     }
 

@@ -25,7 +25,9 @@ use peers::{Learned, Peer, Peers};
 pub use rule::may_deliver;
 pub use view::{PathCounts, PathView, PeerView};
 
-use crate::command::{Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, UnverifiedRecord};
+use crate::command::{
+    Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, SignerClass, UnverifiedRecord,
+};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::rng::Random;
@@ -35,7 +37,7 @@ use crate::sharing::message::{COMMAND, Message, PART, Part, message_in, type_of}
 use crate::stats::DropReason;
 use crate::terminal::budget::Budget;
 use crate::terminal::group::Group;
-use crate::terminal::handing::Shown;
+use crate::terminal::handing::{Lacks, Shown};
 use crate::terminal::{Cause, Event, Output, Source, Terminal};
 
 /// What happens to a flow.
@@ -419,7 +421,7 @@ impl Terminal {
                 peer: number,
                 group: packet.group,
                 key: packet.key,
-                outdated: false,
+                lacks: Lacks::default(),
             };
             self.hand_to_member(shown, packet.endpoint);
         }
@@ -540,6 +542,15 @@ impl Terminal {
     fn newer_than(&self, presented: &ProtectionRecord) -> Option<&ProtectionRecord> {
         let held = self.paths.peers.newest(presented.terminal)?;
         (held.version > presented.version && !self.is_superseded(presented)).then_some(held)
+    }
+
+    /// What a terminal lacks that presents this record of itself.
+    fn lacking(&self, presented: &UnverifiedRecord<'_>) -> Lacks {
+        let signs_now = self.key_set.first_of(SignerClass::Keys);
+        Lacks {
+            record: self.newer_than(presented.record()).is_some(),
+            key_set: signs_now.is_some_and(|key| key.public.name() != presented.signer()),
+        }
     }
 
     /// Verifies what a terminal presents of itself; of what is `outdated` nothing is learned.

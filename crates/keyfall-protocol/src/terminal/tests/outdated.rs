@@ -275,3 +275,74 @@ fn a_record_by_a_key_of_before_is_not_the_newer_one() {
     assert_eq!(held(&mut net).version, 12);
     assert!(handed(&net).is_empty());
 }
+
+/// KEYSETs like that of the fleet, of which gateway 1 alone heard the newest: fresh keys sign, and those of
+/// before are listed still, or stolen. Its own record and gateway 2's, as it holds them, are by the fresh.
+fn missed_key_set(stolen: bool) -> Net {
+    let mut net = outdated(|_| ());
+    let listed = net
+        .fleet
+        .record
+        .key_set
+        .first_of(SignerClass::Keys)
+        .cloned();
+    let before = listed.expect("one of each class");
+    net.fleet.replace_key(SignerClass::Keys, 20);
+    let key_set = net.fleet.next_key_set(20, |key_set| {
+        if stolen {
+            key_set.stolen = vec![before.public.name()];
+        } else {
+            key_set.keys.push(before);
+        }
+    });
+    net.gate(1).unit.hear(&key_set);
+    net.gate(1).unit.store_all();
+    for n in [1, 2] {
+        net.restate_to(1, n, |record| record.issued_at = FOUNDED.plus(30));
+    }
+    net
+}
+
+fn key_set_version(net: &mut Net, number: u32) -> u32 {
+    net.gate(number).unit.machine.key_set.version
+}
+
+/// KR-577: who missed the KEYSET as well gets both, whichever of the two asks, and also where what it
+/// presents is by a key that was stolen.
+#[test]
+fn who_missed_a_key_set_is_found_and_gets_it() {
+    for stolen in [false, true] {
+        for (asker, from, to) in [(1, CE1, CE2), (2, CE2, CE1)] {
+            let mut net = missed_key_set(stolen);
+            let newest = key_set_version(&mut net, 1);
+            assert!(key_set_version(&mut net, 2) < newest);
+            let found = group_and_peer(net.way(asker, from, to));
+            assert_eq!(found, Some((1, 3 - asker)), "{asker}, stolen: {stolen}");
+            assert_eq!(key_set_version(&mut net, 2), newest);
+            assert_eq!((own_version(&mut net), held(&mut net).version), (12, 12));
+        }
+    }
+}
+
+/// KR-577: a member alone brings that about, and no more than a burst and a search in a second.
+#[test]
+fn what_an_unlisted_key_signed_is_believed_by_nobody_and_costs_little() {
+    let mut net = missed_key_set(true);
+    let own = net.gate(2).unit.machine.own_record().cloned();
+    let own = own.expect("its own");
+    probe_of(&mut net, &own, 9, 100);
+    let unit = &net.gate(1).unit;
+    assert!(unit.to_peers.is_empty() && unit.machine.searches().next().is_none());
+    for nonce in 1..=20 {
+        probe_of(&mut net, &own, 1, nonce);
+    }
+    assert_eq!(net.drops(1, DropReason::UnknownSigner), 20);
+    let unit = &net.gate(1).unit;
+    assert_eq!(
+        (unit.to_peers.len(), unit.answers.len()),
+        (2, 0),
+        "KEYSET and record"
+    );
+    assert_eq!(unit.machine.searches().count(), 1);
+    assert_eq!(unit.machine.paths().count(), 0);
+}
