@@ -227,11 +227,8 @@ impl Terminal {
                 .map_err(|_| reason)?,
             judged => judged?,
         };
-        let taken = self.take_record(record, lacks.record);
-        if matches!(taken, Ok(()) | Err(DropReason::UnknownSigner)) {
-            self.hand_to_member(Shown { lacks, ..shown }, arrival.from);
-        }
-        taken?;
+        self.take_record(record, lacks.record)?;
+        self.hand_to_member(Shown { lacks, ..shown }, arrival.from);
         let Shown {
             peer, group, key, ..
         } = judged?;

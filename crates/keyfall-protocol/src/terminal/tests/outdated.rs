@@ -62,9 +62,9 @@ fn group_and_peer(way: Way) -> Option<(u32, u32)> {
     }
 }
 
-/// A probe of gateway 2 towards CE1 that presents `record`, with a handle made with `key`.
+/// A probe of gateway 2 towards CE1, from an address for each nonce, that presents `record`, with a handle made with `key`.
 fn probe_of(net: &mut Net, record: &SignedRecord, key: u32, nonce: u8) -> Parcel {
-    let ends = (address(CE2), address(CE1));
+    let ends = (address(&format!("10.2.0.{nonce}")), address(CE1));
     let mut probe = Probe::new([nonce; 16], ends.0, ends.1, record.frame());
     let key = search_key_of(number_of(key), 7);
     assert!(probe.offer(&key, terminal_number(2), (KeyEpoch::new(7), generation(0))));
