@@ -77,6 +77,12 @@ class Field(ground.Ground):
         number = list(SITES.values()).index(host) + 1
         return f"10.10.{number}.2" if version == 4 else f"fd10:{number}::2"
 
+    @staticmethod
+    def inside(gateway: str) -> list:
+        """The addresses of a gateway on its segment, IPv4 and IPv6."""
+        number = list(SITES).index(gateway) + 1
+        return [f"10.10.{number}.1", f"fd10:{number}::1"]
+
     def move(self, terminal: str, address: str) -> None:
         """Gives a terminal another address outside."""
         at = self.at[terminal]
@@ -137,6 +143,12 @@ class Field(ground.Ground):
             oifname "to-{unit}" ct state new counter drop
           }}
         }}""")
+
+    def forgetful(self, seconds: int) -> None:
+        """A NAT in the underlay forgets who has not spoken for so long."""
+        for name in ("udp_timeout", "udp_timeout_stream"):
+            ground.sh("ip", "netns", "exec", self.underlay, "sysctl", "-qw",
+                      f"net.netfilter.nf_conntrack_{name}={seconds}")
 
     @contextlib.contextmanager
     def without_server(self, unit: str):

@@ -41,6 +41,7 @@ mod clock;
 mod echoes;
 mod log;
 mod packets;
+mod put_off;
 mod requests;
 mod ways;
 
@@ -203,8 +204,7 @@ pub async fn serve(
         through = Some(opened.map_err(|source| RunError::Through { address, source })?);
     }
     let committer = Committer::start(store, wakings).map_err(RunError::Thread)?;
-    let own = terminal.own_record().map(|signed| signed.record());
-    let packets = Packets::new(options.packets, own);
+    let packets = Packets::new(options.packets, &terminal);
     let driver = Driver {
         _door: door,
         clock,

@@ -39,8 +39,8 @@ pub use desk::{DeskCounts, Job, Worked};
 pub use exposure::{Deletion, Exposure, GroupExposure};
 pub use founding::Founding;
 pub use orders::{
-    ACTIVATION_LEAD, AddressWish, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, KeySetDraft,
-    Order, PackageSealing, PacketWish, Reach, SealedFor, TOKEN_LIFE, TOKEN_LIFE_MAX,
+    ACTIVATION_LEAD, AddressWish, CHANGE_LEAD, Done, DraftedKeys, EXCLUDED_A_DAY, GRACE_MIN,
+    KeySetDraft, Order, PackageSealing, PacketWish, Reach, SealedFor, TOKEN_LIFE, TOKEN_LIFE_MAX,
     TOKEN_LIFE_MIN, TokenMisuse, WIPE_ROOTS_MAX,
 };
 use owners::Owners;

@@ -128,6 +128,13 @@ pub enum Refusal {
         "of {listed} erase keys {needed} must sign: list more of them or ask for fewer signatures"
     )]
     TooFewEraseKeys { listed: usize, needed: u8 },
+    #[error(
+        "a grace of {0} s is too short: who has not heard that the key changed sends under the old one for up to \
+         {lead} s; give at least {min} s",
+        lead = super::CHANGE_LEAD,
+        min = super::GRACE_MIN
+    )]
+    GraceTooShort(u32),
     #[error("a KEYSET lists at most {0} keys and names at most {1} stolen ones: leave some out")]
     TooManyKeys(usize, usize),
     #[error(

@@ -176,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn one_source_takes_no_more_than_its_share() {
+        let mut assembly = Assembly::new(16, 4);
+        let mut open_after = |source: u8, n: u8, second| {
+            let parts = datagrams(&[n; 3000], None);
+            assembly.add(source, &part_of(&parts[0]), Tick::from_secs(second));
+            assembly.open.len()
+        };
+        let begun = [(1, 1, 0), (1, 2, 1), (1, 3, 1), (2, 1, 1), (1, 4, 5)];
+        let open = begun.map(|(source, n, second)| open_after(source, n, second));
+        assert_eq!(open, [1, 2, 2, 3, 3], "the oldest has waited for 5 s");
+    }
+
+    #[test]
     fn a_forged_part_spoils_one_message_and_nothing_else() {
         let message = vec![3; 3000];
         let parts = datagrams(&message, None);

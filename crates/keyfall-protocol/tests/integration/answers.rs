@@ -7,9 +7,9 @@ use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::server;
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{KeyDis, Message, marked, type_of};
-use keyfall_protocol::terminal;
+use keyfall_protocol::terminal::{self, AskOutcome};
 
-use crate::sharing::{ACK, ALL, COMMAND, Fate, KEY_DIS, Pair};
+use crate::sharing::{ACK, ALL, COMMAND, Fate, KEY_DIS, KEY_REQ, Pair};
 
 /// A request is as long as its suite's, whatever is asked; the numbers are those of
 /// docs/PROTOCOL.md section 14.
@@ -145,6 +145,38 @@ fn an_ack_waits_for_the_store() {
     assert_eq!(acks(&pair), before + 1);
 }
 
+/// KR-371, INVARIANT 2: while the mixed key is being stored nobody is answered, under that key or the one
+/// before, nor told that he is not known.
+#[test]
+fn nobody_is_answered_while_a_mixed_key_is_being_stored() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    let group = pair.group(&[1]);
+    pair.copy(0);
+    pair.server_stores = false;
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.ask(0);
+    pair.run(Duration::from_millis(100));
+    pair.ask(1);
+    pair.run(Duration::from_secs(2));
+    let types = pair.types();
+    let ack = types.iter().position(|&it| it == ACK).expect("it mixed");
+    let mut after: Vec<_> = types[ack + 1..].to_vec();
+    // Who asked without the time is told it.
+    after.retain(|&it| it != COMMAND);
+    assert!(after.len() >= 4, "both ask, and again: {types:?}");
+    assert!(after.iter().all(|&it| it == KEY_REQ), "{types:?}");
+    pair.server_stores = true;
+    let id = pair.server_unstored.take().expect("asked for");
+    pair.feed_server(server::Input::Stored(id));
+    pair.run(Duration::from_secs(60));
+    assert!(pair.is_current(0, group) && !pair.is_current(1, group));
+    let ended = [0, 1].map(|place| pair.askers[place].ended.first().copied());
+    assert_eq!(
+        ended,
+        [Some(AskOutcome::Current), Some(AskOutcome::NotKnown)]
+    );
+}
+
 /// KR-368: whoever wishes for a suite that the root does not list is written down, once.
 #[test]
 fn a_wish_for_another_suite_stands_in_the_audit_once() {
@@ -187,18 +219,22 @@ fn an_answer_in_another_suite_is_refused() {
     };
     let of = DropReason::OtherSuite;
     let before = pair.askers[0].machine.drops().of(of);
-    for suite in [SharingSuite::Psk, SharingSuite::Hpke] {
-        let weaker = Message::KeyDis {
+    let signed = b"anything";
+    let bare = |suite| KeyDis::Psk { suite, signed };
+    let stronger = KeyDis::Hpke {
+        suite: SharingSuite::HpkePq,
+        enc: &[1; 1120],
+        ct: &[1; 16],
+    };
+    for distribution in [bare(SharingSuite::Psk), bare(SharingSuite::Hpke), stronger] {
+        let answer = Message::KeyDis {
             reference,
-            distribution: KeyDis::Psk {
-                suite,
-                signed: b"anything",
-            },
+            distribution,
         };
-        let weaker = marked(&weaker.encode());
-        pair.feed(0, terminal::Input::FromServer(&weaker));
+        let answer = marked(&answer.encode());
+        pair.feed(0, terminal::Input::FromServer(&answer));
     }
-    assert_eq!(pair.askers[0].machine.drops().of(of), before + 2);
+    assert_eq!(pair.askers[0].machine.drops().of(of), before + 3);
     assert!(!pair.is_current(0, group));
     pair.let_pass(|_, _, _| Fate::Passes);
     pair.feed(0, terminal::Input::FromServer(&answer));

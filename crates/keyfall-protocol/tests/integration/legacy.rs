@@ -5,16 +5,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keyfall_protocol::command::Suites;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, UnixSeconds};
+use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use keyfall_protocol::keys::{MasterKey, Secret};
 use keyfall_protocol::rng::Random;
-use keyfall_protocol::server::{self, AuditEntry, KeySetDraft, Order, Refusal};
+use keyfall_protocol::server::{AuditEntry, KeySetDraft, Order, Refusal};
 use keyfall_protocol::sharing::SharingSuite;
 use keyfall_protocol::sharing::message::{
     KeyDis, KeyReq, Message, Reference, RequestHash, marked, message_in, type_of,
 };
 use keyfall_protocol::sharing::rsa_misty1::{
-    IdInformation, Request, RsaSecret, RsaSize, open_key_req, seal_key_dis, seal_key_req,
+    IdInformation, Request, RsaSecret, RsaSize, Sealed, open_key_req, seal_key_dis, seal_key_req,
 };
 use keyfall_protocol::terminal::{self, AskOutcome};
 
@@ -116,10 +116,6 @@ fn forged(of: u32, nonce: u8) -> Vec<u8> {
 fn datagram(key_req: &[u8], cookie: Option<[u8; 16]>) -> Vec<u8> {
     let request = KeyReq::RsaMisty1(key_req);
     marked(&Message::KeyReq { request, cookie }.encode())
-}
-
-fn put(pair: &mut Pair, from: SocketAddr, octets: Vec<u8>) {
-    pair.feed_server(server::Input::Datagram { from, octets });
 }
 
 /// How often the first terminal dropped something for that reason.
@@ -240,7 +236,7 @@ fn without_a_cookie_no_rsa_work_is_done() {
     for n in 0..100 {
         let octets = datagram(&forged(1, n), (n % 2 == 0).then_some([n; 16]));
         let len = octets.len();
-        put(&mut pair, from, octets);
+        pair.put(from, octets);
         let (_, answer) = pair.air.last().unwrap();
         assert_eq!(type_of(answer), Some(COOKIE));
         assert!(answer.len() <= len, "{} for {len}", answer.len());
@@ -251,18 +247,18 @@ fn without_a_cookie_no_rsa_work_is_done() {
     pair.jobs = Some(Vec::new());
     let octets = datagram(&forged(1, 1), Some(cookie));
     for _ in 0..10 {
-        put(&mut pair, from, octets.clone());
+        pair.put(from, octets.clone());
     }
     assert_eq!(pair.begun, 1, "the same request again");
     for n in 2..100 {
-        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+        pair.put(from, datagram(&forged(1, n), Some(cookie)));
     }
     assert_eq!(pair.begun, 8, "for one host");
     for host in 2..100 {
         let from = SocketAddr::from(([192, 0, 2, host], 1));
-        put(&mut pair, from, datagram(&forged(1, host), None));
+        pair.put(from, datagram(&forged(1, host), None));
         let cookie = self::cookie(&pair);
-        put(&mut pair, from, datagram(&forged(1, host), Some(cookie)));
+        pair.put(from, datagram(&forged(1, host), Some(cookie)));
     }
     assert_eq!(pair.begun, 64, "for all");
     assert!(pair.server.desk_counts().overload > 0);
@@ -275,11 +271,11 @@ fn requests_in_anothers_name_fill_no_table() {
     let mut pair = pair(1);
     let group = legacy_group(&mut pair, &[1]);
     let from = SocketAddr::from(([203, 0, 113, 9], 9));
-    put(&mut pair, from, datagram(&forged(1, 0), None));
+    pair.put(from, datagram(&forged(1, 0), None));
     let cookie = cookie(&pair);
     pair.let_pass(|_, _, _| Fate::Passes);
     for n in 0..200 {
-        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+        pair.put(from, datagram(&forged(1, n), Some(cookie)));
     }
     let counts = pair.server.desk_counts();
     assert_eq!((counts.answers, counts.overload), (64, 136));
@@ -331,9 +327,9 @@ fn a_request_in_anothers_name_tells_nothing_and_moves_nothing() {
     let group = legacy_group(&mut pair, &[1]);
     let from = SocketAddr::from(([203, 0, 113, 9], 9));
     pair.let_pass(|_, _, _| Fate::Lost);
-    put(&mut pair, from, datagram(&forged(1, 7), None));
+    pair.put(from, datagram(&forged(1, 7), None));
     let cookie = cookie(&pair);
-    put(&mut pair, from, datagram(&forged(1, 7), Some(cookie)));
+    pair.put(from, datagram(&forged(1, 7), Some(cookie)));
     let (_, answer) = pair.air.last().unwrap();
     assert_eq!(type_of(answer), Some(KEY_DIS));
     assert_eq!(pair.server.heard_from(number(1)), None);
@@ -353,8 +349,8 @@ fn a_downgrade_to_the_legacy_suite_is_refused_and_audited() {
     pair.let_pass(|_, _, _| Fate::Lost);
     let somebody = SocketAddr::from(([203, 0, 113, 9], 9));
     for n in 0..3 {
-        put(&mut pair, somebody, datagram(&forged(1, n), None));
-        put(&mut pair, somebody, datagram(&forged(1, n), Some([n; 16])));
+        pair.put(somebody, datagram(&forged(1, n), None));
+        pair.put(somebody, datagram(&forged(1, n), Some([n; 16])));
     }
     let told = |pair: &Pair| {
         let of = |it: &AuditEntry| format!("{}: {}", it.actor, it.outcome);
@@ -364,10 +360,10 @@ fn a_downgrade_to_the_legacy_suite_is_refused_and_audited() {
     assert_eq!(pair.server.desk_counts().downgrades, 0);
 
     let from = pair.askers[0].address;
-    put(&mut pair, from, datagram(&forged(1, 3), None));
+    pair.put(from, datagram(&forged(1, 3), None));
     let cookie = cookie(&pair);
     for n in 3..6 {
-        put(&mut pair, from, datagram(&forged(1, n), Some(cookie)));
+        pair.put(from, datagram(&forged(1, n), Some(cookie)));
     }
     assert!(pair.types().iter().all(|&it| it == COOKIE));
     assert_eq!((pair.begun, pair.server.desk_counts().downgrades), (0, 3));
@@ -375,7 +371,8 @@ fn a_downgrade_to_the_legacy_suite_is_refused_and_audited() {
     assert_eq!(told(&pair), [refused]);
 }
 
-/// W-14, KR-364: what names the server's key and is shorter than a COOKIE gets none.
+/// W-14, KR-364, KR-382: what names the server's key and is shorter than a COOKIE gets none, and with a cookie
+/// it brings no work about.
 #[test]
 fn a_request_of_the_legacy_suite_without_its_rsa_field_is_met_with_silence() {
     for suites in [&FIRST, &SECOND] {
@@ -384,8 +381,12 @@ fn a_request_of_the_legacy_suite_without_its_rsa_field_is_met_with_silence() {
         pair.let_pass(|_, _, _| Fate::Lost);
         let mut short = forged(1, 1)[..16].to_vec();
         short[4..6].fill(0);
-        put(&mut pair, from, datagram(&short, None));
+        pair.put(from, datagram(&short, None));
         assert!(pair.air.is_empty(), "{:?}", pair.types());
+        pair.put(from, datagram(&forged(1, 1), None));
+        let cookie = Some(cookie(&pair));
+        pair.put(from, datagram(&short, cookie));
+        assert_eq!((pair.begun, pair.server.desk_counts().downgrades), (0, 0));
     }
 }
 
@@ -395,10 +396,7 @@ fn a_request_of_the_legacy_suite_without_its_rsa_field_is_met_with_silence() {
 fn an_answer_in_another_suite_than_rsa_misty1_is_refused() {
     let mut pair = pair(1);
     let group = legacy_group(&mut pair, &[1]);
-    pair.let_pass(|_, _, octets| match type_of(octets) {
-        Some(KEY_DIS) => Fate::Lost,
-        _ => Fate::Passes,
-    });
+    pair.let_pass(without_answers);
     pair.ask(0);
     pair.run(Duration::from_millis(400));
     let (_, reference) = request(&pair);
@@ -470,10 +468,10 @@ fn altered_messages_of_the_legacy_suite_move_nothing() {
     for place in 0..ack.len() {
         let mut altered = ack.clone();
         altered[place] ^= 1;
-        put(&mut pair, from, altered);
+        pair.put(from, altered);
     }
     assert_eq!(pair.server.desk_counts().acks, 0);
-    put(&mut pair, from, ack);
+    pair.put(from, ack);
     assert_eq!(pair.server.desk_counts().acks, 1);
 }
 
@@ -520,13 +518,53 @@ fn a_fresh_epoch_of_the_legacy_suite_is_not_sent_with_at_once() {
 fn a_key_beyond_what_the_online_keys_may_say_is_not_taken() {
     let mut pair = pair(1);
     let group = legacy_group(&mut pair, &[1]);
-    pair.let_pass(|_, _, octets| match type_of(octets) {
-        Some(KEY_DIS) => Fate::Lost,
-        _ => Fate::Passes,
-    });
+    pair.let_pass(without_answers);
     pair.ask(0);
     pair.run(Duration::from_millis(400));
-    let (asked, reference) = request(&pair);
+    // 64 generations in 600 s are allowed, for 30 days and not for five years.
+    let far = Generation::new(64 * 6 * 24 * 40).unwrap();
+    let sealed = answer(&mut pair, group, far);
+    assert!(pair.askers[0].machine.groups().is_empty());
+    let (_, ack) = pair.air.last().unwrap();
+    let Ok(Message::Ack { status, mac, .. }) = Message::decode_datagram(ack) else {
+        panic!("{:?}", pair.types());
+    };
+    assert_eq!(status.number(), 1, "out of bounds");
+    assert!(sealed.exchange.check_mac(1, &mac));
+}
+
+/// KR-384: nor does it bring anything after the end of the last key of class keys, which the RSA key
+/// outlives by years.
+#[test]
+fn an_answer_after_the_end_of_the_online_keys_brings_nothing() {
+    const ONLINE: Duration = Duration::from_secs(30 * 86_400);
+    for (at, is_taken) in [
+        (ONLINE - Duration::from_secs(60), true),
+        (ONLINE + Duration::from_secs(60), false),
+    ] {
+        let mut pair = pair(1);
+        let group = legacy_group(&mut pair, &[1]);
+        pair.let_pass(without_answers);
+        pair.ask(0);
+        pair.run(Duration::from_millis(400));
+        pair.now = Tick::default().plus(at);
+        pair.ask(0);
+        answer(&mut pair, group, Generation::ZERO);
+        assert_eq!(pair.askers[0].machine.groups().len(), usize::from(is_taken));
+        assert_eq!(drops(&pair, "signer_expired"), u64::from(!is_taken));
+    }
+}
+
+fn without_answers(_: usize, _: bool, octets: &[u8]) -> Fate {
+    match type_of(octets) {
+        Some(KEY_DIS) => Fate::Lost,
+        _ => Fate::Passes,
+    }
+}
+
+/// To the newest request, by who has the server's RSA key: a key of that group.
+fn answer(pair: &mut Pair, group: GroupNumber, generation: Generation) -> Sealed {
+    let (asked, reference) = request(pair);
     let Ok(Message::KeyReq {
         request: KeyReq::RsaMisty1(key_req),
         ..
@@ -536,10 +574,8 @@ fn a_key_beyond_what_the_online_keys_may_say_is_not_taken() {
     };
     let nonce = open_key_req(&rsa(0), key_req).unwrap().nonce;
     let epoch = KeyEpoch::fresh(None, crate::sharing::FOUNDED);
-    // 64 generations in 600 s are allowed, for 30 days and not for five years.
-    let far = Generation::new(64 * 6 * 24 * 40).unwrap();
     let secret = Secret::init_with(|into| pair.rng.fill(into));
-    let keys = [MasterKey::new(group, epoch, far, secret)];
+    let keys = [MasterKey::new(group, epoch, generation, secret)];
     let asked = Request { key_req, nonce };
     let sealed = seal_key_dis(rsa(1).public(), asked, &keys, &mut pair.rng).unwrap();
     let message = Message::KeyDis {
@@ -547,13 +583,7 @@ fn a_key_beyond_what_the_online_keys_may_say_is_not_taken() {
         distribution: KeyDis::RsaMisty1(&sealed.key_dis),
     };
     pair.feed(0, terminal::Input::FromServer(&marked(&message.encode())));
-    assert!(pair.askers[0].machine.groups().is_empty());
-    let (_, ack) = pair.air.last().unwrap();
-    let Ok(Message::Ack { status, mac, .. }) = Message::decode_datagram(ack) else {
-        panic!("{:?}", pair.types());
-    };
-    assert_eq!(status.number(), 1, "out of bounds");
-    assert!(sealed.exchange.check_mac(1, &mac));
+    sealed
 }
 
 /// The RSA key outlives a power cut, with the wrap key and under the same seal.

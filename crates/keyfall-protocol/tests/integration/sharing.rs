@@ -70,6 +70,9 @@ pub(crate) struct Pair {
     pub(crate) stores: bool,
     /// The newest store that is not.
     pub(crate) unstored: Option<StoreId>,
+    /// The same of the server's.
+    pub(crate) server_stores: bool,
+    pub(crate) server_unstored: Option<server::StoreId>,
 }
 
 #[derive(Clone, Copy)]
@@ -126,6 +129,8 @@ impl Pair {
             jobs: None,
             stores: true,
             unstored: None,
+            server_stores: true,
+            server_unstored: None,
         };
         pair.drain_server();
         for n in 1..=terminals {
@@ -218,6 +223,11 @@ impl Pair {
         self.drain_server();
     }
 
+    /// That datagram comes to the server at once.
+    pub(crate) fn put(&mut self, from: SocketAddr, octets: Vec<u8>) {
+        self.feed_server(server::Input::Datagram { from, octets });
+    }
+
     pub(crate) fn moment(&self) -> Moment {
         let elapsed = u32::try_from(self.now.since(Tick::default()).as_secs()).expect("short");
         Moment {
@@ -232,7 +242,11 @@ impl Pair {
                 server::Output::Store(id) => {
                     let batch = self.server.batch(id).expect("it was asked for");
                     self.audit.extend(batch.audit.clone());
-                    self.feed_server(server::Input::Stored(id));
+                    if self.server_stores {
+                        self.feed_server(server::Input::Stored(id));
+                    } else {
+                        self.server_unstored = Some(id);
+                    }
                 }
                 server::Output::Transmit { frame, .. } => self.frames.push(frame),
                 server::Output::Send { to, octets } => self.send(Way::Down(to), octets),
@@ -372,6 +386,21 @@ impl Pair {
             .expect("it was stored by itself");
         asker.wake = None;
         self.drain_asker(place);
+    }
+
+    /// Another asker with what that one has stored, elsewhere.
+    pub(crate) fn copy(&mut self, place: usize) {
+        let asker = &self.askers[place];
+        let (device, user) = (asker.device.clone(), asker.user.clone());
+        self.askers.push(Asker {
+            machine: Terminal::restore(&device, Some(&user), self.now).expect("a copy"),
+            address: SocketAddr::from(([192, 0, 2, 2], 1)),
+            device,
+            user,
+            ended: Vec::new(),
+            wake: None,
+        });
+        self.drain_asker(self.askers.len() - 1);
     }
 
     pub(crate) fn types(&self) -> Vec<u8> {
@@ -554,7 +583,7 @@ fn an_ack_that_was_held_back_does_not_lock_its_terminal_out() {
     let held_back = |(_, octets): &&(bool, Vec<u8>)| type_of(octets) == Some(ACK);
     let first = pair.air.iter().find(held_back).expect("it was sent");
     let (from, octets) = (pair.askers[0].address, first.1.clone());
-    pair.feed_server(server::Input::Datagram { from, octets });
+    pair.put(from, octets);
     pair.run(Duration::from_secs(1));
     pair.order(Order::RekeyGroup { group }).expect("it may be");
     pair.ask(0);
@@ -634,20 +663,10 @@ fn a_cookie_of_the_old_address_is_no_unknown_key() {
 fn of_two_copies_of_a_package_the_first_to_ask_wins() {
     let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
     let group = pair.group(&[1]);
-    let (device, user) = (pair.askers[0].device.clone(), pair.askers[0].user.clone());
-    let copy = Terminal::restore(&device, Some(&user), pair.now).expect("a copy");
+    pair.copy(0);
     pair.ask(0);
     pair.run(Duration::from_secs(5));
     assert!(pair.is_current(0, group));
-    pair.askers.push(Asker {
-        machine: copy,
-        address: SocketAddr::from(([192, 0, 2, 2], 1)),
-        device,
-        user,
-        ended: Vec::new(),
-        wake: None,
-    });
-    pair.drain_asker(1);
     pair.ask(1);
     pair.run(Duration::from_secs(30));
     assert_eq!(pair.askers[1].ended, [AskOutcome::NotKnown]);

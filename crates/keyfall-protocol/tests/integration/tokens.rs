@@ -491,6 +491,27 @@ fn a_token_does_not_count_in_psk() {
     assert_eq!(pair.audited("token"), [psk, dead]);
 }
 
+/// KR-376: nor without a cookie: who asks from an address that is not his neither uses nor holds it.
+#[test]
+fn a_token_does_not_count_without_a_cookie() {
+    for suite in [SharingSuite::Hpke, SharingSuite::HpkePq] {
+        let mut pair = Pair::new(&[suite], 0);
+        let token = pair.token_for("dave", TOKEN_LIFE);
+        pair.let_pass(|_, _, octets| match type_of(octets) {
+            Some(COOKIE) => Fate::Lost,
+            _ => Fate::Passes,
+        });
+        pair.arrive(&token, FIRST);
+        pair.run(SECONDS(10));
+        let counts = pair.server.desk_counts();
+        assert!(counts.cookies > 0 && counts.answers == 0, "{counts:?}");
+        pair.let_pass(|_, _, _| Fate::Passes);
+        pair.arrive(&token, SECOND);
+        pair.run(SECONDS(5));
+        assert!(pair.agree(0, "dave"), "{suite:?}");
+    }
+}
+
 /// T-06: who has the token, and even the server's KEM key, cannot answer for the server without one of
 /// its signing keys; the true answer still counts.
 #[test]

@@ -114,6 +114,7 @@ impl From<Refusal> for Refused {
             Refusal::NoSuchKey(_) => ProblemCode::NoSuchKey,
             Refusal::BadLife(_)
             | Refusal::TooFewEraseKeys { .. }
+            | Refusal::GraceTooShort(_)
             | Refusal::TooManyKeys(..)
             | Refusal::NoRsaKey => ProblemCode::BadKeySet,
             Refusal::NotTheRoot => ProblemCode::NotTheRoot,

@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use keyfall_api::packets::{PacketDrop, PacketStatus};
 use keyfall_plane::esp_len;
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::TerminalNumber;
 use keyfall_protocol::terminal::{Event, Input, Order, PacketFrom, Terminal, Unheard, Way};
 
 use crate::driver::echoes::EchoSearch;
+use crate::driver::put_off::PutOff;
 use crate::driver::{Driver, RunError};
 use crate::packet_path::{
     Ask, Begun, FlowReport, Heard, Host, PacketOptions, PacketPath, SessionReport, Tun, Wire, host,
@@ -37,8 +38,7 @@ pub(super) struct Running {
     pub(super) echoes: Option<EchoSearch>,
     /// Routes and addresses are to be looked at.
     changed: bool,
-    /// The system was not told everything: once more in a second.
-    again: bool,
+    put_off: PutOff,
 }
 
 impl Running {
@@ -60,23 +60,18 @@ impl Running {
 }
 
 impl Packets {
-    /// `own`: what is stored of this terminal's record.
-    pub(super) fn new(options: Option<PacketOptions>, own: Option<&ProtectionRecord>) -> Self {
+    /// The terminal as it was stored.
+    pub(super) fn new(options: Option<PacketOptions>, terminal: &Terminal) -> Self {
         let Some(options) = options else {
             return Self::Off;
         };
+        close(&options, terminal);
         if let (Some(inside), Some(outside)) = (&options.gateway, &options.outside)
             && let Err(error) = host::close_gateway(inside, outside)
         {
             let sentence = format!("packets do not pass, and nothing is protected: {error}");
             tracing::error!("{sentence}");
             return Self::Failed(sentence);
-        }
-        if options.gateway.is_none()
-            && let Some(own) = own
-            && let Err(error) = host::close_host(own)
-        {
-            tracing::warn!(%error, "networks of groups are open until packets pass");
         }
         Self::Waiting(options)
     }
@@ -103,6 +98,7 @@ impl Packets {
         let mut status = PacketStatus {
             state: "waiting".to_owned(),
             failure: None,
+            refused: Vec::new(),
             tun: None,
             mtu: None,
             listens: None,
@@ -125,6 +121,7 @@ impl Packets {
                 status.tun = Some(running.path.tun_name().to_owned());
                 status.mtu = host::mtu_of(running.path.tun_name());
                 status.listens = running.path.listens();
+                status.refused = running.put_off.refused().to_vec();
                 let report = running.path.report();
                 let found: HashMap<_, _> = terminal
                     .paths()
@@ -167,10 +164,8 @@ impl Driver {
             && let Some(own) = self.terminal.own_record()
         {
             let clear: Vec<_> = self.terminal.clear_list().copied().collect();
-            if let Err(error) = running.host.apply(own.record(), &clear) {
-                tracing::error!(%error, "addresses or routes of the packet path are not right");
-                running.again = true;
-            }
+            let refused = running.host.apply(own.record(), &clear);
+            running.put_off.came_out(refused, Instant::now());
         }
         let mut orders = running.path.refresh(&self.terminal);
         orders.extend(running.path.next_marks());
@@ -339,12 +334,15 @@ impl Driver {
     pub(super) fn on_packets_second(&mut self) {
         if let Some(running) = self.packets.running() {
             running.path.on_second(&self.terminal);
-            running.changed |= std::mem::take(&mut running.again);
+            running.changed |= running.put_off.is_due(Instant::now());
         }
     }
 
     /// What an event means to the threads.
     pub(super) fn tell_packets(&mut self, event: &Event) {
+        if let (Packets::Waiting(options), Event::RecordChanged { .. }) = (&self.packets, event) {
+            close(options, &self.terminal);
+        }
         let Some(running) = self.packets.running() else {
             return;
         };
@@ -446,6 +444,18 @@ impl Driver {
     }
 }
 
+/// SECURITY: what may be closed without a key is (KR-545, KR-561), by the record that came last, whether or
+/// not it still counts.
+fn close(options: &PacketOptions, terminal: &Terminal) {
+    let Some(own) = terminal.stored_record() else {
+        return;
+    };
+    let clear: Vec<_> = terminal.clear_list().copied().collect();
+    for error in host::close(options, own.record(), &clear) {
+        tracing::warn!(error, "not everything is closed until packets pass");
+    }
+}
+
 fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Running, String> {
     let tun = Tun::open(&options.tun, mtu, true).map_err(|error| no_tun(&error))?;
     if options.gateway.is_none() {
@@ -472,7 +482,7 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
         echoes,
         options: options.clone(),
         changed: true,
-        again: false,
+        put_off: PutOff::default(),
     })
 }
 

@@ -20,10 +20,17 @@ use crate::packet_path::wire::mark;
 /// All sockets of one packet path.
 #[derive(Debug)]
 pub(crate) struct EchoWire {
-    ears: Vec<Ear>,
+    ears: Ears,
     mouth: Socket,
     /// `None`: this system has no IPv6.
     mouth_v6: Option<Socket>,
+}
+
+#[derive(Debug)]
+struct Ears {
+    ears: Vec<Ear>,
+    /// Whose turn it is: a flood at one leaves the others theirs.
+    next: usize,
     buffer: Box<[u8]>,
 }
 
@@ -67,31 +74,15 @@ impl EchoWire {
             }
         }
         Ok(Self {
-            ears,
+            ears: Ears::new(ears),
             mouth: mouth(Domain::IPV4)?,
             mouth_v6,
-            buffer: vec![0; LONGEST].into(),
         })
     }
 
     /// The next packet, and by which side it came.
     pub(crate) async fn heard(&mut self) -> (Side, Vec<u8>) {
-        poll_fn(|context| self.poll_heard(context)).await
-    }
-
-    fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<(Side, Vec<u8>)> {
-        for ear in &self.ears {
-            let mut buffer = ReadBuf::new(&mut self.buffer);
-            match ear.socket.poll_recv(context, &mut buffer) {
-                Poll::Ready(Ok(())) => {
-                    return Poll::Ready((ear.side, buffer.filled().to_vec()));
-                }
-                // An interface that went down; packets come again when it is up.
-                Poll::Ready(Err(_)) => context.waker().wake_by_ref(),
-                Poll::Pending => {}
-            }
-        }
-        Poll::Pending
+        poll_fn(|context| self.ears.poll_heard(context)).await
     }
 
     /// A probe leaves towards `to` as the payload of an echo request.
@@ -132,6 +123,34 @@ impl EchoWire {
         mouth
             .send_to(packet, &SocketAddr::new(to, 0).into())
             .map(drop)
+    }
+}
+
+impl Ears {
+    fn new(ears: Vec<Ear>) -> Self {
+        Self {
+            ears,
+            next: 0,
+            buffer: vec![0; LONGEST].into(),
+        }
+    }
+
+    fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<(Side, Vec<u8>)> {
+        let count = self.ears.len();
+        for at in (self.next..self.next + count).map(|turn| turn % count) {
+            let ear = &self.ears[at];
+            let mut buffer = ReadBuf::new(&mut self.buffer);
+            match ear.socket.poll_recv(context, &mut buffer) {
+                Poll::Ready(Ok(())) => {
+                    self.next = at + 1;
+                    return Poll::Ready((ear.side, buffer.filled().to_vec()));
+                }
+                // An interface that went down; packets come again when it is up.
+                Poll::Ready(Err(_)) => context.waker().wake_by_ref(),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -318,6 +337,37 @@ mod tests {
             payload,
         };
         echo.write().unwrap()
+    }
+
+    /// W-21: who floods one ear does not make the others deaf.
+    #[tokio::test]
+    async fn a_flood_at_one_ear_leaves_the_others_their_turn() {
+        let sockets = [Side::Outside, Side::Inside].map(|side| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            (side, socket)
+        });
+        let mouth = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let places = sockets
+            .each_ref()
+            .map(|(_, socket)| socket.local_addr().unwrap());
+        for _ in 0..20 {
+            mouth.send_to(b"flood", places[0]).unwrap();
+        }
+        mouth.send_to(b"reply", places[1]).unwrap();
+        let ears = sockets.map(|(side, socket)| Ear {
+            socket: tokio::net::UdpSocket::from_std(socket).unwrap(),
+            side,
+        });
+        for ear in &ears {
+            ear.socket.readable().await.unwrap();
+        }
+        let mut ears = Ears::new(ears.into());
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            heard.push(poll_fn(|context| ears.poll_heard(context)).await.0);
+        }
+        assert_eq!(heard, [Side::Outside, Side::Inside, Side::Outside]);
     }
 
     /// KR-571.

@@ -19,7 +19,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
 use crate::packet_path::head::WHOLE;
-use crate::packet_path::here::{Here, source_towards};
+use crate::packet_path::here::{Here, Peer, Spoken, source_towards};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::path_mtu::PathMtus;
@@ -213,21 +213,45 @@ impl Egress {
 
     /// Peers that were spoken to lately hear where this terminal is now.
     fn say_here(&mut self) {
-        let spoken_to = self.flows.iter().filter_map(|(_, flow)| match flow.way {
-            FlowWay::Protect {
-                group,
-                peer: Some(_),
-                to,
-            } => Some((group, to)),
-            FlowWay::Protect { .. } | FlowWay::Searching | FlowWay::Drop(_) => None,
-        });
+        let spoken_to = self
+            .flows
+            .iter()
+            .filter_map(|(&ends, flow)| match flow.way {
+                FlowWay::Protect {
+                    group,
+                    peer: Some(terminal),
+                    to,
+                } => {
+                    let used = flow.used;
+                    let spoken = Spoken {
+                        terminal,
+                        ends,
+                        used,
+                    };
+                    Some(((group, to), spoken))
+                }
+                FlowWay::Protect { .. } | FlowWay::Searching | FlowWay::Drop(_) => None,
+            });
         let due = self.here.due(spoken_to, self.now, source_towards);
-        for (group, to) in due {
-            if self.say_dummy(group, to) {
-                self.here.said((group, to), self.now);
+        for (peer, instead_of) in due {
+            let goes_there = instead_of.is_none_or(|ends| self.goes_to(ends, peer));
+            if goes_there && self.say_dummy(peer.0, peer.1) {
+                self.here.said(peer, self.now);
             }
         }
         self.flush();
+    }
+
+    /// Whether a packet between these addresses would go to that peer now; where that is to be asked
+    /// again, it is.
+    fn goes_to(&mut self, ends: Ends, there: Peer) -> bool {
+        let Some((flow, ask)) = self.flows.find(ends, self.now) else {
+            return false;
+        };
+        if ask && self.asks.try_send(Ask::Way { ends }).is_err() {
+            flow.asked_not();
+        }
+        matches!(flow.way, FlowWay::Protect { group, to, .. } if (group, to) == there)
     }
 
     /// False where the group's packets wait, or go nowhere.

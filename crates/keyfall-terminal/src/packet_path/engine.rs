@@ -62,6 +62,8 @@ struct Sending {
     suite: EspSuite,
     /// Since when the own record names another one.
     other_suite: Option<Instant>,
+    /// The one before, and when it ended.
+    suite_before: Option<(EspSuite, Instant)>,
     /// Sessions were ordered.
     ordered: bool,
     told: Told,
@@ -93,8 +95,16 @@ impl Sending {
         let since = *self.other_suite.get_or_insert(now);
         let sends = matches!(self.told, Told::Key(..));
         if !sends || now.saturating_duration_since(since) >= SUITE_AFTER {
+            self.suite_before = sends.then_some((self.suite, now));
             (self.suite, self.other_suite) = (named, None);
         }
+    }
+
+    /// In which suites others may begin sessions that heard of a change later than this terminal.
+    fn late_suites(&self, now: Instant) -> impl Iterator<Item = EspSuite> {
+        let late = |ended: Instant| now.saturating_duration_since(ended) < SUITE_AFTER;
+        let before = self.suite_before.filter(|&(_, ended)| late(ended));
+        std::iter::once(self.suite).chain(before.map(|(suite, _)| suite))
     }
 }
 
@@ -389,7 +399,7 @@ impl PacketPath {
             source: source_of(origin.from.ip()),
         };
         let (sender, scratch) = (name.spi.sender(), &mut self.scratch);
-        let suites = Suites::of(terminal, sender);
+        let suites = Suites::of(terminal, sender, &self.groups);
         let opened = terminal.receive_packet(now, query, |key, mark| {
             suites.of_group(key.group()).find_map(|suite| {
                 let receiver =
@@ -404,40 +414,43 @@ impl PacketPath {
                 let (first, receiver, suite, mark) = opened.receiver;
                 let (group, under) = (opened.group, (opened.epoch, opened.generation));
                 let mut stranger = None;
-                // SECURITY: a stranger costs no memory (KR-549).
-                match first {
-                    First::Below if opened.is_recorded => {
-                        self.on_below(name, group, origin);
-                        return Err(DropReason::Replayed);
+                let refused = if !opened.is_recorded {
+                    // SECURITY: a stranger costs no memory (KR-549).
+                    stranger = first.inner.map(|inner| Heard {
+                        group,
+                        key: Some(under),
+                        peer: name.spi.sender(),
+                        ends: (inner.source, inner.destination),
+                        from: origin.from,
+                    });
+                    Some(match terminal.record_of(name.spi.sender()) {
+                        Some(_) => DropReason::NotInRecord,
+                        None => DropReason::UnknownPeer,
+                    })
+                } else if first.is_below {
+                    // It may have been delivered before a restart of this terminal.
+                    if self.refusals.may_tell(name, Instant::now()) {
+                        let to = origin.from;
+                        self.egress.put(ToEgress::SayDummy { group, to });
                     }
-                    First::Above(Some(inner)) if opened.is_recorded && !is_for(terminal, inner) => {
-                        let reason = DropReason::NotForUs;
-                        self.ingress.put(ToIngress::Unknown { name, reason });
+                    Some(DropReason::Replayed)
+                } else if first.inner.is_some_and(|inner| !is_for(terminal, inner)) {
+                    Some(DropReason::NotForUs)
+                } else {
+                    // Who answers with a dummy packet refused what it got, and who begins anew was
+                    // restarted: a fresh session is heard at once.
+                    let wanted = match first.inner {
+                        None => self.sessions.may_refuse(name),
+                        Some(_) => self.sessions.begins_anew(name),
+                    };
+                    if wanted {
+                        self.groups.entry(group).or_default().afresh.want();
                     }
-                    First::Above(inner) if opened.is_recorded => {
-                        // Who answers with a dummy packet refused what it got, and who begins anew was
-                        // restarted: a fresh session is heard at once.
-                        if inner.is_none() || self.sessions.begins_anew(name) {
-                            self.groups.entry(group).or_default().afresh.want();
-                        }
-                        self.begin(name, (group, under, suite), (receiver, rate), mark);
-                    }
-                    First::Above(_) | First::Below => {
-                        let reason = match terminal.record_of(name.spi.sender()) {
-                            Some(_) => DropReason::NotInRecord,
-                            None => DropReason::UnknownPeer,
-                        };
-                        self.ingress.put(ToIngress::Unknown { name, reason });
-                        if let First::Above(Some(inner)) = first {
-                            stranger = Some(Heard {
-                                group,
-                                key: Some(under),
-                                peer: name.spi.sender(),
-                                ends: (inner.source, inner.destination),
-                                from: origin.from,
-                            });
-                        }
-                    }
+                    self.begin(name, (group, under, suite), (receiver, rate), mark);
+                    None
+                };
+                if let Some(reason) = refused {
+                    self.ingress.put(ToIngress::Unknown { name, reason });
                 }
                 let trial = opened.trial;
                 Ok(Begun { trial, stranger })
@@ -446,16 +459,6 @@ impl PacketPath {
                 self.ingress.put(ToIngress::Unknown { name, reason });
                 Err(reason)
             }
-        }
-    }
-
-    /// An authentic packet that may have been delivered before a restart of this terminal.
-    fn on_below(&mut self, name: SessionName, group: GroupNumber, origin: Origin) {
-        let reason = DropReason::Replayed;
-        self.ingress.put(ToIngress::Unknown { name, reason });
-        if self.refusals.may_tell(name, Instant::now()) {
-            let to = origin.from;
-            self.egress.put(ToEgress::SayDummy { group, to });
         }
     }
 
@@ -609,17 +612,28 @@ impl Drop for PacketPath {
     }
 }
 
-/// In which suites a sender's packets may come: as this terminal's record has it of their group, and as
-/// the sender's has it, which may be the newer or the older one. Both are the server's word.
+/// In which suites a sender's packets may come: as this terminal's record has it of their group, as the
+/// sender's has it, which may be the newer or the older one, and for a while as it was. All are the
+/// server's word.
 struct Suites(Vec<(GroupNumber, EspSuite)>);
 
 impl Suites {
-    fn of(terminal: &Terminal, sender: TerminalNumber) -> Self {
+    fn of(
+        terminal: &Terminal,
+        sender: TerminalNumber,
+        groups: &BTreeMap<GroupNumber, Sending>,
+    ) -> Self {
+        let now = Instant::now();
         let own = terminal.own_record().map(|signed| signed.record());
         let records = [own, terminal.record_of(sender)].into_iter().flatten();
-        let groups = records.flat_map(|record| &record.groups);
+        let named = records.flat_map(|record| &record.groups);
+        let named = named.map(|group| (group.group, group.suite));
+        let late = groups.iter().flat_map(|(&number, sending)| {
+            let late = sending.late_suites(now);
+            late.map(move |suite| (number, suite))
+        });
         let mut suites = Vec::new();
-        for group in groups.map(|group| (group.group, group.suite)) {
+        for group in named.chain(late) {
             if !suites.contains(&group) {
                 suites.push(group);
             }
@@ -717,6 +731,12 @@ mod tests {
             suites.push(sending.suite);
         }
         assert_eq!(suites, [old, old, old, old, old, new]);
+        let late = |second| {
+            let now = start + Duration::from_secs(second);
+            sending.late_suites(now).collect::<Vec<_>>()
+        };
+        assert_eq!(late(29), [new, old], "others heard of it later");
+        assert_eq!(late(30), [new]);
     }
 
     #[test]

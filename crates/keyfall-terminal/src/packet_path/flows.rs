@@ -35,7 +35,7 @@ pub(super) struct Flow {
     until: Instant,
     /// It was asked.
     asked: bool,
-    used: Instant,
+    pub(super) used: Instant,
     /// Packets that wait for the answer.
     pub(super) waiting: u16,
     pub(super) packets: u64,

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use keyfall_protocol::ids::GroupNumber;
+use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 
+use crate::packet_path::flows::Ends;
 use crate::packet_path::wire::mark;
 
 /// A peer at its place, and the group in which it is spoken to.
@@ -15,9 +16,18 @@ pub(super) type Peer = (GroupNumber, SocketAddr);
 
 /// From which address each peer was spoken to.
 pub(super) struct Here {
-    /// A dummy packet so often, also where nothing changes.
+    /// A dummy packet so long after the last packet, also where nothing changes, so that a NAT lets peers
+    /// in.
     every: Option<Duration>,
     peers: HashMap<Peer, Said>,
+}
+
+/// What was sent to a peer last.
+#[derive(Clone, Copy)]
+pub(super) struct Spoken {
+    pub(super) terminal: TerminalNumber,
+    pub(super) ends: Ends,
+    pub(super) used: Instant,
 }
 
 struct Said {
@@ -25,6 +35,7 @@ struct Said {
     at: Instant,
     /// Times that it is still said.
     left: u8,
+    last: Spoken,
 }
 
 impl Here {
@@ -35,41 +46,65 @@ impl Here {
         }
     }
 
-    /// Once a second: who is to hear where this terminal is. `spoken_to`: lately. `source`: the address
+    /// Once a second: who is to hear where this terminal is; with addresses, where that is so because
+    /// nothing else was sent, and a packet of theirs would be. `spoken_to`: lately. `source`: the address
     /// from which the system sends there.
     pub(super) fn due(
         &mut self,
-        spoken_to: impl Iterator<Item = Peer>,
+        spoken_to: impl Iterator<Item = (Peer, Spoken)>,
         now: Instant,
         source: impl Fn(SocketAddr) -> Option<IpAddr>,
-    ) -> Vec<Peer> {
-        let spoken_to: HashSet<Peer> = spoken_to.collect();
-        self.peers.retain(|peer, _| spoken_to.contains(peer));
-        for peer in spoken_to {
-            let held = self.peers.remove(&peer);
-            if held.is_none() && self.peers.len() >= PEERS_MAX {
+    ) -> Vec<(Peer, Option<Ends>)> {
+        let mut lately: HashMap<Peer, Spoken> = HashMap::new();
+        for (peer, spoken) in spoken_to {
+            let last = lately.entry(peer).or_insert(spoken);
+            if last.used < spoken.used {
+                *last = spoken;
+            }
+        }
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let elsewhere: HashSet<_> = lately.values().map(|it| it.terminal).collect();
+        let waits = |last: &Spoken| {
+            let is_elsewhere = elsewhere.contains(&last.terminal);
+            self.every.is_some() && !is_elsewhere && since(last.used) < KEPT_FOR
+        };
+        self.peers
+            .retain(|peer, said| lately.contains_key(peer) || waits(&said.last));
+        let kept = self.peers.keys().filter(|it| !lately.contains_key(it));
+        let mut kept: Vec<_> = kept.copied().collect();
+        for (peer, last) in lately {
+            if let Some(said) = self.peers.get_mut(&peer) {
+                (said.at, said.last) = (said.at.max(last.used), last);
                 continue;
             }
+            if self.peers.len() >= PEERS_MAX {
+                let Some(gone) = kept.pop() else {
+                    continue;
+                };
+                self.peers.remove(&gone);
+            }
+            if let Some(from) = source(peer.1) {
+                let said = Said {
+                    from,
+                    at: now,
+                    left: 0,
+                    last,
+                };
+                self.peers.insert(peer, said);
+            }
+        }
+        let mut due = Vec::new();
+        for (&peer, said) in &mut self.peers {
             // Without a way out it waits for one.
-            let Some(from) = source(peer.1).or_else(|| held.as_ref().map(|said| said.from)) else {
-                continue;
-            };
-            let mut said = held.unwrap_or(Said {
-                from,
-                at: now,
-                left: 0,
-            });
-            if said.from != from {
+            if let Some(from) = source(peer.1).filter(|&from| from != said.from) {
                 (said.from, said.left) = (from, TIMES);
             }
-            self.peers.insert(peer, said);
+            let is_late = self.every.is_some_and(|every| since(said.at) >= every);
+            if is_late || said.left > 0 {
+                due.push((peer, is_late.then_some(said.last.ends)));
+            }
         }
-        let late = |said: &Said| {
-            let since = now.saturating_duration_since(said.at);
-            self.every.is_some_and(|every| since >= every)
-        };
-        let due = self.peers.iter().filter(|(_, it)| it.left > 0 || late(it));
-        due.map(|(&peer, _)| peer).collect()
+        due
     }
 
     /// One was told.
@@ -98,6 +133,8 @@ pub(super) fn source_towards(to: SocketAddr) -> Option<IpAddr> {
 const PEERS_MAX: usize = 256;
 /// Datagrams are lost, above all where an address is new.
 const TIMES: u8 = 3;
+/// A peer to which there has been no way for so long is called no more.
+const KEPT_FOR: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +143,14 @@ mod tests {
     fn peer(last: u8) -> Peer {
         let group = GroupNumber::new(1).expect("not 0");
         (group, ([192, 0, 2, last], 4500).into())
+    }
+
+    fn spoken(number: u8, used: Instant) -> Spoken {
+        Spoken {
+            terminal: TerminalNumber::new(number.into()).expect("not 0"),
+            ends: ([10, 0, 0, 1].into(), [10, 0, 0, number].into()),
+            used,
+        }
     }
 
     /// who moves tells those that it spoke to lately, three times, and nobody else; who stays says
@@ -123,11 +168,12 @@ mod tests {
                     0..=8 => Some([10, 0, 0, 1]),
                     _ => Some([10, 9, 9, 9]),
                 };
-                let spoken_to = [peer(1), peer(1)].into_iter();
-                let spoken_to = spoken_to.chain((second > 30).then(|| peer(2)));
                 let now = start + Duration::from_secs(second);
+                let both = [(peer(1), spoken(1, start)), (peer(1), spoken(1, start))];
+                let later = (second > 30).then(|| (peer(2), spoken(2, start)));
+                let spoken_to = both.into_iter().chain(later);
                 let due = here.due(spoken_to, now, |_| source.map(IpAddr::from));
-                for peer in due {
+                for (peer, _) in due {
                     // Its group's packets wait, so that nothing can be said.
                     if second != 11 {
                         here.said(peer, now);
@@ -152,7 +198,8 @@ mod tests {
         let start = Instant::now();
         let at = |number: usize| {
             let [.., high, low] = number.to_be_bytes();
-            (peer(0).0, SocketAddr::from(([10, 1, high, low], 4500)))
+            let place = SocketAddr::from(([10, 1, high, low], 4500));
+            ((peer(0).0, place), spoken(1, start))
         };
         let mut here = Here::new(None);
         let mut due = |from: usize, to: usize, own: u8| {
@@ -162,8 +209,79 @@ mod tests {
         };
         assert_eq!(due(0, PEERS_MAX, 1), []);
         assert_eq!(due(0, 3 * PEERS_MAX, 1), []);
-        let all: Vec<_> = (0..PEERS_MAX).map(at).collect();
+        let all: Vec<_> = (0..PEERS_MAX).map(|number| (at(number).0, None)).collect();
         assert_eq!(due(0, 3 * PEERS_MAX, 2), all);
+    }
+
+    /// A keepalive is no more than what keeps a NAT open: none beside traffic, and it goes on where there
+    /// is none any more, at the place where the peer was spoken to last.
+    #[test]
+    fn a_keepalive_goes_on_after_the_last_packet_and_never_beside_others() {
+        let start = Instant::now();
+        let second = |it: u64| start + Duration::from_secs(it);
+        let told = |every: Option<u64>| {
+            let mut here = Here::new(every.map(Duration::from_secs));
+            let mut told = Vec::new();
+            for it in 0..4_000 {
+                // A packet each second, then none; the flow ends after five minutes. Another one goes
+                // where the peer is meanwhile, for a moment.
+                let flow = match it {
+                    0..400 => Some((peer(1), spoken(1, second(it.min(100))))),
+                    1_000 => Some((peer(2), spoken(1, second(it)))),
+                    _ => None,
+                };
+                let due = here.due(flow.into_iter(), second(it), |_| Some([10, 0, 0, 1].into()));
+                for due in due {
+                    // Its way has to be asked first.
+                    if it != 700 {
+                        here.said(due.0, second(it));
+                        told.push((it, due));
+                    }
+                }
+            }
+            told
+        };
+        assert_eq!(told(None), []);
+        let told = told(Some(200));
+        let ends = spoken(1, start).ends;
+        let places: Vec<_> = told.iter().map(|&(it, (peer, _))| (it, peer)).collect();
+        let first = [300, 500, 701, 901].map(|it| (it, peer(1)));
+        assert_eq!(places[..4], first);
+        let after = (1_200..4_000).step_by(200).map(|it| (it, peer(2)));
+        assert_eq!(places[4..], after.collect::<Vec<_>>());
+        assert!(told.iter().all(|(_, (_, pace))| *pace == Some(ends)));
+    }
+
+    /// Who waits to be called is forgotten where somebody else is spoken to, or when there has been no way
+    /// to him for an hour.
+    #[test]
+    fn who_is_kept_is_bounded() {
+        let start = Instant::now();
+        let mut here = Here::new(Some(Duration::from_secs(25)));
+        let mut due = |numbers: std::ops::Range<usize>, it: u64| {
+            let now = start + Duration::from_secs(it);
+            let flow = |number: usize| {
+                let [.., high, low] = number.to_be_bytes();
+                let place = SocketAddr::from(([10, 1, high, low], 4500));
+                let last = Spoken {
+                    terminal: TerminalNumber::new(1 + u32::from(high) * 256 + u32::from(low))
+                        .expect("not 0"),
+                    ..spoken(1, now)
+                };
+                ((peer(0).0, place), last)
+            };
+            let due = here.due(numbers.map(flow), now, |_| Some([10, 0, 0, 1].into()));
+            for &(peer, _) in &due {
+                here.said(peer, now);
+            }
+            due.len()
+        };
+        assert_eq!(due(0..PEERS_MAX, 0), 0);
+        assert_eq!(due(0..0, 25), PEERS_MAX);
+        assert_eq!(due(300..310, 26), 0);
+        assert_eq!(due(0..0, 50), PEERS_MAX - 10);
+        assert_eq!(due(0..0, 51), 10);
+        assert_eq!(due(0..0, 3_700), 0);
     }
 
     #[test]

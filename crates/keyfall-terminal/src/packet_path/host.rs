@@ -12,8 +12,8 @@ use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 use crate::packet_path::PacketOptions;
 use crate::packet_path::membership::Memberships;
 use crate::packet_path::multicast::{self, MulticastRelay};
-use crate::packet_path::unprotected::{From, Unprotected};
-use crate::packet_path::wire::{MARK, mark};
+use crate::packet_path::unprotected::{self, From, Unprotected};
+use crate::packet_path::wire::{MARK, PORT, mark};
 
 /// Interfaces and rules of one packet path.
 pub(crate) struct Host {
@@ -29,6 +29,10 @@ pub(crate) struct Host {
     unprotected: Unprotected,
     outside: Option<String>,
 }
+
+/// What the system refused, in sentences.
+#[derive(Default)]
+struct Refusals(Vec<String>);
 
 /// Rules that are taken back when they are dropped.
 #[derive(Default)]
@@ -56,8 +60,13 @@ pub(crate) enum HostError {
     },
     #[error("`ip {arguments}` was refused: {answer}")]
     Refused { arguments: String, answer: String },
-    #[error("the multicast of a group's networks could not be joined: {0}")]
-    Multicast(#[source] std::io::Error),
+    #[error("the multicast {0} of a group could not be joined: {1}")]
+    Multicast(IpAddr, #[source] std::io::Error),
+    #[error(
+        "unprotected packets come in for protected addresses of this machine: {0}; install nftables, \
+         or close them yourself"
+    )]
+    Unprotected(String),
     #[error(
         "multicast is not passed on between the segment and the tunnel: {0}; it needs CAP_NET_RAW \
          besides CAP_NET_ADMIN"
@@ -112,55 +121,59 @@ impl Host {
         } else {
             // Of a process that was killed.
             forget_rules(OWN_RULES);
-            host.rules.become_these(host_rules(&[]))?;
         }
         Ok(host)
     }
 
-    /// As the record and the clear list say now.
-    pub(crate) fn apply(
+    /// As the record and the clear list say now: first what closes, and what the system refuses stops
+    /// nothing else. What it refused, in sentences; not all of it where that is much.
+    pub(crate) fn apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Vec<String> {
+        let mut refused = Refusals::default();
+        let underlay = underlay(self.outside.as_deref(), Some(&self.tun));
+        refused.note(self.unprotected.apply(record, clear, &underlay));
+        match &mut self.gateway {
+            Some(gateway) => gateway.apply(&self.tun, &record.prefixes, clear, &mut refused),
+            None => self.apply_to_host(record, clear, &mut refused),
+        }
+        let joined = self.memberships.apply(record);
+        refused.note(joined.map_err(|(group, why)| HostError::Multicast(group, why)));
+        if let Some(gateway) = &mut self.gateway {
+            refused.note(gateway.pass_multicast(&self.tun, record));
+        }
+        self.incomplete = !refused.0.is_empty();
+        refused.0
+    }
+
+    fn apply_to_host(
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
-    ) -> Result<(), HostError> {
-        let outcome = self.try_apply(record, clear);
-        self.incomplete = outcome.is_err();
-        outcome
-    }
-
-    fn try_apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Result<(), HostError> {
-        self.memberships
-            .apply(record)
-            .map_err(HostError::Multicast)?;
-        let underlay = self.underlay();
-        self.unprotected.apply(record, clear, &underlay);
-        if let Some(gateway) = &mut self.gateway {
-            gateway.apply(&self.tun, &record.prefixes, clear)?;
-            return gateway.pass_multicast(&self.tun, record);
-        }
+        refused: &mut Refusals,
+    ) {
         let tun = self.tun.clone();
         let addresses = record.prefixes.clone();
         let mut routes = networks(record);
         routes.sort_unstable();
         routes.dedup();
-        close_networks(&routes)?;
+        close_networks(&routes, refused);
         forget_closed(CLOSED_NETWORK, |shown| {
             routes
                 .iter()
                 .any(|it| is_shown(shown, "to", &it.to_string()))
         });
-        self.rules.become_these(host_rules(clear))?;
+        self.rules.become_these(host_rules(clear), refused);
         routes.retain(|route| !addresses.contains(route));
         for gone in self.addresses.iter().filter(|it| !addresses.contains(it)) {
             undo(&["address", "del", &gone.to_string(), "dev", &tun]);
         }
-        for new in addresses.iter().filter(|it| !self.addresses.contains(it)) {
+        let is_new = |told: &[Prefix], it: &Prefix| self.incomplete || !told.contains(it);
+        for new in addresses.iter().filter(|it| is_new(&self.addresses, it)) {
             let text = new.to_string();
             let mut arguments = vec!["address", "replace", &text, "dev", &tun];
             if new.address().is_ipv6() {
                 arguments.push("nodad");
             }
-            ip(&arguments)?;
+            refused.note(ip(&arguments));
         }
         for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
             let (kind, table) = match is_multicast_v6(gone) {
@@ -170,51 +183,54 @@ impl Host {
             let gone = gone.to_string();
             undo(&["route", "del", kind, &gone, "dev", &tun, "table", table]);
         }
-        let is_told = |it: &&Prefix| !self.incomplete && self.routes.contains(it);
-        for new in routes.iter().filter(|it| !is_told(it)) {
-            if is_multicast_v6(new) {
-                // The kernel's own route for all multicast of IPv6 comes before every other table.
-                let new = new.to_string();
-                ip(&[
-                    &["route", "replace", "multicast", &new][..],
-                    &["dev", &tun, "table", "local"],
-                ]
-                .concat())?;
-                continue;
-            }
-            let own = addresses
-                .iter()
-                .find(|it| it.address().is_ipv4() == new.address().is_ipv4());
-            let Some(own) = own.map(Prefix::address) else {
-                // No packet of this host could go there protected; the rule of the network drops it.
-                continue;
-            };
-            let (route, own) = (new.to_string(), own.to_string());
-            // Linux keeps what it worked out for a route with all routes that are like it but for the
-            // destination: unicast would go with the one hop of multicast.
-            let metric = if new.address().is_multicast() {
-                "2"
-            } else {
-                "1"
-            };
-            let way = ["dev", &tun, "src", &own, "table", TABLE, "metric", metric];
-            ip(&[&["route", "replace", &route][..], &way].concat())?;
+        for new in routes.iter().filter(|it| is_new(&self.routes, it)) {
+            refused.note(add_route(&tun, new, &addresses));
         }
         (self.addresses, self.routes) = (addresses, routes);
-        Ok(())
     }
+}
 
-    /// The addresses of this machine outside; where it was not said what that is, of all interfaces.
-    fn underlay(&self) -> Vec<IpAddr> {
-        let of = addressed(self.outside.as_deref()).into_iter();
-        let outside = of.filter(|(device, ..)| *device != self.tun && device != "lo");
-        outside.map(|(_, address, _)| address).collect()
+/// What goes to a network of a group goes by the tunnel.
+fn add_route(tun: &str, network: &Prefix, addresses: &[Prefix]) -> Result<(), HostError> {
+    let to = network.to_string();
+    if is_multicast_v6(network) {
+        // The kernel's own route for all multicast of IPv6 comes before every other table.
+        let route = ["route", "replace", "multicast", &to];
+        let way = ["dev", tun, "table", "local"];
+        return ip(&[&route[..], &way].concat()).map(drop);
     }
+    let own = addresses
+        .iter()
+        .find(|it| it.address().is_ipv4() == network.address().is_ipv4());
+    let Some(own) = own.map(|own| own.address().to_string()) else {
+        // No packet of this host could go there protected; the rule of the network drops it.
+        return Ok(());
+    };
+    // Linux keeps what it worked out for a route with all routes that are like it but for the
+    // destination: unicast would go with the one hop of multicast.
+    let metric = if network.address().is_multicast() {
+        "2"
+    } else {
+        "1"
+    };
+    let way = ["dev", tun, "src", &own, "table", TABLE, "metric", metric];
+    ip(&[&["route", "replace", &to][..], &way].concat()).map(drop)
+}
+
+/// The addresses of this machine outside; where it was not said what that is, of all interfaces but the
+/// tunnel.
+fn underlay(outside: Option<&str>, tun: Option<&str>) -> Vec<IpAddr> {
+    let of = addressed(outside).into_iter();
+    let outside = of.filter(|(device, ..)| Some(&**device) != tun && device != "lo");
+    outside.map(|(_, address, _)| address).collect()
 }
 
 /// SECURITY: closes a gateway before anything is known: nothing crosses it but what the rules of
 /// [`Host::apply`] say, which come first. It stays closed when this program ends, however that is, and
 /// is never open while it starts again (KR-545).
+///
+/// # Errors
+/// What the system refused first.
 pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError> {
     for family in families() {
         for (preference, interface) in CLOSED.iter().zip([inside, outside]) {
@@ -226,13 +242,36 @@ pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError
     }
     // Of a process that was killed.
     forget_rules(OWN_RULES);
+    let rules = CLOSED.join(" ");
+    tracing::info!(
+        "the gateway is closed and stays so when this program ends; then `for it in {rules} \
+         {CLOSED_TUN}; do ip rule del pref $it; ip -6 rule del pref $it; done; nft delete table inet \
+         {}` makes the machine a router again",
+        unprotected::TABLE
+    );
     Ok(())
 }
 
-/// SECURITY: closes a host before packets pass: what goes to a network of its groups goes into the
-/// tunnel, by rules that come first, or nowhere. It stays so when this program ends (KR-545).
-pub(crate) fn close_host(record: &ProtectionRecord) -> Result<(), HostError> {
-    close_networks(&networks(record))
+/// SECURITY: closes this machine to unprotected packets before it has keys: in a gateway, whose own
+/// protected addresses are there at any time (KR-561); in a host, to what goes to a network of its groups,
+/// which goes into the tunnel by rules that come first, or nowhere, also when this program has ended
+/// (KR-545).
+/// What the system refused, in sentences.
+pub(crate) fn close(
+    options: &PacketOptions,
+    record: &ProtectionRecord,
+    clear: &[Prefix],
+) -> Vec<String> {
+    let mut refused = Refusals::default();
+    if let (Some(_), Some(outside)) = (&options.gateway, &options.outside) {
+        let port = options.listen.map_or(PORT, |listen| listen.port());
+        let underlay = underlay(Some(outside), None);
+        let mut table = Unprotected::new(From::Outside(outside.clone()), port);
+        refused.note(table.apply(record, clear, &underlay));
+    } else {
+        close_networks(&networks(record), &mut refused);
+    }
+    refused.0
 }
 
 /// Nothing is protected here any more: everything was erased on order.
@@ -245,22 +284,18 @@ fn networks(record: &ProtectionRecord) -> Vec<Prefix> {
     groups.flat_map(|group| &group.networks).copied().collect()
 }
 
-fn close_networks(networks: &[Prefix]) -> Result<(), HostError> {
+fn close_networks(networks: &[Prefix], refused: &mut Refusals) {
     let mark = MARK.to_string();
     for family in families() {
         // What this program sends itself goes outside, also to an address in a network. (A rule with
         // "not" would turn all of its conditions around, not one.)
-        add_rule(&rule(
-            family,
-            OWN_WORDS,
-            &["fwmark", &mark, "lookup", "main"],
-        ))?;
+        let own = ["fwmark", &mark, "lookup", "main"];
+        refused.note(add_rule(&rule(family, OWN_WORDS, &own)));
         for network in networks.iter().filter(|it| is_of(family, it)) {
             let closed = ["to", &network.to_string(), "blackhole"];
-            add_rule(&rule(family, CLOSED_NETWORK, &closed))?;
+            refused.note(add_rule(&rule(family, CLOSED_NETWORK, &closed)));
         }
     }
-    Ok(())
 }
 
 fn host_rules(clear: &[Prefix]) -> Vec<Rule> {
@@ -349,12 +384,23 @@ fn undo(arguments: &[&str]) {
     }
 }
 
+impl Refusals {
+    /// Whether it was taken.
+    fn note<T>(&mut self, outcome: Result<T, HostError>) -> bool {
+        if let Err(error) = &outcome
+            && self.0.len() < TOLD_MAX
+        {
+            self.0.push(error.to_string());
+        }
+        outcome.is_ok()
+    }
+}
+
 impl Rules {
     /// New ones first: no rule is ever missing between.
-    fn become_these(&mut self, wanted: Vec<Rule>) -> Result<(), HostError> {
+    fn become_these(&mut self, wanted: Vec<Rule>, refused: &mut Refusals) {
         for new in &wanted {
-            if !self.0.contains(new) {
-                add_rule(new)?;
+            if !self.0.contains(new) && refused.note(add_rule(new)) {
                 self.0.push(new.clone());
             }
         }
@@ -365,7 +411,6 @@ impl Rules {
             }
             stays
         });
-        Ok(())
     }
 
     fn take_back(&mut self) {
@@ -399,17 +444,13 @@ impl Gateway {
     /// SECURITY: what comes from inside goes into the tunnel, or as it is to where the root's clear list
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
-    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix]) -> Result<(), HostError> {
+    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix], refused: &mut Refusals) {
         let port = self.port.to_string();
         let mark = MARK.to_string();
         let attached = attached(&self.inside);
         let mut rules = Vec::new();
         for family in families() {
             let mut add = |preference, what: &[&str]| rules.push(rule(family, preference, what));
-            let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
-            let local = [family, "route", "replace", "local", "default", "dev", "lo"];
-            ip(&[&tunnel[..], &[TABLE]].concat())?;
-            ip(&[&local[..], &["table", LOCAL_TABLE]].concat())?;
             // What this program sends itself goes by the outside, under whatever address.
             add("4499", &["iif", "lo", "fwmark", &mark, "lookup", "main"]);
             for own in own.iter().filter(|it| is_of(family, it)) {
@@ -439,7 +480,13 @@ impl Gateway {
             }
             add("4504", &["iif", &self.inside, "lookup", TABLE]);
         }
-        self.rules.become_these(rules)
+        self.rules.become_these(rules, refused);
+        for family in families() {
+            let tunnel = [family, "route", "replace", "default", "dev", tun, "table"];
+            let local = [family, "route", "replace", "local", "default", "dev", "lo"];
+            refused.note(ip(&[&tunnel[..], &[TABLE]].concat()));
+            refused.note(ip(&[&local[..], &["table", LOCAL_TABLE]].concat()));
+        }
     }
 
     fn pass_multicast(&mut self, tun: &str, record: &ProtectionRecord) -> Result<(), HostError> {
@@ -454,7 +501,8 @@ impl Gateway {
                 none.insert(relay.map_err(HostError::Segment)?)
             }
         };
-        relay.apply(record).map_err(HostError::Multicast)
+        let joined = relay.apply(record);
+        joined.map_err(|(group, why)| HostError::Multicast(group, why))
     }
 
     fn switch(&mut self, path: &str, value: &str) -> Result<(), HostError> {
@@ -579,6 +627,8 @@ fn ip(arguments: &[&str]) -> Result<String, HostError> {
 /// Packets that wait for the thread that sends: a moment in which the machine does something else, as 80
 /// ms at 50,000 a second. (The system's own 500 are 10 ms.)
 const QUEUE: &str = "4000";
+/// Sentences about what was refused; with more nobody sees the first.
+const TOLD_MAX: usize = 4;
 /// Everything into the tunnel.
 const TABLE: &str = "4500";
 /// Probes for protected addresses are for this machine.

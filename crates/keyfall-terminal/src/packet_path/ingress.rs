@@ -90,7 +90,7 @@ pub(super) struct Ingress {
     counts: Arc<Counts>,
     own: TerminalNumber,
     own_record: Option<Arc<ProtectionRecord>>,
-    sessions: HashMap<SessionName, Session, KeyedHash>,
+    sessions: Sessions,
     stock: StockReceivers,
     unknown: Unknown,
     /// Where each sender was heard last.
@@ -101,6 +101,8 @@ pub(super) struct Ingress {
     now: Instant,
 }
 
+type Sessions = HashMap<SessionName, Session, KeyedHash>;
+
 /// What is received of one sender.
 struct Session {
     group: GroupNumber,
@@ -109,7 +111,7 @@ struct Session {
     record: Option<Arc<ProtectionRecord>>,
     /// The addresses of the last packet, which were judged.
     last: Option<(Ends, SocketAddr)>,
-    /// Those of the last packet that was judged well, under the records that count.
+    /// Those of the last packet that was judged well, in this session or in one before it.
     between: Option<Ends>,
     /// Those that were judged well, and the driver was told about.
     told: Vec<(Ends, SocketAddr)>,
@@ -237,7 +239,8 @@ impl Ingress {
                 self.join.give_up();
                 if refused == EspRefused::Dummy {
                     let at = (origin.from, self.now);
-                    if let Some((ends, from)) = session.on_dummy(name, sealed, at, &self.asks) {
+                    let dummy = (self.own_record.as_deref(), sealed);
+                    if let Some((ends, from)) = session.on_dummy(name, dummy, at, &self.asks) {
                         self.tell(name, ends, from);
                     }
                 }
@@ -483,13 +486,14 @@ impl Ingress {
         self.unknown.begun(name);
         // One session has one window for as long as it is known.
         let (now, highest) = (self.now, receiver.highest());
+        let between = between_before(&self.sessions, name.spi.sender(), group);
         self.sessions.entry(name).or_insert_with(|| Session {
             group,
             receiver,
             ahead: Ahead::new(mark, highest, rate, now),
             record,
             last: None,
-            between: None,
+            between,
             told: Vec::new(),
             told_since: now,
             doubted: None,
@@ -597,7 +601,7 @@ impl Session {
 
     /// A record is another one.
     fn judge_anew(&mut self) {
-        (self.last, self.between) = (None, None);
+        self.last = None;
         self.told.clear();
         self.doubted = None;
     }
@@ -607,23 +611,37 @@ impl Session {
     fn on_dummy(
         &mut self,
         name: SessionName,
-        sealed: &[u8],
+        (own, sealed): (Option<&ProtectionRecord>, &[u8]),
         (from, now): (SocketAddr, Instant),
         asks: &Sender<Ask>,
     ) -> Option<(Ends, SocketAddr)> {
         self.heard = now;
-        let news = self.stands_at(sealed, from);
+        let news = self.stands_at(own, sealed, from);
         look_ahead(self, name, asks, now);
         news
     }
 
     /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
-    /// its session were judged, and between the same addresses (KR-564).
-    fn stands_at(&self, sealed: &[u8], from: SocketAddr) -> Option<(Ends, SocketAddr)> {
+    /// its session, or of one before it, were judged, and between the same addresses, as the records are
+    /// now (KR-564).
+    fn stands_at(
+        &self,
+        own: Option<&ProtectionRecord>,
+        sealed: &[u8],
+        from: SocketAddr,
+    ) -> Option<(Ends, SocketAddr)> {
         let ends = self.between?;
         let sequence = EspArrival::read(sealed).ok()?.sequence;
         let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));
-        news.then_some((ends, from))
+        (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
+    }
+
+    /// SECURITY: a member speaks only for the addresses that its signed record names, and only in the
+    /// group that the rule gives for them.
+    fn may_speak(&self, own: Option<&ProtectionRecord>, ends: Ends) -> Result<(), DropReason> {
+        let own = own.ok_or(DropReason::NoRecord)?;
+        let theirs = self.record.as_ref().ok_or(DropReason::UnknownPeer)?;
+        may_deliver(own, theirs, self.group, ends.0, ends.1)
     }
 
     fn may_doubt(&mut self, now: Instant) -> bool {
@@ -646,6 +664,18 @@ impl Session {
     }
 }
 
+/// Between which addresses a sender's packets in a group were judged well under other keys: a change of
+/// keys is no reason not to follow who only says where it is.
+fn between_before(sessions: &Sessions, sender: TerminalNumber, group: GroupNumber) -> Option<Ends> {
+    let of_sender = sessions
+        .iter()
+        .filter(|(name, _)| name.spi.sender() == sender);
+    let of_group = of_sender.filter(|(_, session)| session.group == group);
+    let judged = of_group.filter(|(_, session)| session.between.is_some());
+    let last = judged.max_by_key(|(_, session)| session.heard);
+    last.and_then(|(_, session)| session.between)
+}
+
 /// Whether an opened packet may be delivered; what the driver has to hear of it.
 fn judge(
     session: &mut Session,
@@ -660,11 +690,7 @@ fn judge(
     }
     let news = !session.told.contains(&(ends, from));
     if news {
-        // SECURITY: a member speaks only for the addresses that its signed record names, and only in the
-        // group that the rule gives for them.
-        let own = own.ok_or(DropReason::NoRecord)?;
-        let theirs = session.record.as_ref().ok_or(DropReason::UnknownPeer)?;
-        may_deliver(own, theirs, session.group, ends.0, ends.1)?;
+        session.may_speak(own, ends)?;
     }
     (session.last, session.between) = (Some((ends, from)), Some(ends));
     Ok(news.then_some((ends, from)))

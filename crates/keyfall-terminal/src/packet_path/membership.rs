@@ -24,20 +24,28 @@ impl Memberships {
         }
     }
 
-    /// As the record says now.
-    pub(super) fn apply(&mut self, record: &ProtectionRecord) -> io::Result<()> {
+    /// As the record says now. What cannot be joined is tried again the next time.
+    ///
+    /// # Errors
+    /// The first address that was not joined, and why.
+    pub(super) fn apply(&mut self, record: &ProtectionRecord) -> Result<(), (IpAddr, io::Error)> {
         let networks = record.groups.iter().flat_map(|group| &group.networks);
         let wanted: Vec<IpAddr> = networks
             .filter(|network| network.is_host() && network.address().is_multicast())
             .map(|network| network.address())
             .collect();
         self.joined.retain(|(group, _)| wanted.contains(group));
+        let mut outcome = Ok(());
         for group in wanted {
-            if self.joined.iter().all(|&(joined, _)| joined != group) {
-                self.joined.push((group, self.join(group)?));
+            if self.joined.iter().any(|&(joined, _)| joined == group) {
+                continue;
+            }
+            match self.join(group) {
+                Ok(socket) => self.joined.push((group, socket)),
+                Err(error) => outcome = outcome.and(Err((group, error))),
             }
         }
-        Ok(())
+        outcome
     }
 
     fn join(&self, group: IpAddr) -> io::Result<Socket> {

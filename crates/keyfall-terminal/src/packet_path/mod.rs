@@ -91,7 +91,7 @@ pub struct PacketOptions {
     pub outside: Option<String>,
     /// Octets of the longest inner packet; `None`: as the outside has it.
     pub mtu: Option<u16>,
-    /// How often peers that were spoken to lately hear from this terminal, whether or not it moved.
+    /// How long after the last packet a peer hears from this terminal again, whether or not it moved.
     pub keepalive: Option<Duration>,
     pub search: SearchBy,
     /// Where terminals are, as somebody wrote it down.

@@ -71,7 +71,10 @@ impl MulticastRelay {
     }
 
     /// As the record says now.
-    pub(super) fn apply(&mut self, record: &ProtectionRecord) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`Memberships::apply`].
+    pub(super) fn apply(&mut self, record: &ProtectionRecord) -> Result<(), (IpAddr, io::Error)> {
         self.post.put(ToRelay::Networks(networks(record)));
         self.memberships.apply(record)
     }

@@ -15,11 +15,11 @@ use crate::packet_path::inner::Inner;
 
 /// An authentic packet of a session that is not received yet.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum First {
-    /// The session begins with it; `None`: a dummy packet.
-    Above(Option<Inner>),
+pub(super) struct First {
     /// It is refused: up to its stored mark, the session may have been heard before a restart.
-    Below,
+    pub(super) is_below: bool,
+    /// `None`: a dummy packet.
+    pub(super) inner: Option<Inner>,
 }
 
 impl First {
@@ -31,19 +31,15 @@ impl First {
         scratch: &mut [u8],
         receiver: impl Fn(u32) -> EspReceiver,
     ) -> Option<Self> {
-        let below = EspArrival::read(sealed).ok()?.sequence <= mark;
+        let is_below = EspArrival::read(sealed).ok()?.sequence <= mark;
         // Who it is from is known only when it has opened.
-        let begins_at = if below { 0 } else { mark };
+        let begins_at = if is_below { 0 } else { mark };
         let inner = match receiver(begins_at).open_into(sealed, scratch) {
             Ok((length, _)) => Some(Inner::read(&scratch[..length])?),
             Err(EspRefused::Dummy) => None,
             Err(_) => return None,
         };
-        Some(if below {
-            Self::Below
-        } else {
-            Self::Above(inner)
-        })
+        Some(Self { is_below, inner })
     }
 }
 
@@ -146,9 +142,14 @@ mod tests {
         let inner = Inner::read(&packet);
         assert!(inner.is_some());
         let first = sealed.each_ref().map(|it| open(it, 1, 2));
-        let above = [Some(First::Above(inner)), Some(First::Above(None))];
-        assert_eq!(first[..2], [Some(First::Below), Some(First::Below)]);
-        assert_eq!(first[2..], above);
+        let of = |is_below, inner| Some(First { is_below, inner });
+        let below = [of(true, inner), of(true, None)];
+        let above = [of(false, inner), of(false, None)];
+        assert_eq!(
+            (first[..2] == below, first[2..] == above),
+            (true, true),
+            "{first:?}"
+        );
         for sealed in &sealed {
             assert_eq!(open(sealed, 2, 2), None, "under another key");
         }

@@ -9,15 +9,15 @@ use std::process::{Command, Output, Stdio};
 
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
-/// The table; it goes when this is dropped.
+use crate::packet_path::host::HostError;
+
+/// The table. A host's goes when this is dropped, as its addresses do; a gateway's stays.
 pub(super) struct Unprotected {
     from: From,
     /// Of ESP in UDP, and of probes for protected addresses.
     port: u16,
-    /// What nftables was told last.
+    /// What nftables took last.
     told: String,
-    /// It does not work here, and that was said.
-    given_up: bool,
 }
 
 /// Where unprotected packets come from.
@@ -34,28 +34,32 @@ impl Unprotected {
             from,
             port,
             told: String::new(),
-            given_up: false,
         }
     }
 
     /// SECURITY: from now on nothing comes in as it is for an address that this terminal speaks for, or
     /// for multicast of its groups (KR-561). Open stay the port of ESP in UDP, what the root's clear
     /// list names, and the addresses that this machine has in the `underlay`.
+    ///
+    /// # Errors
+    /// [`HostError::Unprotected`]: what it took before holds.
     pub(super) fn apply(
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
         underlay: &[IpAddr],
-    ) {
+    ) -> Result<(), HostError> {
         let networks = record.groups.iter().flat_map(|group| &group.networks);
         let multicast = networks.filter(|network| network.address().is_multicast());
         let closed: Vec<_> = record.prefixes.iter().chain(multicast).copied().collect();
         let mut open = underlay.to_vec();
         open.retain(|address| closed.iter().any(|it| it.contains(*address)));
         let table = table(&self.from, self.port, &closed, clear, &open);
-        if self.given_up || self.told == table {
-            return;
+        if self.told == table {
+            return Ok(());
         }
+        nft(&table).map_err(HostError::Unprotected)?;
+        self.told = table;
         for address in open {
             tracing::warn!(
                 %address,
@@ -63,21 +67,14 @@ impl Unprotected {
                  give the terminal addresses of its own"
             );
         }
-        if let Err(why) = nft(&table) {
-            tracing::warn!(
-                "unprotected packets come in for protected addresses of this machine: {why}; install \
-                 nftables, or close them yourself"
-            );
-            self.given_up = true;
-        }
-        self.told = table;
+        Ok(())
     }
 }
 
 impl Drop for Unprotected {
     fn drop(&mut self) {
-        if !self.told.is_empty()
-            && !self.given_up
+        if matches!(self.from, From::AllBut(_))
+            && !self.told.is_empty()
             && let Err(why) = nft(&format!("delete table inet {TABLE}\n"))
         {
             tracing::debug!("the table of nftables was gone: {why}");
@@ -94,6 +91,9 @@ fn table(from: &From, port: u16, closed: &[Prefix], clear: &[Prefix], open: &[Ip
             From::AllBut(tun) => format!("iifname {{ \"{tun}\", \"lo\" }} accept"),
         },
         format!("udp dport {port} accept"),
+        // Later fragments name no port; without the first, which is judged, they are nothing.
+        "ip frag-off & 0x1fff != 0 accept".to_owned(),
+        "frag frag-off != 0 accept".to_owned(),
         // Who asks routers and switches who listens asks at the group's own address.
         "ip protocol igmp accept".to_owned(),
         "icmpv6 type { 130, 131, 132, 143 } accept".to_owned(),
@@ -135,7 +135,8 @@ fn nft(text: &str) -> Result<(), String> {
     }
     let answer = String::from_utf8_lossy(&said.stderr);
     let first = answer.lines().next().unwrap_or("it does not say why");
-    Err(format!("`nft` was refused: {}", first.trim()))
+    let why = first.rsplit("Error: ").next().unwrap_or(first);
+    Err(format!("`nft` was refused: {}", why.trim()))
 }
 
 fn run(text: &str) -> io::Result<Output> {
@@ -151,7 +152,7 @@ fn run(text: &str) -> io::Result<Output> {
     child.wait_with_output()
 }
 
-const TABLE: &str = "keyfall";
+pub(super) const TABLE: &str = "keyfall";
 
 #[cfg(test)]
 mod tests {
@@ -169,6 +170,8 @@ mod tests {
         let wanted = [
             "iifname { \"tun0\", \"lo\" } accept",
             "udp dport 4500 accept",
+            "ip frag-off & 0x1fff != 0 accept",
+            "frag frag-off != 0 accept",
             "ip protocol igmp accept",
             "icmpv6 type { 130, 131, 132, 143 } accept",
             "ip daddr 10.1.2.3 accept",

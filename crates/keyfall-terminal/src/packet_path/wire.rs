@@ -348,7 +348,7 @@ pub(super) const MARK: u32 = 4_500;
 /// Routers that multicast may cross.
 const MULTICAST_HOPS: u32 = 32;
 /// RFC 3948.
-const PORT: u16 = 4_500;
+pub(super) const PORT: u16 = 4_500;
 /// The kernel's UDP takes no more with one call: 65,535 octets less the headers of IPv6 and UDP.
 const BATCH_MAX: usize = 65_535 - 48;
 const DATAGRAMS_MAX: usize = 64;

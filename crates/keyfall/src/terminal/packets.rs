@@ -21,7 +21,9 @@ pub(super) struct PacketArgs {
     /// Where peers are heard, by UDP; without it port 4500 on all addresses.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
-    /// Protect the hosts behind this interface; without it this host alone.
+    /// Protect the hosts behind this interface; without it this host alone. A gateway stays closed when
+    /// this program ends: nothing crosses it, and nothing unprotected reaches its protected addresses. It
+    /// says at its start how to open it then.
     #[arg(long, value_name = "INSIDE", requires = "outside")]
     gateway: Option<String>,
     /// The interface that leads to the other terminals.
@@ -34,8 +36,9 @@ pub(super) struct PacketArgs {
     /// such datagrams do not; it takes CAP_NET_RAW. Searches by echo are answered with "icmp" alone.
     #[arg(long, value_name = "WAY", value_enum, default_value = "udp")]
     search: SearchWay,
-    /// Behind a NAT: so often peers that were spoken to in the last five minutes hear from this terminal
-    /// when it has nothing to send. Without it they do only when its own address changes.
+    /// Behind a NAT: so long after the last packet to a peer a dummy packet goes there, and so on, that
+    /// the NAT goes on letting the peer in. Without it peers hear from this terminal only when it sends
+    /// something, or when its own address changes.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3_600))]
     keepalive: Option<u16>,
     /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
@@ -94,6 +97,8 @@ pub(super) fn packets_for_people(status: &PacketStatus) -> Vec<String> {
         _ if prefixes.is_empty() => return lines,
         _ => lines.push(format!("packets of {prefixes} wait for a group's key")),
     }
+    let refused = status.refused.iter();
+    lines.extend(refused.map(|it| format!("  refused by the system, and tried again: {it}")));
     lines.extend(status.flows.iter().map(flow_for_people));
     lines.extend(status.sessions.iter().map(session_for_people));
     if !status.drops.is_empty() {

@@ -137,18 +137,27 @@ struct Echo {
     ms: Option<f64>,
 }
 
+/// What came of the echo requests.
+#[derive(Default)]
+struct Echoes {
+    /// Of those that the system took.
+    sent: Vec<Echo>,
+    /// Why it did not take another.
+    not_sent: Option<String>,
+}
+
 /// Sends echo requests and shows a line for each.
 async fn measure(
     args: &PingArgs,
     ends: (IpAddr, IpAddr),
     output: &Output,
-) -> Result<Vec<Echo>, Failure> {
+) -> Result<Echoes, Failure> {
     let socket = EchoSocket::open(ends)?;
     let mut stopped = pin!(interrupted()?);
     let mut ticks = interval(args.interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut waiting: BTreeMap<u32, Instant> = BTreeMap::new();
-    let mut echoes: Vec<Echo> = Vec::new();
+    let mut echoes = Echoes::default();
     let mut sent = 0;
     let mut packet = vec![0; 65_536];
     loop {
@@ -158,14 +167,16 @@ async fn measure(
         }
         let first = waiting.values().next().copied();
         let late = first.unwrap_or_else(Instant::now) + args.timeout;
-        let mut lost = None;
         tokio::select! {
             () = &mut stopped => break,
             _ = ticks.tick(), if more => {
                 sent += 1;
                 match socket.send(sent, args.size).await {
                     Ok(()) => drop(waiting.insert(sent, Instant::now())),
-                    Err(error) => lost = Some((sent, format!("not sent: {error}"))),
+                    Err(error) => {
+                        show(output, || format!("seq {sent}  not sent: {error}"))?;
+                        echoes.not_sent = Some(error.to_string());
+                    }
                 }
             }
             seq = socket.receive(&mut packet) => {
@@ -176,19 +187,18 @@ async fn measure(
                 {
                     let ms = since.elapsed().as_secs_f64() * 1e3;
                     show(output, || format!("seq {seq}  {ms:.3} ms"))?;
-                    echoes.push(Echo { seq, ms: Some(round(ms)) });
+                    echoes.sent.push(Echo { seq, ms: Some(round(ms)) });
                 }
             }
             () = sleep_until(late.into()), if first.is_some() => {
-                lost = waiting.pop_first().map(|(seq, _)| (seq, "lost".to_owned()));
+                if let Some((seq, _)) = waiting.pop_first() {
+                    show(output, || format!("seq {seq}  lost"))?;
+                    echoes.sent.push(Echo { seq, ms: None });
+                }
             }
         }
-        if let Some((seq, why)) = lost {
-            show(output, || format!("seq {seq}  {why}"))?;
-            echoes.push(Echo { seq, ms: None });
-        }
     }
-    echoes.sort_by_key(|echo| echo.seq);
+    echoes.sent.sort_by_key(|echo| echo.seq);
     Ok(echoes)
 }
 
@@ -297,6 +307,9 @@ struct Pinged {
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<ProtectedWay>,
     echoes: Vec<Echo>,
+    /// Why the system did not take some of the requests, which are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_sent: Option<String>,
     sent: usize,
     received: usize,
     /// 0 to 1.
@@ -310,7 +323,8 @@ struct Pinged {
 }
 
 impl Pinged {
-    fn of(way: ProtectedWay, after: Option<ProtectedWay>, echoes: Vec<Echo>) -> Self {
+    fn of(way: ProtectedWay, after: Option<ProtectedWay>, came: Echoes) -> Self {
+        let echoes = came.sent;
         let mut times: Vec<_> = echoes.iter().filter_map(|echo| echo.ms).collect();
         times.sort_by(f64::total_cmp);
         let (sent, received) = (echoes.len(), times.len());
@@ -327,6 +341,7 @@ impl Pinged {
             median_ms: median(&times),
             max_ms: times.last().copied(),
             sealed,
+            not_sent: came.not_sent,
             echoes,
         }
     }
@@ -353,28 +368,35 @@ impl Pinged {
         text
     }
 
-    /// Whether echoes came back, through the tunnel.
     fn verdict(&self, output: &Output) -> Result<(), Failure> {
-        let (sent, to) = (self.sent, &self.way.destination);
-        let past = self.sealed.is_some_and(|sealed| sealed < sent as u64);
-        let sentence = if past && self.received > 0 {
-            format!(
-                "the tunnel sealed {} of {sent} echo requests: the system's routes to {to} lead past it, \
-                 look at `ip rule` and `ip route get {to}`",
-                self.sealed.unwrap_or(0)
-            )
-        } else if self.received == 0 {
-            format!(
-                "{to} answers no echo request: name a host there that answers pings; where one should, \
-                 `keyfall terminal status` on the other side shows what was dropped"
-            )
-        } else {
+        let Some(sentence) = self.fault() else {
             return Ok(());
         };
         Err(if output.is_json() {
             Failure::told(Code::NoEcho)
         } else {
             Failure::new(Code::NoEcho, sentence)
+        })
+    }
+
+    /// Whether no echo came back, or one that did not go through the tunnel.
+    fn fault(&self) -> Option<String> {
+        let (received, to) = (self.received, &self.way.destination);
+        // What was lost may have waited for a key search in vain; an echo came by some way.
+        let past = self.sealed.filter(|&sealed| sealed < received as u64);
+        Some(match (past, &self.not_sent) {
+            (Some(sealed), _) => format!(
+                "{received} echoes came back, and the tunnel sealed {sealed} requests: the system's routes \
+                 to {to} lead past it, look at `ip rule` and `ip route get {to}`"
+            ),
+            (None, _) if received > 0 => return None,
+            (None, Some(why)) if self.sent == 0 => {
+                format!("no echo request could be sent to {to}: {why}; try another --size")
+            }
+            (None, _) => format!(
+                "{to} answers no echo request: name a host there that answers pings; where one should, \
+                 `keyfall terminal status` on the other side shows what was dropped"
+            ),
         })
     }
 }
@@ -447,12 +469,16 @@ mod tests {
 
     #[test]
     fn the_summary_counts_losses_and_tells_of_a_change_of_keys() {
-        let echoes = vec![
+        let sent = vec![
             echo(1, Some(3.0)),
             echo(2, None),
             echo(3, Some(1.0)),
             echo(4, Some(2.0)),
         ];
+        let echoes = Echoes {
+            sent,
+            not_sent: None,
+        };
         let pinged = Pinged::of(way(4, Some(10)), Some(way(5, Some(14))), echoes);
         assert_eq!((pinged.sent, pinged.received), (4, 3));
         assert_eq!(pinged.sealed, Some(4));
@@ -470,15 +496,33 @@ mod tests {
 
     #[test]
     fn silence_and_echoes_past_the_tunnel_are_failures() {
-        let verdict = |packets, ms| {
-            let pinged = Pinged::of(way(4, Some(10)), Some(way(4, packets)), vec![echo(1, ms)]);
-            pinged.verdict(&Output::new(false))
-        };
+        let verdict = |packets, ms| fault(packets, &[ms], None).map_or(Ok(()), Err);
         let silent = verdict(Some(11), None).unwrap_err();
-        assert!(silent.sentence().contains("answers no echo request"));
+        assert!(silent.contains("answers no echo request"));
         let past = verdict(Some(10), Some(1.0)).unwrap_err();
-        assert!(past.sentence().contains("lead past it"));
+        assert!(past.contains("lead past it"));
         assert!(verdict(None, Some(1.0)).is_ok());
+    }
+
+    /// Requests that the system did not take, or that waited for a key search in vain, were once said to
+    /// go past the tunnel.
+    #[test]
+    fn what_was_lost_did_not_go_past_the_tunnel() {
+        let lost_two = [None, None, Some(1.0), Some(1.0), Some(1.0)];
+        assert_eq!(fault(Some(13), &lost_two, Some("too long")), None);
+        let none = fault(Some(10), &[], Some("too long")).unwrap();
+        assert!(none.contains("could be sent to 10.10.2.7: too long; try another --size"));
+    }
+
+    fn fault(
+        packets: Option<u64>,
+        times: &[Option<f64>],
+        not_sent: Option<&str>,
+    ) -> Option<String> {
+        let sent = times.iter().map(|&ms| echo(1, ms)).collect();
+        let not_sent = not_sent.map(str::to_owned);
+        let echoes = Echoes { sent, not_sent };
+        Pinged::of(way(4, Some(10)), Some(way(4, packets)), echoes).fault()
     }
 
     #[test]

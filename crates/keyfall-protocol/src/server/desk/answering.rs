@@ -17,7 +17,7 @@ use crate::server::callers::Caller;
 use crate::server::compose::CLOCK_ERROR_MS;
 use crate::server::{By, Order, Output, Server, TerminalRecord, TokenMisuse};
 use crate::sharing::message::{
-    AckStatus, Cookie, KeyDis, KeyReq, Message, PART_OCTETS, Part, Reference, RequestHash,
+    AckStatus, Cookie, KeyDis, KeyReq, MARKER, Message, PART_OCTETS, Part, Reference, RequestHash,
     SealedAsk, marked, sha256, type_of,
 };
 use crate::sharing::pair::{AckKey, Ask, Line};
@@ -44,6 +44,11 @@ impl<'m> Request<'m> {
             hash: asker.hash,
             returns: asker.returns,
         }
+    }
+
+    /// What a COOKIE says of it, and how many octets it has.
+    pub(super) fn named(&self) -> (Reference, usize) {
+        (self.hash.reference(), self.message.len())
     }
 }
 
@@ -119,7 +124,8 @@ impl Server {
         if !returns {
             // The whole's name is the request's reference.
             if part.index == 0 {
-                self.send_cookie(from, SharingSuite::HpkePq, Reference::new(part.whole), rng);
+                let asked = (Reference::new(part.whole), part.octets.len());
+                self.send_cookie(from, SharingSuite::HpkePq, asked, rng);
             }
             return;
         }
@@ -167,7 +173,7 @@ impl Server {
                     if returns || first {
                         self.answer(&asked, suite, caller, &opened, rng);
                     } else {
-                        self.send_cookie(from, suite, asked.hash.reference(), rng);
+                        self.send_cookie(from, suite, asked.named(), rng);
                     }
                 }
             }
@@ -222,13 +228,14 @@ impl Server {
                 let from = asked.from;
                 self.tell_of_token(number, TokenMisuse::Dead { from });
             }
-            self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
+            self.send_cookie(asked.from, ask.suite, asked.named(), rng);
             return None;
         };
         let number = match caller {
             Caller::Terminal(number) => Some(number),
             Caller::Token(_) => None,
         };
+        // KR-390.
         let opened = ask.open(key).filter(|opened| opened.terminal == number);
         let Some(opened) = opened else {
             self.desk.counts.silent += 1;
@@ -246,7 +253,7 @@ impl Server {
                         self.tell_of_token(number, TokenMisuse::Downgrade { from });
                     }
                 }
-                self.send_cookie(asked.from, ask.suite, asked.hash.reference(), rng);
+                self.send_cookie(asked.from, ask.suite, asked.named(), rng);
                 None
             }
             Caller::Token(_) => {
@@ -347,7 +354,7 @@ impl Server {
                 self.desk.cookies(now, rng).may_begin_bare(from, now)
             });
         if !begins {
-            self.send_cookie(asked.from, suite, asked.hash.reference(), rng);
+            self.send_cookie(asked.from, suite, asked.named(), rng);
             return;
         }
         let (enc, ct) = (enc.to_vec(), ct.to_vec());
@@ -459,9 +466,6 @@ impl Server {
         }
         if brings_fresh {
             self.desk.first.insert(number, reference);
-        }
-        if asked.returns {
-            self.peers.heard(number, asked.from, now);
         }
         match fresh {
             None => self.send_answer(asked.from, &message),
@@ -612,18 +616,23 @@ impl Server {
         }
     }
 
+    /// No longer than the request or part, which has `len` octets (KR-364): else nothing.
     pub(super) fn send_cookie(
         &mut self,
         to: SocketAddr,
         suite: SharingSuite,
-        reference: Reference,
+        (reference, len): (Reference, usize),
         rng: &mut dyn Random,
     ) {
         let now = self.at.now;
         let cookie = self.desk.cookies(now, rng).make(to, now);
         let frame = self.time_for_one();
-        self.desk.counts.cookies += 1;
         let octets = cookie_message(suite, reference, cookie, Some(&frame));
+        if octets.len() > MARKER.len() + len {
+            self.desk.counts.silent += 1;
+            return;
+        }
+        self.desk.counts.cookies += 1;
         self.outputs.push_back(Output::Send { to, octets });
     }
 

@@ -39,7 +39,7 @@ impl Server {
             return;
         }
         if !asked.returns {
-            self.send_cookie(from, SUITE, asked.hash.reference(), rng);
+            self.send_cookie(from, SUITE, asked.named(), rng);
             return;
         }
         let Some(key) = key.filter(|_| spoken) else {
@@ -177,7 +177,7 @@ fn host_of(address: SocketAddr) -> IpAddr {
 }
 
 const SUITE: SharingSuite = SharingSuite::RsaMisty1;
-/// Octets of an RSA field of 2048 bits, the shortest; no COOKIE is longer.
+/// Octets of an RSA field of 2048 bits, the shortest.
 const SHORTEST: usize = 256;
 /// RSA work under way, in all and for one host: a private-key operation of 8192 bits takes some ten
 /// milliseconds, and other suites use the same threads.

@@ -473,3 +473,6 @@ pub const ACTIVATION_LEAD: u32 = 2;
 /// Seconds from a fresh epoch to its activation where members fetch it and confirm: all that hear
 /// no START move then.
 pub const CHANGE_LEAD: u32 = 8;
+/// Seconds of grace at the least: who takes a START keeps what others, who hear none, send with until the
+/// lead is over; and some for clocks and the way.
+pub const GRACE_MIN: u32 = CHANGE_LEAD + ACTIVATION_LEAD;

@@ -15,7 +15,7 @@ pub use enrolling::{TOKEN_LIFE, TOKEN_LIFE_MAX, TOKEN_LIFE_MIN, WIPE_ROOTS_MAX};
 pub use exclusion::{EXCLUDED_A_DAY, Reach};
 use groups::note_change;
 pub(super) use groups::search_key;
-pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD};
+pub use groups::{ACTIVATION_LEAD, CHANGE_LEAD, GRACE_MIN};
 pub use meeting::TokenMisuse;
 pub use packets::{AddressWish, PacketWish};
 pub use signing::{DraftedKeys, KeySetDraft};

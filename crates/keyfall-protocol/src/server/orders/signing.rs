@@ -14,8 +14,8 @@ use crate::schedule::FleetSchedule;
 use crate::server::founding::ROOT_LIFE;
 use crate::server::orders::Prepared;
 use crate::server::{
-    Batch, By, Change, ChangeCause, Done, JournalEntry, NewKeys, OFFSET_MAX, Refusal, Server,
-    TerminalRecord,
+    Batch, By, Change, ChangeCause, Done, GRACE_MIN, JournalEntry, NewKeys, OFFSET_MAX, Refusal,
+    Server, TerminalRecord,
 };
 use crate::sharing::rsa_misty1::RsaSecret;
 use crate::sharing::{KemSecret, KemSuite, SharingSuite};
@@ -120,7 +120,11 @@ impl Server {
             let class = key.public().suite().class();
             next.push(listed(key.public().listing(), class, wall, ROOT_LIFE));
         }
+        // What is held stays as it is: a KEYSET is needed every month.
         let mut limits = wanted.limits.unwrap_or(held.limits);
+        if wanted.limits.is_some() && limits.grace < GRACE_MIN {
+            return Err(Refusal::GraceTooShort(limits.grace));
+        }
         limits.suites = wanted.suites.unwrap_or(limits.suites);
         limits.clear = wanted.clear.unwrap_or(limits.clear);
         let rsa = match limits.suites.contains(SharingSuite::RsaMisty1) {

@@ -7,7 +7,9 @@ use crate::command::{
 };
 use crate::ids::{Generation, KeyEpoch, KeyName, Tick, UnixSeconds};
 use crate::keys::Secret;
-use crate::server::{Class, Done, DraftedKeys, Item, KeySetDraft, OFFSET_MAX, Order, Refusal};
+use crate::server::{
+    Class, Done, DraftedKeys, GRACE_MIN, Item, KeySetDraft, OFFSET_MAX, Order, Refusal,
+};
 use crate::sharing::rsa_misty1::RsaSecret;
 use crate::sharing::{KemSecret, KemSuite};
 
@@ -192,6 +194,17 @@ fn what_a_key_set_cannot_say_is_refused_before_the_root_is_asked() {
     for (draft, expected) in [
         (life(0), Refusal::BadLife(0)),
         (life(30 * DAY + 1), Refusal::BadLife(30 * DAY + 1)),
+        // KR-391.
+        (
+            KeySetDraft {
+                limits: Some(Limits {
+                    grace: GRACE_MIN - 1,
+                    ..Limits::default()
+                }),
+                ..KeySetDraft::default()
+            },
+            Refusal::GraceTooShort(9),
+        ),
         (
             KeySetDraft {
                 dropped: vec![stranger],

@@ -222,7 +222,7 @@ impl Terminal {
     }
 }
 
-/// The pair's answer inside of what HPKE hid.
+/// The pair's answer inside of what HPKE hid, which says there what it says outside (KR-390).
 pub(super) fn pair_in(
     inner: &[u8],
     suite: SharingSuite,
@@ -242,3 +242,26 @@ const STORED_WITHIN: Duration = Duration::from_millis(200);
 /// Answers with fresh octets that one sequence takes.
 const MIXED_MAX: u32 = 3;
 pub(super) const KEY_DIS_INFO: &[u8] = b"KF1/key-dis";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_says_another_inside_than_outside_is_malformed() {
+        let [ours, other] = [[1; 8], [2; 8]].map(Reference::new);
+        let is_read = |suite, reference| {
+            let distribution = KeyDis::Psk { suite, signed: b"" };
+            let message = Message::KeyDis {
+                reference,
+                distribution,
+            };
+            pair_in(&message.encode(), SharingSuite::Hpke, ours).is_ok()
+        };
+        assert!(is_read(SharingSuite::Hpke, ours));
+        assert!(!is_read(SharingSuite::Hpke, other));
+        for suite in [SharingSuite::Psk, SharingSuite::HpkePq] {
+            assert!(!is_read(suite, ours), "{suite:?}");
+        }
+    }
+}

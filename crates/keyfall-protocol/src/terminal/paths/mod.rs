@@ -243,7 +243,8 @@ impl Terminal {
     }
 
     /// The newest own record, whether or not it still counts: older ones are refused for good.
-    pub(super) fn stored_record(&self) -> Option<&SignedRecord> {
+    #[must_use]
+    pub fn stored_record(&self) -> Option<&SignedRecord> {
         self.paths.own.as_ref()
     }
 

@@ -8,6 +8,7 @@ use super::fixture::{FOUNDED, Fleet, Stated, generation, group, halt, master, te
 use crate::command::{Body, Halt, HaltKind, OrderKind, SignerClass, Target};
 use crate::ids::{GroupNumber, KeyEpoch, Tick};
 use crate::keys::MasterKey;
+use crate::server::{CHANGE_LEAD, GRACE_MIN};
 use crate::sharing::Confirmation;
 use crate::stats::DropReason;
 use crate::terminal::{Event, GroupState, Input, ReceiveKey, ResumeCause, TrafficQuery};
@@ -93,6 +94,23 @@ fn stop_silences_at_once_and_start_sends_under_the_key_that_both_name() {
     bob.wait(2);
     assert!(!receives(&mut bob, &master(7, 0)));
     assert_eq!(bob.sending(), Some(1));
+}
+
+/// KR-391: at the shortest grace that a server drafts, who took a START at once hears those that heard none
+/// and send under the older key until its lead is over.
+#[test]
+fn who_took_a_start_hears_who_did_not_at_the_shortest_grace() {
+    let mut fleet = Fleet::new();
+    fleet.record.key_set.limits.grace = GRACE_MIN;
+    fleet.sign_key_set();
+    let mut bob = fleet.member();
+    bob.hear(&fleet.start(halt(5, (7, 1), 60), 0));
+    bob.store_all();
+    assert_eq!(bob.sending(), Some(1));
+    bob.wait(CHANGE_LEAD.into());
+    assert!(receives(&mut bob, &master(7, 0)));
+    bob.wait(GRACE_MIN.into());
+    assert!(!receives(&mut bob, &master(7, 0)));
 }
 
 /// without a STOP nobody is silent for a moment, and nothing new is sent before it is stored.

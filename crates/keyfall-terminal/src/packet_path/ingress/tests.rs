@@ -151,25 +151,46 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     let mut lesser = session_in(2);
     lesser.ahead = Ahead::new(10, 0, 0, now);
     assert!(judge(&mut lesser, Some(&own), here, &packet).is_err());
-    assert_eq!(lesser.stands_at(&dummy(2), there), None);
+    let stands_at =
+        |session: &Session, number, from| session.stands_at(Some(&own), &dummy(number), from);
+    assert_eq!(stands_at(&lesser, 2, there), None);
     let mut session = session_in(1);
     session.ahead = Ahead::new(10, 0, 0, now);
-    assert_eq!(
-        session.stands_at(&dummy(1), there),
-        None,
-        "nothing was judged"
-    );
+    assert_eq!(stands_at(&session, 1, there), None, "nothing was judged");
     let news = judge(&mut session, Some(&own), here, &packet).expect("delivered");
     session.told.extend(news);
-    assert_eq!(
-        session.stands_at(&dummy(3), here),
-        None,
-        "it is known there"
-    );
-    assert_eq!(session.stands_at(&dummy(11), there), None, "above the mark");
-    assert_eq!(session.stands_at(&dummy(4), there), Some((ends, there)));
+    assert_eq!(stands_at(&session, 3, here), None, "it is known there");
+    assert_eq!(stands_at(&session, 11, there), None, "above the mark");
+    let moved = Some((ends, there));
+    assert_eq!(stands_at(&session, 4, there), moved);
+    session.record = Some(Arc::new(record_of(2, &[2])));
     session.judge_anew();
-    assert_eq!(session.stands_at(&dummy(5), there), None, "another record");
+    assert_eq!(stands_at(&session, 5, there), None, "another record");
+    // One that says the same, as the server signs it every few days.
+    session.record = Some(Arc::new(record_of(2, &[1, 2])));
+    session.judge_anew();
+    assert_eq!(stands_at(&session, 6, there), moved);
+}
+
+/// a terminal that waits to be called behind a NAT sends nothing but keepalives for days, through
+/// changes of keys, after each of which nobody knew any more where it was.
+#[test]
+fn a_change_of_keys_does_not_end_what_dummy_packets_say() {
+    let [two, three] = [2, 3].map(|number| TerminalNumber::new(number).expect("not 0"));
+    let mut sessions = Sessions::default();
+    let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
+    for (group, between) in [(1, Some(ends)), (1, None), (2, None)] {
+        let mut session = session_in(group);
+        session.between = between;
+        let name = SessionName {
+            spi: Spi::new(two, 0),
+            session: EspSession::new([0, 0, 0, 0, sessions.len() as u8]),
+        };
+        sessions.insert(name, session);
+    }
+    assert_eq!(between_before(&sessions, two, group_of(1)), Some(ends));
+    assert_eq!(between_before(&sessions, two, group_of(2)), None, "KR-564");
+    assert_eq!(between_before(&sessions, three, group_of(1)), None);
 }
 
 /// a terminal that sent much to others says to a peer by dummy packets that it moved. The first is
@@ -197,12 +218,15 @@ fn a_dummy_packet_above_the_mark_asks_for_a_higher_one() {
     let refused = session.receiver.open_into(&sealed, &mut [0; 64]);
     assert_eq!(refused, Err(EspRefused::Dummy));
     let (asks, mut asked) = tokio::sync::mpsc::channel(4);
-    assert_eq!(session.on_dummy(name, &sealed, (there, now), &asks), None);
+    assert_eq!(
+        session.on_dummy(name, (Some(&own), &sealed), (there, now), &asks),
+        None
+    );
     let Ok(Ask::Mark { mark, .. }) = asked.try_recv() else {
         panic!("no mark is asked for");
     };
     session.ahead.stored(mark);
     sending.seal_dummy(&mut sealed).expect("there is room");
-    let news = session.on_dummy(name, &sealed, (there, now), &asks);
+    let news = session.on_dummy(name, (Some(&own), &sealed), (there, now), &asks);
     assert!(news.is_some());
 }
