@@ -206,7 +206,8 @@ pub(crate) fn frames_until(
         let mut receiver = MulticastReceiver::open(&carrier).expect("a receiver");
         begin();
         let mut frames = Vec::new();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        // Longer than the slowest pace of what a test waits for, a KEYDIST's.
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let frame = tokio::time::timeout(left, receiver.recv())

@@ -91,6 +91,8 @@ struct Crowd {
     numbered: u64,
     /// The server is at work until then.
     free_at: Tick,
+    /// When it wants to be woken: its last word counts.
+    wakes: Option<Tick>,
     server: Duration,
     /// The command that was read last: one frame goes to all.
     read: Option<(Vec<u8>, Body)>,
@@ -165,6 +167,7 @@ impl Crowd {
             events: BinaryHeap::new(),
             numbered: 0,
             free_at: clock.now,
+            wakes: None,
             server: Duration::ZERO,
             read: None,
             current: 0,
@@ -186,6 +189,7 @@ impl Crowd {
     /// Until each member has confirmed `words` times.
     fn change(&mut self, words: u64) -> anyhow::Result<Changed> {
         self.events.clear();
+        self.wakes = None;
         self.desk.move_to(self.free_at.plus(Duration::from_secs(5)));
         let began = self.desk.clock.now;
         (self.free_at, self.server) = (began, Duration::ZERO);
@@ -252,7 +256,11 @@ impl Crowd {
                     let from = self.members[place].address;
                     self.at_server(at, Input::Datagram { from, octets })?;
                 }
-                Happens::ServerWakes => self.at_server(at, Input::Timeout)?,
+                Happens::ServerWakes if self.wakes == Some(at) => {
+                    self.wakes = None;
+                    self.at_server(at, Input::Timeout)?;
+                }
+                Happens::ServerWakes => {}
                 Happens::AtMember(place, octets) => {
                     if let Some(answer) = self.member_hears(place, &octets, at)? {
                         let work = match Confirmation::decode(&answer) {
@@ -285,14 +293,15 @@ impl Crowd {
             let place = place(to).context("it went to a member")?;
             self.plan(self.free_at.plus(ONE_WAY), Happens::AtMember(place, octets));
         }
-        if let Some(due) = served.due {
-            self.plan(due.max(self.free_at), Happens::ServerWakes);
+        let wakes = served.due.map(|due| due.max(self.free_at));
+        let before = std::mem::replace(&mut self.wakes, wakes);
+        if let Some(at) = wakes.filter(|_| wakes != before) {
+            self.plan(at, Happens::ServerWakes);
         }
         Ok(())
     }
 
     fn plan(&mut self, at: Tick, happens: Happens) {
-        // The last word of when it wakes counts; an earlier one finds nothing to do.
         self.numbered += 1;
         self.events.push(Reverse((at, self.numbered, happens)));
     }

@@ -65,6 +65,7 @@ impl Server {
             course.members.join(terminal);
             if held >= course.key {
                 course.members.mark(terminal, Phase::Distributing);
+                state.answered(self.at.now);
             }
             self.changing.put(state, self.at.now);
         } else if let Some(start) = self.changing.starts.get(&group) {
@@ -155,6 +156,7 @@ impl Server {
             Phase::Stopping => course.times.last_stop_ack = Some(now),
             Phase::Starting => course.times.last_start_ack = Some(now),
         }
+        state.answered(now);
         self.changing.put(state, now);
         Some(terminal)
     }

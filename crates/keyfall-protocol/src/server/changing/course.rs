@@ -1,5 +1,7 @@
 //! What a change is about and who takes part, through all of its states.
 
+use std::time::Duration;
+
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::server::changing::{
     ChangeCause, ChangeMode, ChangeReport, ChangeState, ChangeTimes, Phase, Straggler, Stragglers,
@@ -175,21 +177,69 @@ impl Member {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     pub(super) at: Tick,
-    pause: std::time::Duration,
+    /// Answers put it off until then at the most.
+    latest: Tick,
+    pause: Duration,
+    /// What the answers of all take at the most.
+    answers: Duration,
 }
 
 impl Retry {
     /// At once, then after `pause`, twice as long each time.
-    pub(super) const fn new(now: Tick, pause: std::time::Duration) -> Self {
-        Self { at: now, pause }
+    pub(super) fn new(now: Tick, pause: Duration, members: usize) -> Self {
+        let answers = members.saturating_mul(1_000) / ANSWERS_A_SECOND;
+        Self {
+            at: now,
+            latest: now,
+            pause,
+            answers: Duration::from_millis(answers as u64),
+        }
     }
 
     /// It was said.
     pub(super) fn said(&mut self, now: Tick) {
         self.at = now.plus(self.pause);
+        self.latest = self.at.plus(self.answers);
         self.pause = (self.pause * 2).min(RETRY_MAX);
+    }
+
+    /// One answered: while others do, nobody is asked again whose answer waits to be read.
+    pub(super) fn answered(&mut self, now: Tick) {
+        self.at = self.at.max(now.plus(QUIET).min(self.latest));
     }
 }
 
 /// The longest pause.
-const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(8);
+const RETRY_MAX: Duration = Duration::from_secs(8);
+/// Without an answer for so long, no more of them wait.
+const QUIET: Duration = Duration::from_millis(100);
+/// As many as any server takes in a second.
+const ANSWERS_A_SECOND: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F-07: in a group of any size nobody is asked again while the answers of others come, nor waits for
+    /// ever where a few trickle in.
+    #[test]
+    fn nobody_is_asked_again_while_answers_come() {
+        let at = |millis| Tick::default().plus(Duration::from_millis(millis));
+        let said = |members| {
+            let mut retry = Retry::new(at(0), Duration::from_millis(250), members);
+            retry.said(at(0));
+            retry
+        };
+        let mut all = said(100_000);
+        assert_eq!(all.at, at(250));
+        for (answered, again) in [(1, 250), (149, 250), (200, 300), (900, 1_000)] {
+            all.answered(at(answered));
+            assert_eq!(all.at, at(again));
+        }
+        all.said(at(1_000));
+        assert_eq!(all.at, at(1_500));
+        let mut few = said(200);
+        few.answered(at(240));
+        assert_eq!(few.at, at(270), "the answers of 200 take 20 ms at the most");
+    }
+}

@@ -58,8 +58,8 @@ impl Distributing {
         };
         let pause = if renewal { RENEWAL_PAUSE } else { FIRST_PAUSE };
         Self {
+            retry: Retry::new(now, pause, course.members.len()),
             course,
-            retry: Retry::new(now, pause),
             deadline,
             not_before,
         }

@@ -129,6 +129,16 @@ impl State {
         }
     }
 
+    /// One of those that it was said to has answered.
+    fn answered(&mut self, now: Tick) {
+        let retry = match self {
+            Self::Distributing(state) => &mut state.retry,
+            Self::Stopping(state) => &mut state.retry,
+            Self::Starting(state) => &mut state.retry,
+        };
+        retry.answered(now);
+    }
+
     /// What was due was said.
     fn said(&mut self, now: Tick) {
         let (retry, first) = match self {

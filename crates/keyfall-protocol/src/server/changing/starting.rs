@@ -47,10 +47,10 @@ impl Starting {
             deadline: stopped_until.map_or(deadline, |until| until.max(deadline)),
         };
         Self {
+            retry: Retry::new(at.now, FIRST_PAUSE, course.members.len()),
             course,
             halt,
             stopped_until,
-            retry: Retry::new(at.now, FIRST_PAUSE),
             deadline: at.now.plus(PATIENCE),
         }
     }

@@ -39,9 +39,9 @@ impl Stopping {
             deadline: at.wall.plus(hold),
         };
         Self {
+            retry: Retry::new(at.now, FIRST_PAUSE, course.members.len()),
             course,
             halt,
-            retry: Retry::new(at.now, FIRST_PAUSE),
             deadline: at.now.plus(patience),
         }
     }
