@@ -151,6 +151,16 @@ class Field(ground.Ground):
                       f"net.netfilter.nf_conntrack_{name}={seconds}")
 
     @contextlib.contextmanager
+    def without_server(self, unit: str):
+        """The server and that unit do not hear each other; the underlay is as it was."""
+        segment = ("ip", "-n", self.server, "link", "set", f"ctl-{unit}")
+        ground.sh(*segment, "down")
+        try:
+            yield
+        finally:
+            ground.sh(*segment, "up")
+
+    @contextlib.contextmanager
     def without_searches_by_udp(self):
         """What begins with the non-ESP marker does not cross the underlay."""
         self.rules(self.underlay, """table inet udpless {

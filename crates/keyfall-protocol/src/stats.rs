@@ -152,7 +152,7 @@ drop_reasons! {
     ProbeReplayed, "KF-2115", "probe_replayed",
         "A probe was answered before: the network doubled it, or somebody plays a recording.";
     OlderRecord, "KF-2116", "older_record",
-        "A protection record is older than one that is held of that terminal: a recording, or a terminal that missed its newest.";
+        "A protection record is older than one that is held of that terminal: a recording, or late on its way.";
     UnknownPeer, "KF-2117", "unknown_peer",
         "A packet opened whose sender's protection record is not held, as after a restart: the terminal searches for it.";
     PathExpired, "KF-2118", "path_expired",

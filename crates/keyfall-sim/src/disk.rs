@@ -160,7 +160,7 @@ impl ServerDisk {
                     terminal.addresses.clone_from(addresses);
                 }
             }
-            Change::Recorded { records, .. } => {
+            Change::Recorded(records) => {
                 for (number, issue) in records {
                     if let Some(terminal) = self.terminals.get_mut(number) {
                         terminal.record = Some(*issue);

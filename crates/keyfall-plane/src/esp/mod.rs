@@ -24,6 +24,9 @@ pub const ESP_TAIL_MAX: usize = 3 + 2 + cipher::ICV_LEN;
 /// The last sequence number of a session: 24 bits are in the IV.
 pub const ESP_SEQUENCE_MAX: u32 = (1 << 24) - 1;
 
+/// Octets of a dummy packet that names a refused session.
+pub const ESP_REFUSAL_LEN: usize = esp_len(5);
+
 /// Octets of an ESP packet around an inner packet of `inner_len`.
 #[must_use]
 pub const fn esp_len(inner_len: usize) -> usize {

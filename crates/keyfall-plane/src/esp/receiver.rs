@@ -102,7 +102,8 @@ impl EspReceiver {
     /// the inner packet the trailer is left in it.
     ///
     /// # Errors
-    /// [`EspRefused`]. Nothing changed, but for [`EspRefused::NotIp`] and [`EspRefused::Dummy`]:
+    /// [`EspRefused`]. Nothing changed, but for [`EspRefused::NotIp`], [`EspRefused::Dummy`]
+    /// and [`EspRefused::Refusal`]:
     /// those packets are authentic and will be replays from now on.
     #[inline]
     pub fn open_into(&mut self, packet: &[u8], out: &mut [u8]) -> Result<(usize, u32), EspRefused> {
@@ -151,13 +152,18 @@ fn inner_len(plain: &[u8]) -> Result<usize, EspRefused> {
     let [payload @ .., padding, next_header] = plain else {
         return Err(EspRefused::TooShort);
     };
-    if *next_header == inner::DUMMY {
-        return Err(EspRefused::Dummy);
-    }
     let len = payload
         .len()
         .checked_sub(usize::from(*padding))
-        .ok_or(EspRefused::NotIp)?;
+        .ok_or(EspRefused::NotIp);
+    if *next_header == inner::DUMMY {
+        let text = len.ok().map(|len| &payload[..len]);
+        let session = text.and_then(|text| text.try_into().ok());
+        return Err(session.map_or(EspRefused::Dummy, |it| {
+            EspRefused::Refusal(EspSession::new(it))
+        }));
+    }
+    let len = len?;
     match inner::read(&payload[..len]) {
         Some((expected, len)) if expected == *next_header => Ok(len),
         Some(_) | None => Err(EspRefused::NotIp),

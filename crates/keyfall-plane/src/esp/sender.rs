@@ -109,6 +109,19 @@ impl EspSender {
         self.seal_as(inner::DUMMY, &[], out)
     }
 
+    /// Seals a dummy packet of [`ESP_REFUSAL_LEN`](crate::ESP_REFUSAL_LEN) octets into `out`. It says that packets of the
+    /// session `refused` are not delivered.
+    ///
+    /// # Errors
+    /// [`SealRefused`]; `out` and sender are as before.
+    pub fn seal_refusal(
+        &mut self,
+        refused: EspSession,
+        out: &mut [u8],
+    ) -> Result<usize, SealRefused> {
+        self.seal_as(inner::DUMMY, refused.as_bytes(), out)
+    }
+
     #[inline]
     pub(super) fn seal_as(
         &mut self,

@@ -1,6 +1,5 @@
 //! A stored change becomes what the server is, and what it says from now on.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::{GroupNumber, KeyIdKind, TerminalNumber, Tick, UnixSeconds};
@@ -75,7 +74,7 @@ impl Server {
                     terminal.addresses = addresses;
                 }
             }
-            Change::Recorded { records, news } => self.renew_records(&records, news),
+            Change::Recorded(records) => self.renew_records(&records),
             Change::Stated { group, statement } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.statements.push(statement);
@@ -261,34 +260,18 @@ impl Server {
         }
     }
 
-    /// News are told at once, where there are few: many begin a new round.
-    fn renew_records(&mut self, records: &[(TerminalNumber, RecordIssue)], news: bool) {
-        let now = self.at.now;
-        let announced = news && records.len() <= RECORDS_ANNOUNCED;
+    fn renew_records(&mut self, records: &[(TerminalNumber, RecordIssue)]) {
+        let later = self.at.now.plus(Class::Record.pace());
         for &(number, issue) in records {
             let item = Item::Record(number);
             self.frames.remove(&item);
             let terminal = self.terminals.get_mut(&number);
             let before = terminal.and_then(|terminal| terminal.record.replace(issue));
             if before.is_none() {
-                let wait = if announced {
-                    Class::Record.pace()
-                } else {
-                    Duration::ZERO
-                };
-                self.carousel.stand(item, now.plus(wait));
-            }
-            if announced {
-                self.carousel.announce(item, now);
+                self.carousel.stand(item, later);
             }
         }
-        if news && !announced {
-            let again: BTreeSet<_> = records.iter().map(|(number, _)| *number).collect();
-            self.carousel.restart(
-                now,
-                |item| matches!(item, Item::Record(it) if again.contains(&it)),
-            );
-        }
+        self.tell_records(records.iter().map(|(number, _)| *number).collect());
     }
 
     fn put_wrap(&mut self, wrap: WrapKey) -> Option<TerminalNumber> {
@@ -364,6 +347,7 @@ impl Server {
         self.fleet.kem_pq = keys.kem_pq.or_else(|| self.fleet.kem_pq.take());
         self.fleet.rsa = keys.rsa;
         self.drafted = None;
+        self.owners.by_new_keys();
         // All is signed by the new keys from now on, and the exclusions that a theft made doubtful
         // stand again.
         self.frames.clear();
@@ -391,7 +375,3 @@ impl Server {
             .retain(|item, _| !matches!(item, Item::Dist(group, _) if *group == number));
     }
 }
-
-/// Records that are announced together: each is said five times in eight seconds, and what else is
-/// new must not wait for them.
-const RECORDS_ANNOUNCED: usize = 64;

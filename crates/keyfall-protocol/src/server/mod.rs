@@ -14,6 +14,7 @@ mod desk;
 mod exposure;
 mod founding;
 mod orders;
+mod owners;
 mod peers;
 mod protecting;
 mod records;
@@ -42,6 +43,7 @@ pub use orders::{
     KeySetDraft, Order, PackageSealing, PacketWish, Reach, SealedFor, TOKEN_LIFE, TOKEN_LIFE_MAX,
     TOKEN_LIFE_MIN, TokenMisuse, WIPE_ROOTS_MAX,
 };
+use owners::Owners;
 use peers::Peers;
 pub use protecting::{Addresses, PacketSettings, RecordIssue};
 pub use records::{
@@ -65,6 +67,7 @@ pub struct Server {
     groups: BTreeMap<GroupNumber, GroupRecord>,
     exclusions: BTreeMap<u32, Exclusion>,
     peers: Peers,
+    owners: Owners,
     callers: Callers,
     changing: Changing,
     /// Names in use, for orders that name things.
@@ -195,6 +198,7 @@ impl Server {
             groups: BTreeMap::new(),
             exclusions: BTreeMap::new(),
             peers: Peers::default(),
+            owners: Owners::default(),
             callers: Callers::default(),
             changing: Changing::default(),
             terminal_names: HashMap::new(),
@@ -261,6 +265,7 @@ impl Server {
         self.begin_next(rng);
         self.turn_changes(rng);
         self.begin_next(rng);
+        self.turn_owners(rng);
         self.turn_carousel(rng);
         Ok(())
     }
@@ -504,10 +509,15 @@ impl Server {
         };
         let change = self.changing.next_at().filter(|_| self.may_send());
         let change = change.map(|at| at.max(self.at.now));
+        let owners = self.owners.next_at().filter(|_| self.may_send());
+        let owners = owners.map(|at| at.max(self.at.now));
         let stalled = self.sequence_low() || !self.waiting.is_empty();
         let again = stalled.then_some(self.store_again);
         Output::Timeout {
-            at: [renewal, turn, change, again].into_iter().flatten().min(),
+            at: [renewal, turn, change, owners, again]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 }

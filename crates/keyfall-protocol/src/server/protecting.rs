@@ -158,8 +158,7 @@ impl Server {
             outlook.issues(news)
         };
         if !records.is_empty() {
-            let news = !signed_anew;
-            batch.changes.push(Change::Recorded { records, news });
+            batch.changes.push(Change::Recorded(records));
         }
         Ok(())
     }
@@ -180,10 +179,7 @@ impl Server {
         for (_, issue) in &mut records {
             issue.version = issue.version.saturating_add(lost).saturating_add(ahead);
         }
-        (!records.is_empty()).then_some(Change::Recorded {
-            records,
-            news: false,
-        })
+        (!records.is_empty()).then_some(Change::Recorded(records))
     }
 
     /// When the first record has to be signed again.
@@ -206,10 +202,7 @@ impl Server {
             .collect();
         let outcome = format!("{} protection records", records.len());
         let batch = Batch {
-            changes: vec![Change::Recorded {
-                records,
-                news: false,
-            }],
+            changes: vec![Change::Recorded(records)],
             audit: Some(self.audit(by, "sign records", "all that age", outcome)),
             // Versions go on by the clock.
             journal: None,
@@ -217,7 +210,9 @@ impl Server {
         (batch, Done::Nothing)
     }
 
-    fn standing_records(&self) -> impl Iterator<Item = (TerminalNumber, RecordIssue)> + '_ {
+    pub(super) fn standing_records(
+        &self,
+    ) -> impl Iterator<Item = (TerminalNumber, RecordIssue)> + '_ {
         self.terminals
             .values()
             .filter(|it| it.excluded_at.is_none())
@@ -290,7 +285,7 @@ impl<'a> Outlook<'a> {
             | Change::Terminal(_)
             | Change::Master { .. }
             | Change::SearchKey { .. }
-            | Change::Recorded { .. }
+            | Change::Recorded(_)
             | Change::Begun(_)
             | Change::Ended(_)
             | Change::Policy { .. }

@@ -202,12 +202,8 @@ pub enum Change {
         terminal: TerminalNumber,
         addresses: Addresses,
     },
-    /// Terminals whose protection record is another one from now on, rising. `news`: it also says
-    /// something else.
-    Recorded {
-        records: Vec<(TerminalNumber, RecordIssue)>,
-        news: bool,
-    },
+    /// Terminals whose protection record is another one from now on, rising.
+    Recorded(Vec<(TerminalNumber, RecordIssue)>),
     /// One more of the group's [`GroupRecord::statements`].
     Stated {
         group: GroupNumber,

@@ -10,6 +10,7 @@ mod exclusion;
 mod exposing;
 mod leaving;
 mod model;
+mod owners;
 mod protecting;
 mod restoring;
 mod scheduling;

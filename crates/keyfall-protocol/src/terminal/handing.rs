@@ -27,6 +27,25 @@ pub struct Unheard {
     pub endpoint: SocketAddr,
 }
 
+/// What a member showed of itself by what was authenticated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    pub(super) peer: TerminalNumber,
+    /// The group under which it was authenticated, and the key of it that it stands at.
+    pub(super) group: GroupNumber,
+    pub(super) key: (KeyEpoch, Generation),
+    pub(super) lacks: Lacks,
+}
+
+/// What the record that a member presented of itself shows that it has missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Lacks {
+    /// A newer record of it is held.
+    pub(super) record: bool,
+    /// It was signed by another key than signs now: perhaps a KEYSET.
+    pub(super) key_set: bool,
+}
+
 /// Frames that were verified, and what may still be handed on.
 #[derive(Debug)]
 pub(super) struct Handing {
@@ -244,23 +263,28 @@ impl Terminal {
     }
 
     /// A member was seen behind, by what was authenticated: it gets what brings it forward.
-    pub(super) fn hand_to_member(
-        &mut self,
-        peer: TerminalNumber,
-        number: GroupNumber,
-        behind: (KeyEpoch, Generation),
-        to: SocketAddr,
-    ) {
-        let Some(group) = self.group(number) else {
+    pub(super) fn hand_to_member(&mut self, shown: Shown, to: SocketAddr) {
+        let Some(group) = self.group(shown.group) else {
             return;
         };
-        let epoch_lags = behind.0 < group.epoch();
-        if behind >= (group.epoch(), group.newest())
-            || !self.handing.bursts.take(self.now, peer.get().into())
-        {
+        let lags = shown.key < (group.epoch(), group.newest());
+        let epoch_lags = shown.key.0 < group.epoch();
+        let source = shown.peer.get().into();
+        let lacks = shown.lacks;
+        if !(lags || lacks.record || lacks.key_set) || !self.handing.bursts.take(self.now, source) {
             return;
         }
-        self.hand_forward(&[number], epoch_lags, to);
+        // The KEYSET first: by it all else is judged.
+        if lacks.key_set && !epoch_lags {
+            let key_set = in_datagrams(&self.identity.key_set_frame);
+            self.hand(key_set, to);
+        }
+        if lags {
+            self.hand_forward(&[shown.group], epoch_lags, to);
+        }
+        if lacks.record {
+            self.hand_record(shown.peer, to);
+        }
     }
 
     /// A packet came that did not open. What it says of its sender proves nothing: there is little for
@@ -297,6 +321,13 @@ impl Terminal {
         let frames = self.handing.for_excluded(peer);
         let frames = frames.into_iter().filter(|kept| kept.not_after >= after);
         let sent: Vec<_> = frames.flat_map(|kept| in_datagrams(&kept.frame)).collect();
+        self.hand(sent, to);
+    }
+
+    /// Its own newest record, to its owner.
+    fn hand_record(&mut self, owner: TerminalNumber, to: SocketAddr) {
+        let record = self.frame_of_record(owner);
+        let sent = record.map(in_datagrams).unwrap_or_default();
         self.hand(sent, to);
     }
 

@@ -16,6 +16,7 @@ mod locked;
 mod net;
 mod notices;
 mod orders;
+mod outdated;
 mod packets;
 mod per_session;
 mod records;

@@ -517,7 +517,7 @@ fn journal_entry(batch: &Batch) -> Option<Entry> {
             | Change::Packets { .. }
             | Change::SearchKey { .. }
             | Change::Addresses { .. }
-            | Change::Recorded { .. }
+            | Change::Recorded(_)
             | Change::Stated { .. }
             | Change::Fleet { .. }
             | Change::Wrap(_)
@@ -559,7 +559,7 @@ fn replaces_a_key(change: &Change) -> bool {
         | Change::Policy { .. }
         | Change::Packets { .. }
         | Change::Addresses { .. }
-        | Change::Recorded { .. }
+        | Change::Recorded(_)
         | Change::Stated { .. }
         | Change::LegacyKey { .. }
         | Change::Excluded(_)

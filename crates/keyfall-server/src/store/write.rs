@@ -97,7 +97,7 @@ pub(super) fn change(
             terminal,
             addresses,
         } => protecting::addresses(transaction, *terminal, addresses),
-        Change::Recorded { records, .. } => protecting::recorded(transaction, records),
+        Change::Recorded(records) => protecting::recorded(transaction, records),
         Change::Stated { group, statement } => stated(transaction, *group, statement),
         Change::Fleet { generation, wraps } => {
             transaction.execute("UPDATE fleet SET generation = ?1", [generation.get()])?;

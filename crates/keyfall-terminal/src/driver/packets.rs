@@ -296,6 +296,7 @@ impl Driver {
                 }
             }
             Ask::Heard(heard) => self.on_heard(heard)?,
+            Ask::Refused { group, session } => running.path.on_refused(group, session),
             Ask::Message { origin, datagram } => {
                 let outside = origin.interface != running.inside;
                 if let Some(destination) = origin.to {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
+use keyfall_plane::{ESP_REFUSAL_LEN, ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
+use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
 use zeroize::Zeroizing;
 
@@ -61,10 +61,11 @@ pub(super) enum ToEgress {
     /// Where that peer is may have changed, or what it may get.
     PeerChanged(TerminalNumber),
     WaysChanged,
-    /// To one whose packets in that group are refused.
-    SayDummy {
+    /// Packets of that session of the group, from there, are not delivered.
+    Refused {
         group: GroupNumber,
         to: SocketAddr,
+        session: EspSession,
     },
     Report(SyncSender<Vec<FlowReport>>),
     /// Every key and every packet goes.
@@ -82,8 +83,6 @@ pub(super) struct Egress {
     groups: HashMap<GroupNumber, Outgoing, KeyedHash>,
     paths: PathMtus,
     here: Here,
-    /// To whom a dummy packet goes when the group's packets do.
-    owed: Vec<(GroupNumber, SocketAddr)>,
     batch: Batch,
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
@@ -165,7 +164,6 @@ impl Egress {
             groups: HashMap::default(),
             paths: PathMtus::default(),
             here: Here::new(keepalive),
-            owed: Vec::new(),
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
@@ -235,7 +233,7 @@ impl Egress {
         let due = self.here.due(spoken_to, self.now, source_towards);
         for (peer, instead_of) in due {
             let goes_there = instead_of.is_none_or(|ends| self.goes_to(ends, peer));
-            if goes_there && self.say_dummy(peer.0, peer.1) {
+            if goes_there && self.say_dummy(peer, None) {
                 self.here.said(peer, self.now);
             }
         }
@@ -254,16 +252,24 @@ impl Egress {
         matches!(flow.way, FlowWay::Protect { group, to, .. } if (group, to) == there)
     }
 
-    /// False where the group's packets wait, or go nowhere.
-    fn say_dummy(&mut self, group: GroupNumber, to: SocketAddr) -> bool {
+    /// Where this terminal is; or that it refuses a session. False where the group's packets wait, or go
+    /// nowhere.
+    fn say_dummy(&mut self, (group, to): Peer, refused: Option<EspSession>) -> bool {
         self.flush();
         let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
             return false;
         };
-        let Some(slot) = self.batch.slot(to, esp_len(0)) else {
-            return false;
+        let sealed = match refused {
+            Some(session) => self
+                .batch
+                .slot(to, ESP_REFUSAL_LEN)
+                .map(|slot| sender.seal_refusal(session, slot)),
+            None => self
+                .batch
+                .slot(to, esp_len(0))
+                .map(|slot| sender.seal_dummy(slot)),
         };
-        let Ok(size) = sender.seal_dummy(slot) else {
+        let Some(Ok(size)) = sealed else {
             return false;
         };
         self.batch.add(to, size);
@@ -287,13 +293,6 @@ impl Egress {
                     };
                     self.groups.insert(group, open);
                     self.try_again = true;
-                    for (_, to) in self
-                        .owed
-                        .extract_if(.., |it| it.0 == group)
-                        .collect::<Vec<_>>()
-                    {
-                        self.say_dummy(group, to);
-                    }
                 }
                 ToEgress::Spare { group, sender } => self.on_spare(group, sender),
                 ToEgress::Hold { group } => {
@@ -318,15 +317,14 @@ impl Egress {
                     *peer == Some(changed)
                 }),
                 ToEgress::WaysChanged => self.flows.ask_again(self.now, |_, _| true),
-                ToEgress::SayDummy { group, to } => {
-                    if !self.say_dummy(group, to) && self.owed.len() < OWED_MAX {
-                        self.owed.push((group, to));
-                    }
+                ToEgress::Refused { group, to, session } => {
+                    // Where it cannot be said now, the next packet asks again.
+                    self.say_dummy((group, to), Some(session));
                 }
                 ToEgress::Report(to) => drop(to.try_send(self.report())),
                 ToEgress::Wipe => {
                     self.groups.clear();
-                    self.owed.clear();
+                    self.here.clear();
                     self.flows.clear();
                     self.waiting.take();
                 }
@@ -519,6 +517,5 @@ const WAITING_MAX: usize = 8 << 20;
 const WAIT_LONGEST: Duration = Duration::from_secs(10);
 /// Packets of one flow that wait for a search.
 const OF_FLOW_MAX: u16 = 64;
-const OWED_MAX: usize = 16;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);

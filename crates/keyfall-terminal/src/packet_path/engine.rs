@@ -27,7 +27,8 @@ use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::post::{self, Post};
-use crate::packet_path::restarts::{Afresh, First, Refusals};
+use crate::packet_path::restarts::{Answered, First};
+use crate::packet_path::sending::{Place, Sending, Suites, Told};
 use crate::packet_path::sessions::{Received, Sessions, Under};
 use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
@@ -49,63 +50,10 @@ pub(crate) struct PacketPath {
     groups: BTreeMap<GroupNumber, Sending>,
     sessions: Sessions,
     stock: StockSenders,
-    refusals: Refusals,
+    answered: Answered,
     /// This terminal's own, as the thread was told.
     record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
-}
-
-/// How this terminal sends in a group.
-#[derive(Default)]
-struct Sending {
-    sessions: Option<SessionBlock>,
-    suite: EspSuite,
-    /// Since when the own record names another one.
-    other_suite: Option<Instant>,
-    /// The one before, and when it ended.
-    suite_before: Option<(EspSuite, Instant)>,
-    /// Sessions were ordered.
-    ordered: bool,
-    told: Told,
-    /// A sender for the same key is wanted, after the one in use.
-    spare: bool,
-    /// The same at once.
-    afresh: Afresh,
-    /// The newest session that was given to the thread.
-    given: Option<EspSession>,
-}
-
-/// What the thread was told of a group.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Told {
-    #[default]
-    Nothing,
-    Key(KeyEpoch, Generation, EspSuite),
-    Hold,
-    Refuse(DropReason),
-}
-
-impl Sending {
-    /// The suite is another in the middle of traffic when all others have heard so.
-    fn follow_suite(&mut self, named: EspSuite, now: Instant) {
-        if named == self.suite {
-            self.other_suite = None;
-            return;
-        }
-        let since = *self.other_suite.get_or_insert(now);
-        let sends = matches!(self.told, Told::Key(..));
-        if !sends || now.saturating_duration_since(since) >= SUITE_AFTER {
-            self.suite_before = sends.then_some((self.suite, now));
-            (self.suite, self.other_suite) = (named, None);
-        }
-    }
-
-    /// In which suites others may begin sessions that heard of a change later than this terminal.
-    fn late_suites(&self, now: Instant) -> impl Iterator<Item = EspSuite> {
-        let late = |ended: Instant| now.saturating_duration_since(ended) < SUITE_AFTER;
-        let before = self.suite_before.filter(|&(_, ended)| late(ended));
-        std::iter::once(self.suite).chain(before.map(|(suite, _)| suite))
-    }
 }
 
 /// What came of a packet of a session that was unknown.
@@ -171,7 +119,7 @@ impl PacketPath {
             groups: BTreeMap::new(),
             sessions: Sessions::default(),
             stock: StockSenders::default(),
-            refusals: Refusals::default(),
+            answered: Answered::default(),
             record: None,
             scratch: vec![0; SCRATCH].into(),
         })
@@ -219,7 +167,7 @@ impl PacketPath {
             let key = terminal
                 .send_key(number)
                 .filter(|_| named.contains(&number));
-            let (egress, told) = (&self.egress, &mut sending.told);
+            let egress = &self.egress;
             let Some(key) = key else {
                 let reason = if named.contains(&number) {
                     terminal.why_not_sending(number)
@@ -231,8 +179,8 @@ impl PacketPath {
                 } else {
                     Told::Refuse(reason)
                 };
-                if *told != tell {
-                    *told = tell;
+                if sending.told != tell {
+                    sending.told = tell;
                     egress.put(match tell {
                         Told::Refuse(reason) => ToEgress::Refuse {
                             group: number,
@@ -245,37 +193,21 @@ impl PacketPath {
                 }
                 continue;
             };
-            let under = Told::Key(key.epoch(), key.generation(), sending.suite);
-            let afresh = sending.afresh.is_due(now);
-            if *told != under || sending.spare || afresh {
-                let session = sending.sessions.as_mut().and_then(SessionBlock::take);
-                match session {
-                    Some(session) => {
-                        let sender = EspSender::new(sending.suite, key, self.own, session);
-                        sending.given = Some(session);
-                        let sender = Box::new(sender);
-                        egress.put(if *told == under && !afresh {
-                            ToEgress::Spare {
-                                group: number,
-                                sender,
-                            }
-                        } else {
-                            ToEgress::Send {
-                                group: number,
-                                sender,
-                            }
-                        });
-                        *told = under;
-                        sending.spare = false;
-                        sending.afresh.begun(now);
-                    }
-                    // The first session of a start is not recorded yet.
-                    None if *told == Told::Nothing => {
-                        *told = Told::Hold;
-                        egress.put(ToEgress::Hold { group: number });
-                    }
-                    None => {}
+            match sending.next((key.epoch(), key.generation()), now) {
+                Some((place, session)) => {
+                    let sender = EspSender::new(sending.suite, key, self.own, session);
+                    let (group, sender) = (number, Box::new(sender));
+                    egress.put(match place {
+                        Place::InUse => ToEgress::Send { group, sender },
+                        Place::Spare => ToEgress::Spare { group, sender },
+                    });
                 }
+                // The first session of a start is not recorded yet.
+                None if sending.told == Told::Nothing => {
+                    sending.told = Told::Hold;
+                    egress.put(ToEgress::Hold { group: number });
+                }
+                None => {}
             }
             let left = sending.sessions.as_ref().map_or(0, SessionBlock::left);
             if left < SESSIONS_LEAST && !sending.ordered {
@@ -428,22 +360,21 @@ impl PacketPath {
                         None => DropReason::UnknownPeer,
                     })
                 } else if first.is_below {
-                    // It may have been delivered before a restart of this terminal.
-                    if self.refusals.may_tell(name, Instant::now()) {
-                        let to = origin.from;
-                        self.egress.put(ToEgress::SayDummy { group, to });
+                    // It may have been delivered before a restart of this terminal. The answer is
+                    // shorter than any packet.
+                    if first.inner.is_some() && self.answered.may_tell(name, Instant::now()) {
+                        self.egress.put(ToEgress::Refused {
+                            group,
+                            to: origin.from,
+                            session: name.session,
+                        });
                     }
                     Some(DropReason::Replayed)
                 } else if first.inner.is_some_and(|inner| !is_for(terminal, inner)) {
                     Some(DropReason::NotForUs)
                 } else {
-                    // Who answers with a dummy packet refused what it got, and who begins anew was
-                    // restarted: a fresh session is heard at once.
-                    let wanted = match first.inner {
-                        None => self.sessions.may_refuse(name),
-                        Some(_) => self.sessions.begins_anew(name),
-                    };
-                    if wanted {
+                    // Who begins anew was restarted, and would refuse the session in use.
+                    if self.sessions.begins_anew(name) {
                         self.groups.entry(group).or_default().afresh.want();
                     }
                     self.begin(name, (group, under, suite), (receiver, rate), mark);
@@ -494,6 +425,12 @@ impl PacketPath {
     ) {
         let gone = self.sessions.begin(name, under, (receiver, rate), mark);
         self.tell_forgotten(gone);
+    }
+
+    pub(crate) fn on_refused(&mut self, group: GroupNumber, session: EspSession) {
+        if let Some(sending) = self.groups.get_mut(&group) {
+            sending.on_refused(session);
+        }
     }
 
     pub(crate) fn want_mark(&mut self, name: SessionName, sequence: u32) {
@@ -612,41 +549,6 @@ impl Drop for PacketPath {
     }
 }
 
-/// In which suites a sender's packets may come: as this terminal's record has it of their group, as the
-/// sender's has it, which may be the newer or the older one, and for a while as it was. All are the
-/// server's word.
-struct Suites(Vec<(GroupNumber, EspSuite)>);
-
-impl Suites {
-    fn of(
-        terminal: &Terminal,
-        sender: TerminalNumber,
-        groups: &BTreeMap<GroupNumber, Sending>,
-    ) -> Self {
-        let now = Instant::now();
-        let own = terminal.own_record().map(|signed| signed.record());
-        let records = [own, terminal.record_of(sender)].into_iter().flatten();
-        let named = records.flat_map(|record| &record.groups);
-        let named = named.map(|group| (group.group, group.suite));
-        let late = groups.iter().flat_map(|(&number, sending)| {
-            let late = sending.late_suites(now);
-            late.map(move |suite| (number, suite))
-        });
-        let mut suites = Vec::new();
-        for group in named.chain(late) {
-            if !suites.contains(&group) {
-                suites.push(group);
-            }
-        }
-        Self(suites)
-    }
-
-    fn of_group(&self, group: GroupNumber) -> impl Iterator<Item = EspSuite> {
-        let of = self.0.iter().filter(move |(it, _)| *it == group);
-        of.map(|&(_, suite)| suite)
-    }
-}
-
 /// What the threads tell of themselves.
 pub(crate) struct Report {
     pub(crate) flows: Vec<FlowReport>,
@@ -694,8 +596,6 @@ fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
-/// A changed record is said five times within 8 s.
-const SUITE_AFTER: Duration = Duration::from_secs(10);
 /// With fewer recorded sessions the next ones are ordered.
 const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.
@@ -707,37 +607,6 @@ const SCRATCH: usize = 65_536;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// KR-563: a group's suite is the record's, at once where nothing is sent yet, and in the middle of
-    /// traffic when the others have heard of it.
-    #[test]
-    fn a_suite_is_the_records_and_changes_when_all_have_heard_so() {
-        let (new, old) = (EspSuite::ChaCha20Poly1305, EspSuite::Aes128Gcm);
-        let start = Instant::now();
-        let mut sending = Sending::default();
-        sending.follow_suite(old, start);
-        assert_eq!(sending.suite, old);
-        sending.told = Told::Key(KeyEpoch::new(1), Generation::ZERO, old);
-        let mut suites = Vec::new();
-        for (second, named) in [
-            (0, new),
-            (9, new),
-            (9, old),
-            (10, new),
-            (19, new),
-            (20, new),
-        ] {
-            sending.follow_suite(named, start + Duration::from_secs(second));
-            suites.push(sending.suite);
-        }
-        assert_eq!(suites, [old, old, old, old, old, new]);
-        let late = |second| {
-            let now = start + Duration::from_secs(second);
-            sending.late_suites(now).collect::<Vec<_>>()
-        };
-        assert_eq!(late(29), [new, old], "others heard of it later");
-        assert_eq!(late(30), [new]);
-    }
 
     #[test]
     fn a_thread_that_panics_is_told_of_like_one_that_fails() {

@@ -46,9 +46,9 @@ impl Here {
         }
     }
 
-    /// Once a second: who is to hear where this terminal is; with addresses, where that is so because
-    /// nothing else was sent, and a packet of theirs would be. `spoken_to`: lately. `source`: the address
-    /// from which the system sends there.
+    /// Once a second: who is to hear where this terminal is. With addresses: a keepalive, which goes in
+    /// place of a packet between them, and only where that would go. `spoken_to`: lately. `source`: the
+    /// address from which the system sends there.
     pub(super) fn due(
         &mut self,
         spoken_to: impl Iterator<Item = (Peer, Spoken)>,
@@ -105,6 +105,10 @@ impl Here {
             }
         }
         due
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.peers.clear();
     }
 
     /// One was told.

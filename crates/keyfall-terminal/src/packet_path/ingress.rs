@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused, esp_len};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
@@ -90,7 +90,7 @@ pub(super) struct Ingress {
     counts: Arc<Counts>,
     own: TerminalNumber,
     own_record: Option<Arc<ProtectionRecord>>,
-    sessions: Sessions,
+    sessions: Receiving,
     stock: StockReceivers,
     unknown: Unknown,
     /// Where each sender was heard last.
@@ -101,7 +101,7 @@ pub(super) struct Ingress {
     now: Instant,
 }
 
-type Sessions = HashMap<SessionName, Session, KeyedHash>;
+type Receiving = HashMap<SessionName, Session, KeyedHash>;
 
 /// What is received of one sender.
 struct Session {
@@ -243,6 +243,10 @@ impl Ingress {
                     if let Some((ends, from)) = session.on_dummy(name, dummy, at, &self.asks) {
                         self.tell(name, ends, from);
                     }
+                } else if let EspRefused::Refusal(refused) = refused {
+                    look_ahead(session, name, &self.asks, self.now);
+                    let (group, session) = (session.group, refused);
+                    tell(&self.asks, Ask::Refused { group, session });
                 }
                 return why(refused).map_or(Ok(()), Err);
             }
@@ -623,7 +627,7 @@ impl Session {
 
     /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
     /// its session, or of one before it, were judged, and between the same addresses, as the records are
-    /// now (KR-564).
+    /// now; and only one without a text, which goes where its sender chose (KR-564).
     fn stands_at(
         &self,
         own: Option<&ProtectionRecord>,
@@ -632,7 +636,9 @@ impl Session {
     ) -> Option<(Ends, SocketAddr)> {
         let ends = self.between?;
         let sequence = EspArrival::read(sealed).ok()?.sequence;
-        let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));
+        let news = sealed.len() == esp_len(0)
+            && self.ahead.covers(sequence)
+            && !self.told.contains(&(ends, from));
         (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
     }
 
@@ -666,7 +672,11 @@ impl Session {
 
 /// Between which addresses a sender's packets in a group were judged well under other keys: a change of
 /// keys is no reason not to follow who only says where it is.
-fn between_before(sessions: &Sessions, sender: TerminalNumber, group: GroupNumber) -> Option<Ends> {
+fn between_before(
+    sessions: &Receiving,
+    sender: TerminalNumber,
+    group: GroupNumber,
+) -> Option<Ends> {
     let of_sender = sessions
         .iter()
         .filter(|(name, _)| name.spi.sender() == sender);
@@ -699,7 +709,7 @@ fn judge(
 /// `None`: it hid that nothing was sent.
 pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
     Some(match refused {
-        EspRefused::Dummy => return None,
+        EspRefused::Dummy | EspRefused::Refusal(_) => return None,
         EspRefused::Replayed => DropReason::Replayed,
         EspRefused::TooOld => DropReason::BeforeWindow,
         EspRefused::AuthenticationFailed => DropReason::Authentication,

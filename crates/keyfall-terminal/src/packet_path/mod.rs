@@ -46,6 +46,7 @@ mod multicast;
 mod path_mtu;
 mod post;
 mod restarts;
+mod sending;
 mod sessions;
 mod stock;
 mod too_big;
@@ -171,6 +172,11 @@ pub(crate) enum Ask {
         rate: u32,
     },
     Heard(Heard),
+    /// A peer refuses a session of this terminal's in that group.
+    Refused {
+        group: GroupNumber,
+        session: EspSession,
+    },
     /// Key search, or what a peer hands on.
     Message {
         origin: Origin,

@@ -2,13 +2,14 @@
 //!
 //! A receiver that was restarted refuses the sessions that it knew up to their stored marks, which run
 //! ahead: a sender that goes on in one of them is not heard for up to two seconds or 64 packets. A fresh
-//! session is heard at once. Two signs make a sender begin one: its peer begins anew itself, or sends a
-//! dummy packet (RFC 4303 section 2.6) in answer to what it refused (PROTOCOL 16.4).
+//! session is heard at once. Two signs make a sender begin one: its peer begins anew itself, or answers
+//! what it refuses by naming the session (PROTOCOL 16.4).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+use keyfall_protocol::ids::{Generation, KeyEpoch};
 
 use crate::packet_path::SessionName;
 use crate::packet_path::inner::Inner;
@@ -36,7 +37,7 @@ impl First {
         let begins_at = if is_below { 0 } else { mark };
         let inner = match receiver(begins_at).open_into(sealed, scratch) {
             Ok((length, _)) => Some(Inner::read(&scratch[..length])?),
-            Err(EspRefused::Dummy) => None,
+            Err(EspRefused::Dummy | EspRefused::Refusal(_)) => None,
             Err(_) => return None,
         };
         Some(Self { is_below, inner })
@@ -48,6 +49,8 @@ impl First {
 pub(super) struct Afresh {
     wanted: bool,
     begun: Option<Instant>,
+    /// Under which key, and how many were begun for a wish.
+    of_key: Option<((KeyEpoch, Generation), u32)>,
 }
 
 impl Afresh {
@@ -55,29 +58,45 @@ impl Afresh {
         self.wanted = true;
     }
 
-    /// Not so often that its peers would have to remember many; the wish stays.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        let lately = |begun: Instant| now.saturating_duration_since(begun) < AFRESH_EVERY;
-        self.wanted && !self.begun.is_some_and(lately)
+    /// The wish stays until it is.
+    ///
+    /// SECURITY: a receiver remembers 64 + 1,024 sessions of a sender under one key, and then refuses it.
+    /// Whatever peers and members do, no more than half of that is begun for them (KR-567).
+    pub(super) fn is_due(&self, key: (KeyEpoch, Generation), now: Instant) -> bool {
+        let count = self.count(key);
+        let pause = if count < AT_ONCE {
+            AFRESH_EVERY
+        } else {
+            AFRESH_LATER
+        };
+        let lately = |begun: Instant| now.saturating_duration_since(begun) < pause;
+        self.wanted && count < AFRESH_MAX && !self.begun.is_some_and(lately)
     }
 
-    pub(super) fn begun(&mut self, now: Instant) {
+    /// A session began, for whichever reason.
+    pub(super) fn begun(&mut self, key: (KeyEpoch, Generation), now: Instant) {
         if std::mem::take(&mut self.wanted) {
+            self.of_key = Some((key, self.count(key) + 1));
             self.begun = Some(now);
         }
     }
+
+    fn count(&self, key: (KeyEpoch, Generation)) -> u32 {
+        let of_key = self.of_key.filter(|&(it, _)| it == key);
+        of_key.map_or(0, |(_, count)| count)
+    }
 }
 
-/// Which refused packets are answered with a dummy packet.
+/// Which refused packets are answered.
 ///
 /// SECURITY: a recording is authentic, and its source may be forged. What is sent for it is no larger
 /// than it, and bounded for each session and in all (KR-567).
 #[derive(Default)]
-pub(super) struct Refusals {
+pub(super) struct Answered {
     told: HashMap<SessionName, Instant>,
 }
 
-impl Refusals {
+impl Answered {
     pub(super) fn may_tell(&mut self, name: SessionName, now: Instant) -> bool {
         let since = |at: &Instant| now.saturating_duration_since(*at);
         self.told.retain(|_, at| since(at) < SECOND);
@@ -89,8 +108,14 @@ impl Refusals {
     }
 }
 
-/// So often at most a session begins in a group because a peer was restarted.
+/// So often at most a session begins in a group because a peer was restarted;
 const AFRESH_EVERY: Duration = Duration::from_secs(5);
+/// so many of them under one key,
+const AT_ONCE: u32 = 32;
+/// and then so often,
+const AFRESH_LATER: Duration = Duration::from_secs(300);
+/// up to so many.
+const AFRESH_MAX: u32 = 512;
 /// Senders that are told, each once.
 const TOLD_A_SECOND: usize = 16;
 const SECOND: Duration = Duration::from_secs(1);
@@ -98,7 +123,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use keyfall_plane::{EspSender, Spi, esp_len};
-    use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
+    use keyfall_protocol::ids::{EspSession, GroupNumber, TerminalNumber};
     use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
 
     use super::*;
@@ -155,29 +180,41 @@ mod tests {
         }
     }
 
-    /// a second peer that was restarted within seconds is not forgotten, and no number of them
-    /// makes more than one session in five seconds.
+    /// a second peer that was restarted within seconds is not forgotten; KR-567: no number of them
+    /// takes up what receivers remember under one key.
     #[test]
-    fn a_wish_for_a_fresh_session_is_put_off_and_not_forgotten() {
+    fn a_wish_for_a_fresh_session_is_put_off_and_bounded() {
         let (start, mut afresh) = (Instant::now(), Afresh::default());
+        let key = |generation| (KeyEpoch::new(7), Generation::ZERO.plus(generation));
         let mut begun = Vec::new();
-        for second in 0..20 {
+        for second in 0..500_000 {
             let now = start + Duration::from_secs(second);
-            if second < 12 {
-                afresh.want();
-            }
-            if afresh.is_due(now) {
-                afresh.begun(now);
+            afresh.want();
+            let key = key(u32::from(second >= 400_000));
+            if afresh.is_due(key, now) {
+                afresh.begun(key, now);
                 begun.push(second);
             }
         }
-        assert_eq!(begun, [0, 5, 10, 15]);
+        assert_eq!(begun[..4], [0, 5, 10, 15]);
+        assert_eq!(begun[30..34], [150, 155, 455, 755]);
+        let (first, second): (Vec<_>, Vec<_>) = begun.iter().partition(|&&it| it < 400_000);
+        assert_eq!((first.len(), second[0], second[1]), (512, 400_000, 400_005));
+        let mut afresh = Afresh::default();
+        afresh.want();
+        afresh.begun(key(0), start);
+        afresh.want();
+        let soon = start + Duration::from_secs(4);
+        assert!(
+            !afresh.is_due(key(0), soon) && afresh.wanted,
+            "it is put off"
+        );
     }
 
     /// KR-567: whoever feeds recordings gets no flood out of a terminal, from whichever sessions.
     #[test]
     fn refused_packets_are_answered_within_bounds() {
-        let (start, mut refusals) = (Instant::now(), Refusals::default());
+        let (start, mut refusals) = (Instant::now(), Answered::default());
         let name = |number: u8| SessionName {
             spi: Spi::new(sender(), 0),
             session: session(number),
@@ -190,7 +227,7 @@ mod tests {
             }
         }
         assert_eq!(told, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
-        let mut refusals = Refusals::default();
+        let mut refusals = Answered::default();
         let of_all = (0..=255).filter(|&number| refusals.may_tell(name(number), start));
         assert_eq!(of_all.count(), TOLD_A_SECOND);
         let later = start + SECOND;

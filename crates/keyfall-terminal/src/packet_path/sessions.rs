@@ -69,13 +69,6 @@ impl Sessions {
         others.peek().is_some() && others.all(|it| steps(it) > OF_A_START)
     }
 
-    /// Whether a session of a sender that begins with a dummy packet asks for a fresh one: it may have
-    /// refused what it got, and nothing else of it is received that would tell a restart. Two that only
-    /// keep a way open would else make each other begin anew with every keepalive.
-    pub(super) fn may_refuse(&self, name: SessionName) -> bool {
-        self.begins_anew(name) || self.held.keys().all(|it| it.spi != name.spi)
-    }
-
     /// One more; it waits for its first mark. Of too many the one goes that was idle longest: its mark
     /// stays, and it begins there when it is heard again.
     #[must_use]
@@ -279,7 +272,6 @@ mod tests {
     fn sessions_that_are_skipped_are_no_restart() {
         let mut sessions = Sessions::default();
         assert!(!sessions.begins_anew(name(5_000_000)), "nothing is held");
-        assert!(sessions.may_refuse(name(5_000_000)));
         assert_eq!(begin(&mut sessions, 5_000_000, 0), []);
         for (number, anew) in [
             (5_000_001, false),
@@ -290,7 +282,6 @@ mod tests {
             (77, true),
         ] {
             assert_eq!(sessions.begins_anew(name(number)), anew, "{number}");
-            assert_eq!(sessions.may_refuse(name(number)), anew, "{number}");
         }
         assert_eq!(begin(&mut sessions, 77, 0), []);
         assert!(!sessions.begins_anew(name(80)));

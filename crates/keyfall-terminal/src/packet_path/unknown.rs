@@ -92,18 +92,17 @@ impl Unknown {
             self.since = Some(now);
             self.tried.clear();
         }
-        if self.tried.len() >= TRIED_MAX {
-            // Strangers without number fill it: who is heard goes on.
-            return if heard {
-                Ok(true)
-            } else {
-                Err(DropReason::TrialBudget)
-            };
-        }
-        let may = self.may_try(Whose::NameOfSource(name, source), OF_SOURCE_MAX)
-            && (heard
-                || self.may_try(Whose::Source(source), OF_ALL_NAMES_MAX)
-                    && self.may_try(Whose::Name(name), OF_NAME_MAX));
+        // Who is heard goes on where strangers without number fill the table.
+        let (room, of_source) = if heard {
+            (HEARD_TRIED_MAX, OF_HEARD_MAX)
+        } else {
+            (TRIED_MAX, OF_ALL_NAMES_MAX)
+        };
+        // A name is counted where its source has room.
+        let may = self.tried.len() < room
+            && self.may_try(Whose::Source(source), of_source)
+            && self.may_try(Whose::NameOfSource(name, source), OF_SOURCE_MAX)
+            && (heard || self.may_try(Whose::Name(name), OF_NAME_MAX));
         if may {
             return Ok(true);
         }
@@ -208,9 +207,13 @@ const ASK_LONGEST: Duration = Duration::from_secs(5);
 const OF_SOURCE_MAX: u32 = 8;
 /// and from all sources where its sender is not heard.
 const OF_NAME_MAX: u32 = 32;
-/// Of all names from one source where their senders are not heard.
+/// Of all names from one source where their senders are not heard,
 const OF_ALL_NAMES_MAX: u32 = 64;
-const TRIED_MAX: usize = 16_384;
+/// and where they are.
+const OF_HEARD_MAX: u32 = 512;
+/// As many strangers as there are trials in a second.
+const TRIED_MAX: usize = 65_536;
+const HEARD_TRIED_MAX: usize = 2 * TRIED_MAX;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -292,15 +295,20 @@ mod tests {
             wants
         });
         assert_eq!(of_one.count(), 64);
-        for number in 0..40_000 {
+        for number in 0..70_000 {
             unknown
                 .wants(numbered(number), number.into(), false, now)
                 .ok();
         }
-        assert!(unknown.tried.len() <= TRIED_MAX + 3);
+        assert!(unknown.tried.len() < TRIED_MAX + 3);
         let of_new = unknown.wants(numbered(7), 77_777, false, now);
         assert_eq!(of_new, Err(DropReason::TrialBudget));
         assert_eq!(unknown.wants(name(), 2, true, now), Ok(true));
+        let of_heard = (0..10_000).filter(|&number| {
+            let name = numbered(100_000 + number);
+            unknown.wants(name, 88_888, true, now) == Ok(true)
+        });
+        assert_eq!(of_heard.count(), 512, "its address is forged");
         let later = now + SECOND;
         assert_eq!(unknown.wants(name(), 77_777, false, later), Ok(true));
     }

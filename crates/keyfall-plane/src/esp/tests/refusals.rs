@@ -172,6 +172,11 @@ fn authentic_packets_that_hold_no_ip_packet_are_refused_and_are_replays_afterwar
         (too_much_padding, EspRefused::NotIp),
         (text(&[], 59), EspRefused::Dummy),
         (text(&[1; 700], 59), EspRefused::Dummy),
+        (text(&[1; 4], 59), EspRefused::Dummy),
+        (
+            text(&[1; 5], 59),
+            EspRefused::Refusal(EspSession::new([1; 5])),
+        ),
     ];
     for (sequence, (text, expected)) in (1..).zip(cases) {
         let packet = by_hand(&keys, pinned_spi().get(), sequence, [1; 8], &text);

@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Commands to single terminals, each signed once for all of them.
-    pub(super) fn tell(
+    pub(in crate::server) fn tell(
         &mut self,
         items: &[Item],
         terminals: &[TerminalNumber],

@@ -55,6 +55,8 @@ impl Server {
         for item in items {
             self.carousel.announce(item, self.at.now);
         }
+        let records = self.standing_records().map(|(number, _)| number);
+        self.tell_records(records.collect());
     }
 
     /// One sentence for each thing that was lost, with what is to be done.

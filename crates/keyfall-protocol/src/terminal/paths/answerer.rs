@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::found::Ends;
 use super::{Arrival, PacketFrom, rule};
-use crate::command::UnverifiedRecord;
+use crate::command::{ProtectionRecord, UnverifiedRecord};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use crate::rng::{Random, octets};
 use crate::search::message::{Answer, Nonce, Probe, ProbeHash, Question};
 use crate::stats::DropReason;
 use crate::terminal::budget::Budget;
+use crate::terminal::handing::{Lacks, Shown};
 use crate::terminal::{Output, Terminal};
 
 /// What was answered, and what may still be.
@@ -111,20 +112,23 @@ impl Terminal {
             return Err(DropReason::SearchBudget);
         }
         let record = UnverifiedRecord::decode(probe.record).map_err(|_| DropReason::Malformed)?;
-        let theirs = record.record();
-        let peer = theirs.terminal;
+        let presented = record.record();
+        let peer = presented.terminal;
         if self.is_excluded(peer) {
             // It gets no answer, but what the server wants it to hear.
             self.hand_to_excluded(peer, arrival.from);
         }
-        self.look_at_record(theirs)?;
-        if !theirs.speaks_for(ends.0) {
-            return Err(DropReason::NotInRecord);
-        }
-        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
-        let group = rule::choose(own, theirs, ends.0, ends.1).ok_or(DropReason::NoCommonGroup)?;
-        self.may_receive(group, peer)?;
-        let claimed = self.claimed_in(probe, peer, group)?;
+        self.look_at_record(presented)?;
+        let newer = self.newer_than(presented);
+        let lacks = self.lacking(&record);
+        let judged = self.shown_by_probe(probe, newer.unwrap_or(presented));
+        // Who is a member by what it presents hears that there is something newer, and no more.
+        let shown = match judged {
+            Err(reason) if lacks.record => {
+                self.shown_by_probe(probe, presented).map_err(|_| reason)?
+            }
+            judged => judged?,
+        };
         if !self.paths.answerer.see(probe.nonce) {
             return Err(DropReason::ProbeReplayed);
         }
@@ -132,13 +136,45 @@ impl Terminal {
         if !self.paths.answerer.answers.take(self.now, source) {
             return Err(DropReason::SearchBudget);
         }
-        self.take_record(record)?;
-        if let Err(reason) = self.step_by_search(group, claimed.1) {
+        let taken = self.take_record(record, lacks.record);
+        if matches!(taken, Ok(()) | Err(DropReason::UnknownSigner)) {
+            // Before the answer, which it judges by its own record.
+            self.hand_to_member(Shown { lacks, ..shown }, arrival.from);
+        }
+        if taken == Err(DropReason::UnknownSigner) && self.paths.doubts.take(self.now, source) {
+            // Perhaps a KEYSET was missed here. Whoever is asked with a record of before hands it on.
+            self.search_for((ends.1, ends.0)).map(|_| ())?;
+        }
+        taken?;
+        let Shown { group, key, .. } = judged?;
+        if let Err(reason) = self.step_by_search(group, key.1) {
             self.drops.count(self.now, reason);
         }
-        self.answer(probe, arrival, (peer, group), rng)?;
-        self.hand_to_member(peer, group, claimed, arrival.from);
-        Ok(())
+        self.answer(probe, arrival, (peer, group), rng)
+    }
+
+    /// Whether its sender, by that record of it, speaks for who asks, and is a member of the group that
+    /// the rule gives.
+    fn shown_by_probe(
+        &self,
+        probe: &Probe<'_>,
+        theirs: &ProtectionRecord,
+    ) -> Result<Shown, DropReason> {
+        self.still_counts(theirs)?;
+        if !theirs.speaks_for(probe.source) {
+            return Err(DropReason::NotInRecord);
+        }
+        let peer = theirs.terminal;
+        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
+        let group = rule::choose(own, theirs, probe.source, probe.destination);
+        let group = group.ok_or(DropReason::NoCommonGroup)?;
+        self.may_receive(group, peer)?;
+        Ok(Shown {
+            peer,
+            group,
+            key: self.claimed_in(probe, peer, group)?,
+            lacks: Lacks::default(),
+        })
     }
 
     /// Where the asker claims to stand by its handle under that group.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use super::found::Ends;
 use super::{Arrival, Way, rule};
-use crate::command::{SignedRecord, UnverifiedRecord};
+use crate::command::{ProtectionRecord, SignedRecord, UnverifiedRecord};
 use crate::ids::{GroupNumber, TerminalNumber, Tick};
 use crate::rng::{Random, octets};
 use crate::search::message::{Answer, Nonce, Probe, ProbeHash, Question};
 use crate::stats::DropReason;
 use crate::terminal::asking::jittered;
 use crate::terminal::budget::Budget;
+use crate::terminal::handing::{Lacks, Shown};
 use crate::terminal::{Output, Source, Terminal};
 
 /// Searches that are open, and those that came to nothing.
@@ -214,25 +215,56 @@ impl Terminal {
             destination: ends.1,
         };
         let record = UnverifiedRecord::decode(answer.record).map_err(|_| DropReason::Malformed)?;
-        let theirs = record.record();
-        let (number, generation) = (theirs.terminal, answer.generation);
-        self.look_at_record(theirs)?;
-        if !theirs.speaks_for(ends.1) {
-            return Err(DropReason::NotInRecord);
-        }
-        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
-        let group = rule::choose(own, theirs, ends.0, ends.1).ok_or(DropReason::NoCommonGroup)?;
-        self.may_receive(group, number)?;
-        self.answered_under(answer, &question, number, group)?;
-        self.take_record(record)?;
-        if let Err(reason) = self.step_by_search(group, generation) {
+        let presented = record.record();
+        self.look_at_record(presented)?;
+        let newer = self.newer_than(presented);
+        let lacks = self.lacking(&record);
+        let judged = self.shown_by_answer(answer, &question, newer.unwrap_or(presented));
+        // Who is a member by what it presents hears that there is something newer, and no more.
+        let shown = match judged {
+            Err(reason) if lacks.record => self
+                .shown_by_answer(answer, &question, presented)
+                .map_err(|_| reason)?,
+            judged => judged?,
+        };
+        self.take_record(record, lacks.record)?;
+        self.hand_to_member(Shown { lacks, ..shown }, arrival.from);
+        let Shown {
+            peer, group, key, ..
+        } = judged?;
+        if let Err(reason) = self.step_by_search(group, key.1) {
             self.drops.count(self.now, reason);
         }
         self.paths.searches.open.remove(&ends);
-        self.paths.peers.hear(number, arrival.from, self.now);
-        self.hand_to_member(number, group, (answer.epoch, generation), arrival.from);
-        self.enter_path(ends, group, number);
+        self.paths.peers.hear(peer, arrival.from, self.now);
+        self.enter_path(ends, group, peer);
         Ok(())
+    }
+
+    /// Whether its sender, by that record of it, speaks for whom was asked, and answered under the group
+    /// that the rule gives.
+    fn shown_by_answer(
+        &self,
+        answer: &Answer<'_>,
+        question: &Question,
+        theirs: &ProtectionRecord,
+    ) -> Result<Shown, DropReason> {
+        self.still_counts(theirs)?;
+        if !theirs.speaks_for(question.destination) {
+            return Err(DropReason::NotInRecord);
+        }
+        let peer = theirs.terminal;
+        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
+        let group = rule::choose(own, theirs, question.source, question.destination);
+        let group = group.ok_or(DropReason::NoCommonGroup)?;
+        self.may_receive(group, peer)?;
+        self.answered_under(answer, question, peer, group)?;
+        Ok(Shown {
+            peer,
+            group,
+            key: (answer.epoch, answer.generation),
+            lacks: Lacks::default(),
+        })
     }
 
     /// Whether the answer was made under the group that the rule gives (KR-534).

@@ -21,11 +21,13 @@ use std::time::Duration;
 use answerer::Answerer;
 use asker::Searches;
 use found::{Ends, Found, FoundPath};
-use peers::{Learned, Peers};
+use peers::{Learned, Peer, Peers};
 pub use rule::may_deliver;
 pub use view::{PathCounts, PathView, PeerView};
 
-use crate::command::{Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, UnverifiedRecord};
+use crate::command::{
+    Prefix, ProtectionRecord, SEARCH_KEY_LEN, SignedRecord, SignerClass, UnverifiedRecord,
+};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::Secret;
 use crate::rng::Random;
@@ -35,6 +37,7 @@ use crate::sharing::message::{COMMAND, Message, PART, Part, message_in, type_of}
 use crate::stats::DropReason;
 use crate::terminal::budget::Budget;
 use crate::terminal::group::Group;
+use crate::terminal::handing::{Lacks, Shown};
 use crate::terminal::{Cause, Event, Output, Source, Terminal};
 
 /// What happens to a flow.
@@ -162,7 +165,7 @@ impl Terminal {
         }
         let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
         let known = self.paths.peers.protecting(own, ends, self.record_time());
-        if let Some((number, group)) = known.map(|(peer, group)| (peer.record.terminal, group))
+        if let Some((number, group)) = known.map(|(peer, group)| (peer.record().terminal, group))
             && let Some(way) = self.way_to(number, group, now.plus(HARD_END))
         {
             return Ok(way);
@@ -212,7 +215,13 @@ impl Terminal {
     #[must_use]
     pub fn record_of(&self, terminal: TerminalNumber) -> Option<&ProtectionRecord> {
         let peer = self.paths.peers.get(terminal, self.record_time());
-        peer.map(|peer| &peer.record)
+        peer.map(Peer::record)
+    }
+
+    /// The same as it was signed.
+    pub(super) fn frame_of_record(&self, terminal: TerminalNumber) -> Option<&[u8]> {
+        let peer = self.paths.peers.get(terminal, self.record_time());
+        peer.map(Peer::frame)
     }
 
     /// This terminal's own record, where it has come.
@@ -302,16 +311,11 @@ impl Terminal {
         if self.is_excluded(number) {
             return Err(DropReason::ExcludedSender);
         }
-        let record = signed.record();
-        let signer = signed.signer();
-        match self
-            .paths
-            .peers
-            .learn(record.clone(), (signer, superseded), self.now)?
-        {
+        match self.paths.peers.learn(signed, superseded, self.now)? {
             Learned::Same => {}
             Learned::Changed => {
-                let now_known = |destination| record.speaks_for(destination);
+                let record = self.paths.peers.newest(number);
+                let now_known = |destination| record.is_some_and(|it| it.speaks_for(destination));
                 self.paths.searches.allow_again(now_known);
                 self.lose_where(|path| path.peer == number);
                 self.tell(Event::PeerChanged { peer: number });
@@ -414,7 +418,13 @@ impl Terminal {
         if let Some(group) = self.group(packet.group)
             && group.sending > Some(packet.key)
         {
-            self.hand_to_member(number, packet.group, packet.key, packet.endpoint);
+            let shown = Shown {
+                peer: number,
+                group: packet.group,
+                key: packet.key,
+                lacks: Lacks::default(),
+            };
+            self.hand_to_member(shown, packet.endpoint);
         }
         let back = (packet.destination, packet.source);
         let Some(peer) = self.paths.peers.get(number, self.record_time()) else {
@@ -427,7 +437,7 @@ impl Terminal {
         };
         let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
         let (source, destination) = (packet.source, packet.destination);
-        match may_deliver(own, &peer.record, packet.group, source, destination) {
+        match may_deliver(own, peer.record(), packet.group, source, destination) {
             // One of the two may have missed what a group is now: a search brings each the other's record.
             Err(DropReason::OtherGroup) if !destination.is_multicast() => {
                 if self.paths.doubts.take(now, number.get().into()) {
@@ -517,14 +527,43 @@ impl Terminal {
         if self.is_excluded(record.terminal) {
             return Err(DropReason::ExcludedSender);
         }
-        if self.record_time() > record.not_after {
-            return Err(DropReason::PastNotAfter);
-        }
-        Ok(())
+        self.still_counts(record)
     }
 
-    fn take_record(&mut self, record: UnverifiedRecord<'_>) -> Result<(), DropReason> {
+    fn still_counts(&self, record: &ProtectionRecord) -> Result<(), DropReason> {
+        let counts = self.record_time() <= record.not_after;
+        counts.then_some(()).ok_or(DropReason::PastNotAfter)
+    }
+
+    /// What is held of that terminal, where it is newer than what that presents of itself: it is
+    /// judged by this one then.
+    ///
+    /// SECURITY: so what a newer record took away counts for nothing, whatever was signed before
+    /// (KR-577).
+    fn newer_than(&self, presented: &ProtectionRecord) -> Option<&ProtectionRecord> {
+        let held = self.paths.peers.newest(presented.terminal)?;
+        (held.version > presented.version && !self.is_superseded(presented)).then_some(held)
+    }
+
+    /// What a terminal lacks that presents this record of itself.
+    fn lacking(&self, presented: &UnverifiedRecord<'_>) -> Lacks {
+        let signs_now = self.key_set.first_of(SignerClass::Keys);
+        Lacks {
+            record: self.newer_than(presented.record()).is_some(),
+            key_set: signs_now.is_some_and(|key| key.public.name() != presented.signer()),
+        }
+    }
+
+    /// Verifies what a terminal presents of itself; of what is `outdated` nothing is learned.
+    fn take_record(
+        &mut self,
+        record: UnverifiedRecord<'_>,
+        outdated: bool,
+    ) -> Result<(), DropReason> {
         let signed = self.verify_record(record)?;
+        if outdated {
+            return Ok(());
+        }
         self.learn_record(signed)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::found::Ends;
 use super::rule;
-use crate::command::{Prefix, ProtectionRecord};
+use crate::command::{Prefix, ProtectionRecord, SignedRecord};
 use crate::ids::{GroupNumber, KeyName, TerminalNumber, Tick, UnixSeconds};
 use crate::stats::DropReason;
 
@@ -30,9 +30,8 @@ pub(super) struct Peers {
 /// One terminal as its record tells, and where it was heard.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) record: ProtectionRecord,
-    /// Who signed it.
-    signer: KeyName,
+    /// With its frame: who holds an older one of itself gets it.
+    signed: SignedRecord,
     /// When its record came last.
     recorded: Tick,
     heard: Option<Heard>,
@@ -64,18 +63,19 @@ impl Peers {
     /// [`DropReason::OlderRecord`] where a newer version is held and not superseded.
     pub(super) fn learn(
         &mut self,
-        record: ProtectionRecord,
-        (signer, superseded): (KeyName, bool),
+        signed: SignedRecord,
+        superseded: bool,
         now: Tick,
     ) -> Result<Learned, DropReason> {
+        let record = signed.record();
         let number = record.terminal;
         let mut heard = None;
         let mut same = false;
         if let Some(held) = self.held.get(&number) {
-            if record.version < held.record.version && !superseded {
+            if record.version < held.record().version && !superseded {
                 return Err(DropReason::OlderRecord);
             }
-            same = says_the_same(&held.record, &record);
+            same = says_the_same(held.record(), record);
             heard = held.heard;
             self.unlist(number);
         } else if self.held.len() >= PEERS_MAX {
@@ -91,8 +91,7 @@ impl Peers {
             }
         }
         let peer = Peer {
-            record,
-            signer,
+            signed,
             recorded: now,
             heard,
         };
@@ -121,7 +120,12 @@ impl Peers {
     /// Version and signer of what is held of it.
     pub(super) fn held(&self, number: TerminalNumber) -> Option<(u32, KeyName)> {
         let peer = self.held.get(&number)?;
-        Some((peer.record.version, peer.signer))
+        Some((peer.record().version, peer.signed.signer()))
+    }
+
+    /// What is held of it, whether or not it still counts: older ones are refused for good.
+    pub(super) fn newest(&self, number: TerminalNumber) -> Option<&ProtectionRecord> {
+        self.held.get(&number).map(Peer::record)
     }
 
     /// Its record came once more.
@@ -133,7 +137,7 @@ impl Peers {
 
     /// Whose records one of these keys signed.
     pub(super) fn by(&self, signers: &[KeyName]) -> impl Iterator<Item = TerminalNumber> {
-        let signed = move |(_, peer): &(_, &Peer)| signers.contains(&peer.signer);
+        let signed = move |(_, peer): &(_, &Peer)| signers.contains(&peer.signed.signer());
         self.held.iter().filter(signed).map(|(&number, _)| number)
     }
 
@@ -151,8 +155,8 @@ impl Peers {
     ) -> Option<(&Peer, GroupNumber)> {
         self.speaking_for(destination, time)
             .filter_map(|(length, peer)| {
-                let rank = rule::rank(own, &peer.record, source, destination)?;
-                let later = (peer.record.issued_at, Reverse(peer.record.terminal));
+                let rank = rule::rank(own, peer.record(), source, destination)?;
+                let later = (peer.record().issued_at, Reverse(peer.record().terminal));
                 Some(((rank, length, later), peer))
             })
             .max_by_key(|&(place, _)| place)
@@ -183,7 +187,7 @@ impl Peers {
         heard
             .map(|heard| heard.endpoint)
             .or_else(|| self.configured.get(&number).copied())
-            .or_else(|| peer.and_then(|peer| peer.record.endpoints.first().copied()))
+            .or_else(|| peer.and_then(|peer| peer.record().endpoints.first().copied()))
     }
 
     /// When the word of [`Self::endpoint`] ends at the latest, where it was heard.
@@ -244,7 +248,7 @@ impl Peers {
         let Some(peer) = self.held.get(&number) else {
             return;
         };
-        for prefix in &peer.record.prefixes {
+        for prefix in &peer.record().prefixes {
             let length = Reverse(prefix.length());
             if self.places.remove(&(length, prefix.address(), number))
                 && let Some(count) = self.lengths.get_mut(&length)
@@ -259,8 +263,17 @@ impl Peers {
 }
 
 impl Peer {
+    pub(super) fn record(&self) -> &ProtectionRecord {
+        self.signed.record()
+    }
+
+    /// As the server signed it.
+    pub(super) fn frame(&self) -> &[u8] {
+        self.signed.frame()
+    }
+
     fn holds(&self, time: UnixSeconds) -> bool {
-        time <= self.record.not_after
+        time <= self.record().not_after
     }
 }
 

@@ -77,8 +77,8 @@ impl Terminal {
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> + '_ {
         let held = self.paths.peers.iter();
         held.map(|peer| PeerView {
-            record: &peer.record,
-            endpoint: self.paths.peers.endpoint(peer.record.terminal, self.now),
+            record: peer.record(),
+            endpoint: self.paths.peers.endpoint(peer.record().terminal, self.now),
         })
     }
 

@@ -118,12 +118,22 @@ impl Net {
 
     /// The server states something else of a gateway, which hears it itself.
     pub(super) fn restate(&mut self, number: u32, change: impl FnOnce(&mut ProtectionRecord)) {
+        self.restate_to(number, number, change);
+    }
+
+    /// The same, and nobody but gateway `hearer` hears it.
+    pub(super) fn restate_to(
+        &mut self,
+        hearer: u32,
+        number: u32,
+        change: impl FnOnce(&mut ProtectionRecord),
+    ) {
         let record = &mut self.gate(number).record;
         record.version += 1;
         record.issued_at = record.issued_at.plus(1);
         change(record);
-        let own = self.signed(number);
-        self.learn(number, own).expect("newer");
+        let stated = self.signed(number);
+        self.learn(hearer, stated).expect("newer");
     }
 
     /// What a gateway does with packets of a flow.

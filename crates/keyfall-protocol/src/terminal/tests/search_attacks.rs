@@ -468,10 +468,10 @@ fn a_recorded_protection_record_takes_nothing_back() {
     let newer = seen.net.signed(2);
     seen.net.learn(1, newer).expect("newer");
     assert_eq!(seen.net.learn(1, old), Err(DropReason::OlderRecord));
-    // The answer that was made with the old one is refused, too.
+    // The answer that was made with the old one is judged by the newer, too.
     let answer = seen.answer.datagram.clone();
     seen.tell(outer(2), answer);
-    assert_eq!(seen.net.drops(1, DropReason::OlderRecord), 1);
+    assert_eq!(seen.net.drops(1, DropReason::NotInRecord), 1);
     assert_eq!(seen.net.path(1, CE1, CE2), Way::Searching);
 }
 

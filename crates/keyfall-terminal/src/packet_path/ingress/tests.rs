@@ -1,6 +1,6 @@
 //! What is delivered of packets that opened.
 
-use keyfall_plane::{EspSender, Spi, esp_len};
+use keyfall_plane::{ESP_REFUSAL_LEN, EspSender, Spi, esp_len};
 use keyfall_protocol::command::RecordGroup;
 use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
 use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -170,6 +170,9 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     session.record = Some(Arc::new(record_of(2, &[1, 2])));
     session.judge_anew();
     assert_eq!(stands_at(&session, 6, there), moved);
+    let refusal = [dummy(7), vec![0; ESP_REFUSAL_LEN - esp_len(0)]].concat();
+    let stands = session.stands_at(Some(&own), &refusal, there);
+    assert_eq!(stands, None, "whoever feeds a recording gets one");
 }
 
 /// a terminal that waits to be called behind a NAT sends nothing but keepalives for days, through
@@ -177,7 +180,7 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
 #[test]
 fn a_change_of_keys_does_not_end_what_dummy_packets_say() {
     let [two, three] = [2, 3].map(|number| TerminalNumber::new(number).expect("not 0"));
-    let mut sessions = Sessions::default();
+    let mut sessions = Receiving::default();
     let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
     for (group, between) in [(1, Some(ends)), (1, None), (2, None)] {
         let mut session = session_in(group);
