@@ -10,8 +10,8 @@ pub struct PacketStatus {
     /// Why packets do not pass, where it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// What the system refuses of addresses, routes and rules: sentences, of which it may be more. It is
-    /// tried again, at least once a minute.
+    /// What the system refuses of addresses, routes and rules: at most four sentences; it may refuse
+    /// more. It is tried again, at least once a minute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
     /// The TUN interface.

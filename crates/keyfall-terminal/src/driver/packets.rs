@@ -341,7 +341,12 @@ impl Driver {
 
     /// What an event means to the threads.
     pub(super) fn tell_packets(&mut self, event: &Event) {
-        if let (Packets::Waiting(options), Event::RecordChanged { .. }) = (&self.packets, event) {
+        if let Packets::Waiting(options) = &self.packets
+            && matches!(
+                event,
+                Event::KeySetHeard { .. } | Event::RecordChanged { .. }
+            )
+        {
             close(options, &self.terminal);
         }
         let Some(running) = self.packets.running() else {
@@ -446,7 +451,7 @@ impl Driver {
 }
 
 /// SECURITY: what may be closed without a key is (KR-545, KR-561), by the record that came last, whether or
-/// not it still counts.
+/// not it still counts, and by the clear list of now.
 fn close(options: &PacketOptions, terminal: &Terminal) {
     let Some(own) = terminal.stored_record() else {
         return;

@@ -23,8 +23,12 @@ impl PutOff {
         for error in refused.iter().filter(|it| !self.refused.contains(it)) {
             tracing::error!(error, "the system refuses something that packets need");
         }
-        self.pause = (self.pause * 2).clamp(SHORTEST, LONGEST);
-        (self.refused, self.due) = (refused, Some(now + self.pause));
+        self.refused = refused;
+        // What was told between, because something was new, leaves the pause and its end as they are.
+        if self.due.is_none_or(|due| due <= now) {
+            self.pause = (self.pause * 2).clamp(SHORTEST, LONGEST);
+            self.due = Some(now + self.pause);
+        }
     }
 
     /// Whether to tell the system once more, without anything being new.
@@ -66,5 +70,20 @@ mod tests {
         // The next time it is tried soon again.
         put_off.came_out(vec!["no".to_owned()], second(500));
         assert!(put_off.is_due(second(501)));
+    }
+
+    /// KR-578: much that is new in the first seconds makes no long pause.
+    #[test]
+    fn attempts_because_something_is_new_put_nothing_off() {
+        let start = Instant::now();
+        let ms = |it: u64| start + Duration::from_millis(it);
+        let mut put_off = PutOff::default();
+        for it in 0..10 {
+            put_off.came_out(vec![format!("no {it}")], ms(it * 10));
+        }
+        assert_eq!(put_off.refused(), ["no 9"]);
+        assert!(!put_off.is_due(ms(999)) && put_off.is_due(ms(1_000)));
+        put_off.came_out(vec!["no".to_owned()], ms(1_000));
+        assert!(!put_off.is_due(ms(2_999)) && put_off.is_due(ms(3_000)));
     }
 }

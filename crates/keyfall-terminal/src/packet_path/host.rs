@@ -19,10 +19,9 @@ use crate::packet_path::wire::{MARK, PORT, mark};
 pub(crate) struct Host {
     tun: String,
     gateway: Option<Gateway>,
+    /// That the system took, as the routes.
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
-    /// The system was not told all of it: all routes once more.
-    incomplete: bool,
     /// Rules that were made, to be taken back.
     rules: Rules,
     memberships: Memberships,
@@ -32,7 +31,7 @@ pub(crate) struct Host {
 
 /// What the system refused, in sentences.
 #[derive(Default)]
-struct Refusals(Vec<String>);
+struct Refused(Vec<String>);
 
 /// Rules that are taken back when they are dropped.
 #[derive(Default)]
@@ -91,7 +90,6 @@ impl Host {
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
-            incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
             unprotected: Unprotected::new(from, port),
@@ -128,7 +126,7 @@ impl Host {
     /// As the record and the clear list say now: first what closes, and what the system refuses stops
     /// nothing else. What it refused, in sentences; not all of it where that is much.
     pub(crate) fn apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Vec<String> {
-        let mut refused = Refusals::default();
+        let mut refused = Refused::default();
         let underlay = underlay(self.outside.as_deref(), Some(&self.tun));
         refused.note(self.unprotected.apply(record, clear, &underlay));
         match &mut self.gateway {
@@ -140,7 +138,6 @@ impl Host {
         if let Some(gateway) = &mut self.gateway {
             refused.note(gateway.pass_multicast(&self.tun, record));
         }
-        self.incomplete = !refused.0.is_empty();
         refused.0
     }
 
@@ -148,10 +145,8 @@ impl Host {
         &mut self,
         record: &ProtectionRecord,
         clear: &[Prefix],
-        refused: &mut Refusals,
+        refused: &mut Refused,
     ) {
-        let tun = self.tun.clone();
-        let addresses = record.prefixes.clone();
         let mut routes = networks(record);
         routes.sort_unstable();
         routes.dedup();
@@ -162,18 +157,21 @@ impl Host {
                 .any(|it| is_shown(shown, "to", &it.to_string()))
         });
         self.rules.become_these(host_rules(clear), refused);
-        routes.retain(|route| !addresses.contains(route));
+        routes.retain(|route| !record.prefixes.contains(route));
+        self.put_on_tun(&record.prefixes, &routes, refused);
+    }
+
+    /// What was refused before is told again, and nothing else that is there: each takes a process.
+    fn put_on_tun(&mut self, addresses: &[Prefix], routes: &[Prefix], refused: &mut Refused) {
+        let tun = &*self.tun;
         for gone in self.addresses.iter().filter(|it| !addresses.contains(it)) {
-            undo(&["address", "del", &gone.to_string(), "dev", &tun]);
+            undo(&["address", "del", &gone.to_string(), "dev", tun]);
         }
-        let is_new = |told: &[Prefix], it: &Prefix| self.incomplete || !told.contains(it);
-        for new in addresses.iter().filter(|it| is_new(&self.addresses, it)) {
-            let text = new.to_string();
-            let mut arguments = vec!["address", "replace", &text, "dev", &tun];
-            if new.address().is_ipv6() {
-                arguments.push("nodad");
+        self.addresses.retain(|it| addresses.contains(it));
+        for new in addresses {
+            if !self.addresses.contains(new) && refused.note(add_address(tun, new)) {
+                self.addresses.push(*new);
             }
-            refused.note(ip(&arguments));
         }
         for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
             let (kind, table) = match is_multicast_v6(gone) {
@@ -181,13 +179,24 @@ impl Host {
                 false => ("unicast", TABLE),
             };
             let gone = gone.to_string();
-            undo(&["route", "del", kind, &gone, "dev", &tun, "table", table]);
+            undo(&["route", "del", kind, &gone, "dev", tun, "table", table]);
         }
-        for new in routes.iter().filter(|it| is_new(&self.routes, it)) {
-            refused.note(add_route(&tun, new, &addresses));
+        self.routes.retain(|it| routes.contains(it));
+        for new in routes {
+            if !self.routes.contains(new) && refused.note(add_route(tun, new, addresses)) {
+                self.routes.push(*new);
+            }
         }
-        (self.addresses, self.routes) = (addresses, routes);
     }
+}
+
+fn add_address(tun: &str, address: &Prefix) -> Result<(), HostError> {
+    let text = address.to_string();
+    let mut arguments = vec!["address", "replace", &text, "dev", tun];
+    if address.address().is_ipv6() {
+        arguments.push("nodad");
+    }
+    ip(&arguments).map(drop)
 }
 
 /// What goes to a network of a group goes by the tunnel.
@@ -256,13 +265,14 @@ pub(crate) fn close_gateway(inside: &str, outside: &str) -> Result<(), HostError
 /// protected addresses are there at any time (KR-561); in a host, to what goes to a network of its groups,
 /// which goes into the tunnel by rules that come first, or nowhere, also when this program has ended
 /// (KR-545).
+///
 /// What the system refused, in sentences.
 pub(crate) fn close(
     options: &PacketOptions,
     record: &ProtectionRecord,
     clear: &[Prefix],
 ) -> Vec<String> {
-    let mut refused = Refusals::default();
+    let mut refused = Refused::default();
     if let (Some(_), Some(outside)) = (&options.gateway, &options.outside) {
         let port = options.listen.map_or(PORT, |listen| listen.port());
         let underlay = underlay(Some(outside), None);
@@ -284,7 +294,7 @@ fn networks(record: &ProtectionRecord) -> Vec<Prefix> {
     groups.flat_map(|group| &group.networks).copied().collect()
 }
 
-fn close_networks(networks: &[Prefix], refused: &mut Refusals) {
+fn close_networks(networks: &[Prefix], refused: &mut Refused) {
     let mark = MARK.to_string();
     for family in families() {
         // What this program sends itself goes outside, also to an address in a network. (A rule with
@@ -304,7 +314,7 @@ fn host_rules(clear: &[Prefix]) -> Vec<Rule> {
     for family in families() {
         for prefix in clear.iter().filter(|it| is_of(family, it)) {
             let to = ["to", &prefix.to_string(), "lookup", "main"];
-            rules.push(rule(family, "4503", &to));
+            rules.push(rule(family, CLEAR_LIST, &to));
         }
         let others = ["not", "fwmark", &mark, "lookup", TABLE];
         rules.push(rule(family, "4504", &others));
@@ -384,7 +394,7 @@ fn undo(arguments: &[&str]) {
     }
 }
 
-impl Refusals {
+impl Refused {
     /// Whether it was taken.
     fn note<T>(&mut self, outcome: Result<T, HostError>) -> bool {
         if let Err(error) = &outcome
@@ -397,15 +407,23 @@ impl Refusals {
 }
 
 impl Rules {
-    /// New ones first: no rule is ever missing between.
-    fn become_these(&mut self, wanted: Vec<Rule>, refused: &mut Refusals) {
+    /// New ones first, and old ones go when all of these are there: no rule is ever missing between.
+    /// SECURITY: but what the clear list no longer says goes at once.
+    fn become_these(&mut self, wanted: Vec<Rule>, refused: &mut Refused) {
+        let mut all = true;
         for new in &wanted {
-            if !self.0.contains(new) && refused.note(add_rule(new)) {
+            if self.0.contains(new) {
+                continue;
+            }
+            if refused.note(add_rule(new)) {
                 self.0.push(new.clone());
+            } else {
+                all = false;
             }
         }
         self.0.retain(|it| {
-            let stays = wanted.contains(it);
+            let opens = it.get(1).is_some_and(|it| it == CLEAR_LIST);
+            let stays = wanted.contains(it) || !all && !opens;
             if !stays {
                 undo(&rule_words(it, "del"));
             }
@@ -444,7 +462,7 @@ impl Gateway {
     /// SECURITY: what comes from inside goes into the tunnel, or as it is to where the root's clear list
     /// says; the kernel has no other route for it. What comes from outside in clear for a host that is
     /// protected goes nowhere (KR-545).
-    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix], refused: &mut Refusals) {
+    fn apply(&mut self, tun: &str, own: &[Prefix], clear: &[Prefix], refused: &mut Refused) {
         let port = self.port.to_string();
         let mark = MARK.to_string();
         let attached = attached(&self.inside);
@@ -475,7 +493,7 @@ impl Gateway {
             for prefix in clear.iter().filter(|it| is_of(family, it)) {
                 for from in [&*self.inside, "lo"] {
                     let to = ["iif", from, "to", &prefix.to_string(), "lookup", "main"];
-                    add("4503", &to);
+                    add(CLEAR_LIST, &to);
                 }
             }
             add("4504", &["iif", &self.inside, "lookup", TABLE]);
@@ -635,8 +653,10 @@ const TABLE: &str = "4500";
 const LOCAL_TABLE: &str = "4501";
 /// Preferences of the rules that go with this program.
 const OWN_RULES: &[&str] = &[
-    "4499", "4500", "4501", "4502", "4503", "4504", "4505", "4506",
+    "4499", "4500", "4501", "4502", CLEAR_LIST, "4504", "4505", "4506",
 ];
+/// As it is to where the root says.
+const CLEAR_LIST: &str = "4503";
 /// Of those of a gateway that stay: from inside, from outside, out of the tunnel.
 const CLOSED: &[&str] = &["4510", "4511"];
 const CLOSED_TUN: &str = "4512";
@@ -646,6 +666,8 @@ const CLOSED_NETWORK: &str = "4513";
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     #[test]
@@ -659,5 +681,53 @@ mod tests {
         }
         assert_eq!(inner_mtu(1_500, false), 1_438);
         assert_eq!(inner_mtu(1_500, true), 1_418);
+    }
+
+    /// KR-578, KR-545: rules that no system takes.
+    #[test]
+    fn old_rules_stay_until_all_new_ones_are_taken_but_for_the_clear_list() {
+        let none = |preference, what| rule("-4", preference, &["to", what, "nowhere"]);
+        let [old, clear] = [none("4502", "old"), none(CLEAR_LIST, "old")];
+        let mut rules = Rules(vec![old.clone(), clear.clone()]);
+        let mut refused = Refused::default();
+        rules.become_these(vec![clear.clone(), none("4502", "new")], &mut refused);
+        assert_eq!(rules.0, [old.clone(), clear]);
+        assert_eq!(refused.0.len(), 1);
+        rules.become_these(vec![none("4502", "new")], &mut refused);
+        assert_eq!(rules.0, slice::from_ref(&old));
+        rules.become_these(vec![old.clone()], &mut refused);
+        assert_eq!(rules.0, [old]);
+        rules.become_these(Vec::new(), &mut refused);
+        assert!(rules.0.is_empty() && refused.0.len() == 2);
+    }
+
+    /// KR-578: what was refused elsewhere, as by nftables, makes nothing of this new.
+    #[test]
+    fn only_addresses_and_routes_that_were_refused_are_told_again() {
+        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let mut host = Host {
+            tun: "no-such-tun-here-at-all".to_owned(),
+            gateway: None,
+            addresses: vec![prefix("10.0.0.1/32")],
+            routes: vec![prefix("10.1.0.0/16")],
+            rules: Rules::default(),
+            memberships: Memberships::new(None),
+            unprotected: Unprotected::new(From::AllBut("none".to_owned()), PORT),
+            outside: None,
+        };
+        let addresses = ["10.0.0.1/32", "10.0.0.2/32"].map(prefix);
+        let routes = ["10.1.0.0/16", "10.2.0.0/16"].map(prefix);
+        for _ in 0..2 {
+            let mut refused = Refused::default();
+            host.put_on_tun(&addresses, &routes, &mut refused);
+            assert_eq!(
+                (&*host.addresses, &*host.routes),
+                (&addresses[..1], &routes[..1])
+            );
+            assert_eq!(refused.0.len(), 2);
+        }
+        let mut refused = Refused::default();
+        host.put_on_tun(&addresses[..1], &routes[..1], &mut refused);
+        assert!(refused.0.is_empty());
     }
 }
