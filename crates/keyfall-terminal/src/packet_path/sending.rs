@@ -15,6 +15,8 @@ use crate::packet_path::restarts::Afresh;
 pub(super) struct Sending {
     pub(super) sessions: Option<SessionBlock>,
     pub(super) suite: EspSuite,
+    /// Since when suites are followed here.
+    followed: Option<Instant>,
     /// Since when the own record names another one.
     other_suite: Option<Instant>,
     /// The one before, and when it ended.
@@ -52,6 +54,7 @@ pub(super) enum Place {
 impl Sending {
     /// The suite is another in the middle of traffic when all others have heard so.
     pub(super) fn follow_suite(&mut self, named: EspSuite, now: Instant) {
+        self.followed.get_or_insert(now);
         if named == self.suite {
             self.other_suite = None;
             return;
@@ -65,11 +68,16 @@ impl Sending {
         }
     }
 
-    /// In which suites others may begin sessions that heard of a change later than this terminal.
-    fn late_suites(&self, now: Instant) -> impl Iterator<Item = EspSuite> {
-        let late = |ended: Instant| now.saturating_duration_since(ended) < SUITE_AFTER;
-        let before = self.suite_before.filter(|&(_, ended)| late(ended));
-        std::iter::once(self.suite).chain(before.map(|(suite, _)| suite))
+    /// In which suites others may begin sessions that heard of a change later than this terminal, which
+    /// knows of none before it began.
+    fn late_suites(&self, now: Instant) -> Vec<EspSuite> {
+        let within = |at: Instant, long| now.saturating_duration_since(at) < long;
+        if self.followed.is_some_and(|at| within(at, 2 * SUITE_AFTER)) {
+            return EspSuite::ALL.to_vec();
+        }
+        let before = self.suite_before.filter(|it| within(it.1, SUITE_AFTER));
+        let before = before.map(|(suite, _)| suite);
+        [self.suite].into_iter().chain(before).collect()
     }
 
     /// Takes a session where the thread needs one for that key; without one it is asked for again.
@@ -133,7 +141,7 @@ impl Suites {
         let named = records.flat_map(|record| &record.groups);
         let named = named.map(|group| (group.group, group.suite));
         let late = groups.iter().flat_map(|(&number, sending)| {
-            let late = sending.late_suites(now);
+            let late = sending.late_suites(now).into_iter();
             late.map(move |suite| (number, suite))
         });
         let mut suites = Vec::new();
@@ -170,7 +178,10 @@ mod tests {
         let mut sending = Sending::default();
         sending.follow_suite(old, start);
         assert_eq!(sending.suite, old);
-        assert_eq!(sending.late_suites(start).count(), 1);
+        assert_eq!(sending.late_suites(at(19)), EspSuite::ALL, "who began");
+        assert_eq!(sending.late_suites(at(20)), [old]);
+        let start = at(100);
+        let at = |second| start + Duration::from_secs(second);
         sending.told = Told::Key(KEY.0, KEY.1, old);
         let mut suites = Vec::new();
         for (second, named) in [
@@ -185,12 +196,11 @@ mod tests {
             suites.push(sending.suite);
         }
         assert_eq!(suites, [old, old, old, old, old, new]);
-        let late = |sending: &Sending, second| sending.late_suites(at(second)).collect::<Vec<_>>();
-        assert_eq!(late(&sending, 29), [new, old], "others heard of it later");
-        assert_eq!(late(&sending, 30), [new]);
+        assert_eq!(sending.late_suites(at(29)), [new, old], "others heard late");
+        assert_eq!(sending.late_suites(at(30)), [new]);
         sending.told = Told::Hold;
         sending.follow_suite(old, at(40));
-        assert_eq!(late(&sending, 41), [old, new], "who only listens, too");
+        assert_eq!(sending.late_suites(at(41)), [old, new], "who only listens");
     }
 
     /// R-101, PROTOCOL 16.4: a session that a peer refuses is left at once, or as soon as may be, also
