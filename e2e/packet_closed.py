@@ -61,7 +61,7 @@ def refused(it) -> str:
     it.field.run(h1, "sysctl", "-qw", f"{limit}=0")
     try:
         with owned_table(it, h1):
-            it.group("november", ("h1", "h2"), f"{group}/32")
+            it.group("oscar", ("h1", "h2"), f"{group}/32")
             wanted = (group, "unprotected packets come in")
             if not ground.wait(lambda: all(any(words in sentence for sentence in told())
                                            for words in wanted), 20):

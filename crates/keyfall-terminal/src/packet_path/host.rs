@@ -22,6 +22,8 @@ pub(crate) struct Host {
     /// That the system took, as the routes.
     addresses: Vec<Prefix>,
     routes: Vec<Prefix>,
+    /// An address or a route was refused.
+    incomplete: bool,
     /// Rules that were made, to be taken back.
     rules: Rules,
     memberships: Memberships,
@@ -90,6 +92,7 @@ impl Host {
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
             unprotected: Unprotected::new(from, port),
@@ -161,15 +164,23 @@ impl Host {
         self.put_on_tun(&record.prefixes, &routes, refused);
     }
 
-    /// What was refused before is told again, and nothing else that is there: each takes a process.
+    /// What is there is not told again, since each takes a process; but where one was refused before the
+    /// interface may have been down, and then routes are gone.
     fn put_on_tun(&mut self, addresses: &[Prefix], routes: &[Prefix], refused: &mut Refused) {
         let tun = &*self.tun;
+        let all = std::mem::take(&mut self.incomplete);
         for gone in self.addresses.iter().filter(|it| !addresses.contains(it)) {
             undo(&["address", "del", &gone.to_string(), "dev", tun]);
         }
         self.addresses.retain(|it| addresses.contains(it));
         for new in addresses {
-            if !self.addresses.contains(new) && refused.note(add_address(tun, new)) {
+            let is_there = self.addresses.contains(new);
+            if is_there && !all {
+                continue;
+            }
+            let taken = refused.note(add_address(tun, new));
+            self.incomplete |= !taken;
+            if taken && !is_there {
                 self.addresses.push(*new);
             }
         }
@@ -183,7 +194,13 @@ impl Host {
         }
         self.routes.retain(|it| routes.contains(it));
         for new in routes {
-            if !self.routes.contains(new) && refused.note(add_route(tun, new, addresses)) {
+            let is_there = self.routes.contains(new);
+            if is_there && !all {
+                continue;
+            }
+            let taken = refused.note(add_route(tun, new, addresses));
+            self.incomplete |= !taken;
+            if taken && !is_there {
                 self.routes.push(*new);
             }
         }
@@ -701,33 +718,34 @@ mod tests {
         assert!(rules.0.is_empty() && refused.0.len() == 2);
     }
 
-    /// KR-578: what was refused elsewhere, as by nftables, makes nothing of this new.
+    /// KR-578: what was refused elsewhere, as by nftables, makes nothing of this new; where one of these
+    /// was, the interface may have been down and the others are gone.
     #[test]
-    fn only_addresses_and_routes_that_were_refused_are_told_again() {
+    fn addresses_and_routes_are_told_again_where_one_was_refused() {
         let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let addresses = ["10.0.0.1/32", "10.0.0.2/32"].map(prefix);
+        let routes = ["10.1.0.0/16", "10.2.0.0/16"].map(prefix);
         let mut host = Host {
+            // All that is told is refused.
             tun: "no-such-tun-here-at-all".to_owned(),
             gateway: None,
-            addresses: vec![prefix("10.0.0.1/32")],
-            routes: vec![prefix("10.1.0.0/16")],
+            addresses: addresses[..1].to_vec(),
+            routes: routes[..1].to_vec(),
+            incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(None),
             unprotected: Unprotected::new(From::AllBut("none".to_owned()), PORT),
             outside: None,
         };
-        let addresses = ["10.0.0.1/32", "10.0.0.2/32"].map(prefix);
-        let routes = ["10.1.0.0/16", "10.2.0.0/16"].map(prefix);
-        for _ in 0..2 {
+        let mut told = |count: usize| {
             let mut refused = Refused::default();
-            host.put_on_tun(&addresses, &routes, &mut refused);
+            host.put_on_tun(&addresses[..count], &routes[..count], &mut refused);
             assert_eq!(
                 (&*host.addresses, &*host.routes),
                 (&addresses[..1], &routes[..1])
             );
-            assert_eq!(refused.0.len(), 2);
-        }
-        let mut refused = Refused::default();
-        host.put_on_tun(&addresses[..1], &routes[..1], &mut refused);
-        assert!(refused.0.is_empty());
+            refused.0.len()
+        };
+        assert_eq!([told(1), told(2), told(2), told(1)], [0, 2, 4, 2]);
     }
 }
