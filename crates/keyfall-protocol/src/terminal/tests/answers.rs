@@ -210,7 +210,10 @@ fn keys_beyond_the_bound_of_their_signer_are_not_taken_and_the_others_are() {
 fn an_answer_with_an_absurd_g_moves_nothing() {
     let (mut fleet, mut bob) = fleet();
     let signer = keys_key(&fleet);
-    let absurd = |grant: &mut Grant| grant.g = generation(1 << 30);
+    let key_set = &bob.machine.key_set;
+    let listed = key_set.first_of(SignerClass::Keys).expect("it is listed");
+    let bound = key_set.fleet_schedule.bound(listed.expires);
+    let absurd = |grant: &mut Grant| grant.g = bound.plus(1);
     let dropped = answer((&mut fleet, &mut bob), &signer, absurd);
     assert_eq!(dropped, Some(DropReason::AboveBound));
     assert_eq!(bob.machine.g, generation(0));
