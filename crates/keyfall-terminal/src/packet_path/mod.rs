@@ -13,7 +13,8 @@
 //! | --- | --- |
 //! | `tun`, `head`, `cut`, `join` | super-packets of the kernel, cut and joined |
 //! | `wire` | many datagrams with one call |
-//! | `host`, `unprotected` | addresses, routes and rules of the system; what does not come in |
+//! | `host`, `gateway`, `ip`, `rules` | addresses, routes and rules of the system |
+//! | `unprotected` | what does not come in |
 //! | `membership`, `multicast` | which multicast is heard, and passed on by a gateway |
 //! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
@@ -34,11 +35,13 @@ pub(crate) mod echoes;
 mod egress;
 mod engine;
 mod flows;
+mod gateway;
 mod head;
 mod here;
 pub(crate) mod host;
 mod ingress;
 mod inner;
+mod ip;
 mod join;
 mod keyed_hash;
 mod membership;
@@ -46,6 +49,7 @@ mod multicast;
 mod path_mtu;
 mod post;
 mod restarts;
+mod rules;
 mod sending;
 mod sessions;
 mod stock;

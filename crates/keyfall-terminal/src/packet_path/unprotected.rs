@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
-use crate::packet_path::host::HostError;
+use crate::packet_path::ip::HostError;
 
 /// The table. A host's goes when this is dropped, as its addresses do; a gateway's stays.
 pub(super) struct Unprotected {
