@@ -50,6 +50,32 @@ def stays_closed(it) -> str:
     return ""
 
 
+def later(it) -> str:
+    """An address that the outside gets later, inside a protected prefix, opens at once, and closes when it goes"""
+    g2, address = it.at("g2"), "10.10.2.200"
+
+    def put(verb: str, device: str) -> None:
+        ground.sh("ip", "-n", g2, "addr", verb, f"{address}/32", "dev", device)
+
+    def check(is_open: bool) -> None:
+        table = ("nft", "list", *TABLE)
+        ground.wait(lambda: (address in it.field.run(g2, *table).stdout) == is_open, 5)
+        before = it.field.pinged(g2)
+        use.ping(it.field, it.field.underlay, address, count=1)
+        if it.field.pinged(g2) - before != is_open:
+            raise use.Failed(f"{address}, open {is_open}: {it.field.run(g2, *table).stdout}")
+
+    put("add", "out")
+    check(True)
+    # The machine has it still, inside.
+    put("add", "in")
+    put("del", "out")
+    check(False)
+    put("del", "in")
+    it.reach("ha", "hb")
+    return ""
+
+
 def refused(it) -> str:
     """Multicast and a table that the system refuses stop nothing else: told, and tried again"""
     limit, group, h1 = "net.ipv4.igmp_max_memberships", "239.7.9.9", it.at("h1")

@@ -335,7 +335,7 @@ impl Driver {
     pub(super) fn on_packets_second(&mut self) {
         if let Some(running) = self.packets.running() {
             running.path.on_second(&self.terminal);
-            running.changed |= running.put_off.is_due(Instant::now());
+            running.changed |= running.put_off.is_due(Instant::now()) || running.host.has_moved();
         }
     }
 

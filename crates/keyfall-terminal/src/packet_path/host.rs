@@ -2,18 +2,22 @@
 //! such interfaces has; what it is told goes with the interface, but for a gateway's rules, which are
 //! taken back.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::{fs, io};
 
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::gateway::Gateway;
 use crate::packet_path::ip::{HostError, Refused, addressed, families, ip, is_of, undo};
 use crate::packet_path::membership::Memberships;
 use crate::packet_path::rules::{
-    CLEAR_LIST, Rule, Rules, TABLE, add_rule, forget_closed, forget_rules, is_shown, rule,
+    CLEAR_LIST, Rule, Rules, TABLE, add_rule, forget_closed, forget_rules, is_shown, rule, shown,
 };
 use crate::packet_path::unprotected::{self, From, Unprotected};
 use crate::packet_path::wire::{MARK, PORT, mark};
@@ -24,14 +28,51 @@ pub(crate) struct Host {
     gateway: Option<Gateway>,
     /// That the system took, as the routes.
     addresses: Vec<Prefix>,
-    routes: Vec<Prefix>,
+    routes: Vec<Route>,
     /// An address or a route was refused.
     incomplete: bool,
     /// Rules that were made, to be taken back.
     rules: Rules,
+    /// Addresses of this machine outside, as they were when the system was told.
+    underlay: Vec<IpAddr>,
+    news: Option<AddressNews>,
     memberships: Memberships,
     unprotected: Unprotected,
     outside: Option<String>,
+}
+
+/// What the kernel tells when an address comes or goes, whichever it is.
+struct AddressNews(OwnedFd);
+
+impl AddressNews {
+    fn open() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&socket, &SocketAddrNetlink::new(0, ADDRESS_GROUPS))?;
+        Ok(Self(socket))
+    }
+
+    /// Whether it told of any since it was asked last.
+    fn came(&self) -> bool {
+        let mut came = false;
+        let mut message = [0; 4096];
+        loop {
+            match recv(&self.0, &mut message, RecvFlags::empty()) {
+                // What did not fit into the kernel's queue is lost, and that is news, too.
+                Ok(_) | Err(Errno::NOBUFS) => came = true,
+                Err(Errno::INTR) => {}
+                Err(_) => return came,
+            }
+        }
+    }
+}
+
+/// To a network of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Route {
+    network: Prefix,
+    /// The own address that packets get where their program chose none; `None`: it is told elsewhere.
+    source: Option<IpAddr>,
 }
 
 impl Host {
@@ -48,6 +89,10 @@ impl Host {
             routes: Vec::new(),
             incomplete: false,
             rules: Rules::default(),
+            underlay: Vec::new(),
+            news: AddressNews::open()
+                .inspect_err(|error| tracing::warn!(%error, "new addresses of this machine are not heard of"))
+                .ok(),
             memberships: Memberships::new(options.outside.as_deref().and_then(index_of)),
             unprotected: Unprotected::new(from, port),
             outside: options.outside.clone(),
@@ -77,8 +122,8 @@ impl Host {
     /// nothing else. What it refused, in sentences; not all of it where that is much.
     pub(crate) fn apply(&mut self, record: &ProtectionRecord, clear: &[Prefix]) -> Vec<String> {
         let mut refused = Refused::default();
-        let underlay = underlay(self.outside.as_deref(), Some(&self.tun));
-        refused.note(self.unprotected.apply(record, clear, &underlay));
+        self.underlay = underlay(self.outside.as_deref(), Some(&self.tun));
+        refused.note(self.unprotected.apply(record, clear, &self.underlay));
         match &mut self.gateway {
             Some(gateway) => gateway.apply(&self.tun, &record.prefixes, clear, &mut refused),
             None => self.apply_to_host(record, clear, &mut refused),
@@ -97,23 +142,29 @@ impl Host {
         clear: &[Prefix],
         refused: &mut Refused,
     ) {
-        let mut routes = networks(record);
-        routes.sort_unstable();
-        routes.dedup();
-        close_networks(&routes, refused);
-        forget_closed(CLOSED_NETWORK, |shown| {
-            routes
-                .iter()
-                .any(|it| is_shown(shown, "to", &it.to_string()))
-        });
+        let mut networks = networks(record);
+        networks.sort_unstable();
+        networks.dedup();
+        close_networks(&networks, refused);
+        forget_closed(CLOSED_NETWORK, |shown| is_shown_of(shown, &networks));
         self.rules.become_these(host_rules(clear), refused);
-        routes.retain(|route| !record.prefixes.contains(route));
+        networks.retain(|network| !record.prefixes.contains(network));
+        let routes: Vec<_> = networks
+            .into_iter()
+            .filter_map(|network| Route::to(network, &record.prefixes))
+            .collect();
         self.put_on_tun(&record.prefixes, &routes, refused);
+    }
+
+    /// Whether the machine has other addresses outside than when the system was told.
+    pub(crate) fn has_moved(&self) -> bool {
+        let came = self.news.as_ref().is_some_and(AddressNews::came);
+        came && underlay(self.outside.as_deref(), Some(&self.tun)) != self.underlay
     }
 
     /// What is there is not told again, since each takes a process; but where one was refused before the
     /// interface may have been down, and then routes are gone.
-    fn put_on_tun(&mut self, addresses: &[Prefix], routes: &[Prefix], refused: &mut Refused) {
+    fn put_on_tun(&mut self, addresses: &[Prefix], routes: &[Route], refused: &mut Refused) {
         let tun = &*self.tun;
         let all = std::mem::take(&mut self.incomplete);
         for gone in self.addresses.iter().filter(|it| !addresses.contains(it)) {
@@ -131,12 +182,13 @@ impl Host {
                 self.addresses.push(*new);
             }
         }
-        for gone in self.routes.iter().filter(|it| !routes.contains(it)) {
-            let (kind, table) = match is_multicast_v6(gone) {
+        let stays = |it: &Route| routes.iter().any(|route| route.network == it.network);
+        for gone in self.routes.iter().filter(|it| !stays(it)) {
+            let (kind, table) = match is_multicast_v6(&gone.network) {
                 true => ("multicast", "local"),
                 false => ("unicast", TABLE),
             };
-            let gone = gone.to_string();
+            let gone = gone.network.to_string();
             undo(&["route", "del", kind, &gone, "dev", tun, "table", table]);
         }
         self.routes.retain(|it| routes.contains(it));
@@ -145,12 +197,51 @@ impl Host {
             if is_there && !all {
                 continue;
             }
-            let taken = refused.note(add_route(tun, new, addresses));
+            let taken = refused.note(new.add(tun));
             self.incomplete |= !taken;
             if taken && !is_there {
                 self.routes.push(*new);
             }
         }
+    }
+}
+
+impl Route {
+    /// `None`: no packet of this host could go there protected; the rule of the network drops it.
+    fn to(network: Prefix, own: &[Prefix]) -> Option<Self> {
+        let v4 = network.address().is_ipv4();
+        let own = own.iter().map(Prefix::address);
+        let source = own.into_iter().find(|it| it.is_ipv4() == v4);
+        if is_multicast_v6(&network) {
+            return Some(Self {
+                network,
+                source: None,
+            });
+        }
+        source.map(|own| Self {
+            network,
+            source: Some(own),
+        })
+    }
+
+    /// What goes to a network of a group goes by the tunnel.
+    fn add(&self, tun: &str) -> Result<(), HostError> {
+        let to = self.network.to_string();
+        let Some(source) = self.source.map(|it| it.to_string()) else {
+            // The kernel's own route for all multicast of IPv6 comes before every other table.
+            let route = ["route", "replace", "multicast", &to];
+            let way = ["dev", tun, "table", "local"];
+            return ip(&[&route[..], &way].concat()).map(drop);
+        };
+        // Linux keeps what it worked out for a route with all routes that are like it but for the
+        // destination: unicast would go with the one hop of multicast.
+        let metric = if self.network.address().is_multicast() {
+            "2"
+        } else {
+            "1"
+        };
+        let way = ["dev", tun, "src", &source, "table", TABLE, "metric", metric];
+        ip(&[&["route", "replace", &to][..], &way].concat()).map(drop)
     }
 }
 
@@ -161,33 +252,6 @@ fn add_address(tun: &str, address: &Prefix) -> Result<(), HostError> {
         arguments.push("nodad");
     }
     ip(&arguments).map(drop)
-}
-
-/// What goes to a network of a group goes by the tunnel.
-fn add_route(tun: &str, network: &Prefix, addresses: &[Prefix]) -> Result<(), HostError> {
-    let to = network.to_string();
-    if is_multicast_v6(network) {
-        // The kernel's own route for all multicast of IPv6 comes before every other table.
-        let route = ["route", "replace", "multicast", &to];
-        let way = ["dev", tun, "table", "local"];
-        return ip(&[&route[..], &way].concat()).map(drop);
-    }
-    let own = addresses
-        .iter()
-        .find(|it| it.address().is_ipv4() == network.address().is_ipv4());
-    let Some(own) = own.map(|own| own.address().to_string()) else {
-        // No packet of this host could go there protected; the rule of the network drops it.
-        return Ok(());
-    };
-    // Linux keeps what it worked out for a route with all routes that are like it but for the
-    // destination: unicast would go with the one hop of multicast.
-    let metric = if network.address().is_multicast() {
-        "2"
-    } else {
-        "1"
-    };
-    let way = ["dev", tun, "src", &own, "table", TABLE, "metric", metric];
-    ip(&[&["route", "replace", &to][..], &way].concat()).map(drop)
 }
 
 /// The addresses of this machine outside; where it was not said what that is, of all interfaces but the
@@ -265,11 +329,23 @@ fn close_networks(networks: &[Prefix], refused: &mut Refused) {
         // "not" would turn all of its conditions around, not one.)
         let own = ["fwmark", &mark, "lookup", "main"];
         refused.note(add_rule(&rule(family, OWN_WORDS, &own)));
+        // To tell each anew would take a process for each.
+        let there = shown(family, CLOSED_NETWORK);
+        let is_closed = |rule: &str, it| rule.contains("blackhole") && is_shown_of(rule, &[it]);
+        let is_there = |it: &Prefix| there.lines().any(|rule| is_closed(rule, *it));
         for network in networks.iter().filter(|it| is_of(family, it)) {
-            let closed = ["to", &network.to_string(), "blackhole"];
-            refused.note(add_rule(&rule(family, CLOSED_NETWORK, &closed)));
+            if !is_there(network) {
+                let closed = ["to", &network.to_string(), "blackhole"];
+                refused.note(add_rule(&rule(family, CLOSED_NETWORK, &closed)));
+            }
         }
     }
+}
+
+/// Whether a rule that `ip` shows is for one of these networks.
+fn is_shown_of(shown: &str, networks: &[Prefix]) -> bool {
+    let mut networks = networks.iter();
+    networks.any(|it| is_shown(shown, "to", &it.to_string()))
 }
 
 fn host_rules(clear: &[Prefix]) -> Vec<Rule> {
@@ -352,6 +428,8 @@ const CLOSED_TUN: &str = "4512";
 /// Of those of a host that stay: what this program sends itself, and networks of its groups.
 const OWN_WORDS: &str = "4509";
 const CLOSED_NETWORK: &str = "4513";
+/// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
+const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
 
 #[cfg(test)]
 mod tests {
@@ -377,12 +455,15 @@ mod tests {
         let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
         let addresses = ["10.0.0.1/32", "10.0.0.2/32"].map(prefix);
         let routes = ["10.1.0.0/16", "10.2.0.0/16"].map(prefix);
+        let routes = routes.map(|it| Route::to(it, &addresses).expect("of its family"));
         let mut host = Host {
             // All that is told is refused.
             tun: "no-such-tun-here-at-all".to_owned(),
             gateway: None,
             addresses: addresses[..1].to_vec(),
             routes: routes[..1].to_vec(),
+            underlay: Vec::new(),
+            news: None,
             incomplete: false,
             rules: Rules::default(),
             memberships: Memberships::new(None),
@@ -399,5 +480,27 @@ mod tests {
             refused.0.len()
         };
         assert_eq!([told(1), told(2), told(2), told(1)], [0, 2, 4, 2]);
+        host.incomplete = false;
+        let elsewhere = Route::to(routes[0].network, &addresses[1..]).expect("of its family");
+        let mut refused = Refused::default();
+        host.put_on_tun(&addresses[..1], &[elsewhere], &mut refused);
+        assert_eq!(refused.0.len(), 1, "by another own address");
+    }
+
+    /// KR-578: a route whose own address goes, or which gets one later, is told anew.
+    #[test]
+    fn a_route_follows_the_own_addresses_of_its_family() {
+        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let (v4, v6) = (prefix("10.1.0.0/16"), prefix("fd00::/16"));
+        let [one, other, own_v6] = ["10.0.0.1/32", "10.0.0.2/32", "fd01::1/128"].map(prefix);
+        let before = Route::to(v4, &[one, other]);
+        assert_eq!(before.and_then(|it| it.source), Some(one.address()));
+        assert_eq!(Route::to(v4, &[one, own_v6]), before);
+        assert_ne!(Route::to(v4, &[other]), before, "another source is told");
+        assert_eq!(Route::to(v6, &[one]), None, "none yet");
+        let later = Route::to(v6, &[one, own_v6]);
+        assert_eq!(later.and_then(|it| it.source), Some(own_v6.address()));
+        let multicast = Route::to(prefix("ff15::7/128"), &[one]);
+        assert_eq!(multicast.map(|it| it.source), Some(None));
     }
 }

@@ -74,11 +74,18 @@ pub(super) fn forget_rules(preferences: &[&str]) {
     }
 }
 
+/// The rules of that preference, one a line.
+pub(super) fn shown(family: &str, preference: &str) -> String {
+    ip(&[family, "rule", "show", "pref", preference]).unwrap_or_default()
+}
+
 /// Takes rules away that an earlier process left, but for those that `stays` says.
 pub(super) fn forget_closed(preference: &str, stays: impl Fn(&str) -> bool) {
     for family in families() {
-        let shown = ip(&[family, "rule", "show", "pref", preference]).unwrap_or_default();
-        for line in shown.lines().filter(|line| !stays(line)) {
+        for line in shown(family, preference)
+            .lines()
+            .filter(|line| !stays(line))
+        {
             for key in ["iif", "to"] {
                 if let Some(value) = value_of(line, key) {
                     undo(&[family, "rule", "del", "pref", preference, key, value]);
