@@ -18,7 +18,7 @@
 //! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows`, `here` | the thread that sends, and says where this terminal is |
-//! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
+//! | `ingress`, `session`, `unknown`, `ahead` | the thread that receives, its sessions, those that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
@@ -47,6 +47,7 @@ mod path_mtu;
 mod post;
 mod restarts;
 mod sending;
+mod session;
 mod sessions;
 mod stock;
 mod too_big;
