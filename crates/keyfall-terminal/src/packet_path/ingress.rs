@@ -24,12 +24,12 @@ use crate::packet_path::engine::source_of;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
+use crate::packet_path::lanes::Queues;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::session::{
     Receiving, Session, TOLD_MAX, between_before, judge, look_ahead,
 };
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
-use crate::packet_path::tun::Tun;
 use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
 use crate::packet_path::waiting::Waiting;
 use crate::packet_path::wire::{Arrivals, Origin, Wire};
@@ -81,7 +81,7 @@ pub(super) struct KnownSession {
 }
 
 pub(super) struct Ingress {
-    tun: Arc<Tun>,
+    tun: Queues,
     wire: Arc<Wire>,
     orders: Mailbox<ToIngress>,
     asks: Sender<Ask>,
@@ -101,7 +101,8 @@ pub(super) struct Ingress {
 
 impl Ingress {
     pub(super) fn new(
-        tun: Arc<Tun>,
+        tun: Queues,
+        join: Join,
         wire: Arc<Wire>,
         orders: Mailbox<ToIngress>,
         asks: Sender<Ask>,
@@ -109,7 +110,7 @@ impl Ingress {
         own: TerminalNumber,
     ) -> Self {
         Self {
-            join: tun.join(),
+            join,
             tun,
             wire,
             orders,
@@ -248,7 +249,7 @@ impl Ingress {
         if session.ahead.covers(sequence) {
             let (tun, counts) = (&self.tun, &self.counts);
             self.join
-                .push(length, &mut |octets| write(tun, counts, octets));
+                .push(length, &mut |octets| tun.write(counts, octets));
         } else {
             let packet = slot[..length].to_vec();
             self.join.give_up();
@@ -277,7 +278,7 @@ impl Ingress {
             }) => {
                 let (tun, counts) = (&self.tun, &self.counts);
                 self.join
-                    .push(length, &mut |octets| write(tun, counts, octets));
+                    .push(length, &mut |octets| tun.write(counts, octets));
                 self.want_stock_mark(mark);
                 Ok(())
             }
@@ -420,7 +421,7 @@ impl Ingress {
                     for packet in self.stock.marked(spi, mark) {
                         self.join.slot()[..packet.len()].copy_from_slice(&packet);
                         self.join
-                            .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                            .push(packet.len(), &mut |octets| tun.write(counts, octets));
                     }
                     try_opened = true;
                 }
@@ -492,7 +493,7 @@ impl Ingress {
             if session.ahead.covers(sequence) {
                 self.join.slot()[..packet.len()].copy_from_slice(&packet);
                 self.join
-                    .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                    .push(packet.len(), &mut |octets| tun.write(counts, octets));
             } else {
                 let gone = &mut |_| counts.add(DropReason::Held, 1);
                 self.opened.push(since, (name, sequence), packet, gone);
@@ -502,7 +503,7 @@ impl Ingress {
 
     fn flush(&mut self) {
         let (tun, counts) = (&self.tun, &self.counts);
-        self.join.flush(&mut |octets| write(tun, counts, octets));
+        self.join.flush(&mut |octets| tun.write(counts, octets));
         if !tun.joins() {
             self.join.never_join();
         }
@@ -562,12 +563,6 @@ pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
         | EspRefused::OtherSession
         | EspRefused::NoRoom => DropReason::NotEsp,
     })
-}
-
-fn write(tun: &Tun, counts: &Counts, octets: &mut [u8]) {
-    if tun.write(octets).is_err() {
-        counts.add(DropReason::NotSent, 1);
-    }
 }
 
 /// The driver's inbox is full only when it has no time: it is waited for.

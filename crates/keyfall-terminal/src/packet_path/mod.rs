@@ -18,6 +18,7 @@
 //! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows`, `here` | the thread that sends, and says where this terminal is |
+//! | `lanes` | several of them |
 //! | `ingress`, `session`, `unknown`, `ahead` | the thread that receives, its sessions, those that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
@@ -41,6 +42,7 @@ mod ingress;
 mod inner;
 mod join;
 mod keyed_hash;
+mod lanes;
 mod membership;
 mod multicast;
 mod path_mtu;
@@ -57,6 +59,8 @@ mod unprotected;
 mod waiting;
 mod wire;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -73,6 +77,7 @@ use flows::{Ends, FlowWay};
 pub(crate) use host::Host;
 pub use inner::Inner;
 pub use join::Join;
+pub(crate) use lanes::{Lane, how_many as how_many_lanes};
 pub use tun::Tun;
 pub(crate) use wire::mark;
 pub use wire::{Arrivals, Batch, Came, Origin, Wire, wait};
@@ -96,6 +101,8 @@ pub struct PacketOptions {
     /// How long after the last packet a peer hears from this terminal again, whether or not it moved.
     pub keepalive: Option<Duration>,
     pub search: SearchBy,
+    /// How many threads send; `None`: as the machine has processors.
+    pub send_threads: Option<usize>,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
 }
@@ -119,6 +126,7 @@ impl Default for PacketOptions {
             mtu: None,
             keepalive: None,
             search: SearchBy::default(),
+            send_threads: None,
             peers: Vec::new(),
         }
     }
@@ -143,10 +151,17 @@ impl PacketOptions {
 pub(crate) enum Ask {
     /// Whereto, and under which group?
     Way {
+        lane: Lane,
         ends: Ends,
+    },
+    /// A lane has packets for a group for the first time: a session for it.
+    Begin {
+        lane: Lane,
+        group: GroupNumber,
     },
     /// The session that the group sends in is half over: one more for the same key.
     Spare {
+        lane: Lane,
         group: GroupNumber,
     },
     /// A packet of a session that is not known.
@@ -224,6 +239,26 @@ pub(crate) struct FlowReport {
 }
 
 impl FlowReport {
+    /// What several threads report: of two addresses each may have some connections.
+    fn of_all(reports: impl Iterator<Item = Vec<Self>>) -> Vec<Self> {
+        let mut flows: Vec<Self> = Vec::new();
+        let mut places = HashMap::new();
+        for flow in reports.flatten() {
+            match places.entry(flow.ends) {
+                Entry::Vacant(entry) => {
+                    entry.insert(flows.len());
+                    flows.push(flow);
+                }
+                Entry::Occupied(entry) => {
+                    let first = &mut flows[*entry.get()];
+                    first.packets += flow.packets;
+                    first.octets += flow.octets;
+                }
+            }
+        }
+        flows
+    }
+
     pub(crate) const fn packets(&self) -> u64 {
         self.packets
     }
