@@ -9,13 +9,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use keyfall_protocol::DropReason;
+
 use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::ToEgress;
 use crate::packet_path::head::HEAD_LEN;
 use crate::packet_path::inner::{Inner, Layout};
 use crate::packet_path::post::Post;
 use crate::packet_path::tun::Tun;
-use keyfall_protocol::DropReason;
 
 /// One of the threads that send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
