@@ -1,7 +1,7 @@
 //! The packet path: IP packets from a TUN interface to peers as ESP in UDP, and back.
 //!
-//! Two threads carry packets; they hold session keys and no more. The driver owns the machine: it tells
-//! the threads what has changed (`ToEgress`, `ToIngress`), and they ask it what they do not know
+//! One thread receives and one or several send; they hold session keys and no more. The driver tells
+//! them from the machine what has changed (`ToEgress`, `ToIngress`), and they ask it what they do not know
 //! (`Ask`). Packets wait meanwhile, within bounds.
 //!
 //! ```text
