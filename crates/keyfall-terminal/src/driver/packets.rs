@@ -16,6 +16,7 @@ use crate::driver::put_off::PutOff;
 use crate::driver::{Driver, RunError};
 use crate::packet_path::{
     Ask, Begun, FlowReport, Heard, Host, PacketOptions, PacketPath, SessionReport, Tun, Wire, host,
+    how_many_lanes,
 };
 
 /// Whether packets pass.
@@ -227,7 +228,7 @@ impl Driver {
         };
         let now = self.clock.tick();
         match ask {
-            Ask::Way { ends } => {
+            Ask::Way { lane, ends } => {
                 let echoes = running.echoes.as_ref();
                 let way = if echoes.is_some_and(|it| it.are_between(ends)) {
                     Way::Drop(DropReason::NoWayThere)
@@ -237,12 +238,13 @@ impl Driver {
                 let clock = self.clock;
                 running
                     .path
-                    .on_way(ends, way, |tick| clock.instant(tick).into_std());
+                    .on_way(lane, ends, way, |tick| clock.instant(tick).into_std());
                 if way == Way::Searching {
                     self.feed(Input::Timeout)?;
                 }
             }
-            Ask::Spare { group } => running.path.want_spare(group),
+            Ask::Begin { lane, group } => running.path.want_session(lane, group),
+            Ask::Spare { lane, group } => running.path.want_spare(lane, group),
             Ask::Session {
                 name,
                 origin,
@@ -463,7 +465,9 @@ fn close(options: &PacketOptions, terminal: &Terminal) {
 }
 
 fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Running, String> {
-    let tun = Tun::open(&options.tun, mtu, true).map_err(|error| no_tun(&error))?;
+    let lanes = how_many_lanes(options.send_threads);
+    let queues = Tun::open_queues(&options.tun, mtu, lanes).map_err(|error| no_tun(&error))?;
+    let tun = queues.first().expect("there is one at least");
     if options.gateway.is_none() {
         tun.fit_batches(mtu, esp_len(usize::from(mtu)));
     }
@@ -475,7 +479,7 @@ fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Runni
         })?;
     }
     let name = tun.name().to_owned();
-    let path = PacketPath::start(own, tun, wire, options.keepalive)
+    let path = PacketPath::start(own, queues, wire, options.keepalive)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;
     let host = Host::set_up(&name, path.port(), options)
         .map_err(|error| format!("packets do not pass: {error}"))?;

@@ -1,6 +1,8 @@
 //! The thread that sends: TUN → ESP → UDP.
 //!
 //! It holds senders, never a master key. What it does not know it asks the driver, and the packet waits.
+//! Where there are several of it (see `lanes`), each has its own senders and flows.
+//! Each says where this terminal is to those that it speaks to.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -22,6 +24,7 @@ use crate::packet_path::head::WHOLE;
 use crate::packet_path::here::{Here, Peer, Spoken, source_towards};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::keyed_hash::KeyedHash;
+use crate::packet_path::lanes::Lane;
 use crate::packet_path::path_mtu::PathMtus;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::too_big::too_big;
@@ -74,6 +77,7 @@ pub(super) enum ToEgress {
 }
 
 pub(super) struct Egress {
+    lane: Lane,
     pub(super) tun: Arc<Tun>,
     pub(super) wire: Arc<Wire>,
     pub(super) orders: Mailbox<ToEgress>,
@@ -147,6 +151,7 @@ enum Fate {
 
 impl Egress {
     pub(super) fn new(
+        lane: Lane,
         tun: Arc<Tun>,
         wire: Arc<Wire>,
         orders: Mailbox<ToEgress>,
@@ -155,6 +160,7 @@ impl Egress {
         keepalive: Option<Duration>,
     ) -> Self {
         Self {
+            lane,
             tun,
             wire,
             orders,
@@ -246,7 +252,8 @@ impl Egress {
         let Some((flow, ask)) = self.flows.find(ends, self.now) else {
             return false;
         };
-        if ask && self.asks.try_send(Ask::Way { ends }).is_err() {
+        let lane = self.lane;
+        if ask && self.asks.try_send(Ask::Way { lane, ends }).is_err() {
             flow.asked_not();
         }
         matches!(flow.way, FlowWay::Protect { group, to, .. } if (group, to) == there)
@@ -373,7 +380,8 @@ impl Egress {
         let Some((flow, ask)) = self.flows.find(ends, self.now) else {
             return Fate::Dropped(DropReason::SearchQueue);
         };
-        if ask && self.asks.try_send(Ask::Way { ends }).is_err() {
+        let lane = self.lane;
+        if ask && self.asks.try_send(Ask::Way { lane, ends }).is_err() {
             flow.asked_not();
         }
         let (group, to) = match flow.way {
@@ -403,7 +411,13 @@ impl Egress {
             }) => (sender, spare, spare_asked),
             Some(Outgoing::Held) => return Fate::Waits,
             Some(Outgoing::Refused(reason)) => return Fate::Dropped(*reason),
-            None => return Fate::Dropped(DropReason::NotHeld),
+            None if self.lane == Lane::FIRST => return Fate::Dropped(DropReason::NotHeld),
+            None => {
+                if self.asks.try_send(Ask::Begin { lane, group }).is_ok() {
+                    self.groups.insert(group, Outgoing::Held);
+                }
+                return Fate::Waits;
+            }
         };
         while let Some(length) = packets.next_len() {
             if sender.remaining() == 0 {
@@ -436,7 +450,7 @@ impl Egress {
         }
         if sender.remaining() < ESP_SEQUENCE_MAX / 2 && !*spare_asked {
             // The next session is there long before it is needed.
-            *spare_asked = self.asks.try_send(Ask::Spare { group }).is_ok();
+            *spare_asked = self.asks.try_send(Ask::Spare { lane, group }).is_ok();
         }
         Fate::Gone
     }

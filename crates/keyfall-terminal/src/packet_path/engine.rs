@@ -26,6 +26,7 @@ use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::inner::Inner;
+use crate::packet_path::lanes::{Lane, Lanes, Queues, every};
 use crate::packet_path::post::{self, Post};
 use crate::packet_path::restarts::{Answered, First};
 use crate::packet_path::sending::{Place, Sending, Suites, Told};
@@ -35,14 +36,14 @@ use crate::packet_path::tun::Tun;
 use crate::packet_path::wire::{Origin, Wire};
 use crate::packet_path::{Ask, FlowReport, Heard, SessionName, SessionReport};
 
-/// Two threads, and what they were told.
+/// The threads, and what they were told.
 pub(crate) struct PacketPath {
     own: TerminalNumber,
     tun: Arc<Tun>,
     wire: Arc<Wire>,
     /// Where peers hear: the port of datagrams to all members, and of probes.
     port: u16,
-    egress: Post<ToEgress>,
+    egress: Lanes,
     ingress: Post<ToIngress>,
     threads: Vec<JoinHandle<()>>,
     inbox: Receiver<Ask>,
@@ -66,52 +67,62 @@ pub(crate) struct Begun {
 }
 
 impl PacketPath {
-    /// Starts both threads.
+    /// Starts the threads: one that receives, and for each queue of the interface one that sends.
     ///
     /// # Errors
     /// What the system says.
     pub(crate) fn start(
         own: TerminalNumber,
-        tun: Tun,
+        queues: Vec<Tun>,
         wire: Wire,
         keepalive: Option<Duration>,
     ) -> io::Result<Self> {
-        let (tun, wire) = (Arc::new(tun), Arc::new(wire));
+        let queues: Vec<_> = queues.into_iter().map(Arc::new).collect();
+        let Some(tun) = queues.first().map(Arc::clone) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let wire = Arc::new(wire);
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let counts = Arc::new(Counts::default());
-        let (egress, orders) = post::open()?;
-        let sending = Egress::new(
-            Arc::clone(&tun),
-            Arc::clone(&wire),
-            orders,
-            asks.clone(),
-            Arc::clone(&counts),
-            keepalive,
-        );
+        let (mut egress, mut threads) = (Vec::new(), Vec::new());
+        for (lane, queue) in every(queues.len()).zip(&queues) {
+            let (post, orders) = post::open()?;
+            let sending = Egress::new(
+                lane,
+                Arc::clone(queue),
+                Arc::clone(&wire),
+                orders,
+                asks.clone(),
+                Arc::clone(&counts),
+                keepalive,
+            );
+            egress.push(post);
+            let ended = asks.clone();
+            let thread = thread::Builder::new()
+                .name(format!("packets-out-{}", lane.number()))
+                .spawn(move || say_why(|| sending.run(), "sends", &ended))?;
+            threads.push(thread);
+        }
         let (ingress, orders) = post::open()?;
         let receiving = Ingress::new(
-            Arc::clone(&tun),
+            Queues::new(queues),
+            tun.join(),
             Arc::clone(&wire),
             orders,
             asks.clone(),
             Arc::clone(&counts),
             own,
         );
-        let ended = asks.clone();
-        let threads = vec![
-            thread::Builder::new()
-                .name("packets-out".to_owned())
-                .spawn(move || say_why(|| sending.run(), "sends", &asks))?,
-            thread::Builder::new()
-                .name("packets-in".to_owned())
-                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?,
-        ];
+        let thread = thread::Builder::new()
+            .name("packets-in".to_owned())
+            .spawn(move || say_why(|| receiving.run(), "receives", &asks))?;
+        threads.push(thread);
         Ok(Self {
             own,
             port: wire.local_address()?.port(),
             tun,
             wire,
-            egress,
+            egress: Lanes::new(egress),
             ingress,
             threads,
             inbox,
@@ -179,9 +190,12 @@ impl PacketPath {
                 } else {
                     Told::Refuse(reason)
                 };
-                if sending.told != tell {
-                    sending.told = tell;
-                    egress.put(match tell {
+                for lane in egress.each() {
+                    if !sending.speaks(lane) || sending.told(lane) == tell {
+                        continue;
+                    }
+                    sending.tell(lane, tell);
+                    let order = match tell {
                         Told::Refuse(reason) => ToEgress::Refuse {
                             group: number,
                             reason,
@@ -189,29 +203,34 @@ impl PacketPath {
                         Told::Hold | Told::Nothing | Told::Key(..) => {
                             ToEgress::Hold { group: number }
                         }
-                    });
+                    };
+                    egress.put(lane, order);
                 }
                 continue;
             };
-            match sending.next((key.epoch(), key.generation()), now) {
-                Some((place, session)) => {
-                    let sender = EspSender::new(sending.suite, key, self.own, session);
-                    let (group, sender) = (number, Box::new(sender));
-                    egress.put(match place {
-                        Place::InUse => ToEgress::Send { group, sender },
-                        Place::Spare => ToEgress::Spare { group, sender },
-                    });
+            for lane in egress.each() {
+                if !sending.speaks(lane) {
+                    continue;
                 }
-                // The first session of a start is not recorded yet.
-                None if sending.told == Told::Nothing => {
-                    sending.told = Told::Hold;
-                    egress.put(ToEgress::Hold { group: number });
+                match sending.next(lane, (key.epoch(), key.generation()), now) {
+                    Some((place, session)) => {
+                        let sender = EspSender::new(sending.suite, key, self.own, session);
+                        let (group, sender) = (number, Box::new(sender));
+                        let order = match place {
+                            Place::InUse => ToEgress::Send { group, sender },
+                            Place::Spare => ToEgress::Spare { group, sender },
+                        };
+                        egress.put(lane, order);
+                    }
+                    // The first session of a start is not recorded yet.
+                    None if sending.told(lane) == Told::Nothing => {
+                        sending.tell(lane, Told::Hold);
+                        egress.put(lane, ToEgress::Hold { group: number });
+                    }
+                    None => {}
                 }
-                None => {}
             }
-            let left = sending.sessions.as_ref().map_or(0, SessionBlock::left);
-            if left < SESSIONS_LEAST && !sending.ordered {
-                sending.ordered = true;
+            if sending.orders() {
                 orders.push(Order::OpenPacketSessions { group: number });
             }
         }
@@ -231,24 +250,24 @@ impl PacketPath {
     /// The suite of that group, and the newest session in it that this terminal sends in.
     pub(crate) fn present(&self, group: GroupNumber) -> (EspSuite, Option<EspSession>) {
         let sending = self.groups.get(&group);
-        sending.map_or_else(Default::default, |it| (it.suite, it.given))
+        sending.map_or_else(Default::default, |it| (it.suite, it.given()))
     }
 
     pub(crate) fn on_sessions(&mut self, group: GroupNumber, sessions: Option<SessionBlock>) {
-        let sending = self.groups.entry(group).or_default();
-        sending.ordered = false;
-        if let Some(sessions) = sessions {
-            // A few of the block before are left: they are not used.
-            sending.sessions = Some(sessions);
-        }
+        self.groups.entry(group).or_default().on_sessions(sessions);
     }
 
-    pub(crate) fn want_spare(&mut self, group: GroupNumber) {
-        self.groups.entry(group).or_default().spare = true;
+    pub(crate) fn want_spare(&mut self, lane: Lane, group: GroupNumber) {
+        self.groups.entry(group).or_default().want_spare(lane);
+    }
+
+    /// That thread has packets for the group.
+    pub(crate) fn want_session(&mut self, lane: Lane, group: GroupNumber) {
+        self.groups.entry(group).or_default().begin(lane);
     }
 
     /// The machine's answer to [`Ask::Way`].
-    pub(crate) fn on_way(&self, ends: Ends, way: Way, at: impl Fn(Tick) -> Instant) {
+    pub(crate) fn on_way(&self, lane: Lane, ends: Ends, way: Way, at: impl Fn(Tick) -> Instant) {
         let soon = Instant::now() + DROPPED_FOR;
         let (way, until) = match way {
             Way::Protect {
@@ -277,30 +296,30 @@ impl PacketPath {
             Way::Clear => (FlowWay::Drop(DropReason::NoWayThere), soon),
             Way::Drop(reason) => (FlowWay::Drop(reason), soon),
         };
-        self.egress.put(ToEgress::Way { ends, way, until });
+        self.egress.put(lane, ToEgress::Way { ends, way, until });
     }
 
     /// The next packet asks for it, and so do those that wait.
     pub(crate) fn on_path_found(&self, ends: Ends) {
-        self.egress.put(ToEgress::AskAgain(ends));
+        self.egress.put_all(|| ToEgress::AskAgain(ends));
     }
 
     pub(crate) fn on_path_lost(&self, ends: Ends, reason: DropReason) {
         if reason == DropReason::PathExpired {
-            self.egress.put(ToEgress::AskAgain(ends));
+            self.egress.put_all(|| ToEgress::AskAgain(ends));
             return;
         }
         let way = FlowWay::Drop(reason);
         let until = Instant::now() + DROPPED_FOR;
-        self.egress.put(ToEgress::Way { ends, way, until });
+        self.egress.put_all(|| ToEgress::Way { ends, way, until });
     }
 
     pub(crate) fn on_ways_changed(&self) {
-        self.egress.put(ToEgress::WaysChanged);
+        self.egress.put_all(|| ToEgress::WaysChanged);
     }
 
     pub(crate) fn on_peer_changed(&self, terminal: &Terminal, peer: TerminalNumber) {
-        self.egress.put(ToEgress::PeerChanged(peer));
+        self.egress.put_all(|| ToEgress::PeerChanged(peer));
         let record = record_of(terminal, peer);
         let sessions = self.sessions.of(peer);
         let records = sessions.map(|(name, _)| (name, record.clone()));
@@ -363,11 +382,12 @@ impl PacketPath {
                     // It may have been delivered before a restart of this terminal. The answer is
                     // shorter than any packet.
                     if first.inner.is_some() && self.answered.may_tell(name, Instant::now()) {
-                        self.egress.put(ToEgress::Refused {
+                        let refused = ToEgress::Refused {
                             group,
                             to: origin.from,
                             session: name.session,
-                        });
+                        };
+                        self.egress.put(Lane::FIRST, refused);
                     }
                     Some(DropReason::Replayed)
                 } else if first.inner.is_some_and(|inner| !is_for(terminal, inner)) {
@@ -513,7 +533,7 @@ impl PacketPath {
         for sending in self.groups.values_mut() {
             *sending = Sending::default();
         }
-        self.egress.put(ToEgress::Wipe);
+        self.egress.put_all(|| ToEgress::Wipe);
         self.ingress.put(ToIngress::Wipe);
     }
 
@@ -523,12 +543,20 @@ impl PacketPath {
     }
 
     pub(crate) fn report(&self) -> Report {
-        let (told, flows) = sync_channel(1);
-        self.egress.put(ToEgress::Report(told));
+        let flows = self.egress.each().map(|lane| {
+            let (told, flows) = sync_channel(1);
+            self.egress.put(lane, ToEgress::Report(told));
+            flows
+        });
+        let flows: Vec<_> = flows.collect();
         let (told, sessions) = sync_channel(1);
         self.ingress.put(ToIngress::Report(told));
         Report {
-            flows: flows.recv_timeout(REPORT_LONGEST).unwrap_or_default(),
+            flows: FlowReport::of_all(
+                flows
+                    .into_iter()
+                    .map(|it| it.recv_timeout(REPORT_LONGEST).unwrap_or_default()),
+            ),
             sessions: sessions.recv_timeout(REPORT_LONGEST).unwrap_or_default(),
             drops: self.counts.all().collect(),
         }
@@ -539,7 +567,7 @@ impl Drop for PacketPath {
     fn drop(&mut self) {
         // A thread that waits for room in the inbox goes on when there is none.
         self.inbox.close();
-        self.egress.put(ToEgress::End);
+        self.egress.put_all(|| ToEgress::End);
         self.ingress.put(ToIngress::End);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -596,8 +624,6 @@ fn say_why(run: impl FnOnce() -> io::Result<()>, does: &str, asks: &mpsc::Sender
 
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 1_024;
-/// With fewer recorded sessions the next ones are ordered.
-const SESSIONS_LEAST: u32 = 4;
 /// After it a flow that goes nowhere asks again.
 const DROPPED_FOR: Duration = Duration::from_secs(1);
 /// A thread answers in microseconds, between two batches.

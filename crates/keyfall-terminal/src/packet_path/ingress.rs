@@ -4,9 +4,6 @@
 //! the packet waits, still sealed. A packet above its session's durable mark waits, opened, until a
 //! higher mark is durable.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -14,12 +11,11 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused, esp_len};
+use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 use keyfall_protocol::keys::PinnedSpi;
-use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
 
 use crate::packet_path::ahead::Ahead;
@@ -28,14 +24,16 @@ use crate::packet_path::engine::source_of;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
-use crate::packet_path::keyed_hash::KeyedHash;
+use crate::packet_path::lanes::Queues;
 use crate::packet_path::post::Mailbox;
+use crate::packet_path::session::{
+    Receiving, Session, TOLD_MAX, between_before, judge, look_ahead,
+};
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
-use crate::packet_path::tun::Tun;
 use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
 use crate::packet_path::waiting::Waiting;
 use crate::packet_path::wire::{Arrivals, Origin, Wire};
-use crate::packet_path::{Ask, Heard, SessionName, SessionReport};
+use crate::packet_path::{Ask, SessionName, SessionReport};
 
 /// What the driver tells this thread.
 pub(super) enum ToIngress {
@@ -83,7 +81,7 @@ pub(super) struct KnownSession {
 }
 
 pub(super) struct Ingress {
-    tun: Arc<Tun>,
+    tun: Queues,
     wire: Arc<Wire>,
     orders: Mailbox<ToIngress>,
     asks: Sender<Ask>,
@@ -101,35 +99,10 @@ pub(super) struct Ingress {
     now: Instant,
 }
 
-type Receiving = HashMap<SessionName, Session, KeyedHash>;
-
-/// What is received of one sender.
-struct Session {
-    group: GroupNumber,
-    receiver: EspReceiver,
-    ahead: Ahead,
-    record: Option<Arc<ProtectionRecord>>,
-    /// The addresses of the last packet, which were judged.
-    last: Option<(Ends, SocketAddr)>,
-    /// Those of the last packet that was judged well, in this session or in one before it.
-    between: Option<Ends>,
-    /// Those that were judged well, and the driver was told about.
-    told: Vec<(Ends, SocketAddr)>,
-    /// Since when that is so.
-    told_since: Instant,
-    /// When the driver was told of one that does not fit the records that are known.
-    doubted: Option<Instant>,
-    heard: Instant,
-    resting: bool,
-    /// The next session was asked for.
-    next_asked: bool,
-    packets: u64,
-    octets: u64,
-}
-
 impl Ingress {
     pub(super) fn new(
-        tun: Arc<Tun>,
+        tun: Queues,
+        join: Join,
         wire: Arc<Wire>,
         orders: Mailbox<ToIngress>,
         asks: Sender<Ask>,
@@ -137,7 +110,7 @@ impl Ingress {
         own: TerminalNumber,
     ) -> Self {
         Self {
-            join: tun.join(),
+            join,
             tun,
             wire,
             orders,
@@ -276,7 +249,7 @@ impl Ingress {
         if session.ahead.covers(sequence) {
             let (tun, counts) = (&self.tun, &self.counts);
             self.join
-                .push(length, &mut |octets| write(tun, counts, octets));
+                .push(length, &mut |octets| tun.write(counts, octets));
         } else {
             let packet = slot[..length].to_vec();
             self.join.give_up();
@@ -305,7 +278,7 @@ impl Ingress {
             }) => {
                 let (tun, counts) = (&self.tun, &self.counts);
                 self.join
-                    .push(length, &mut |octets| write(tun, counts, octets));
+                    .push(length, &mut |octets| tun.write(counts, octets));
                 self.want_stock_mark(mark);
                 Ok(())
             }
@@ -448,7 +421,7 @@ impl Ingress {
                     for packet in self.stock.marked(spi, mark) {
                         self.join.slot()[..packet.len()].copy_from_slice(&packet);
                         self.join
-                            .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                            .push(packet.len(), &mut |octets| tun.write(counts, octets));
                     }
                     try_opened = true;
                 }
@@ -520,7 +493,7 @@ impl Ingress {
             if session.ahead.covers(sequence) {
                 self.join.slot()[..packet.len()].copy_from_slice(&packet);
                 self.join
-                    .push(packet.len(), &mut |octets| write(tun, counts, octets));
+                    .push(packet.len(), &mut |octets| tun.write(counts, octets));
             } else {
                 let gone = &mut |_| counts.add(DropReason::Held, 1);
                 self.opened.push(since, (name, sequence), packet, gone);
@@ -530,7 +503,7 @@ impl Ingress {
 
     fn flush(&mut self) {
         let (tun, counts) = (&self.tun, &self.counts);
-        self.join.flush(&mut |octets| write(tun, counts, octets));
+        self.join.flush(&mut |octets| tun.write(counts, octets));
         if !tun.joins() {
             self.join.never_join();
         }
@@ -573,139 +546,6 @@ impl Ingress {
     }
 }
 
-/// Marks and the session that follows are asked for before they are needed.
-#[inline]
-fn look_ahead(session: &mut Session, name: SessionName, asks: &Sender<Ask>, now: Instant) {
-    let highest = session.receiver.highest();
-    if let Some(mark) = session.ahead.wanted(highest, now) {
-        tell(asks, Ask::Mark { name, mark });
-    }
-    if highest > ESP_SEQUENCE_MAX / 2 && !session.next_asked {
-        session.next_asked = true;
-        let rate = session.ahead.rate();
-        tell(asks, Ask::NextSession { name, rate });
-    }
-}
-
-impl Session {
-    fn on_second(&mut self, now: Instant) {
-        let idle = |since: Instant| now.saturating_duration_since(since);
-        if !self.resting && idle(self.heard) > REST_AFTER {
-            // An idle peer costs little memory.
-            self.receiver.rest();
-            self.resting = true;
-            (self.last, self.told) = (None, Vec::new());
-        }
-        if idle(self.told_since) >= TELL_AGAIN {
-            // The place of a peer that only sends stays known.
-            (self.last, self.told_since) = (None, now);
-            self.told.clear();
-        }
-    }
-
-    /// A record is another one.
-    fn judge_anew(&mut self) {
-        self.last = None;
-        self.told.clear();
-        self.doubted = None;
-    }
-
-    /// An authentic dummy packet came from there: what the driver has to hear of it. Where the sender sent
-    /// much to others it is above the mark, and the next one is not.
-    fn on_dummy(
-        &mut self,
-        name: SessionName,
-        (own, sealed): (Option<&ProtectionRecord>, &[u8]),
-        (from, now): (SocketAddr, Instant),
-        asks: &Sender<Ask>,
-    ) -> Option<(Ends, SocketAddr)> {
-        self.heard = now;
-        let news = self.stands_at(own, sealed, from);
-        look_ahead(self, name, asks, now);
-        news
-    }
-
-    /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
-    /// its session, or of one before it, were judged, and between the same addresses, as the records are
-    /// now; and only one without a text, which goes where its sender chose (KR-564).
-    fn stands_at(
-        &self,
-        own: Option<&ProtectionRecord>,
-        sealed: &[u8],
-        from: SocketAddr,
-    ) -> Option<(Ends, SocketAddr)> {
-        let ends = self.between?;
-        let sequence = EspArrival::read(sealed).ok()?.sequence;
-        let news = sealed.len() == esp_len(0)
-            && self.ahead.covers(sequence)
-            && !self.told.contains(&(ends, from));
-        (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
-    }
-
-    /// SECURITY: a member speaks only for the addresses that its signed record names, and only in the
-    /// group that the rule gives for them.
-    fn may_speak(&self, own: Option<&ProtectionRecord>, ends: Ends) -> Result<(), DropReason> {
-        let own = own.ok_or(DropReason::NoRecord)?;
-        let theirs = self.record.as_ref().ok_or(DropReason::UnknownPeer)?;
-        may_deliver(own, theirs, self.group, ends.0, ends.1)
-    }
-
-    fn may_doubt(&mut self, now: Instant) -> bool {
-        let again = |since: Instant| now.saturating_duration_since(since) > DOUBTED_FOR;
-        let may = self.doubted.is_none_or(again);
-        if may {
-            self.doubted = Some(now);
-        }
-        may
-    }
-
-    fn heard_from(&self, name: SessionName, ends: Ends, from: SocketAddr) -> Ask {
-        Ask::Heard(Heard {
-            group: self.group,
-            key: self.receiver.source(),
-            peer: name.spi.sender(),
-            ends,
-            from,
-        })
-    }
-}
-
-/// Between which addresses a sender's packets in a group were judged well under other keys: a change of
-/// keys is no reason not to follow who only says where it is.
-fn between_before(
-    sessions: &Receiving,
-    sender: TerminalNumber,
-    group: GroupNumber,
-) -> Option<Ends> {
-    let of_sender = sessions
-        .iter()
-        .filter(|(name, _)| name.spi.sender() == sender);
-    let of_group = of_sender.filter(|(_, session)| session.group == group);
-    let judged = of_group.filter(|(_, session)| session.between.is_some());
-    let last = judged.max_by_key(|(_, session)| session.heard);
-    last.and_then(|(_, session)| session.between)
-}
-
-/// Whether an opened packet may be delivered; what the driver has to hear of it.
-fn judge(
-    session: &mut Session,
-    own: Option<&ProtectionRecord>,
-    from: SocketAddr,
-    packet: &[u8],
-) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
-    let inner = Inner::read(packet).ok_or(DropReason::Malformed)?;
-    let ends = (inner.source, inner.destination);
-    if session.last == Some((ends, from)) {
-        return Ok(None);
-    }
-    let news = !session.told.contains(&(ends, from));
-    if news {
-        session.may_speak(own, ends)?;
-    }
-    (session.last, session.between) = (Some((ends, from)), Some(ends));
-    Ok(news.then_some((ends, from)))
-}
-
 /// `None`: it hid that nothing was sent.
 pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
     Some(match refused {
@@ -725,14 +565,8 @@ pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
     })
 }
 
-fn write(tun: &Tun, counts: &Counts, octets: &mut [u8]) {
-    if tun.write(octets).is_err() {
-        counts.add(DropReason::NotSent, 1);
-    }
-}
-
 /// The driver's inbox is full only when it has no time: it is waited for.
-fn tell(asks: &Sender<Ask>, ask: Ask) {
+pub(super) fn tell(asks: &Sender<Ask>, ask: Ask) {
     drop(asks.blocking_send(ask));
 }
 
@@ -742,13 +576,5 @@ const KEEPALIVE: [u8; 1] = [0xff];
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// Senders whose place is remembered.
 const HEARD_MAX: usize = 16_384;
-/// A session that is not heard for so long gives its window back.
-const REST_AFTER: Duration = Duration::from_secs(30);
-/// After it the driver is told again that a packet does not fit the records.
-const DOUBTED_FOR: Duration = Duration::from_secs(30);
-/// The driver hears again where a peer is that goes on sending: what was heard counts for minutes.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
-/// Pairs of addresses of a session that the driver was told about.
-const TOLD_MAX: usize = 256;
 const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);

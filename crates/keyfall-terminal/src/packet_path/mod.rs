@@ -1,7 +1,7 @@
 //! The packet path: IP packets from a TUN interface to peers as ESP in UDP, and back.
 //!
-//! Two threads carry packets; they hold session keys and no more. The driver owns the machine: it tells
-//! the threads what has changed (`ToEgress`, `ToIngress`), and they ask it what they do not know
+//! One thread receives and one or several send; they hold session keys and no more. The driver tells
+//! them from the machine what has changed (`ToEgress`, `ToIngress`), and they ask it what they do not know
 //! (`Ask`). Packets wait meanwhile, within bounds.
 //!
 //! ```text
@@ -19,7 +19,8 @@
 //! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
 //! | `egress`, `flows`, `here` | the thread that sends, and says where this terminal is |
-//! | `ingress`, `unknown`, `ahead` | the thread that receives, sessions that begin, and how far marks run ahead |
+//! | `lanes` | several of them |
+//! | `ingress`, `session`, `unknown`, `ahead` | the thread that receives, its sessions, those that begin, and how far marks run ahead |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
@@ -44,6 +45,7 @@ mod inner;
 mod ip;
 mod join;
 mod keyed_hash;
+mod lanes;
 mod membership;
 mod multicast;
 mod path_mtu;
@@ -51,6 +53,7 @@ mod post;
 mod restarts;
 mod rules;
 mod sending;
+mod session;
 mod sessions;
 mod stock;
 mod too_big;
@@ -60,6 +63,8 @@ mod unprotected;
 mod waiting;
 mod wire;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -76,6 +81,7 @@ use flows::{Ends, FlowWay};
 pub(crate) use host::Host;
 pub use inner::Inner;
 pub use join::Join;
+pub(crate) use lanes::{Lane, how_many as how_many_lanes};
 pub use tun::Tun;
 pub(crate) use wire::mark;
 pub use wire::{Arrivals, Batch, Came, Origin, Wire, wait};
@@ -99,6 +105,8 @@ pub struct PacketOptions {
     /// How long after the last packet a peer hears from this terminal again, whether or not it moved.
     pub keepalive: Option<Duration>,
     pub search: SearchBy,
+    /// How many threads send; `None`: as the machine has processors.
+    pub send_threads: Option<usize>,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
 }
@@ -122,6 +130,7 @@ impl Default for PacketOptions {
             mtu: None,
             keepalive: None,
             search: SearchBy::default(),
+            send_threads: None,
             peers: Vec::new(),
         }
     }
@@ -146,10 +155,17 @@ impl PacketOptions {
 pub(crate) enum Ask {
     /// Whereto, and under which group?
     Way {
+        lane: Lane,
         ends: Ends,
+    },
+    /// A lane has packets for a group for the first time: a session for it.
+    Begin {
+        lane: Lane,
+        group: GroupNumber,
     },
     /// The session that the group sends in is half over: one more for the same key.
     Spare {
+        lane: Lane,
         group: GroupNumber,
     },
     /// A packet of a session that is not known.
@@ -227,6 +243,26 @@ pub(crate) struct FlowReport {
 }
 
 impl FlowReport {
+    /// What several threads report: of two addresses each may have some connections.
+    fn of_all(reports: impl Iterator<Item = Vec<Self>>) -> Vec<Self> {
+        let mut flows: Vec<Self> = Vec::new();
+        let mut places = HashMap::new();
+        for flow in reports.flatten() {
+            match places.entry(flow.ends) {
+                Entry::Vacant(entry) => {
+                    entry.insert(flows.len());
+                    flows.push(flow);
+                }
+                Entry::Occupied(entry) => {
+                    let first = &mut flows[*entry.get()];
+                    first.packets += flow.packets;
+                    first.octets += flow.octets;
+                }
+            }
+        }
+        flows
+    }
+
     pub(crate) const fn packets(&self) -> u64 {
         self.packets
     }

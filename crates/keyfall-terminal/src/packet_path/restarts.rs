@@ -58,11 +58,11 @@ impl Afresh {
         self.wanted = true;
     }
 
-    /// The wish stays until it is.
+    /// The wish stays until it is. `sessions`: how many would begin.
     ///
     /// SECURITY: a receiver remembers 64 + 1,024 sessions of a sender under one key, and then refuses it.
     /// Whatever peers and members do, no more than half of that is begun for them (KR-567).
-    pub(super) fn is_due(&self, key: (KeyEpoch, Generation), now: Instant) -> bool {
+    pub(super) fn is_due(&self, key: (KeyEpoch, Generation), now: Instant, sessions: u32) -> bool {
         let count = self.count(key);
         let pause = if count < AT_ONCE {
             AFRESH_EVERY
@@ -70,15 +70,22 @@ impl Afresh {
             AFRESH_LATER
         };
         let lately = |begun: Instant| now.saturating_duration_since(begun) < pause;
-        self.wanted && count < AFRESH_MAX && !self.begun.is_some_and(lately)
+        self.wanted && count + sessions <= AFRESH_MAX && !self.begun.is_some_and(lately)
     }
 
-    /// A session began, for whichever reason.
-    pub(super) fn begun(&mut self, key: (KeyEpoch, Generation), now: Instant) {
-        if std::mem::take(&mut self.wanted) {
-            self.of_key = Some((key, self.count(key) + 1));
+    /// So many sessions begin, for whichever reason. Whether one was wished for.
+    pub(super) fn begun(
+        &mut self,
+        key: (KeyEpoch, Generation),
+        now: Instant,
+        sessions: u32,
+    ) -> bool {
+        let wanted = std::mem::take(&mut self.wanted);
+        if wanted {
+            self.of_key = Some((key, self.count(key) + sessions));
             self.begun = Some(now);
         }
+        wanted
     }
 
     fn count(&self, key: (KeyEpoch, Generation)) -> u32 {
@@ -191,8 +198,8 @@ mod tests {
             let now = start + Duration::from_secs(second);
             afresh.want();
             let key = key(u32::from(second >= 400_000));
-            if afresh.is_due(key, now) {
-                afresh.begun(key, now);
+            if afresh.is_due(key, now, 1) {
+                afresh.begun(key, now, 1);
                 begun.push(second);
             }
         }
@@ -200,13 +207,24 @@ mod tests {
         assert_eq!(begun[30..34], [150, 155, 455, 755]);
         let (first, second): (Vec<_>, Vec<_>) = begun.iter().partition(|&&it| it < 400_000);
         assert_eq!((first.len(), second[0], second[1]), (512, 400_000, 400_005));
+        // Where several threads send each begins one.
+        let (mut of_all, mut times) = (Afresh::default(), 0);
+        for second in 0..400_000 {
+            of_all.want();
+            let now = start + Duration::from_secs(second);
+            if of_all.is_due(key(0), now, 5) {
+                of_all.begun(key(0), now, 5);
+                times += 1;
+            }
+        }
+        assert_eq!(times, 102, "510 sessions");
         let mut afresh = Afresh::default();
         afresh.want();
-        afresh.begun(key(0), start);
+        assert!(afresh.begun(key(0), start, 1));
         afresh.want();
         let soon = start + Duration::from_secs(4);
         assert!(
-            !afresh.is_due(key(0), soon) && afresh.wanted,
+            !afresh.is_due(key(0), soon, 1) && afresh.wanted,
             "it is put off"
         );
     }

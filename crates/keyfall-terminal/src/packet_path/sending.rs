@@ -9,11 +9,11 @@ use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, Termi
 use keyfall_protocol::keys::EspSuite;
 use keyfall_protocol::terminal::{SessionBlock, Terminal};
 
+use crate::packet_path::lanes::{LANES_MAX, Lane, every};
 use crate::packet_path::restarts::Afresh;
 
 #[derive(Default)]
 pub(super) struct Sending {
-    pub(super) sessions: Option<SessionBlock>,
     pub(super) suite: EspSuite,
     /// Since when suites are followed here.
     followed: Option<Instant>,
@@ -21,18 +21,30 @@ pub(super) struct Sending {
     other_suite: Option<Instant>,
     /// The one before, and when it ended.
     suite_before: Option<(EspSuite, Instant)>,
-    /// Sessions were ordered.
-    pub(super) ordered: bool,
-    pub(super) told: Told,
-    /// A sender for the same key is wanted, after the one in use.
-    pub(super) spare: bool,
-    /// The same at once.
+    /// Sessions were ordered, for that thread.
+    ordered: Option<Lane>,
+    /// Fresh sessions for the same key are wanted, at once.
     pub(super) afresh: Afresh,
-    /// The newest session that was given to the thread.
-    pub(super) given: Option<EspSession>,
+    lanes: [OfLane; LANES_MAX],
 }
 
-/// What the thread was told of a group.
+/// The same of one of the threads that send.
+#[derive(Default)]
+struct OfLane {
+    /// It had packets for the group.
+    speaks: bool,
+    /// Its own: receivers get ready for the one that follows the one in use (PROTOCOL 16.4).
+    sessions: Option<SessionBlock>,
+    told: Told,
+    /// A sender for the same key is wanted, after the one in use.
+    spare: bool,
+    /// The same at once, since the first lane began one.
+    afresh: bool,
+    /// The two sessions that were given to it last: the one in use, perhaps, and the newest.
+    given: [Option<EspSession>; 2],
+}
+
+/// What a thread was told of a group.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Told {
     #[default]
@@ -60,9 +72,10 @@ impl Sending {
             return;
         }
         let since = *self.other_suite.get_or_insert(now);
-        let sends = matches!(self.told, Told::Key(..));
+        let told = self.told(Lane::FIRST);
+        let sends = matches!(told, Told::Key(..));
         if !sends || now.saturating_duration_since(since) >= SUITE_AFTER {
-            let was_followed = self.told != Told::Nothing;
+            let was_followed = told != Told::Nothing;
             self.suite_before = was_followed.then_some((self.suite, now));
             (self.suite, self.other_suite) = (named, None);
         }
@@ -80,45 +93,119 @@ impl Sending {
         [self.suite].into_iter().chain(before).collect()
     }
 
-    /// Takes a session where the thread needs one for that key; without one it is asked for again.
+    /// Whether that thread sends in the group; the first one always does.
+    pub(super) fn speaks(&self, lane: Lane) -> bool {
+        lane == Lane::FIRST || self.of(lane).speaks
+    }
+
+    pub(super) fn begin(&mut self, lane: Lane) {
+        self.of_mut(lane).speaks = true;
+    }
+
+    pub(super) fn told(&self, lane: Lane) -> Told {
+        self.of(lane).told
+    }
+
+    pub(super) fn tell(&mut self, lane: Lane, told: Told) {
+        self.of_mut(lane).told = told;
+    }
+
+    pub(super) fn want_spare(&mut self, lane: Lane) {
+        self.of_mut(lane).spare = true;
+    }
+
+    /// The newest session of the first thread.
+    pub(super) fn given(&self) -> Option<EspSession> {
+        self.of(Lane::FIRST).given[1]
+    }
+
+    fn of(&self, lane: Lane) -> &OfLane {
+        &self.lanes[lane.number()]
+    }
+
+    fn of_mut(&mut self, lane: Lane) -> &mut OfLane {
+        &mut self.lanes[lane.number()]
+    }
+
+    /// Whether sessions are to be ordered: for one thread at a time.
+    pub(super) fn orders(&mut self) -> bool {
+        if self.ordered.is_some() {
+            return false;
+        }
+        let left = |of: &OfLane| of.sessions.as_ref().map_or(0, SessionBlock::left);
+        let mut lanes = every(LANES_MAX).filter(|&lane| self.speaks(lane));
+        self.ordered = lanes.find(|&lane| left(self.of(lane)) < SESSIONS_LEAST);
+        self.ordered.is_some()
+    }
+
+    /// They came, or were refused.
+    pub(super) fn on_sessions(&mut self, sessions: Option<SessionBlock>) {
+        let lane = self.ordered.take().unwrap_or(Lane::FIRST);
+        if sessions.is_some() {
+            // A few of the block before are left: they are not used.
+            self.of_mut(lane).sessions = sessions;
+        }
+    }
+
+    /// How many threads send in the group.
+    fn speakers(&self) -> u32 {
+        let speak = self.lanes[1..].iter().filter(|it| it.speaks);
+        speak.fold(1, |count, _| count + 1)
+    }
+
+    /// Takes a session where the thread needs one for that key; without one it is asked for again. The
+    /// first thread is asked first.
     pub(super) fn next(
         &mut self,
+        lane: Lane,
         key: (KeyEpoch, Generation),
         now: Instant,
     ) -> Option<(Place, EspSession)> {
-        let place = self.wants(key, now)?;
-        let session = self.sessions.as_mut().and_then(SessionBlock::take)?;
-        self.give(place, session, (key, now));
+        let place = self.wants(lane, key, now)?;
+        let sessions = self.of_mut(lane).sessions.as_mut();
+        let session = sessions.and_then(SessionBlock::take)?;
+        self.give(lane, place, session, (key, now));
         Some((place, session))
     }
 
-    fn wants(&self, key: (KeyEpoch, Generation), now: Instant) -> Option<Place> {
+    fn wants(&self, lane: Lane, key: (KeyEpoch, Generation), now: Instant) -> Option<Place> {
+        let of = self.of(lane);
         let under = Told::Key(key.0, key.1, self.suite);
-        if self.told != under || self.afresh.is_due(key, now) {
+        let is_due = || lane == Lane::FIRST && self.afresh.is_due(key, now, self.speakers());
+        if of.told != under || of.afresh || is_due() {
             Some(Place::InUse)
         } else {
-            self.spare.then_some(Place::Spare)
+            of.spare.then_some(Place::Spare)
         }
     }
 
     fn give(
         &mut self,
+        lane: Lane,
         place: Place,
         session: EspSession,
         (key, now): ((KeyEpoch, Generation), Instant),
     ) {
-        self.given = Some(session);
-        self.spare = false;
-        if place == Place::InUse {
-            self.told = Told::Key(key.0, key.1, self.suite);
-            self.afresh.begun(key, now);
+        let under = Told::Key(key.0, key.1, self.suite);
+        let of = self.of_mut(lane);
+        of.given = [of.given[1], Some(session)];
+        of.spare = false;
+        if place == Place::Spare {
+            return;
+        }
+        (of.told, of.afresh, of.given[0]) = (under, false, None);
+        // Who was restarted refuses what any of them sends.
+        if lane == Lane::FIRST && self.afresh.begun(key, now, self.speakers()) {
+            for other in &mut self.lanes[1..] {
+                other.afresh = other.told == under;
+            }
         }
     }
 
     /// A peer refuses a session of this terminal.
     pub(super) fn on_refused(&mut self, session: EspSession) {
-        // The one in use is the newest, or a spare stands before it.
-        if self.given.is_some_and(|given| session.steps_to(given) <= 1) {
+        let mut given = self.lanes.iter().flat_map(|lane| lane.given);
+        if given.any(|it| it == Some(session)) {
             self.afresh.want();
         }
     }
@@ -159,6 +246,8 @@ impl Suites {
     }
 }
 
+/// With fewer recorded sessions the next ones are ordered.
+const SESSIONS_LEAST: u32 = 4;
 /// A changed record is said five times within 8 s.
 const SUITE_AFTER: Duration = Duration::from_secs(10);
 
@@ -182,7 +271,7 @@ mod tests {
         assert_eq!(sending.late_suites(at(20)), [old]);
         let start = at(100);
         let at = |second| start + Duration::from_secs(second);
-        sending.told = Told::Key(KEY.0, KEY.1, old);
+        sending.tell(Lane::FIRST, Told::Key(KEY.0, KEY.1, old));
         let mut suites = Vec::new();
         for (second, named) in [
             (0, new),
@@ -198,7 +287,7 @@ mod tests {
         assert_eq!(suites, [old, old, old, old, old, new]);
         assert_eq!(sending.late_suites(at(29)), [new, old], "others heard late");
         assert_eq!(sending.late_suites(at(30)), [new]);
-        sending.told = Told::Hold;
+        sending.tell(Lane::FIRST, Told::Hold);
         sending.follow_suite(old, at(40));
         assert_eq!(sending.late_suites(at(41)), [old, new], "who only listens");
     }
@@ -209,23 +298,20 @@ mod tests {
     fn a_refused_session_is_left_and_the_wish_outlives_a_spare() {
         let first = EspSession::new([9; 5]);
         let (start, mut taken) = (Instant::now(), 0);
-        let mut sending = Sending {
-            told: Told::Key(KEY.0, KEY.1, EspSuite::default()),
-            given: Some(first),
-            ..Sending::default()
-        };
+        let mut sending = Sending::default();
+        sending.give(Lane::FIRST, Place::InUse, first, (KEY, start));
         let mut next = |sending: &mut Sending, key, second| {
             let now = start + Duration::from_secs(second);
-            let place = sending.wants(key, now)?;
+            let place = sending.wants(Lane::FIRST, key, now)?;
             taken += 1;
-            sending.give(place, first.plus(taken), (key, now));
+            sending.give(Lane::FIRST, place, first.plus(taken), (key, now));
             Some(place)
         };
         assert_eq!(next(&mut sending, KEY, 0), None);
         sending.on_refused(first);
         assert_eq!(next(&mut sending, KEY, 0), Some(Place::InUse));
         sending.on_refused(first.plus(1));
-        sending.spare = true;
+        sending.want_spare(Lane::FIRST);
         assert_eq!(next(&mut sending, KEY, 1), Some(Place::Spare));
         sending.on_refused(first.plus(1));
         assert_eq!(next(&mut sending, KEY, 4), None);
@@ -234,5 +320,61 @@ mod tests {
         assert_eq!(next(&mut sending, KEY, 60), None, "it was left already");
         let renewed = (KEY.0, Generation::ZERO.plus(1));
         assert_eq!(next(&mut sending, renewed, 61), Some(Place::InUse));
+    }
+
+    /// R-101, KR-567: a thread has a session in a group when it has packets for it, and none of another
+    /// thread; where a peer refuses the session of one, each begins another, and does so once.
+    #[test]
+    fn each_thread_that_sends_has_a_session_of_its_own() {
+        let [one, two, three] = [0, 1, 2].map(|it| every(3).nth(it).expect("there are three"));
+        let start = Instant::now();
+        let mut sending = Sending::default();
+        let mut taken = Vec::new();
+        let mut next = |sending: &mut Sending, key, second| {
+            let now = start + Duration::from_secs(second);
+            let mut given = Vec::new();
+            for lane in every(3)
+                .filter(|&lane| sending.speaks(lane))
+                .collect::<Vec<_>>()
+            {
+                if let Some(place) = sending.wants(lane, key, now) {
+                    let session =
+                        EspSession::new([9; 5]).plus(u32::try_from(taken.len()).expect("few"));
+                    sending.give(lane, place, session, (key, now));
+                    taken.push(session);
+                    given.push((lane, place, session));
+                }
+            }
+            given
+        };
+        let places = |given: &[(Lane, Place, EspSession)]| -> Vec<_> {
+            given
+                .iter()
+                .map(|&(lane, place, _)| (lane, place))
+                .collect()
+        };
+        let first = next(&mut sending, KEY, 0);
+        assert_eq!(places(&first), [(one, Place::InUse)]);
+        sending.begin(three);
+        let second = next(&mut sending, KEY, 1);
+        assert_eq!(places(&second), [(three, Place::InUse)]);
+        assert_eq!(next(&mut sending, KEY, 2), []);
+        let renewed = (KEY.0, Generation::ZERO.plus(1));
+        let both = [(one, Place::InUse), (three, Place::InUse)];
+        let third = next(&mut sending, renewed, 3);
+        assert_eq!(places(&third), both);
+        sending.on_refused(second[0].2);
+        assert_eq!(next(&mut sending, renewed, 4), [], "it was left already");
+        sending.on_refused(third[1].2);
+        assert_eq!(places(&next(&mut sending, renewed, 5)), both);
+        sending.on_refused(third[0].2);
+        sending.on_refused(third[1].2);
+        assert_eq!(next(&mut sending, renewed, 60), [], "of both");
+        sending.want_spare(three);
+        assert_eq!(
+            places(&next(&mut sending, renewed, 61)),
+            [(three, Place::Spare)]
+        );
+        assert!(!sending.speaks(two));
     }
 }

@@ -28,12 +28,39 @@ impl Tun {
     /// # Errors
     /// What the system says; `PermissionDenied` without CAP_NET_ADMIN.
     pub fn open(name: &str, mtu: u16, offload: bool) -> io::Result<Self> {
+        Self::open_device(name, mtu, offload, false)
+    }
+
+    /// The same with so many queues. Each flow is read from one of them: the one that packets of it were
+    /// written to last, or one that the kernel chooses.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_queues(name: &str, mtu: u16, count: usize) -> io::Result<Vec<Self>> {
+        let mut queues = vec![Self::open_device(name, mtu, true, count > 1)?];
+        for _ in 1..count {
+            let one = &queues[0];
+            let device = one.device.try_clone()?;
+            device.set_nonblocking(true)?;
+            let queue = Self {
+                name: one.name.clone(),
+                offload: one.offload,
+                joins: AtomicBool::new(true),
+                device,
+            };
+            queues.push(queue);
+        }
+        Ok(queues)
+    }
+
+    fn open_device(name: &str, mtu: u16, offload: bool, queues: bool) -> io::Result<Self> {
         let build = |offload: bool| {
             DeviceBuilder::new()
                 .name(name)
                 .mtu(mtu)
                 .enable(false)
                 .offload(offload)
+                .multi_queue(queues)
                 .build_sync()
         };
         let device = match build(offload) {

@@ -1,6 +1,6 @@
 //! What is delivered of packets that opened.
 
-use keyfall_plane::{ESP_REFUSAL_LEN, EspSender, Spi, esp_len};
+use keyfall_plane::{ESP_REFUSAL_LEN, EspRefused, EspSender, Spi, esp_len};
 use keyfall_protocol::command::RecordGroup;
 use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
 use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};

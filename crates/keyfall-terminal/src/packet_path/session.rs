@@ -1,0 +1,196 @@
+//! A session that is received: what may be delivered of it, and what the driver has to hear of its sender.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, esp_len};
+use keyfall_protocol::DropReason;
+use keyfall_protocol::command::ProtectionRecord;
+use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
+use keyfall_protocol::terminal::may_deliver;
+use tokio::sync::mpsc::Sender;
+
+use crate::packet_path::ahead::Ahead;
+use crate::packet_path::flows::Ends;
+use crate::packet_path::ingress::tell;
+use crate::packet_path::inner::Inner;
+use crate::packet_path::keyed_hash::KeyedHash;
+use crate::packet_path::{Ask, Heard, SessionName};
+
+pub(super) type Receiving = HashMap<SessionName, Session, KeyedHash>;
+
+/// What is received of one sender.
+pub(super) struct Session {
+    pub(super) group: GroupNumber,
+    pub(super) receiver: EspReceiver,
+    pub(super) ahead: Ahead,
+    pub(super) record: Option<Arc<ProtectionRecord>>,
+    /// The addresses of the last packet, which were judged.
+    pub(super) last: Option<(Ends, SocketAddr)>,
+    /// Those of the last packet that was judged well, in this session or in one before it.
+    pub(super) between: Option<Ends>,
+    /// Those that were judged well, and the driver was told about.
+    pub(super) told: Vec<(Ends, SocketAddr)>,
+    /// Since when that is so.
+    pub(super) told_since: Instant,
+    /// When the driver was told of one that does not fit the records that are known.
+    pub(super) doubted: Option<Instant>,
+    pub(super) heard: Instant,
+    pub(super) resting: bool,
+    /// The next session was asked for.
+    pub(super) next_asked: bool,
+    pub(super) packets: u64,
+    pub(super) octets: u64,
+}
+
+/// Marks and the session that follows are asked for before they are needed.
+#[inline]
+pub(super) fn look_ahead(
+    session: &mut Session,
+    name: SessionName,
+    asks: &Sender<Ask>,
+    now: Instant,
+) {
+    let highest = session.receiver.highest();
+    if let Some(mark) = session.ahead.wanted(highest, now) {
+        tell(asks, Ask::Mark { name, mark });
+    }
+    if highest > ESP_SEQUENCE_MAX / 2 && !session.next_asked {
+        session.next_asked = true;
+        let rate = session.ahead.rate();
+        tell(asks, Ask::NextSession { name, rate });
+    }
+}
+
+impl Session {
+    pub(super) fn on_second(&mut self, now: Instant) {
+        let idle = |since: Instant| now.saturating_duration_since(since);
+        if !self.resting && idle(self.heard) > REST_AFTER {
+            // An idle peer costs little memory.
+            self.receiver.rest();
+            self.resting = true;
+            (self.last, self.told) = (None, Vec::new());
+        }
+        if idle(self.told_since) >= TELL_AGAIN {
+            // The place of a peer that only sends stays known.
+            (self.last, self.told_since) = (None, now);
+            self.told.clear();
+        }
+    }
+
+    /// A record is another one.
+    pub(super) fn judge_anew(&mut self) {
+        self.last = None;
+        self.told.clear();
+        self.doubted = None;
+    }
+
+    /// An authentic dummy packet came from there: what the driver has to hear of it. Where the sender sent
+    /// much to others it is above the mark, and the next one is not.
+    pub(super) fn on_dummy(
+        &mut self,
+        name: SessionName,
+        (own, sealed): (Option<&ProtectionRecord>, &[u8]),
+        (from, now): (SocketAddr, Instant),
+        asks: &Sender<Ask>,
+    ) -> Option<(Ends, SocketAddr)> {
+        self.heard = now;
+        let news = self.stands_at(own, sealed, from);
+        look_ahead(self, name, asks, now);
+        news
+    }
+
+    /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
+    /// its session, or of one before it, were judged, and between the same addresses, as the records are
+    /// now; and only one without a text, which goes where its sender chose (KR-564).
+    fn stands_at(
+        &self,
+        own: Option<&ProtectionRecord>,
+        sealed: &[u8],
+        from: SocketAddr,
+    ) -> Option<(Ends, SocketAddr)> {
+        let ends = self.between?;
+        let sequence = EspArrival::read(sealed).ok()?.sequence;
+        let news = sealed.len() == esp_len(0)
+            && self.ahead.covers(sequence)
+            && !self.told.contains(&(ends, from));
+        (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
+    }
+
+    /// SECURITY: a member speaks only for the addresses that its signed record names, and only in the
+    /// group that the rule gives for them.
+    fn may_speak(&self, own: Option<&ProtectionRecord>, ends: Ends) -> Result<(), DropReason> {
+        let own = own.ok_or(DropReason::NoRecord)?;
+        let theirs = self.record.as_ref().ok_or(DropReason::UnknownPeer)?;
+        may_deliver(own, theirs, self.group, ends.0, ends.1)
+    }
+
+    pub(super) fn may_doubt(&mut self, now: Instant) -> bool {
+        let again = |since: Instant| now.saturating_duration_since(since) > DOUBTED_FOR;
+        let may = self.doubted.is_none_or(again);
+        if may {
+            self.doubted = Some(now);
+        }
+        may
+    }
+
+    pub(super) fn heard_from(&self, name: SessionName, ends: Ends, from: SocketAddr) -> Ask {
+        Ask::Heard(Heard {
+            group: self.group,
+            key: self.receiver.source(),
+            peer: name.spi.sender(),
+            ends,
+            from,
+        })
+    }
+}
+
+/// Between which addresses a sender's packets in a group were judged well under other keys: a change of
+/// keys is no reason not to follow who only says where it is.
+pub(super) fn between_before(
+    sessions: &Receiving,
+    sender: TerminalNumber,
+    group: GroupNumber,
+) -> Option<Ends> {
+    let of_sender = sessions
+        .iter()
+        .filter(|(name, _)| name.spi.sender() == sender);
+    let of_group = of_sender.filter(|(_, session)| session.group == group);
+    let judged = of_group.filter(|(_, session)| session.between.is_some());
+    let last = judged.max_by_key(|(_, session)| session.heard);
+    last.and_then(|(_, session)| session.between)
+}
+
+/// Whether an opened packet may be delivered; what the driver has to hear of it.
+pub(super) fn judge(
+    session: &mut Session,
+    own: Option<&ProtectionRecord>,
+    from: SocketAddr,
+    packet: &[u8],
+) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
+    let inner = Inner::read(packet).ok_or(DropReason::Malformed)?;
+    let ends = (inner.source, inner.destination);
+    if session.last == Some((ends, from)) {
+        return Ok(None);
+    }
+    let news = !session.told.contains(&(ends, from));
+    if news {
+        session.may_speak(own, ends)?;
+    }
+    (session.last, session.between) = (Some((ends, from)), Some(ends));
+    Ok(news.then_some((ends, from)))
+}
+
+/// A session that is not heard for so long gives its window back.
+const REST_AFTER: Duration = Duration::from_secs(30);
+/// After it the driver is told again that a packet does not fit the records.
+const DOUBTED_FOR: Duration = Duration::from_secs(30);
+/// The driver hears again where a peer is that goes on sending: what was heard counts for minutes.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Pairs of addresses of a session that the driver was told about.
+pub(super) const TOLD_MAX: usize = 256;
