@@ -18,7 +18,7 @@ pub(crate) type Written = Result<(), minicbor::encode::Error<std::convert::Infal
 
 /// The octets that `write` writes.
 pub(crate) fn encode(write: impl FnOnce(&mut Writer<'_>) -> Written) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(256);
+    let mut octets = Vec::with_capacity(512);
     encode_into(&mut octets, write);
     octets
 }

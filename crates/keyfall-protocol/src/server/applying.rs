@@ -166,6 +166,7 @@ impl Server {
         let number = group.number;
         self.group_names.insert(group.name.clone(), number);
         self.groups.insert(number, group);
+        self.firsts.remove(&number);
         self.carousel.stand(Item::Group(number), self.at.now);
         for shard in 0..self.shards(number) {
             self.carousel.stand(Item::Dist(number, shard), self.at.now);
@@ -208,6 +209,7 @@ impl Server {
         if let Some(group) = self.groups.get_mut(&number) {
             group.members.insert(terminal);
         }
+        self.firsts.remove(&number);
         self.remember_membership(number, terminal, from);
         self.forget_distributions(number);
         for shard in before..self.shards(number) {
@@ -225,6 +227,7 @@ impl Server {
         if let Some(group) = self.groups.get_mut(&number) {
             group.members.remove(&terminal);
         }
+        self.firsts.remove(&number);
         let memberships = self
             .terminals
             .get_mut(&terminal)

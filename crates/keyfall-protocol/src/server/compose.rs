@@ -1,6 +1,8 @@
 //! Standing statements become frames when their turn comes: always the present state, signed by
 //! the key of their class, never larger than a frame.
 
+use core::ops::Bound;
+
 use crate::command::{
     Body, Command, FLOORS_MAX, Floor, KeyDist, KeyDistContents, RECIPIENTS_MAX, Renew, RenewEntry,
     SignerClass, SigningKey, Target, Time,
@@ -121,6 +123,9 @@ impl Server {
             self.frames.insert(item, composed);
             return Some(octets);
         }
+        if let Item::Dist(number, _) = item {
+            self.find_firsts(number);
+        }
         let (target, body) = self.statement(item, rng)?;
         let octets = self.sign_for(target, body);
         self.sequence = self.sequence.plus(1);
@@ -214,13 +219,9 @@ impl Server {
             }
             Item::Dist(number, shard) => {
                 let group = self.groups.get(&number)?;
-                let shard = group
-                    .members
-                    .iter()
-                    .skip(shard as usize * RECIPIENTS_MAX)
-                    .take(RECIPIENTS_MAX);
+                let members = self.members_of(group, shard);
                 let stated = (&group.master, group.schedule);
-                let body = self.distribution(stated, group, shard, rng)?;
+                let body = self.distribution(stated, group, members, rng)?;
                 Some((Target::Handles, body))
             }
             Item::Notify(_)
@@ -229,6 +230,33 @@ impl Server {
             | Item::Stop(_)
             | Item::Start(_) => self.word(item),
         }
+    }
+
+    /// One walk over all members for all KEYDISTs of a group: a walk for each would be most of the
+    /// work in a large one.
+    fn find_firsts(&mut self, number: GroupNumber) {
+        if let Some(group) = self.groups.get(&number) {
+            let firsts = || group.members.iter().step_by(RECIPIENTS_MAX).copied();
+            let found = self.firsts.entry(number);
+            found.or_insert_with(|| firsts().collect());
+        }
+    }
+
+    /// Whom one KEYDIST names.
+    fn members_of<'g>(
+        &self,
+        group: &'g GroupRecord,
+        shard: u32,
+    ) -> impl Iterator<Item = &'g TerminalNumber> + use<'g> {
+        let shard = shard as usize;
+        let firsts = self.firsts.get(&group.number);
+        let first = firsts.and_then(|firsts| firsts.get(shard));
+        let (from, skipped) = match first {
+            Some(first) => (Bound::Included(*first), 0),
+            None => (Bound::Unbounded, shard * RECIPIENTS_MAX),
+        };
+        let members = group.members.range((from, Bound::Unbounded));
+        members.skip(skipped).take(RECIPIENTS_MAX)
     }
 
     /// A group's key for some of its members; `None` where there are none, or none who may listen.

@@ -78,6 +78,8 @@ pub struct Server {
     carousel: Carousel,
     /// Composed frames of standing statements; emptied where the statement changed.
     frames: HashMap<Item, Composed>,
+    /// Of each group the first member of each of its KEYDISTs; emptied where its members changed.
+    firsts: HashMap<GroupNumber, Vec<TerminalNumber>>,
     /// A KEYSET that waits for the root's signature.
     drafted: Option<DraftedKeys>,
     desk: Desk,
@@ -205,6 +207,7 @@ impl Server {
             group_names: HashMap::new(),
             carousel,
             frames: HashMap::new(),
+            firsts: HashMap::new(),
             drafted: None,
             desk: Desk::new(),
             restored: Restored::default(),

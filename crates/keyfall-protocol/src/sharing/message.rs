@@ -31,6 +31,10 @@ pub struct Reference([u8; 8]);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestHash([u8; 32]);
 
+/// A KEY-REQ that was hashed so far, so that what goes on from it does not hash it again.
+#[derive(Clone)]
+pub struct Requested(digest::Context);
+
 /// What shows that a source address receives what is sent to it.
 pub type Cookie = [u8; 16];
 
@@ -186,6 +190,34 @@ impl RequestHash {
     #[must_use]
     pub fn reference(&self) -> Reference {
         Reference(first_8(&self.0))
+    }
+}
+
+impl Requested {
+    /// As [`RequestHash::of`].
+    #[must_use]
+    pub fn new(request: &[u8]) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(request);
+        Self(context)
+    }
+
+    #[must_use]
+    pub fn hash(&self) -> RequestHash {
+        RequestHash(finished(self.0.clone()))
+    }
+
+    /// `SHA-256(KEY-REQ ‖ KEY-DIS)`.
+    pub(super) fn with(&self, answer: &[u8]) -> [u8; 32] {
+        let mut context = self.0.clone();
+        context.update(answer);
+        finished(context)
+    }
+}
+
+impl fmt::Debug for Requested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Requested")
     }
 }
 
@@ -538,6 +570,10 @@ pub(crate) fn sha256(pieces: &[&[u8]]) -> [u8; 32] {
     for piece in pieces {
         context.update(piece);
     }
+    finished(context)
+}
+
+fn finished(context: digest::Context) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash

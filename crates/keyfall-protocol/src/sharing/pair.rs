@@ -16,7 +16,8 @@ use crate::keys::{Secret, WrapKey};
 use crate::rng::{Random, octets};
 use crate::sharing::SharingSuite;
 use crate::sharing::message::{
-    AckStatus, KeyDis, KeyReq, Message, Reference, RequestHash, SealedAsk, TAG_LEN, sha256,
+    AckStatus, KeyDis, KeyReq, Message, Reference, RequestHash, Requested, SealedAsk, TAG_LEN,
+    sha256,
 };
 
 /// What a terminal asks.
@@ -162,16 +163,16 @@ impl SealedAsk<'_> {
 }
 
 impl Grant {
-    /// The sealed and signed answer as a message, and what its ACK confirms.
+    /// The sealed and signed answer as a message, and what its ACK confirms. `iv` is random, and no
+    /// other answer's.
     #[must_use]
     pub fn seal(
         &self,
         line: Line<'_>,
         request: &RequestHash,
         signer: &SigningKey,
-        rng: &mut dyn Random,
+        iv: [u8; 12],
     ) -> (Vec<u8>, PlainHash) {
-        let iv: [u8; 12] = octets(rng);
         let mut plain = self.encode();
         let hash = sha256(&[&plain]);
         let reference = request.reference();
@@ -348,6 +349,15 @@ impl AckKey {
         Self {
             wrap: wrap.duplicate(),
             exchange: sha256(&[request, answer]),
+        }
+    }
+
+    /// The same from a request that was hashed when it came.
+    #[must_use]
+    pub(crate) fn of(wrap: &WrapKey, request: &Requested, answer: &[u8]) -> Self {
+        Self {
+            wrap: wrap.duplicate(),
+            exchange: request.with(answer),
         }
     }
 

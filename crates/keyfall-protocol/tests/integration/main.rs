@@ -15,6 +15,7 @@ mod esp;
 mod exchanges;
 mod fleet;
 mod hpke;
+mod impostors;
 mod largest;
 mod legacy;
 mod malformed;

@@ -18,9 +18,9 @@ use crate::server::compose::CLOCK_ERROR_MS;
 use crate::server::{By, Order, Output, Server, TerminalRecord, TokenMisuse};
 use crate::sharing::message::{
     AckStatus, Cookie, KeyDis, KeyReq, MARKER, Message, PART_OCTETS, Part, Reference, RequestHash,
-    SealedAsk, marked, sha256, type_of,
+    Requested, SealedAsk, marked, sha256, type_of,
 };
-use crate::sharing::pair::{AckKey, Ask, Line};
+use crate::sharing::pair::{Ask, Line};
 use crate::sharing::{
     Introduction, KemPublic, KemSecret, KemSuite, SharingSuite, command_datagram,
 };
@@ -31,6 +31,7 @@ pub(super) struct Request<'m> {
     /// The message as it was sent.
     pub(super) message: &'m [u8],
     pub(super) hash: RequestHash,
+    pub(super) requested: Requested,
     /// A cookie showed that `from` receives.
     pub(super) returns: bool,
 }
@@ -42,6 +43,7 @@ impl<'m> Request<'m> {
             from: asker.from,
             message: &asker.message,
             hash: asker.hash,
+            requested: asker.requested.clone(),
             returns: asker.returns,
         }
     }
@@ -152,10 +154,12 @@ impl Server {
         let now = self.at.now;
         let returns = cookie
             .is_some_and(|cookie: Cookie| self.desk.cookies(now, rng).check(&cookie, from, now));
+        let requested = Requested::new(octets);
         let asked = Request {
             from,
             message: octets,
-            hash: RequestHash::of(octets),
+            hash: requested.hash(),
+            requested,
             returns,
         };
         if self.answers_again(&asked) {
@@ -373,6 +377,7 @@ impl Server {
             from: asked.from,
             message: asked.message.to_vec(),
             hash: asked.hash,
+            requested: asked.requested.clone(),
             returns: asked.returns,
         };
         self.desk.jobs.insert(number, asker);
@@ -391,6 +396,10 @@ impl Server {
                 request: KeyReq::Psk(ask),
                 cookie: None,
             }) if ask.suite == spoken => {
+                // Another copy of it may have been answered while this one was opened.
+                if self.answers_again(&asked) {
+                    return;
+                }
                 if let Some((caller, opened)) = self.open_ask(&asked, &ask, rng) {
                     self.answer(&asked, spoken, caller, &opened, rng);
                 }
@@ -407,13 +416,6 @@ impl Server {
         ask: &Ask,
         rng: &mut dyn Random,
     ) {
-        if self.answers_again(asked) {
-            return;
-        }
-        let Some((terminal, under)) = self.known_by(caller) else {
-            return;
-        };
-        let number = terminal.number;
         let now = self.at.now;
         let fresh = match (KemSuite::of(suite), &ask.fresh) {
             (None, None) => None,
@@ -423,13 +425,19 @@ impl Server {
             },
             (None, Some(_)) | (Some(_), None) => return,
         };
+        let mut ivs = core::mem::take(&mut self.desk.ivs);
+        let Some((terminal, under)) = self.known_by(caller) else {
+            return;
+        };
+        let number = terminal.number;
         let grant = match caller {
             Caller::Terminal(_) => self.grant(terminal, ask, suite, rng),
             Caller::Token(_) => self.grant_package(terminal, ask, rng),
         };
         let wrap = &terminal.wrap;
         let line = Line { suite, wrap: under };
-        let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, rng);
+        let iv = ivs.next(rng);
+        let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, iv);
         let mixed = grant.first.as_ref().map(|first| wrap.mix(first));
         let told = grant.keys.iter().map(|it| {
             let key = &it.key;
@@ -444,7 +452,7 @@ impl Server {
         let told: Vec<_> = held.chain(told).collect();
         let ack_under = mixed.as_ref().unwrap_or(wrap);
         let finished = fresh.is_none().then(|| Answer {
-            proof: Proof::Pair(AckKey::new(ack_under, asked.message, &message), plain),
+            proof: Proof::Pair(ack_under.duplicate(), asked.requested.clone(), plain),
             message: message.clone(),
             times: 1,
         });
@@ -460,6 +468,7 @@ impl Server {
             told,
             mixed,
         };
+        self.desk.ivs = ivs;
         let brings_fresh = open.mixed.is_some();
         if !self.desk.remember(reference, open) {
             return;
@@ -497,7 +506,7 @@ impl Server {
         };
         let under = open.mixed.as_ref().unwrap_or(&terminal.wrap);
         open.answer = Some(Answer {
-            proof: Proof::Pair(AckKey::new(under, &asker.message, &message), plain),
+            proof: Proof::Pair(under.duplicate(), asker.requested.clone(), plain),
             message: message.clone(),
             times: 1,
         });
@@ -521,7 +530,7 @@ impl Server {
     ) {
         let genuine = self.desk.open.get(&reference).is_some_and(|open| {
             let answer = open.answer.as_ref();
-            let under = |answer: &Answer| answer.proof.check(status, mac);
+            let under = |answer: &Answer| answer.is_confirmed_by(status, mac);
             // Who asked anew under the old key may have mixed in what the newer answer brings: of two
             // only the newer counts.
             let first = self.desk.first.get(&open.terminal);

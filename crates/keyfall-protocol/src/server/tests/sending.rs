@@ -1,6 +1,6 @@
 //! What goes on the carrier.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::desk::{Desk, add, add_terminal, create_group, exclude, group};
 use crate::command::{Body, FRAME_MAX, OrderKind, Target, Unverified};
@@ -45,6 +45,60 @@ fn every_member_of_a_large_group_is_named_in_one_of_its_messages() {
     assert_eq!(shards.len(), 100usize.div_ceil(17));
     let handles: BTreeSet<_> = desk.server.terminals().map(|it| it.wrap.handle()).collect();
     assert_eq!(named, handles);
+}
+
+/// each is named once where members came and went since the messages were made.
+#[test]
+fn who_comes_and_goes_between_messages_leaves_nobody_out() {
+    let mut desk = Desk::new();
+    for n in 1..=101 {
+        desk.carry_out(add_terminal(&format!("t{n}")))
+            .expect("free");
+    }
+    let odd: Vec<u32> = (1..=101).step_by(2).collect();
+    desk.carry_out(create_group("crew", &odd)).expect("free");
+    let (group, terminal) = (group(1), super::desk::terminal);
+    let orders = [
+        Order::AddMember {
+            group,
+            terminal: terminal(2),
+        },
+        Order::RemoveMember {
+            group,
+            terminal: terminal(33),
+        },
+        Order::AddMember {
+            group,
+            terminal: terminal(100),
+        },
+    ];
+    for order in orders {
+        for _ in 0..40 {
+            desk.wait(1);
+        }
+        desk.carry_out(order).expect("it may");
+        desk.sent.clear();
+        for _ in 0..60 {
+            desk.wait(1);
+        }
+        let mut named = BTreeMap::new();
+        for (item, frame) in &desk.sent {
+            let read = Unverified::decode(frame).expect("ours");
+            if let Body::KeyDist(dist) = &read.command().body {
+                let handles = dist.recipients().iter().map(|it| it.handle);
+                named.insert(*item, handles.collect::<Vec<_>>());
+            }
+        }
+        let mut named: Vec<_> = named.into_values().flatten().collect();
+        named.sort_unstable();
+        let members = &desk.server.group_named("crew").expect("it is").members;
+        let members = members
+            .iter()
+            .map(|it| desk.server.terminals[it].wrap.handle());
+        let mut members: Vec<_> = members.collect();
+        members.sort_unstable();
+        assert_eq!(named, members);
+    }
 }
 
 /// RENEW has one size, and no key octet in it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::found::Ends;
-use super::{Arrival, PacketFrom, rule};
+use super::{Arrival, PacketFrom};
 use crate::command::{ProtectionRecord, UnverifiedRecord};
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick};
 use crate::rng::{Random, octets};
@@ -160,15 +160,9 @@ impl Terminal {
         probe: &Probe<'_>,
         theirs: &ProtectionRecord,
     ) -> Result<Shown, DropReason> {
-        self.still_counts(theirs)?;
-        if !theirs.speaks_for(probe.source) {
-            return Err(DropReason::NotInRecord);
-        }
         let peer = theirs.terminal;
-        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
-        let group = rule::choose(own, theirs, probe.source, probe.destination);
-        let group = group.ok_or(DropReason::NoCommonGroup)?;
-        self.may_receive(group, peer)?;
+        let ends = (probe.source, probe.destination);
+        let group = self.group_with(theirs, probe.source, ends)?;
         Ok(Shown {
             peer,
             group,

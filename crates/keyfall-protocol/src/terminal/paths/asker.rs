@@ -249,15 +249,9 @@ impl Terminal {
         question: &Question,
         theirs: &ProtectionRecord,
     ) -> Result<Shown, DropReason> {
-        self.still_counts(theirs)?;
-        if !theirs.speaks_for(question.destination) {
-            return Err(DropReason::NotInRecord);
-        }
         let peer = theirs.terminal;
-        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
-        let group = rule::choose(own, theirs, question.source, question.destination);
-        let group = group.ok_or(DropReason::NoCommonGroup)?;
-        self.may_receive(group, peer)?;
+        let ends = (question.source, question.destination);
+        let group = self.group_with(theirs, question.destination, ends)?;
         self.answered_under(answer, question, peer, group)?;
         Ok(Shown {
             peer,

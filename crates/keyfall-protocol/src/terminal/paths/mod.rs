@@ -530,6 +530,28 @@ impl Terminal {
         self.still_counts(record)
     }
 
+    /// The group that the rule gives for packets between those two ends, with who speaks for one of
+    /// them by that record of it.
+    ///
+    /// SECURITY: the order is the point. Nothing is chosen by what an ended record says, or for an
+    /// address that it does not hold, and no key is looked at for who may not be heard.
+    fn group_with(
+        &self,
+        theirs: &ProtectionRecord,
+        address: IpAddr,
+        (source, destination): Ends,
+    ) -> Result<GroupNumber, DropReason> {
+        self.still_counts(theirs)?;
+        if !theirs.speaks_for(address) {
+            return Err(DropReason::NotInRecord);
+        }
+        let own = self.own_record().ok_or(DropReason::NoRecord)?.record();
+        let group = rule::choose(own, theirs, source, destination);
+        let group = group.ok_or(DropReason::NoCommonGroup)?;
+        self.may_receive(group, theirs.terminal)?;
+        Ok(group)
+    }
+
     fn still_counts(&self, record: &ProtectionRecord) -> Result<(), DropReason> {
         let counts = self.record_time() <= record.not_after;
         counts.then_some(()).ok_or(DropReason::PastNotAfter)

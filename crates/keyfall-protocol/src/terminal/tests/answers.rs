@@ -8,6 +8,7 @@ use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master};
 use crate::command::{KeyDistContents, SignerClass, SigningKey, Suites};
 use crate::ids::GroupNumber;
 use crate::keys::WrapKey;
+use crate::rng::octets;
 use crate::sharing::SharingSuite;
 use crate::sharing::message::{
     KeyReq, Message, RequestHash, SealedAsk, marked, message_in, type_of,
@@ -84,7 +85,12 @@ fn answer_to(
         wrap,
     };
     grant
-        .seal(line, &RequestHash::of(request), signer, &mut fleet.rng)
+        .seal(
+            line,
+            &RequestHash::of(request),
+            signer,
+            octets(&mut fleet.rng),
+        )
         .0
 }
 
