@@ -68,6 +68,11 @@ class Field(ground.Ground):
         return f"10.200.9.{number}" if version == 4 else f"fd20:9::{number}"
 
     @staticmethod
+    def outside(gateway: str) -> str:
+        """Where a NAT before this gateway is."""
+        return f"10.200.{list(SITES).index(gateway) + 1}.1"
+
+    @staticmethod
     def control(unit: str) -> str:
         return f"10.201.0.{UNITS.index(unit) + 1}"
 
@@ -129,18 +134,27 @@ class Field(ground.Ground):
               }}
             }}""")
 
-    def translate(self, unit: str) -> None:
-        """Between this unit and the rest stands a NAT: its packets get another address and port, and
-        nobody comes in who was not spoken to."""
+    def translate(self, unit: str, is_open: bool = False) -> None:
+        """Between this unit and the rest stands a NAT: its packets get another address. A strict one
+        gives each way another port, too, and lets nobody in who was not spoken to; an open one
+        keeps port 4500, and leads there whoever speaks to it."""
+        outer = self.outer(unit)
+        port = ":4500" if is_open else ":20000-60000 random"
+        inward = (f"fib daddr type local udp dport 4500 counter dnat to {outer}:4500" if is_open
+                  else "")
         self.rules(self.underlay, f"""table ip translation {{
+          chain d {{
+            type nat hook prerouting priority -100;
+            {inward}
+          }}
           chain p {{
             type nat hook postrouting priority 100;
-            ip saddr {self.outer(unit)} ip protocol udp masquerade to :20000-60000 random
-            ip saddr {self.outer(unit)} masquerade
+            ip saddr {outer} ip protocol udp masquerade to {port}
+            ip saddr {outer} masquerade
           }}
           chain f {{
             type filter hook forward priority 10;
-            oifname "to-{unit}" ct state new counter drop
+            oifname "to-{unit}" ct state new ct status ! dnat counter drop
           }}
         }}""")
 
