@@ -302,6 +302,11 @@ impl EchoSocket {
 /// All of it, for scripts.
 #[derive(Serialize)]
 struct Pinged {
+    /// Where no echo came back, or one that did not go through the tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentence: Option<String>,
     way: ProtectedWay,
     /// The way at the end, where its key is another.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -331,7 +336,9 @@ impl Pinged {
         let key = |way: &ProtectedWay| (way.group, way.epoch, way.generation, way.terminal);
         let packets = after.as_ref().and_then(|after| after.packets);
         let sealed = packets.and_then(|now| now.checked_sub(way.packets.unwrap_or(0)));
-        Self {
+        let mut pinged = Self {
+            code: None,
+            sentence: None,
             changed: after.filter(|after| key(after) != key(&way)),
             way,
             sent,
@@ -343,7 +350,10 @@ impl Pinged {
             sealed,
             not_sent: came.not_sent,
             echoes,
-        }
+        };
+        pinged.sentence = pinged.fault();
+        pinged.code = pinged.sentence.as_ref().map(|_| Code::NoEcho.text());
+        pinged
     }
 
     fn summary(&self) -> String {
@@ -369,7 +379,7 @@ impl Pinged {
     }
 
     fn verdict(&self, output: &Output) -> Result<(), Failure> {
-        let Some(sentence) = self.fault() else {
+        let Some(sentence) = &self.sentence else {
             return Ok(());
         };
         Err(if output.is_json() {
@@ -512,6 +522,26 @@ mod tests {
         assert_eq!(fault(Some(13), &lost_two, Some("too long")), None);
         let none = fault(Some(10), &[], Some("too long")).unwrap();
         assert!(none.contains("could be sent to 10.10.2.7: too long; try another --size"));
+    }
+
+    /// Scripts read the code, as of any failure.
+    #[test]
+    fn a_fault_has_its_code_in_the_document() {
+        let document = |ms| {
+            let sent = vec![echo(1, ms)];
+            let echoes = Echoes {
+                sent,
+                not_sent: None,
+            };
+            let pinged = Pinged::of(way(4, Some(10)), Some(way(4, Some(11))), echoes);
+            serde_json::to_value(&pinged).unwrap()
+        };
+        let silent = document(None);
+        assert_eq!(silent["code"], "KF-3128");
+        let sentence = silent["sentence"].as_str().unwrap();
+        assert!(sentence.contains("answers no echo request"));
+        let came = document(Some(1.0));
+        assert!(came.get("code").is_none() && came.get("sentence").is_none());
     }
 
     fn fault(
