@@ -218,8 +218,11 @@ impl Ingress {
                     }
                 } else if let EspRefused::Refusal(refused) = refused {
                     look_ahead(session, name, &self.asks, self.now);
-                    let (group, session) = (session.group, refused);
-                    tell(&self.asks, Ask::Refused { group, session });
+                    if session.may_refuse(self.now) {
+                        let (group, session) = (session.group, refused);
+                        // What does not fit is said again: packets are not received later for it.
+                        drop(self.asks.try_send(Ask::Refused { group, session }));
+                    }
                 }
                 return why(refused).map_or(Ok(()), Err);
             }
@@ -474,6 +477,7 @@ impl Ingress {
             told: Vec::new(),
             told_since: now,
             doubted: None,
+            refused: None,
             heard: now,
             resting: false,
             next_asked: false,

@@ -40,6 +40,8 @@ pub(super) struct Session {
     pub(super) told_since: Instant,
     /// When the driver was told of one that does not fit the records that are known.
     pub(super) doubted: Option<Instant>,
+    /// When the driver was told last of what its sender refuses.
+    pub(super) refused: Option<Instant>,
     pub(super) heard: Instant,
     pub(super) resting: bool,
     /// The next session was asked for.
@@ -139,6 +141,16 @@ impl Session {
         may
     }
 
+    /// SECURITY: a member that refuses without end takes no more of the driver than others (KR-567).
+    pub(super) fn may_refuse(&mut self, now: Instant) -> bool {
+        let lately = |since: Instant| now.saturating_duration_since(since) < SECOND;
+        let may = !self.refused.is_some_and(lately);
+        if may {
+            self.refused = Some(now);
+        }
+        may
+    }
+
     pub(super) fn heard_from(&self, name: SessionName, ends: Ends, from: SocketAddr) -> Ask {
         Ask::Heard(Heard {
             group: self.group,
@@ -188,6 +200,8 @@ pub(super) fn judge(
 
 /// A session that is not heard for so long gives its window back.
 const REST_AFTER: Duration = Duration::from_secs(30);
+/// Between two refusals that the driver hears of.
+const SECOND: Duration = Duration::from_secs(1);
 /// After it the driver is told again that a packet does not fit the records.
 const DOUBTED_FOR: Duration = Duration::from_secs(30);
 /// The driver hears again where a peer is that goes on sending: what was heard counts for minutes.

@@ -34,6 +34,8 @@ pub(super) struct Unknown {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Whose {
     Source(Source),
+    /// Of all names, where it is heard.
+    Sender(TerminalNumber),
     NameOfSource(SessionName, Source),
     /// Of all sources where the sender is not heard.
     Name(SessionName),
@@ -51,7 +53,7 @@ pub(super) struct Sealed {
 impl Whose {
     fn name(self) -> Option<SessionName> {
         match self {
-            Self::Source(_) => None,
+            Self::Source(_) | Self::Sender(_) => None,
             Self::NameOfSource(name, _) | Self::Name(name) => Some(name),
         }
     }
@@ -92,29 +94,28 @@ impl Unknown {
             self.since = Some(now);
             self.tried.clear();
         }
-        // Who is heard goes on where strangers without number fill the table.
-        let (room, of_source) = if heard {
-            (HEARD_TRIED_MAX, OF_HEARD_MAX)
+        // Who is heard goes on where strangers without number fill the table, and however many are heard
+        // from one address, as when all behind it change their keys.
+        let (room, of_all_names, of_all_sources) = if heard {
+            let of_sender = (Whose::Sender(name.spi.sender()), OF_HEARD_MAX);
+            (HEARD_TRIED_MAX, of_sender, None)
         } else {
-            (TRIED_MAX, OF_ALL_NAMES_MAX)
+            let of_source = (Whose::Source(source), OF_ALL_NAMES_MAX);
+            (TRIED_MAX, of_source, Some((Whose::Name(name), OF_NAME_MAX)))
         };
-        // A name is counted where its source has room.
-        let may = self.tried.len() < room
-            && self.may_try(Whose::Source(source), of_source)
-            && self.may_try(Whose::NameOfSource(name, source), OF_SOURCE_MAX)
-            && (heard || self.may_try(Whose::Name(name), OF_NAME_MAX));
-        if may {
+        let of_name = (Whose::NameOfSource(name, source), OF_SOURCE_MAX);
+        let bounds = [Some(of_name), Some(of_all_names), of_all_sources];
+        let bounds = || bounds.into_iter().flatten();
+        let has_room = |(whose, max)| self.tried.get(&whose).is_none_or(|&tried| tried < max);
+        // What is not tried uses up nothing: else one name takes what others of its source need.
+        if self.tried.len() < room && bounds().all(has_room) {
+            for (whose, _) in bounds() {
+                *self.tried.entry(whose).or_default() += 1;
+            }
             return Ok(true);
         }
         let why = self.refused.get(&name).copied();
         Err(why.unwrap_or(DropReason::TrialBudget))
-    }
-
-    fn may_try(&mut self, whose: Whose, max: u32) -> bool {
-        let tried = self.tried.entry(whose).or_default();
-        let may = *tried < max;
-        *tried += u32::from(may);
-        may
     }
 
     /// One that waits for an answer; what has to go for it is told.
@@ -209,8 +210,8 @@ const OF_SOURCE_MAX: u32 = 8;
 const OF_NAME_MAX: u32 = 32;
 /// Of all names from one source where their senders are not heard,
 const OF_ALL_NAMES_MAX: u32 = 64;
-/// and where they are.
-const OF_HEARD_MAX: u32 = 512;
+/// and of one sender where it is heard: so many groups and threads change their keys at once.
+const OF_HEARD_MAX: u32 = 128;
 /// As many strangers as there are trials in a second.
 const TRIED_MAX: usize = 65_536;
 const HEARD_TRIED_MAX: usize = 2 * TRIED_MAX;
@@ -308,7 +309,14 @@ mod tests {
             let name = numbered(100_000 + number);
             unknown.wants(name, 88_888, true, now) == Ok(true)
         });
-        assert_eq!(of_heard.count(), 512, "its address is forged");
+        assert_eq!(of_heard.count(), 127, "after the first one");
+        let other = TerminalNumber::new(3).expect("not 0");
+        let of_other = SessionName {
+            spi: Spi::new(other, 7),
+            ..name()
+        };
+        let tried = unknown.wants(of_other, 88_888, true, now);
+        assert_eq!(tried, Ok(true), "another one behind the same address");
         let later = now + SECOND;
         assert_eq!(unknown.wants(name(), 77_777, false, later), Ok(true));
     }
@@ -343,6 +351,10 @@ mod tests {
         );
         let why = unknown.wants(name(), 66, false, now);
         assert_eq!(why, Err(DropReason::Authentication));
+        let session = EspSession::new([9; 5]);
+        let fresh = SessionName { session, ..name() };
+        let tried = unknown.wants(fresh, 66, false, now);
+        assert_eq!(tried, Ok(true), "a fresh session from there");
         let later = now + SECOND;
         assert_eq!(
             try_all(&mut unknown, &mut std::iter::once(3), false, later),

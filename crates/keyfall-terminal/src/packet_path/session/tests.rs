@@ -54,6 +54,7 @@ fn session_in(group: u32) -> Session {
         told: Vec::new(),
         told_since: now,
         doubted: None,
+        refused: None,
         heard: now,
         resting: false,
         next_asked: false,
@@ -101,6 +102,15 @@ fn a_session_that_fits_no_record_is_told_of_twice_a_minute() {
     let now = Instant::now();
     let told = (0..60u64).filter(|&n| session.may_doubt(now + Duration::from_secs(n)));
     assert_eq!(told.count(), 2);
+}
+
+/// KR-567: a member says without end that it refuses; the driver hears it once a second.
+#[test]
+fn what_a_member_refuses_is_told_once_a_second() {
+    let mut session = session_in(2);
+    let now = Instant::now();
+    let told = (0..3_000u64).filter(|&n| session.may_refuse(now + Duration::from_millis(n)));
+    assert_eq!(told.count(), 3);
 }
 
 /// where a peer was heard counts for five minutes; the driver was told of it once, and a terminal
