@@ -136,7 +136,6 @@ impl Unknown {
     pub(super) fn begun(&mut self, name: SessionName) {
         self.asked.remove(&name);
         self.refused.remove(&name);
-        self.tried.retain(|whose, _| whose.name() != Some(name));
     }
 
     /// The packet that was tried did not begin it.
@@ -275,8 +274,7 @@ mod tests {
         unknown.refused(name(), DropReason::Authentication);
         assert!(come(&mut unknown, 2, false, now));
         unknown.begun(name());
-        let named = unknown.tried.keys().filter(|whose| whose.name().is_some());
-        assert_eq!((named.count(), unknown.refused.len()), (0, 0));
+        assert_eq!((unknown.asked.len(), unknown.refused.len()), (0, 0));
     }
 
     /// W-04, W-21, KR-560: names are forged without number, by one or by all; the driver is not asked for
