@@ -163,16 +163,16 @@ impl SealedAsk<'_> {
 }
 
 impl Grant {
-    /// The sealed and signed answer as a message, and what its ACK confirms. `iv` is random, and no
-    /// other answer's.
+    /// The sealed and signed answer as a message, and what its ACK confirms.
     #[must_use]
     pub fn seal(
         &self,
         line: Line<'_>,
         request: &RequestHash,
         signer: &SigningKey,
-        iv: [u8; 12],
+        rng: &mut dyn Random,
     ) -> (Vec<u8>, PlainHash) {
+        let iv: [u8; 12] = octets(rng);
         let mut plain = self.encode();
         let hash = sha256(&[&plain]);
         let reference = request.reference();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyfall_protocol::command::{Body, KeySet, SigningKey, Unverified, VerifyingKey};
 use keyfall_protocol::ids::{Generation, GroupNumber};
 use keyfall_protocol::keys::Secret;
-use keyfall_protocol::rng::{Random as _, octets};
+use keyfall_protocol::rng::Random as _;
 use keyfall_protocol::server::TOKEN_LIFE;
 use keyfall_protocol::sharing::message::{
     KeyDis, KeyReq, Message, RequestHash, marked, message_in, type_of,
@@ -167,7 +167,7 @@ fn an_answer_that_no_listed_key_signed_is_not_believed() {
         let suite = SharingSuite::Hpke;
         let line = Line { suite, wrap: &key };
         let mut rng = crate::stream::Stream::new("forger");
-        let (answer, _) = grant.seal(line, &hash, signer, octets(&mut rng));
+        let (answer, _) = grant.seal(line, &hash, signer, &mut rng);
         let info = [b"KF1/key-dis", &hash.as_bytes()[..]].concat();
         let (enc, ct) = fresh.seal(&info, &answer, &mut rng).expect("a key");
         let reference = hash.reference();

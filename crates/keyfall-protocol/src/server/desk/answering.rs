@@ -425,7 +425,6 @@ impl Server {
             },
             (None, Some(_)) | (Some(_), None) => return,
         };
-        let mut ivs = core::mem::take(&mut self.desk.ivs);
         let Some((terminal, under)) = self.known_by(caller) else {
             return;
         };
@@ -436,8 +435,7 @@ impl Server {
         };
         let wrap = &terminal.wrap;
         let line = Line { suite, wrap: under };
-        let iv = ivs.next(rng);
-        let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, iv);
+        let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, rng);
         let mixed = grant.first.as_ref().map(|first| wrap.mix(first));
         let told = grant.keys.iter().map(|it| {
             let key = &it.key;
@@ -468,7 +466,6 @@ impl Server {
             told,
             mixed,
         };
-        self.desk.ivs = ivs;
         let brings_fresh = open.mixed.is_some();
         if !self.desk.remember(reference, open) {
             return;

@@ -22,7 +22,7 @@ pub use job::{Job, Worked};
 
 use crate::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber, Tick, UnixSeconds};
 use crate::keys::{Secret, WrapKey};
-use crate::rng::{Random, octets};
+use crate::rng::Random;
 use crate::server::TokenMisuse;
 use crate::sharing::message::{
     AckStatus, Cookie, Message, Reference, RequestHash, Requested, marked,
@@ -35,7 +35,6 @@ use crate::sharing::{Assembly, KemSecret, SharingSuite, datagrams};
 #[derive(Debug)]
 pub(super) struct Desk {
     cookies: Option<Cookies>,
-    ivs: Ivs,
     parts: Assembly<SocketAddr>,
     /// Answers that wait for their ACK, by the request that they answer.
     open: HashMap<Reference, Open>,
@@ -68,15 +67,6 @@ pub(super) struct Desk {
     /// Whose token's misuse stands there already.
     told_token: HashSet<(TerminalNumber, Discriminant<TokenMisuse>)>,
     pub(super) counts: DeskCounts,
-}
-
-/// IVs for the next answers: a call of the source of randomness costs as much as all else that is
-/// hashed for an answer, and who answers much draws many at a time.
-#[derive(Debug, Default)]
-struct Ivs {
-    drawn: Vec<[u8; 12]>,
-    /// How many the last time.
-    batch: usize,
 }
 
 /// Who asked, in which way.
@@ -154,26 +144,10 @@ pub struct DeskCounts {
     pub overload: u64,
 }
 
-impl Ivs {
-    /// One that no other answer has. It is on the wire a moment later: not a secret.
-    fn next(&mut self, rng: &mut dyn Random) -> [u8; 12] {
-        if let Some(iv) = self.drawn.pop() {
-            return iv;
-        }
-        self.batch = (self.batch + 1).min(IVS_AT_ONCE);
-        let mut fresh = [0; 12 * IVS_AT_ONCE];
-        let fresh = &mut fresh[..12 * self.batch];
-        rng.fill(fresh);
-        self.drawn.extend_from_slice(fresh.as_chunks().0);
-        self.drawn.pop().unwrap_or_else(|| octets(rng))
-    }
-}
-
 impl Desk {
     pub(super) fn new() -> Self {
         Self {
             cookies: None,
-            ivs: Ivs::default(),
             parts: Assembly::new(WHOLES_MAX, REQUEST_PARTS_MAX),
             open: HashMap::new(),
             swept: None,
@@ -270,7 +244,6 @@ fn cookie_message(
     marked(&message.encode())
 }
 
-const IVS_AT_ONCE: usize = 32;
 const WHOLES_MAX: usize = 1024;
 /// A KEY-REQ of `hpke-pq` takes two, one that names 400 keys about eight.
 const REQUEST_PARTS_MAX: u8 = 10;

@@ -8,7 +8,6 @@ use super::fixture::{FOUNDED, Fleet, Stated, generation, group, master};
 use crate::command::{KeyDistContents, SignerClass, SigningKey, Suites};
 use crate::ids::GroupNumber;
 use crate::keys::WrapKey;
-use crate::rng::octets;
 use crate::sharing::SharingSuite;
 use crate::sharing::message::{
     KeyReq, Message, RequestHash, SealedAsk, marked, message_in, type_of,
@@ -85,12 +84,7 @@ fn answer_to(
         wrap,
     };
     grant
-        .seal(
-            line,
-            &RequestHash::of(request),
-            signer,
-            octets(&mut fleet.rng),
-        )
+        .seal(line, &RequestHash::of(request), signer, &mut fleet.rng)
         .0
 }
 
