@@ -27,7 +27,7 @@ use crate::packet_path::join::Join;
 use crate::packet_path::lanes::Queues;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::session::{
-    Receiving, Session, TOLD_MAX, between_before, judge, look_ahead,
+    Receiving, Session, TOLD_MAX, between_before, judge, look_ahead, tell,
 };
 use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
 use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
@@ -220,7 +220,7 @@ impl Ingress {
                     look_ahead(session, name, &self.asks, self.now);
                     if session.may_refuse(self.now) {
                         let (group, session) = (session.group, refused);
-                        // What does not fit is said again: packets are not received later for it.
+                        // Where the driver has no room, the peer says it again: nothing waits for that.
                         drop(self.asks.try_send(Ask::Refused { group, session }));
                     }
                 }
@@ -467,22 +467,9 @@ impl Ingress {
         // One session has one window for as long as it is known.
         let (now, highest) = (self.now, receiver.highest());
         let between = between_before(&self.sessions, name.spi.sender(), group);
-        self.sessions.entry(name).or_insert_with(|| Session {
-            group,
-            receiver,
-            ahead: Ahead::new(mark, highest, rate, now),
-            record,
-            last: None,
-            between,
-            told: Vec::new(),
-            told_since: now,
-            doubted: None,
-            refused: None,
-            heard: now,
-            resting: false,
-            next_asked: false,
-            packets: 0,
-            octets: 0,
+        self.sessions.entry(name).or_insert_with(|| {
+            let ahead = Ahead::new(mark, highest, rate, now);
+            Session::new(group, (receiver, ahead), record, between, now)
         });
     }
 
@@ -567,11 +554,6 @@ pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
         | EspRefused::OtherSession
         | EspRefused::NoRoom => DropReason::NotEsp,
     })
-}
-
-/// The driver's inbox is full only when it has no time: it is waited for.
-pub(super) fn tell(asks: &Sender<Ask>, ask: Ask) {
-    drop(asks.blocking_send(ask));
 }
 
 /// RFC 3948 section 2.3.

@@ -17,7 +17,6 @@ use tokio::sync::mpsc::Sender;
 
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::flows::Ends;
-use crate::packet_path::ingress::tell;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::{Ask, Heard, SessionName};
@@ -70,6 +69,32 @@ pub(super) fn look_ahead(
 }
 
 impl Session {
+    pub(super) fn new(
+        group: GroupNumber,
+        (receiver, ahead): (EspReceiver, Ahead),
+        record: Option<Arc<ProtectionRecord>>,
+        between: Option<Ends>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            group,
+            receiver,
+            ahead,
+            record,
+            last: None,
+            between,
+            told: Vec::new(),
+            told_since: now,
+            doubted: None,
+            refused: None,
+            heard: now,
+            resting: false,
+            next_asked: false,
+            packets: 0,
+            octets: 0,
+        }
+    }
+
     pub(super) fn on_second(&mut self, now: Instant) {
         let idle = |since: Instant| now.saturating_duration_since(since);
         if !self.resting && idle(self.heard) > REST_AFTER {
@@ -133,22 +158,12 @@ impl Session {
     }
 
     pub(super) fn may_doubt(&mut self, now: Instant) -> bool {
-        let again = |since: Instant| now.saturating_duration_since(since) > DOUBTED_FOR;
-        let may = self.doubted.is_none_or(again);
-        if may {
-            self.doubted = Some(now);
-        }
-        may
+        is_due(&mut self.doubted, DOUBTED_FOR, now)
     }
 
     /// SECURITY: a member that refuses without end takes no more of the driver than others (KR-567).
     pub(super) fn may_refuse(&mut self, now: Instant) -> bool {
-        let lately = |since: Instant| now.saturating_duration_since(since) < SECOND;
-        let may = !self.refused.is_some_and(lately);
-        if may {
-            self.refused = Some(now);
-        }
-        may
+        is_due(&mut self.refused, SECOND, now)
     }
 
     pub(super) fn heard_from(&self, name: SessionName, ends: Ends, from: SocketAddr) -> Ask {
@@ -196,6 +211,20 @@ pub(super) fn judge(
     }
     (session.last, session.between) = (Some((ends, from)), Some(ends));
     Ok(news.then_some((ends, from)))
+}
+
+/// Whether so much time has gone since it was so last; from now on it counts anew.
+fn is_due(last: &mut Option<Instant>, pause: Duration, now: Instant) -> bool {
+    let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= pause);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
+/// The driver's inbox is full only when it has no time: it is waited for.
+pub(super) fn tell(asks: &Sender<Ask>, ask: Ask) {
+    drop(asks.blocking_send(ask));
 }
 
 /// A session that is not heard for so long gives its window back.

@@ -44,23 +44,10 @@ fn session_in(group: u32) -> Session {
     let sender = TerminalNumber::new(2).expect("not 0");
     let session = EspSession::new([0; 5]);
     let now = Instant::now();
-    Session {
-        group: group_of(group),
-        receiver: EspReceiver::new(EspSuite::default(), &key, sender, session),
-        ahead: Ahead::new(0, 0, 0, now),
-        record: Some(Arc::new(record_of(2, &[1, 2]))),
-        last: None,
-        between: None,
-        told: Vec::new(),
-        told_since: now,
-        doubted: None,
-        refused: None,
-        heard: now,
-        resting: false,
-        next_asked: false,
-        packets: 0,
-        octets: 0,
-    }
+    let receiver = EspReceiver::new(EspSuite::default(), &key, sender, session);
+    let ahead = Ahead::new(0, 0, 0, now);
+    let record = Some(Arc::new(record_of(2, &[1, 2])));
+    Session::new(group_of(group), (receiver, ahead), record, None, now)
 }
 
 fn packet(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
