@@ -5,6 +5,7 @@
 //! after the first begins a session in a group when it has a packet for it: peers that are spoken to
 //! little hear of one session, as without lanes.
 
+use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -15,6 +16,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::ToEgress;
 use crate::packet_path::head::HEAD_LEN;
 use crate::packet_path::inner::{Inner, Layout};
+use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Post;
 use crate::packet_path::tun::Tun;
 
@@ -71,18 +73,24 @@ pub(crate) fn how_many(asked: Option<usize>) -> usize {
 ///
 /// The kernel reads the answers to a packet from the queue that the packet was written to. So flows are
 /// spread here, each to one queue.
-pub(super) struct Queues(Vec<Arc<Tun>>);
+pub(super) struct Queues {
+    queues: Vec<Arc<Tun>>,
+    places: KeyedHash,
+}
 
 impl Queues {
     pub(super) fn new(queues: Vec<Arc<Tun>>) -> Self {
-        Self(queues)
+        Self {
+            queues,
+            places: KeyedHash::default(),
+        }
     }
 
     /// What [`Join`](crate::packet_path::Join) made.
     pub(super) fn write(&self, counts: &Counts, octets: &mut [u8]) {
-        let queue = match &self.0[..] {
+        let queue = match &self.queues[..] {
             [one] => one,
-            several => &several[place(&octets[HEAD_LEN..]) % several.len()],
+            several => &several[place(&self.places, &octets[HEAD_LEN..]) % several.len()],
         };
         if queue.write(octets).is_err() {
             counts.add(DropReason::NotSent, 1);
@@ -91,29 +99,20 @@ impl Queues {
 
     /// Whether joined packets are still taken.
     pub(super) fn joins(&self) -> bool {
-        self.0.iter().all(|queue| queue.joins())
+        self.queues.iter().all(|queue| queue.joins())
     }
 }
 
-/// The same for all packets of a flow. Who sends them chooses what it hashes: he spreads his own flows.
-fn place(packet: &[u8]) -> usize {
+/// The same for all packets of a flow.
+fn place(places: &KeyedHash, packet: &[u8]) -> usize {
     let Some(inner) = Inner::read(packet) else {
         return 0;
     };
-    let addresses = if inner.source.is_ipv4() {
-        12..20
-    } else {
-        8..40
-    };
-    let addresses = packet.get(addresses).unwrap_or_default();
     let ports = Layout::read(packet).map(|layout| layout.transport_at);
-    let ports = ports.and_then(|at| packet.get(at..at + 4));
-    let octets = addresses.iter().chain(ports.unwrap_or_default());
-    // FNV-1a; its high bits depend on all octets.
-    let hash = octets.fold(0x811c_9dc5_u32, |hash, &octet| {
-        (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193)
-    });
-    (hash >> 16) as usize
+    let ports = ports.and_then(|at| packet[at..].first_chunk::<4>());
+    let hash = places.hash_one((inner.source, inner.destination, ports));
+    // The high half depends on all of it.
+    (hash >> 32) as usize
 }
 
 /// Receivers remember 64 sessions of a sender at a time.
@@ -133,6 +132,8 @@ mod tests {
 
     #[test]
     fn flows_are_spread_over_the_queues_and_each_stays_in_one() {
+        let places = KeyedHash::default();
+        let place = |packet: &[u8]| place(&places, packet);
         for queues in 2..=LANES_MAX {
             let mut packets = vec![0; queues];
             for port in 40_000..41_000 {
