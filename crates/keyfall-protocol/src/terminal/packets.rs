@@ -18,6 +18,12 @@ pub struct SessionBlock {
 }
 
 impl SessionBlock {
+    /// So many from `next` on. They have to be recorded as given, or two starts send in one.
+    #[must_use]
+    pub const fn recorded(next: EspSession, left: u32) -> Self {
+        Self { next, left }
+    }
+
     /// The next session, once.
     pub fn take(&mut self) -> Option<EspSession> {
         self.left = self.left.checked_sub(1)?;
@@ -109,7 +115,7 @@ impl Packets {
             if self.is_free(next) {
                 let last = self.own.len() - 1;
                 self.own[last].1 += BLOCK;
-                return SessionBlock { next, left: BLOCK };
+                return SessionBlock::recorded(next, BLOCK);
             }
         }
         let mut first = drawn();
@@ -122,10 +128,7 @@ impl Packets {
         }
         self.own.push((first, BLOCK));
         self.begun = true;
-        SessionBlock {
-            next: first,
-            left: BLOCK,
-        }
+        SessionBlock::recorded(first, BLOCK)
     }
 
     /// Whether none of the sessions of a block from `first` on is recorded.

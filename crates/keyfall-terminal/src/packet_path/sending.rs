@@ -322,6 +322,42 @@ mod tests {
         assert_eq!(next(&mut sending, renewed, 61), Some(Place::InUse));
     }
 
+    /// DESIGN invariant 3: whichever threads send, through changes of keys, spares and refusals, no
+    /// session is given twice.
+    #[test]
+    fn no_two_threads_send_in_one_session() {
+        let (start, mut blocks) = (Instant::now(), 0);
+        let mut sending = Sending::default();
+        let mut given = Vec::new();
+        for round in 0..200u32 {
+            let now = start + Duration::from_secs(u64::from(round) * 400);
+            let key = (KEY.0, Generation::ZERO.plus(round / 3));
+            let lane = every(LANES_MAX).nth(round as usize % LANES_MAX);
+            let lane = lane.expect("there are so many");
+            sending.begin(lane);
+            sending.want_spare(lane);
+            if let Some(&last) = given.last() {
+                sending.on_refused(last);
+            }
+            while sending.orders() {
+                let first = EspSession::new([9; 5]).plus(16 * blocks);
+                sending.on_sessions(Some(SessionBlock::recorded(first, 16)));
+                blocks += 1;
+            }
+            for lane in every(LANES_MAX) {
+                if sending.speaks(lane) {
+                    let next = sending.next(lane, key, now);
+                    given.extend(next.map(|(_, session)| session));
+                }
+            }
+        }
+        let mut seen: Vec<_> = given.iter().map(ToString::to_string).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert!(given.len() > 500, "{}", given.len());
+        assert_eq!(seen.len(), given.len());
+    }
+
     /// R-101, KR-567: a thread has a session in a group when it has packets for it, and none of another
     /// thread; where a peer refuses the session of one, each begins another, and does so once.
     #[test]
