@@ -284,7 +284,7 @@ def make_key_req(suite: int, dk: Key, g: int, iv: bytes, asked: Asked, cookie: O
                  server_public: Optional[bytes] = None) -> Request:
     """PROTOCOL 14, row KEY-REQ: sealed under the wrap key, in the hpke suites once more to the server."""
     plain, id_ = key_req_plain(asked), key_req_id(dk)
-    aad = det(["KF1/key-req", suite, id_, g])
+    aad = det(["KF1/key-req", suite, id_, g, cookie])
     ct = AESGCM(dk.xl("key-req", [iv], 32)).encrypt(iv, plain, aad)
     inner = [1, suite, KEY_REQ, id_, g, iv, ct]
     outer = inner
@@ -329,7 +329,7 @@ def open_key_req(message: bytes, dk: Key, server: Optional[KemSecret] = None) ->
         inner = read_inner_key_req(value[3:])
     demand(inner["id"] == key_req_id(dk), "another's id")
     plain = opened(dk.xl("key-req", [inner["iv"]], 32), inner["iv"], inner["ct"],
-                   det(["KF1/key-req", suite, inner["id"], inner["g"]]))
+                   det(["KF1/key-req", suite, inner["id"], inner["g"], outer["cookie"]]))
     asked = read_key_req_plain(plain, suite)
     demand(dk.kid == 0 or dk.kid == 4 * asked.terminal + 1, "another's number")
     return Request(message, suite, inner["g"], inner["iv"], asked, outer["cookie"], inner_octets)

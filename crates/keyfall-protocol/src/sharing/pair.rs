@@ -16,8 +16,8 @@ use crate::keys::{Secret, WrapKey};
 use crate::rng::{Random, octets};
 use crate::sharing::SharingSuite;
 use crate::sharing::message::{
-    AckStatus, KeyDis, KeyReq, Message, Reference, RequestHash, Requested, SealedAsk, TAG_LEN,
-    sha256,
+    AckStatus, Cookie, KeyDis, KeyReq, Message, Reference, RequestHash, Requested, SealedAsk,
+    TAG_LEN, sha256,
 };
 
 /// What a terminal asks.
@@ -73,10 +73,17 @@ pub struct Line<'k> {
 }
 
 impl Ask {
-    /// The sealed request as a message, without a cookie: exactly `len` octets long, or where that
-    /// is too short the next multiple of 64.
+    /// The sealed request as a message, without the cookie that it counts with: exactly `len` octets
+    /// long, or where that is too short the next multiple of 64.
     #[must_use]
-    pub fn seal(&self, line: Line<'_>, g: Generation, len: usize, rng: &mut dyn Random) -> Vec<u8> {
+    pub fn seal(
+        &self,
+        line: Line<'_>,
+        g: Generation,
+        cookie: Option<Cookie>,
+        len: usize,
+        rng: &mut dyn Random,
+    ) -> Vec<u8> {
         let iv: [u8; 12] = octets(rng);
         let id = line.wrap.key_req_id();
         let outside = message_of(line.suite, id, g, iv, &[]).len() - head(0);
@@ -86,7 +93,7 @@ impl Ask {
         let tag = key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(iv),
-                Aad::from(ask_aad(line.suite, id, g)),
+                Aad::from(ask_aad(line.suite, id, g, cookie)),
                 &mut sealed[..],
             )
             .expect("a request is far below the limit of GCM");
@@ -147,14 +154,15 @@ impl Ask {
 }
 
 impl SealedAsk<'_> {
-    /// `None` where this is not the key, or what is inside is no request.
+    /// `None` where this is not the key, or what is inside is no request, or none that was made to go
+    /// with this cookie.
     #[must_use]
-    pub fn open(&self, wrap: &WrapKey) -> Option<Ask> {
+    pub fn open(&self, wrap: &WrapKey, cookie: Option<Cookie>) -> Option<Ask> {
         let mut buffer = Zeroizing::new(self.ct.to_vec());
         let plain = aead(&wrap.key_req_key(self.iv))
             .open_in_place(
                 Nonce::assume_unique_for_key(self.iv),
-                Aad::from(ask_aad(self.suite, self.id, self.g)),
+                Aad::from(ask_aad(self.suite, self.id, self.g, cookie)),
                 &mut buffer,
             )
             .ok()?;
@@ -433,11 +441,13 @@ fn confirmed(status: AckStatus, plain: &PlainHash) -> Vec<u8> {
     })
 }
 
-fn ask_aad(suite: SharingSuite, id: [u8; 8], g: Generation) -> Vec<u8> {
+/// SECURITY: the cookie stands outside of the seal, and whoever plays a recording has one of his own:
+/// with that it opens no more (KR-392).
+fn ask_aad(suite: SharingSuite, id: [u8; 8], g: Generation, cookie: Option<Cookie>) -> Vec<u8> {
     codec::encode(|e| {
-        e.array(4)?.str("KF1/key-req")?.u8(suite.number())?;
+        e.array(5)?.str("KF1/key-req")?.u8(suite.number())?;
         e.bytes(&id)?.u32(g.get())?;
-        Ok(())
+        optional(e, cookie.as_ref().map(|cookie| &cookie[..]))
     })
 }
 

@@ -130,7 +130,7 @@ fn an_answer_that_no_listed_key_signed_is_not_believed() {
     let message = message_in(&request).expect("a datagram");
     let Ok(Message::KeyReq {
         request: KeyReq::Hpke { enc, ct, .. },
-        ..
+        cookie,
     }) = Message::decode(message)
     else {
         panic!("suite hpke");
@@ -145,7 +145,7 @@ fn an_answer_that_no_listed_key_signed_is_not_believed() {
         panic!("the pair's");
     };
     let key = token.key();
-    let ask = sealed.open(&key).expect("under the token");
+    let ask = sealed.open(&key, cookie).expect("under the token");
     let fresh = KemPublic::new(KemSuite::X25519, &ask.fresh.expect("hpke")).expect("a key");
     let forger = SigningKey::from_seed(Secret::init_with(|into| pair.rng.fill(into)));
     let hash = RequestHash::of(message);

@@ -244,8 +244,8 @@ fn a_short_request_brings_no_cookie() {
     assert!(shortest[0] < 256 && shortest[1] < 244, "{shortest:?}");
 }
 
-/// KR-365, T-09: a recorded request moves no address, not even with a cookie that its player was given: that
-/// stands outside of the seal.
+/// KR-365, KR-392, T-09: a recorded request moves no address, and with a cookie that its player was given
+/// it is none: that stands outside of the seal.
 #[test]
 fn a_recorded_request_moves_no_address() {
     for suite in [SharingSuite::Psk, SharingSuite::Hpke] {
@@ -261,18 +261,69 @@ fn a_recorded_request_moves_no_address() {
         pair.let_pass(|_, _, _| Fate::Lost);
         pair.ask(0);
         let recorded = pair.air[0].1.clone();
-        let Ok(Message::KeyReq { request, .. }) = Message::decode_datagram(&recorded) else {
-            panic!("it asked");
-        };
-        let cookie = Some(cookie_for(&mut pair, nobodys_request(200)));
-        let with_cookie = marked(&Message::KeyReq { request, cookie }.encode());
-        for octets in [recorded.clone(), with_cookie] {
+        let with_his = with_a_players_cookie(&mut pair, &recorded);
+        for (octets, answers) in [(recorded, &[KEY_DIS][..]), (with_his, &[])] {
             pair.let_pass(|_, _, _| Fate::Lost);
             pair.put(ELSEWHERE, octets);
-            assert_eq!(pair.types(), [KEY_DIS], "{suite:?}");
+            assert_eq!(pair.types(), answers, "{suite:?}");
             assert_eq!(heard(&pair), home, "{suite:?}");
         }
     }
+}
+
+/// A recorded request with a cookie that its player was given.
+fn with_a_players_cookie(pair: &mut Pair, recorded: &[u8]) -> Vec<u8> {
+    let Ok(Message::KeyReq { request, .. }) = Message::decode_datagram(recorded) else {
+        panic!("a request");
+    };
+    let cookie = Some(cookie_for(pair, nobodys_request(200)));
+    marked(&Message::KeyReq { request, cookie }.encode())
+}
+
+/// KR-392, T-09: a terminal's first requests were recorded and never answered. Played between its answer
+/// and its ACK, with whichever cookie, they bring no newer answer, and that ACK counts.
+#[test]
+fn a_recorded_request_voids_no_first_contact() {
+    let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    let group = pair.group(&[1]);
+    let mut recorded = Vec::new();
+    for of_cookie in [false, true] {
+        pair.let_pass(move |_, up, octets| match type_of(octets) {
+            Some(COOKIE) if of_cookie => Fate::Passes,
+            _ if up && of_cookie && octets.len() < 260 => Fate::Passes,
+            _ => Fate::Lost,
+        });
+        pair.ask(0);
+        pair.run(Duration::from_millis(100));
+        let sent = pair.air.iter().filter(|(up, _)| *up);
+        recorded.extend(sent.map(|(_, octets)| octets.clone()));
+        pair.restart(0);
+    }
+    assert!(recorded.len() > 1, "{:?}", pair.types());
+    for n in 0..recorded.len() {
+        let octets = recorded[n].clone();
+        recorded.push(with_a_players_cookie(&mut pair, &octets));
+    }
+    pair.let_pass(|_, _, octets| match type_of(octets) {
+        Some(ACK) => Fate::Lost,
+        _ => Fate::Passes,
+    });
+    pair.ask(0);
+    pair.run(Duration::from_millis(100));
+    let mut acks = pair.air.iter().filter(|(_, it)| type_of(it) == Some(ACK));
+    let ack = acks.next_back().expect("it is answered").1.clone();
+    let answers = pair.server.desk_counts().answers;
+    pair.let_pass(|_, _, _| Fate::Lost);
+    for octets in recorded {
+        pair.put(ELSEWHERE, octets);
+    }
+    assert_eq!(pair.server.desk_counts().answers, answers);
+    let from = pair.askers[0].address;
+    pair.let_pass(|_, _, _| Fate::Passes);
+    pair.put(from, ack);
+    assert_eq!(pair.server.desk_counts().acks, 1);
+    pair.run(Duration::from_secs(5));
+    assert!(pair.is_current(0, group));
 }
 
 /// INVARIANT 6: who is excluded is a stranger at the desk, in whatever suite it asks.
@@ -349,6 +400,8 @@ fn a_request_under_anothers_number_is_not_answered() {
 #[test]
 fn a_request_in_another_suite_inside_than_outside_is_not_answered() {
     let mut pair = Pair::new(&[SharingSuite::Hpke], 1);
+    pair.ask(0);
+    pair.run(Duration::from_secs(5));
     let seed = Secret::init_with(|into| pair.rng.fill(into));
     let fresh = KemSecret::from_seed(KemSuite::X25519, seed);
     let suite = SharingSuite::Hpke;
@@ -394,7 +447,7 @@ fn sealed_by_the_first(
         fresh,
     };
     let line = Line { suite, wrap: &wrap };
-    ask.seal(line, Generation::ZERO, 252, &mut pair.rng)
+    ask.seal(line, Generation::ZERO, None, 252, &mut pair.rng)
 }
 
 /// T-08: one altered octet in any message of the sequence and nothing comes of it.

@@ -365,7 +365,7 @@ fn a_token_does_not_count_in_psk() {
     };
     let mut cookie = None;
     for _ in 0..2 {
-        let sealed = ask.seal(line, Generation::ZERO, 252, &mut pair.rng);
+        let sealed = ask.seal(line, Generation::ZERO, cookie, 252, &mut pair.rng);
         let Ok(Message::KeyReq { request, .. }) = Message::decode(&sealed) else {
             panic!("it is one");
         };

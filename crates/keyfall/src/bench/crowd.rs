@@ -20,7 +20,7 @@ use keyfall_protocol::server::{
     Addresses, ChangeMode, Done, FleetRecord, Input, Moment, Order, Server, TerminalRecord,
 };
 use keyfall_protocol::sharing::message::{
-    AckStatus, KeyReq, Message, RequestHash, marked, message_in,
+    AckStatus, Cookie, Message, RequestHash, marked, message_in,
 };
 use keyfall_protocol::sharing::pair::{AckKey, Ask, Line, SignedGrant};
 use keyfall_protocol::sharing::{Confirmation, SharingSuite};
@@ -179,7 +179,7 @@ impl Crowd {
     fn restart(&mut self) -> anyhow::Result<Duration> {
         let began = self.desk.clock.now;
         for place in 0..self.members.len() {
-            let octets = self.ask(place)?;
+            let octets = self.ask(place, None)?;
             self.plan(began.plus(ONE_WAY), Happens::AtServer(place, octets));
         }
         self.run(began.plus(PATIENCE), |_| false)?;
@@ -315,17 +315,7 @@ impl Crowd {
     ) -> anyhow::Result<Option<Vec<u8>>> {
         let sent = message_in(datagram)?;
         match Message::decode(sent)? {
-            Message::Cookie { cookie, .. } => {
-                let asked = std::mem::take(&mut self.members[place].request);
-                let Message::KeyReq { request, .. } = Message::decode(&asked)? else {
-                    anyhow::bail!("a member asks by KEY-REQ");
-                };
-                let cookie = Some(cookie);
-                let again = Message::KeyReq { request, cookie }.encode();
-                let octets = marked(&again);
-                self.members[place].request = again;
-                Ok(Some(octets))
-            }
+            Message::Cookie { cookie, .. } => Ok(Some(self.ask(place, Some(cookie))?)),
             Message::KeyDis {
                 reference,
                 distribution,
@@ -397,7 +387,7 @@ impl Crowd {
         Ok(Some(made.encode()))
     }
 
-    fn ask(&mut self, place: usize) -> anyhow::Result<Vec<u8>> {
+    fn ask(&mut self, place: usize, cookie: Option<Cookie>) -> anyhow::Result<Vec<u8>> {
         let g = self.desk.machine.fleet().fleet_generation;
         let number = TerminalNumber::new(u32::try_from(place)? + 1);
         let member = &mut self.members[place];
@@ -409,15 +399,11 @@ impl Crowd {
             fresh: None,
         };
         let (suite, wrap) = (SharingSuite::Psk, &member.wrap);
-        member.request = ask.seal(Line { suite, wrap }, g, REQUEST_LEN, &mut OsRandom);
-        let is_request = matches!(
-            Message::decode(&member.request)?,
-            Message::KeyReq {
-                request: KeyReq::Psk(_),
-                ..
-            }
-        );
-        anyhow::ensure!(is_request, "a member asks by KEY-REQ");
+        let inner = ask.seal(Line { suite, wrap }, g, cookie, REQUEST_LEN, &mut OsRandom);
+        let Message::KeyReq { request, .. } = Message::decode(&inner)? else {
+            anyhow::bail!("a member asks by KEY-REQ");
+        };
+        member.request = Message::KeyReq { request, cookie }.encode();
         Ok(marked(&member.request))
     }
 }

@@ -86,7 +86,9 @@ fn round(fleet: &mut Fleet, raw: Option<&Raw>, times: &mut Times) -> anyhow::Res
         asked.push((place, fleet.ask(place)?));
     }
     for _ in 0..STEPS_MAX {
-        let mut next = Vec::new();
+        // The server alone, one request after the other: what terminals do with the answers would empty its
+        // caches.
+        let mut answered = Vec::new();
         for (place, datagrams) in std::mem::take(&mut asked) {
             let from = fleet.terminals[place].address;
             let confirms = datagrams.first().and_then(|it| type_of(it)) == Some(ACK);
@@ -113,12 +115,14 @@ fn round(fleet: &mut Fleet, raw: Option<&Raw>, times: &mut Times) -> anyhow::Res
             if let Some(sum) = sum {
                 sum.push(micros(took));
             }
+            answered.push((place, replies));
+        }
+        for (place, replies) in answered {
             let more = fleet.take(place, &replies)?;
             if !more.is_empty() {
-                next.push((place, more));
+                asked.push((place, more));
             }
         }
-        asked = next;
         if asked.is_empty() {
             let current = (0..fleet.terminals.len()).all(|place| fleet.is_current(place));
             anyhow::ensure!(current, "a terminal did not get its key");
@@ -179,7 +183,7 @@ pub(super) fn forge(terminals: u32, count: usize) -> anyhow::Result<Forged> {
             held: Vec::new(),
             fresh: None,
         };
-        marked(&ask.seal(Line { suite, wrap }, g, 252, &mut OsRandom))
+        marked(&ask.seal(Line { suite, wrap }, g, None, 252, &mut OsRandom))
     };
     let unknown: Vec<_> = (0..count).map(|_| request()).collect();
     let mut bad = Vec::new();

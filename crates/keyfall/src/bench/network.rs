@@ -162,12 +162,15 @@ impl Running {
                 fresh: fresh.as_ref().map(|it| it.public().octets().to_vec()),
             };
             let wrap = &record.wrap;
-            let inner = ask.seal(Line { suite, wrap }, g, padded(suite), &mut OsRandom);
+            let inner = |cookie| {
+                let line = Line { suite, wrap };
+                ask.seal(line, g, cookie, padded(suite), &mut OsRandom)
+            };
             let Some(to) = to else {
-                requests.push(vec![marked(&inner)]);
+                requests.push(vec![marked(&inner(None))]);
                 continue;
             };
-            let sealed = |cookie| sealed(to, suite, &inner, cookie);
+            let sealed = |cookie| sealed(to, suite, &inner(cookie), cookie);
             if cookie.is_none() {
                 cookie = Some(cookie_for(socket, || sealed(None))?);
             }

@@ -32,7 +32,8 @@ pub(super) struct Request<'m> {
     pub(super) message: &'m [u8],
     pub(super) hash: RequestHash,
     pub(super) requested: Requested,
-    /// A cookie showed that `from` receives.
+    pub(super) cookie: Option<Cookie>,
+    /// It showed that `from` receives.
     pub(super) returns: bool,
 }
 
@@ -44,6 +45,7 @@ impl<'m> Request<'m> {
             message: &asker.message,
             hash: asker.hash,
             requested: asker.requested.clone(),
+            cookie: asker.cookie,
             returns: asker.returns,
         }
     }
@@ -147,19 +149,20 @@ impl Server {
         message: &Message<'_>,
         rng: &mut dyn Random,
     ) {
-        let Message::KeyReq { request, cookie } = message else {
+        let &Message::KeyReq { request, cookie } = message else {
             return;
         };
         self.desk.counts.requests += 1;
         let now = self.at.now;
-        let returns = cookie
-            .is_some_and(|cookie: Cookie| self.desk.cookies(now, rng).check(&cookie, from, now));
+        let returns =
+            cookie.is_some_and(|cookie| self.desk.cookies(now, rng).check(&cookie, from, now));
         let requested = Requested::new(octets);
         let asked = Request {
             from,
             message: octets,
             hash: requested.hash(),
             requested,
+            cookie,
             returns,
         };
         if self.answers_again(&asked) {
@@ -168,7 +171,7 @@ impl Server {
         let suite = request.suite();
         match request {
             KeyReq::Psk(ask) if suite == SharingSuite::Psk => {
-                if let Some((caller, opened)) = self.open_ask(&asked, ask, rng) {
+                if let Some((caller, opened)) = self.open_ask(&asked, &ask, rng) {
                     if self.refuses(suite, caller.terminal()) {
                         return;
                     }
@@ -240,7 +243,8 @@ impl Server {
             Caller::Token(_) => None,
         };
         // KR-390.
-        let opened = ask.open(key).filter(|opened| opened.terminal == number);
+        let opened = ask.open(key, asked.cookie);
+        let opened = opened.filter(|opened| opened.terminal == number);
         let Some(opened) = opened else {
             self.desk.counts.silent += 1;
             return None;
@@ -378,6 +382,7 @@ impl Server {
             message: asked.message.to_vec(),
             hash: asked.hash,
             requested: asked.requested.clone(),
+            cookie: asked.cookie,
             returns: asked.returns,
         };
         self.desk.jobs.insert(number, asker);
@@ -433,6 +438,11 @@ impl Server {
             Caller::Terminal(_) => self.grant(terminal, ask, suite, rng),
             Caller::Token(_) => self.grant_package(terminal, ask, rng),
         };
+        // Of several answers with fresh octets the newest counts: a recording without a cookie would
+        // make void what the terminal was given (KR-392).
+        if grant.first.is_some() && !asked.returns {
+            return self.send_cookie(asked.from, suite, asked.named(), rng);
+        }
         let wrap = &terminal.wrap;
         let line = Line { suite, wrap: under };
         let (message, plain) = grant.seal(line, &asked.hash, &self.fleet.keys, rng);

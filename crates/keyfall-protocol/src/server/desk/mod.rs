@@ -77,7 +77,8 @@ struct Asker {
     message: Vec<u8>,
     hash: RequestHash,
     requested: Requested,
-    /// A cookie showed that `from` receives.
+    cookie: Option<Cookie>,
+    /// It showed that `from` receives.
     returns: bool,
 }
 

@@ -298,7 +298,7 @@ impl FirstContact {
         };
         let wrap = &self.key;
         let line = Line { suite, wrap };
-        let inner = padded_len(suite).map(|len| ask.seal(line, UNKNOWN_G, len, rng));
+        let inner = padded_len(suite).map(|len| ask.seal(line, UNKNOWN_G, cookie, len, rng));
         let sealed = inner.and_then(|inner| known.kem.seal(KEY_REQ_INFO, &inner, rng));
         let Some((enc, ct)) = sealed else {
             return self.end(FirstContactError::NoSuite);

@@ -156,7 +156,7 @@ impl Terminal {
         let (message, legacy) = match padded_len(suite) {
             Some(len) => {
                 let line = Line { suite, wrap: &wrap };
-                let inner = ask.seal(line, self.g, len, rng);
+                let inner = ask.seal(line, self.g, cookie, len, rng);
                 (self.sealed_outside(kem, &inner, cookie, rng), None)
             }
             None => self.legacy_request(nonce, time, cookie).unzip(),

@@ -67,7 +67,9 @@ fn answer_to(
     (request, wrap): (&[u8], &WrapKey),
     change: impl FnOnce(&mut Grant),
 ) -> Vec<u8> {
-    let asked = sealed(request).open(wrap).expect("under its wrap key");
+    let asked = sealed(request)
+        .open(wrap, None)
+        .expect("under its wrap key");
     let mut grant = Grant {
         nonce: asked.nonce,
         time: FOUNDED.plus(1),
