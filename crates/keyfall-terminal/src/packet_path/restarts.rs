@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
-use keyfall_protocol::ids::{Generation, KeyEpoch};
+use keyfall_protocol::ids::{Generation, KeyEpoch, TerminalNumber};
 
 use crate::packet_path::SessionName;
 use crate::packet_path::inner::Inner;
@@ -19,8 +19,25 @@ use crate::packet_path::inner::Inner;
 pub(super) struct First {
     /// It is refused: up to its stored mark, the session may have been heard before a restart.
     pub(super) is_below: bool,
-    /// `None`: a dummy packet.
-    pub(super) inner: Option<Inner>,
+    pub(super) text: Text,
+}
+
+/// What is inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Text {
+    Packet(Inner),
+    /// A dummy packet that says to this terminal where its sender is.
+    Place(TerminalNumber),
+    Nothing,
+}
+
+impl Text {
+    pub(super) const fn packet(self) -> Option<Inner> {
+        match self {
+            Self::Packet(inner) => Some(inner),
+            Self::Place(_) | Self::Nothing => None,
+        }
+    }
 }
 
 impl First {
@@ -35,12 +52,13 @@ impl First {
         let is_below = EspArrival::read(sealed).ok()?.sequence <= mark;
         // Who it is from is known only when it has opened.
         let begins_at = if is_below { 0 } else { mark };
-        let inner = match receiver(begins_at).open_into(sealed, scratch) {
-            Ok((length, _)) => Some(Inner::read(&scratch[..length])?),
-            Err(EspRefused::Dummy | EspRefused::Refusal(_)) => None,
+        let text = match receiver(begins_at).open_into(sealed, scratch) {
+            Ok((length, _)) => Text::Packet(Inner::read(&scratch[..length])?),
+            Err(EspRefused::Place(to)) => Text::Place(to),
+            Err(EspRefused::Dummy | EspRefused::Refusal(_)) => Text::Nothing,
             Err(_) => return None,
         };
-        Some(Self { is_below, inner })
+        Some(Self { is_below, text })
     }
 }
 
@@ -129,8 +147,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use keyfall_plane::{EspSender, Spi, esp_len};
-    use keyfall_protocol::ids::{EspSession, GroupNumber, TerminalNumber};
+    use keyfall_plane::{ESP_PLACE_LEN, EspSender, Spi, esp_len};
+    use keyfall_protocol::ids::{EspSession, GroupNumber};
     use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
 
     use super::*;
@@ -157,10 +175,10 @@ mod tests {
         let mut from = EspSender::new(suite, &key(1), sender(), session(1));
         let packet = [&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0][..], &[10; 8]].concat();
         let mut seal = |packet: Option<&[u8]>| {
-            let mut sealed = vec![0; esp_len(packet.map_or(0, <[u8]>::len))];
+            let mut sealed = vec![0; packet.map_or(ESP_PLACE_LEN, |it| esp_len(it.len()))];
             let size = match packet {
                 Some(packet) => from.seal_from(packet, &mut sealed),
-                None => from.seal_dummy(&mut sealed),
+                None => from.seal_place(to, &mut sealed),
             };
             sealed.truncate(size.expect("there is room"));
             sealed
@@ -171,12 +189,12 @@ mod tests {
                 EspReceiver::with_mark(suite, &key(octet), sender(), session(1), mark)
             })
         };
-        let inner = Inner::read(&packet);
-        assert!(inner.is_some());
+        let inner = Text::Packet(Inner::read(&packet).expect("a packet"));
         let first = sealed.each_ref().map(|it| open(it, 1, 2));
-        let of = |is_below, inner| Some(First { is_below, inner });
-        let below = [of(true, inner), of(true, None)];
-        let above = [of(false, inner), of(false, None)];
+        let of = |is_below, text| Some(First { is_below, text });
+        let place = Text::Place(to);
+        let below = [of(true, inner), of(true, place)];
+        let above = [of(false, inner), of(false, place)];
         assert_eq!(
             (first[..2] == below, first[2..] == above),
             (true, true),
@@ -212,6 +230,7 @@ mod tests {
         for second in 0..400_000 {
             of_all.want();
             let now = start + Duration::from_secs(second);
+        let to = TerminalNumber::MAX;
             if of_all.is_due(key(0), now, 5) {
                 of_all.begun(key(0), now, 5);
                 times += 1;
