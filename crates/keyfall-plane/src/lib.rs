@@ -84,8 +84,8 @@ mod replay;
 mod srtp;
 
 pub use esp::{
-    ESP_HEAD, ESP_REFUSAL_LEN, ESP_SEQUENCE_MAX, ESP_TAIL_MAX, EspArrival, EspExport, EspReceiver,
-    EspRefused, EspSender, PinnedArrival, SealRefused, Spi, esp_len,
+    ESP_HEAD, ESP_PLACE_LEN, ESP_REFUSAL_LEN, ESP_SEQUENCE_MAX, ESP_TAIL_MAX, EspArrival,
+    EspExport, EspReceiver, EspRefused, EspSender, PinnedArrival, SealRefused, Spi, esp_len,
 };
 pub use replay::{ReplayWindow, Stale};
 pub use srtp::{

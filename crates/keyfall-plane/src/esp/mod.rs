@@ -26,6 +26,8 @@ pub const ESP_SEQUENCE_MAX: u32 = (1 << 24) - 1;
 
 /// Octets of a dummy packet that names a refused session.
 pub const ESP_REFUSAL_LEN: usize = esp_len(5);
+/// Octets of a dummy packet that says to a terminal where its sender is.
+pub const ESP_PLACE_LEN: usize = esp_len(4);
 
 /// Octets of an ESP packet around an inner packet of `inner_len`.
 #[must_use]

@@ -102,8 +102,8 @@ impl EspReceiver {
     /// the inner packet the trailer is left in it.
     ///
     /// # Errors
-    /// [`EspRefused`]. Nothing changed, but for [`EspRefused::NotIp`], [`EspRefused::Dummy`]
-    /// and [`EspRefused::Refusal`]:
+    /// [`EspRefused`]. Nothing changed, but for [`EspRefused::NotIp`], [`EspRefused::Dummy`],
+    /// [`EspRefused::Place`] and [`EspRefused::Refusal`]:
     /// those packets are authentic and will be replays from now on.
     #[inline]
     pub fn open_into(&mut self, packet: &[u8], out: &mut [u8]) -> Result<(usize, u32), EspRefused> {
@@ -157,17 +157,24 @@ fn inner_len(plain: &[u8]) -> Result<usize, EspRefused> {
         .checked_sub(usize::from(*padding))
         .ok_or(EspRefused::NotIp);
     if *next_header == inner::DUMMY {
-        let text = len.ok().map(|len| &payload[..len]);
-        let session = text.and_then(|text| text.try_into().ok());
-        return Err(session.map_or(EspRefused::Dummy, |it| {
-            EspRefused::Refusal(EspSession::new(it))
-        }));
+        return Err(len.map_or(EspRefused::Dummy, |len| hidden(&payload[..len])));
     }
     let len = len?;
     match inner::read(&payload[..len]) {
         Some((expected, len)) if expected == *next_header => Ok(len),
         Some(_) | None => Err(EspRefused::NotIp),
     }
+}
+
+/// What the text of a dummy packet says.
+#[cold]
+fn hidden(text: &[u8]) -> EspRefused {
+    if let Ok(session) = text.try_into() {
+        return EspRefused::Refusal(EspSession::new(session));
+    }
+    let number = text.try_into().ok().map(u32::from_be_bytes);
+    let place = number.and_then(TerminalNumber::new);
+    place.map_or(EspRefused::Dummy, EspRefused::Place)
 }
 
 impl fmt::Debug for EspReceiver {

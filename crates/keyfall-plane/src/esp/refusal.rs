@@ -1,11 +1,11 @@
 //! Why a packet was not sealed or not opened. Each cause is its own, so that it can be counted.
 
-use keyfall_protocol::ids::EspSession;
+use keyfall_protocol::ids::{EspSession, TerminalNumber};
 use thiserror::Error;
 
 use crate::replay::Stale;
 
-/// Why a received packet was not delivered. But for the last three, which are told of authentic
+/// Why a received packet was not delivered. But for the last four, which are told of authentic
 /// packets only, nothing changed, and the packet may be tried again under another key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Error)]
 pub enum EspRefused {
@@ -46,6 +46,9 @@ pub enum EspRefused {
     /// section 2.6).
     #[error("a dummy packet")]
     Dummy,
+    /// An authentic dummy packet that says to this terminal where its sender is.
+    #[error("a dummy packet that says a place")]
+    Place(TerminalNumber),
     /// An authentic dummy packet whose sender refuses packets of this session, since it may have
     /// delivered them before it was restarted.
     #[error("a refusal of a session")]

@@ -101,12 +101,13 @@ impl EspSender {
         self.seal_as(next_header, inner, out)
     }
 
-    /// Seals a dummy packet (RFC 4303 section 2.6) of `esp_len(0)` octets into `out`.
+    /// Seals a dummy packet (RFC 4303 section 2.6) of [`ESP_PLACE_LEN`](crate::ESP_PLACE_LEN) octets into `out`. It
+    /// says to the terminal `to`, and to nobody else, that its sender is where it comes from.
     ///
     /// # Errors
     /// [`SealRefused`]; `out` and sender are as before.
-    pub fn seal_dummy(&mut self, out: &mut [u8]) -> Result<usize, SealRefused> {
-        self.seal_as(inner::DUMMY, &[], out)
+    pub fn seal_place(&mut self, to: TerminalNumber, out: &mut [u8]) -> Result<usize, SealRefused> {
+        self.seal_as(inner::DUMMY, &to.get().to_be_bytes(), out)
     }
 
     /// Seals a dummy packet of [`ESP_REFUSAL_LEN`](crate::ESP_REFUSAL_LEN) octets into `out`. It says that packets of the

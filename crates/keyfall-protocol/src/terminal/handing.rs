@@ -287,6 +287,19 @@ impl Terminal {
         }
     }
 
+    /// A packet of a member opened under an older key than is sent with.
+    ///
+    /// SECURITY: it may be a recording, as long as that key is in its grace: a terminal that was restarted
+    /// knows no records yet, and nothing that looks at marks comes before this. Without a record there is
+    /// as little for it as for what does not open (KR-544).
+    pub(super) fn hand_to_sender(&mut self, shown: Shown, to: SocketAddr) {
+        let record = self.record_of(shown.peer);
+        let is_recorded = record.is_some_and(|it| it.group(shown.group).is_some());
+        if is_recorded || self.handing.may_answer_unproved(shown.peer, self.now) {
+            self.hand_to_member(shown, to);
+        }
+    }
+
     /// A packet came that did not open. What it says of its sender proves nothing: there is little for
     /// it, and less each time.
     pub(super) fn on_unheard(&mut self, unheard: &Unheard) {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_REFUSAL_LEN, ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len};
+use keyfall_plane::{
+    ESP_PLACE_LEN, ESP_REFUSAL_LEN, ESP_SEQUENCE_MAX, EspSender, SealRefused, esp_len,
+};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
@@ -21,7 +23,7 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
 use crate::packet_path::flows::{Ends, Flow, FlowWay, Flows};
 use crate::packet_path::head::WHOLE;
-use crate::packet_path::here::{Here, Peer, Spoken, source_towards};
+use crate::packet_path::here::{Due, Here, Peer, Spoken, source_towards};
 use crate::packet_path::inner::Inner;
 use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::lanes::Lane;
@@ -103,6 +105,14 @@ enum Outgoing {
     },
     Held,
     Refused(DropReason),
+}
+
+/// What a dummy packet says.
+enum Word {
+    /// To that terminal: where this one is.
+    Place(TerminalNumber),
+    /// Packets of that session are not delivered.
+    Refused(EspSession),
 }
 
 /// Packets of one flow.
@@ -237,9 +247,14 @@ impl Egress {
                 FlowWay::Protect { .. } | FlowWay::Searching | FlowWay::Drop(_) => None,
             });
         let due = self.here.due(spoken_to, self.now, source_towards);
-        for (peer, instead_of) in due {
+        for Due {
+            peer,
+            terminal,
+            instead_of,
+        } in due
+        {
             let goes_there = instead_of.is_none_or(|ends| self.goes_to(ends, peer));
-            if goes_there && self.say_dummy(peer, None) {
+            if goes_there && self.say(peer, Word::Place(terminal)) {
                 self.here.said(peer, self.now);
             }
         }
@@ -259,22 +274,21 @@ impl Egress {
         matches!(flow.way, FlowWay::Protect { group, to, .. } if (group, to) == there)
     }
 
-    /// Where this terminal is; or that it refuses a session. False where the group's packets wait, or go
-    /// nowhere.
-    fn say_dummy(&mut self, (group, to): Peer, refused: Option<EspSession>) -> bool {
+    /// False where the group's packets wait, or go nowhere.
+    fn say(&mut self, (group, to): Peer, word: Word) -> bool {
         self.flush();
         let Some(Outgoing::Open { sender, .. }) = self.groups.get_mut(&group) else {
             return false;
         };
-        let sealed = match refused {
-            Some(session) => self
+        let sealed = match word {
+            Word::Refused(session) => self
                 .batch
                 .slot(to, ESP_REFUSAL_LEN)
                 .map(|slot| sender.seal_refusal(session, slot)),
-            None => self
+            Word::Place(terminal) => self
                 .batch
-                .slot(to, esp_len(0))
-                .map(|slot| sender.seal_dummy(slot)),
+                .slot(to, ESP_PLACE_LEN)
+                .map(|slot| sender.seal_place(terminal, slot)),
         };
         let Some(Ok(size)) = sealed else {
             return false;
@@ -326,7 +340,7 @@ impl Egress {
                 ToEgress::WaysChanged => self.flows.ask_again(self.now, |_, _| true),
                 ToEgress::Refused { group, to, session } => {
                     // Where it cannot be said now, the next packet asks again.
-                    self.say_dummy((group, to), Some(session));
+                    self.say((group, to), Word::Refused(session));
                 }
                 ToEgress::Report(to) => drop(to.try_send(self.report())),
                 ToEgress::Wipe => {

@@ -25,10 +25,9 @@ use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
-use crate::packet_path::inner::Inner;
 use crate::packet_path::lanes::{Lane, Lanes, Queues, every};
 use crate::packet_path::post::{self, Post};
-use crate::packet_path::restarts::{Answered, First};
+use crate::packet_path::restarts::{Answered, First, Text};
 use crate::packet_path::sending::{Place, Sending, Suites, Told};
 use crate::packet_path::sessions::{Received, Sessions, Under};
 use crate::packet_path::stock::StockSenders;
@@ -367,7 +366,7 @@ impl PacketPath {
                 let mut stranger = None;
                 let refused = if !opened.is_recorded {
                     // SECURITY: a stranger costs no memory (KR-549).
-                    stranger = first.inner.map(|inner| Heard {
+                    stranger = first.text.packet().map(|inner| Heard {
                         group,
                         key: Some(under),
                         peer: name.spi.sender(),
@@ -381,7 +380,8 @@ impl PacketPath {
                 } else if first.is_below {
                     // It may have been delivered before a restart of this terminal. The answer is
                     // shorter than any packet.
-                    if first.inner.is_some() && self.answered.may_tell(name, Instant::now()) {
+                    if first.text.packet().is_some() && self.answered.may_tell(name, Instant::now())
+                    {
                         let refused = ToEgress::Refused {
                             group,
                             to: origin.from,
@@ -390,7 +390,7 @@ impl PacketPath {
                         self.egress.put(Lane::FIRST, refused);
                     }
                     Some(DropReason::Replayed)
-                } else if first.inner.is_some_and(|inner| !is_for(terminal, inner)) {
+                } else if !is_for(terminal, first.text) {
                     Some(DropReason::NotForUs)
                 } else {
                     // Who begins anew was restarted, and would refuse the session in use.
@@ -597,9 +597,16 @@ fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<Protection
 }
 
 /// Who stands between two others can feed a third the packets of each.
-fn is_for(terminal: &Terminal, inner: Inner) -> bool {
+fn is_for(terminal: &Terminal, text: Text) -> bool {
     let own = terminal.own_record().map(|signed| signed.record());
-    inner.destination.is_multicast() || own.is_some_and(|own| own.speaks_for(inner.destination))
+    match text {
+        Text::Packet(inner) => {
+            let to = inner.destination;
+            to.is_multicast() || own.is_some_and(|own| own.speaks_for(to))
+        }
+        Text::Place(to) => terminal.identity().number == to,
+        Text::Nothing => true,
+    }
 }
 
 /// For a budget: one host, or one /64.

@@ -30,6 +30,15 @@ pub(super) struct Spoken {
     pub(super) used: Instant,
 }
 
+/// Who is to hear where this terminal is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Due {
+    pub(super) peer: Peer,
+    pub(super) terminal: TerminalNumber,
+    /// A keepalive, which goes in place of a packet between these, and only where that would go.
+    pub(super) instead_of: Option<Ends>,
+}
+
 struct Said {
     from: IpAddr,
     at: Instant,
@@ -46,15 +55,14 @@ impl Here {
         }
     }
 
-    /// Once a second: who is to hear where this terminal is. With addresses: a keepalive, which goes in
-    /// place of a packet between them, and only where that would go. `spoken_to`: lately. `source`: the
-    /// address from which the system sends there.
+    /// Once a second: who is to hear where this terminal is. `spoken_to`: lately. `source`: the address
+    /// from which the system sends there.
     pub(super) fn due(
         &mut self,
         spoken_to: impl Iterator<Item = (Peer, Spoken)>,
         now: Instant,
         source: impl Fn(SocketAddr) -> Option<IpAddr>,
-    ) -> Vec<(Peer, Option<Ends>)> {
+    ) -> Vec<Due> {
         let mut lately: HashMap<Peer, Spoken> = HashMap::new();
         for (peer, spoken) in spoken_to {
             let last = lately.entry(peer).or_insert(spoken);
@@ -101,7 +109,11 @@ impl Here {
             }
             let is_late = self.every.is_some_and(|every| since(said.at) >= every);
             if is_late || said.left > 0 {
-                due.push((peer, is_late.then_some(said.last.ends)));
+                due.push(Due {
+                    peer,
+                    terminal: said.last.terminal,
+                    instead_of: is_late.then_some(said.last.ends),
+                });
             }
         }
         due
@@ -177,7 +189,7 @@ mod tests {
                 let later = (second > 30).then(|| (peer(2), spoken(2, start)));
                 let spoken_to = both.into_iter().chain(later);
                 let due = here.due(spoken_to, now, |_| source.map(IpAddr::from));
-                for (peer, _) in due {
+                for Due { peer, .. } in due {
                     // Its group's packets wait, so that nothing can be said.
                     if second != 11 {
                         here.said(peer, now);
@@ -208,12 +220,21 @@ mod tests {
         let mut here = Here::new(None);
         let mut due = |from: usize, to: usize, own: u8| {
             let mut due = here.due((from..to).map(at), start, |_| Some([10, 0, 0, own].into()));
-            due.sort_unstable();
+            due.sort_unstable_by_key(|due| due.peer);
             due
         };
         assert_eq!(due(0, PEERS_MAX, 1), []);
         assert_eq!(due(0, 3 * PEERS_MAX, 1), []);
-        let all: Vec<_> = (0..PEERS_MAX).map(|number| (at(number).0, None)).collect();
+        let due_at = |number| {
+            let (peer, Spoken { terminal, .. }) = at(number);
+            let instead_of = None;
+            Due {
+                peer,
+                terminal,
+                instead_of,
+            }
+        };
+        let all: Vec<_> = (0..PEERS_MAX).map(due_at).collect();
         assert_eq!(due(0, 3 * PEERS_MAX, 2), all);
     }
 
@@ -238,7 +259,7 @@ mod tests {
                 for due in due {
                     // Its way has to be asked first.
                     if it != 700 {
-                        here.said(due.0, second(it));
+                        here.said(due.peer, second(it));
                         told.push((it, due));
                     }
                 }
@@ -247,13 +268,14 @@ mod tests {
         };
         assert_eq!(told(None), []);
         let told = told(Some(200));
-        let ends = spoken(1, start).ends;
-        let places: Vec<_> = told.iter().map(|&(it, (peer, _))| (it, peer)).collect();
+        let Spoken { ends, terminal, .. } = spoken(1, start);
+        let places: Vec<_> = told.iter().map(|&(it, due)| (it, due.peer)).collect();
         let first = [300, 500, 701, 901].map(|it| (it, peer(1)));
         assert_eq!(places[..4], first);
         let after = (1_200..4_000).step_by(200).map(|it| (it, peer(2)));
         assert_eq!(places[4..], after.collect::<Vec<_>>());
-        assert!(told.iter().all(|(_, (_, pace))| *pace == Some(ends)));
+        let of_flow = |due: &Due| (due.instead_of, due.terminal) == (Some(ends), terminal);
+        assert!(told.iter().all(|(_, due)| of_flow(due)));
     }
 
     /// Who waits to be called is forgotten where somebody else is spoken to, or when there has been no way
@@ -275,7 +297,7 @@ mod tests {
                 ((peer(0).0, place), last)
             };
             let due = here.due(numbers.map(flow), now, |_| Some([10, 0, 0, 1].into()));
-            for &(peer, _) in &due {
+            for &Due { peer, .. } in &due {
                 here.said(peer, now);
             }
             due.len()

@@ -210,10 +210,10 @@ impl Ingress {
             Ok(opened) => opened,
             Err(refused) => {
                 self.join.give_up();
-                if refused == EspRefused::Dummy {
+                if let EspRefused::Place(to) = refused {
                     let at = (origin.from, self.now);
-                    let dummy = (self.own_record.as_deref(), sealed);
-                    if let Some((ends, from)) = session.on_dummy(name, dummy, at, &self.asks) {
+                    let place = (self.own_record.as_deref(), to, sealed);
+                    if let Some((ends, from)) = session.on_place(name, place, at, &self.asks)? {
                         self.tell(name, ends, from);
                     }
                 } else if let EspRefused::Refusal(refused) = refused {
@@ -540,7 +540,7 @@ impl Ingress {
 /// `None`: it hid that nothing was sent.
 pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
     Some(match refused {
-        EspRefused::Dummy | EspRefused::Refusal(_) => return None,
+        EspRefused::Dummy | EspRefused::Place(_) | EspRefused::Refusal(_) => return None,
         EspRefused::Replayed => DropReason::Replayed,
         EspRefused::TooOld => DropReason::BeforeWindow,
         EspRefused::AuthenticationFailed => DropReason::Authentication,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
-use keyfall_protocol::ids::{Generation, KeyEpoch};
+use keyfall_protocol::ids::{Generation, KeyEpoch, TerminalNumber};
 
 use crate::packet_path::SessionName;
 use crate::packet_path::inner::Inner;
@@ -19,8 +19,25 @@ use crate::packet_path::inner::Inner;
 pub(super) struct First {
     /// It is refused: up to its stored mark, the session may have been heard before a restart.
     pub(super) is_below: bool,
-    /// `None`: a dummy packet.
-    pub(super) inner: Option<Inner>,
+    pub(super) text: Text,
+}
+
+/// What is inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Text {
+    Packet(Inner),
+    /// A dummy packet that says to this terminal where its sender is.
+    Place(TerminalNumber),
+    Nothing,
+}
+
+impl Text {
+    pub(super) const fn packet(self) -> Option<Inner> {
+        match self {
+            Self::Packet(inner) => Some(inner),
+            Self::Place(_) | Self::Nothing => None,
+        }
+    }
 }
 
 impl First {
@@ -35,12 +52,13 @@ impl First {
         let is_below = EspArrival::read(sealed).ok()?.sequence <= mark;
         // Who it is from is known only when it has opened.
         let begins_at = if is_below { 0 } else { mark };
-        let inner = match receiver(begins_at).open_into(sealed, scratch) {
-            Ok((length, _)) => Some(Inner::read(&scratch[..length])?),
-            Err(EspRefused::Dummy | EspRefused::Refusal(_)) => None,
+        let text = match receiver(begins_at).open_into(sealed, scratch) {
+            Ok((length, _)) => Text::Packet(Inner::read(&scratch[..length])?),
+            Err(EspRefused::Place(to)) => Text::Place(to),
+            Err(EspRefused::Dummy | EspRefused::Refusal(_)) => Text::Nothing,
             Err(_) => return None,
         };
-        Some(Self { is_below, inner })
+        Some(Self { is_below, text })
     }
 }
 
@@ -97,21 +115,63 @@ impl Afresh {
 /// Which refused packets are answered.
 ///
 /// SECURITY: a recording is authentic, and its source may be forged. What is sent for it is no larger
-/// than it, and bounded for each session and in all (KR-567).
+/// than it, and bounded for each session and in all. Who is told heeds it at once, so that a session that
+/// goes on is told ever more rarely: else recordings of a few sessions use up what is told in a second,
+/// and a peer waits that was refused now (KR-567).
 #[derive(Default)]
 pub(super) struct Answered {
-    told: HashMap<SessionName, Instant>,
+    told: HashMap<SessionName, Told>,
+    /// When this second began, and how many were told in it.
+    second: Option<(Instant, usize)>,
+}
+
+#[derive(Clone, Copy)]
+struct Told {
+    at: Instant,
+    /// Until it is told again.
+    pause: Duration,
+    /// When a packet of it was refused last.
+    refused: Instant,
 }
 
 impl Answered {
     pub(super) fn may_tell(&mut self, name: SessionName, now: Instant) -> bool {
-        let since = |at: &Instant| now.saturating_duration_since(*at);
-        self.told.retain(|_, at| since(at) < SECOND);
-        if self.told.len() >= TOLD_A_SECOND || self.told.contains_key(&name) {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let (began, count) = match self.second {
+            Some((began, count)) if since(began) < SECOND => (began, count),
+            Some(_) | None => {
+                self.told
+                    .retain(|_, it| since(it.refused) < FORGOTTEN_AFTER);
+                (now, 0)
+            }
+        };
+        self.second = Some((began, count));
+        let before = self.told.get_mut(&name).map(|it| {
+            it.refused = now;
+            *it
+        });
+        let waits = before.is_some_and(|it| since(it.at) < it.pause);
+        if waits || count >= TOLD_A_SECOND {
             return false;
         }
-        self.told.insert(name, now);
+        self.second = Some((began, count + 1));
+        if before.is_none() && self.told.len() >= TOLD_MAX {
+            self.forget_one();
+        }
+        let told = Told {
+            at: now,
+            pause: before.map_or(FIRST_PAUSE, |it| (it.pause * 2).min(PAUSE_MAX)),
+            refused: now,
+        };
+        self.told.insert(name, told);
         true
+    }
+
+    fn forget_one(&mut self) {
+        let first = self.told.iter().min_by_key(|(_, it)| it.at);
+        if let Some((&name, _)) = first {
+            self.told.remove(&name);
+        }
     }
 }
 
@@ -123,14 +183,22 @@ const AT_ONCE: u32 = 32;
 const AFRESH_LATER: Duration = Duration::from_secs(300);
 /// up to so many.
 const AFRESH_MAX: u32 = 512;
-/// Senders that are told, each once.
+/// Refusals in all.
 const TOLD_A_SECOND: usize = 16;
+/// Between the first two of one session; then it is twice as long each time,
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(64);
+/// After it a session of which nothing was refused is told at once.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(128);
+/// Of more sessions than are told in the longest pause that one is forgotten whose pause is over.
+const TOLD_MAX: usize = TOLD_A_SECOND * PAUSE_MAX.as_secs() as usize;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use keyfall_plane::{EspSender, Spi, esp_len};
-    use keyfall_protocol::ids::{EspSession, GroupNumber, TerminalNumber};
+    use keyfall_plane::{ESP_PLACE_LEN, EspSender, Spi, esp_len};
+    use keyfall_protocol::ids::{EspSession, GroupNumber};
     use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
 
     use super::*;
@@ -149,18 +217,26 @@ mod tests {
         EspSession::new([number; 5])
     }
 
+    fn name(number: u32) -> SessionName {
+        SessionName {
+            spi: Spi::new(sender(), 0),
+            session: session(0).plus(number),
+        }
+    }
+
     /// R-023, KR-557: up to its mark a session is refused, whatever opens of it; above it begins, with a
     /// packet or with a dummy one; and what does not open is neither.
     #[test]
     fn what_is_refused_after_a_restart_is_told_from_what_is_forged() {
         let suite = EspSuite::default();
         let mut from = EspSender::new(suite, &key(1), sender(), session(1));
+        let to = TerminalNumber::MAX;
         let packet = [&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0][..], &[10; 8]].concat();
         let mut seal = |packet: Option<&[u8]>| {
-            let mut sealed = vec![0; esp_len(packet.map_or(0, <[u8]>::len))];
+            let mut sealed = vec![0; packet.map_or(ESP_PLACE_LEN, |it| esp_len(it.len()))];
             let size = match packet {
                 Some(packet) => from.seal_from(packet, &mut sealed),
-                None => from.seal_dummy(&mut sealed),
+                None => from.seal_place(to, &mut sealed),
             };
             sealed.truncate(size.expect("there is room"));
             sealed
@@ -171,12 +247,12 @@ mod tests {
                 EspReceiver::with_mark(suite, &key(octet), sender(), session(1), mark)
             })
         };
-        let inner = Inner::read(&packet);
-        assert!(inner.is_some());
+        let inner = Text::Packet(Inner::read(&packet).expect("a packet"));
         let first = sealed.each_ref().map(|it| open(it, 1, 2));
-        let of = |is_below, inner| Some(First { is_below, inner });
-        let below = [of(true, inner), of(true, None)];
-        let above = [of(false, inner), of(false, None)];
+        let of = |is_below, text| Some(First { is_below, text });
+        let place = Text::Place(to);
+        let below = [of(true, inner), of(true, place)];
+        let above = [of(false, inner), of(false, place)];
         assert_eq!(
             (first[..2] == below, first[2..] == above),
             (true, true),
@@ -232,24 +308,50 @@ mod tests {
     /// KR-567: whoever feeds recordings gets no flood out of a terminal, from whichever sessions.
     #[test]
     fn refused_packets_are_answered_within_bounds() {
-        let (start, mut refusals) = (Instant::now(), Answered::default());
-        let name = |number: u8| SessionName {
-            spi: Spi::new(sender(), 0),
-            session: session(number),
-        };
-        let mut told = Vec::new();
-        for tenth in 0..100 {
-            let now = start + Duration::from_millis(tenth * 100);
-            if refusals.may_tell(name(0), now) {
-                told.push(tenth);
-            }
-        }
-        assert_eq!(told, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
+        let start = Instant::now();
         let mut refusals = Answered::default();
-        let of_all = (0..=255).filter(|&number| refusals.may_tell(name(number), start));
+        let of_all = (0..256).filter(|&number| refusals.may_tell(name(number), start));
         assert_eq!(of_all.count(), TOLD_A_SECOND);
         let later = start + SECOND;
-        let of_all = (0..=255).filter(|&number| refusals.may_tell(name(number), later));
+        let of_all = (0..256).filter(|&number| refusals.may_tell(name(number), later));
         assert_eq!(of_all.count(), TOLD_A_SECOND);
+        // However many there are, little is remembered of them.
+        for second in 0..1_000 {
+            let now = start + Duration::from_secs(second);
+            for number in 0..100 {
+                refusals.may_tell(name(100 * second as u32 + number), now);
+            }
+            assert!(refusals.told.len() <= TOLD_MAX);
+        }
+        let later = start + Duration::from_secs(1_200);
+        refusals.may_tell(name(0), later);
+        assert_eq!(refusals.told.len(), 1);
+    }
+
+    /// KR-567: recordings of as many sessions as are told in a second were told each second, and a peer that
+    /// was refused waited for as long as they came.
+    #[test]
+    fn recordings_do_not_use_up_the_refusals() {
+        let (start, mut refusals) = (Instant::now(), Answered::default());
+        let (mut of_first, mut of_peers) = (Vec::new(), Vec::new());
+        for tenth in 0..2_000 {
+            let now = start + Duration::from_millis(tenth * 100);
+            for number in 0..TOLD_A_SECOND as u32 {
+                if refusals.may_tell(name(number), now) && number == 0 {
+                    of_first.push(tenth / 10);
+                }
+            }
+            // A peer with something to say each second.
+            if tenth % 10 == 0 && refusals.may_tell(name(1_000 + tenth as u32), now) {
+                of_peers.push(tenth / 10);
+            }
+        }
+        assert_eq!(of_first, [0, 2, 6, 14, 30, 62, 126, 190]);
+        let expected = (0..200).filter(|second| !of_first.contains(second));
+        assert_eq!(of_peers, expected.collect::<Vec<_>>());
+        // Silence makes a session one that is told at once.
+        let later = start + Duration::from_secs(200) + FORGOTTEN_AFTER;
+        let told = [0, 1, 3].map(|after| refusals.may_tell(name(0), later + SECOND * after));
+        assert_eq!(told, [true, false, true]);
     }
 }

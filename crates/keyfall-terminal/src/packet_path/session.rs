@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, esp_len};
+use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
@@ -117,24 +117,31 @@ impl Session {
         self.doubted = None;
     }
 
-    /// An authentic dummy packet came from there: what the driver has to hear of it. Where the sender sent
-    /// much to others it is above the mark, and the next one is not.
-    pub(super) fn on_dummy(
+    /// An authentic dummy packet that says to the terminal `to` that its sender is there: what the driver
+    /// has to hear of it. Where the sender sent much to others it is above the mark, and the next one is
+    /// not.
+    ///
+    /// # Errors
+    /// It is for another terminal than this one.
+    pub(super) fn on_place(
         &mut self,
         name: SessionName,
-        (own, sealed): (Option<&ProtectionRecord>, &[u8]),
+        (own, to, sealed): (Option<&ProtectionRecord>, TerminalNumber, &[u8]),
         (from, now): (SocketAddr, Instant),
         asks: &Sender<Ask>,
-    ) -> Option<(Ends, SocketAddr)> {
+    ) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
         self.heard = now;
-        let news = self.stands_at(own, sealed, from);
         look_ahead(self, name, asks, now);
-        news
+        // SECURITY: who copies it on its way and feeds it to another peer moves nobody (KR-564).
+        if own.is_some_and(|own| own.terminal != to) {
+            return Err(DropReason::NotForUs);
+        }
+        Ok(self.stands_at(own, sealed, from))
     }
 
     /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
     /// its session, or of one before it, were judged, and between the same addresses, as the records are
-    /// now; and only one without a text, which goes where its sender chose (KR-564).
+    /// now (KR-564).
     fn stands_at(
         &self,
         own: Option<&ProtectionRecord>,
@@ -143,9 +150,7 @@ impl Session {
     ) -> Option<(Ends, SocketAddr)> {
         let ends = self.between?;
         let sequence = EspArrival::read(sealed).ok()?.sequence;
-        let news = sealed.len() == esp_len(0)
-            && self.ahead.covers(sequence)
-            && !self.told.contains(&(ends, from));
+        let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));
         (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
     }
 

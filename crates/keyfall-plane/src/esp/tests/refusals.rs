@@ -1,6 +1,6 @@
 //! What is refused changes nothing.
 
-use keyfall_protocol::ids::EspSession;
+use keyfall_protocol::ids::{EspSession, TerminalNumber};
 use keyfall_protocol::keys::{EspSuite, PinnedSpi};
 use proptest::prelude::*;
 
@@ -9,8 +9,8 @@ use super::{
     terminal, text,
 };
 use crate::{
-    ESP_HEAD, ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused, EspSender, PinnedArrival,
-    SealRefused, Spi, esp_len,
+    ESP_HEAD, ESP_PLACE_LEN, ESP_SEQUENCE_MAX, EspArrival, EspReceiver, EspRefused, EspSender,
+    PinnedArrival, SealRefused, Spi, esp_len,
 };
 
 #[test]
@@ -173,6 +173,9 @@ fn authentic_packets_that_hold_no_ip_packet_are_refused_and_are_replays_afterwar
         (text(&[], 59), EspRefused::Dummy),
         (text(&[1; 700], 59), EspRefused::Dummy),
         (text(&[1; 4], 59), EspRefused::Dummy),
+        (text(&[0; 4], 59), EspRefused::Dummy),
+        (text(&[0, 0, 7], 59), EspRefused::Dummy),
+        (text(&[0, 0, 0, 7], 59), EspRefused::Place(terminal(7))),
         (
             text(&[1; 5], 59),
             EspRefused::Refusal(EspSession::new([1; 5])),
@@ -310,15 +313,17 @@ fn two_sessions_of_one_sender_share_nothing() {
     assert_ne!(a[16..], b[16..]);
 }
 
-/// RFC 4303 section 2.6: a dummy packet is authentic, takes a number, and counts once.
+/// RFC 4303 section 2.6: a dummy packet is authentic, takes a number, and counts once. KR-564: it names
+/// whom it tells a place.
 #[test]
 fn a_dummy_packet_opens_as_one_and_once() {
     for suite in EspSuite::ALL {
         let (mut sender, mut receiver) = (sender(suite), receiver(suite));
-        let mut packet = vec![0; crate::esp_len(0)];
-        assert_eq!(sender.seal_dummy(&mut packet), Ok(packet.len()));
+        let mut packet = vec![0; ESP_PLACE_LEN];
+        let sealed = sender.seal_place(TerminalNumber::MAX, &mut packet);
+        assert_eq!(sealed, Ok(packet.len()));
         let mut out = [0; 64];
-        for refused in [EspRefused::Dummy, EspRefused::Replayed] {
+        for refused in [EspRefused::Place(TerminalNumber::MAX), EspRefused::Replayed] {
             assert_eq!(receiver.open_into(&packet, &mut out), Err(refused));
         }
         assert_eq!(sender.remaining(), crate::ESP_SEQUENCE_MAX - 1);

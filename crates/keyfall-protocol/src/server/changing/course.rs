@@ -182,24 +182,27 @@ pub(super) struct Retry {
     pause: Duration,
     /// What the answers of all take at the most.
     answers: Duration,
+    /// From then on no answer puts it off: who heard nothing still has time to.
+    in_time: Tick,
 }
 
 impl Retry {
-    /// At once, then after `pause`, twice as long each time.
-    pub(super) fn new(now: Tick, pause: Duration, members: usize) -> Self {
+    /// At once, then after `pause`, twice as long each time. Answers are waited for as long as `patience`.
+    pub(super) fn new(now: Tick, pause: Duration, patience: Duration, members: usize) -> Self {
         let answers = members.saturating_mul(1_000) / ANSWERS_A_SECOND;
         Self {
             at: now,
             latest: now,
             pause,
             answers: Duration::from_millis(answers as u64),
+            in_time: now.plus(patience / 2),
         }
     }
 
     /// It was said.
     pub(super) fn said(&mut self, now: Tick) {
         self.at = now.plus(self.pause);
-        self.latest = self.at.plus(self.answers);
+        self.latest = self.at.max(self.at.plus(self.answers).min(self.in_time));
         self.pause = (self.pause * 2).min(RETRY_MAX);
     }
 
@@ -220,16 +223,23 @@ const ANSWERS_A_SECOND: usize = 10_000;
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    fn at(millis: u64) -> Tick {
+        Tick::default().plus(Duration::from_millis(millis))
+    }
+
+    /// What was said to so many.
+    fn said(members: usize) -> Retry {
+        let mut retry = Retry::new(at(0), Duration::from_millis(250), PATIENCE, members);
+        retry.said(at(0));
+        retry
+    }
+
     /// F-07: in a group of any size nobody is asked again while the answers of others come, nor waits for
     /// ever where a few trickle in.
     #[test]
     fn nobody_is_asked_again_while_answers_come() {
-        let at = |millis| Tick::default().plus(Duration::from_millis(millis));
-        let said = |members| {
-            let mut retry = Retry::new(at(0), Duration::from_millis(250), members);
-            retry.said(at(0));
-            retry
-        };
         let mut all = said(100_000);
         assert_eq!(all.at, at(250));
         for (answered, again) in [(1, 250), (149, 250), (200, 300), (900, 1_000)] {
@@ -241,5 +251,47 @@ mod tests {
         let mut few = said(200);
         few.answered(at(240));
         assert_eq!(few.at, at(270), "the answers of 200 take 20 ms at the most");
+    }
+
+    /// F-07: STOP did not reach one of many, and answers of others come until the patience ends. It is said
+    /// again early enough for an answer, however many they are; and where a server reads answers as fast
+    /// as it can, hardly anybody answers twice for that.
+    #[test]
+    fn who_heard_nothing_is_asked_again_in_time() {
+        for members in [1_000, 27_500, 100_000, 1_000_000] {
+            let mut retry = said(members);
+            let mut again = Vec::new();
+            for millis in 0..PATIENCE.as_millis() as u64 {
+                if at(millis) >= retry.at {
+                    retry.said(at(millis));
+                    again.push(millis);
+                }
+                retry.answered(at(millis));
+            }
+            let late = again.iter().filter(|&&it| it > 1_500);
+            assert!(
+                again[0] <= 1_500 && late.count() <= 1,
+                "{members}: {again:?}"
+            );
+        }
+        // Answers that wait to be read when it is said again, at so many thousand a second.
+        let superfluous = |members: usize, a_milli: usize| {
+            let mut retry = said(members);
+            let (mut left, mut millis, mut superfluous) = (members, 50, 0);
+            while left > 0 && at(millis) < at(0).plus(PATIENCE) {
+                if at(millis) >= retry.at {
+                    retry.said(at(millis));
+                    superfluous += left;
+                }
+                left = left.saturating_sub(a_milli);
+                retry.answered(at(millis));
+                millis += 1;
+            }
+            superfluous
+        };
+        assert_eq!(superfluous(100_000, 100), 0);
+        assert_eq!(superfluous(100_000, 70), 0);
+        // Such a server does not read all of them before the patience ends.
+        assert_eq!(superfluous(100_000, 30), 56_500 + 41_500);
     }
 }

@@ -58,7 +58,7 @@ impl Distributing {
         };
         let pause = if renewal { RENEWAL_PAUSE } else { FIRST_PAUSE };
         Self {
-            retry: Retry::new(now, pause, course.members.len()),
+            retry: Retry::new(now, pause, deadline.since(now), course.members.len()),
             course,
             deadline,
             not_before,

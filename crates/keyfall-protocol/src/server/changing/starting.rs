@@ -47,7 +47,7 @@ impl Starting {
             deadline: stopped_until.map_or(deadline, |until| until.max(deadline)),
         };
         Self {
-            retry: Retry::new(at.now, FIRST_PAUSE, course.members.len()),
+            retry: Retry::new(at.now, FIRST_PAUSE, PATIENCE, course.members.len()),
             course,
             halt,
             stopped_until,

@@ -39,7 +39,7 @@ impl Stopping {
             deadline: at.wall.plus(hold),
         };
         Self {
-            retry: Retry::new(at.now, FIRST_PAUSE, course.members.len()),
+            retry: Retry::new(at.now, FIRST_PAUSE, patience, course.members.len()),
             course,
             halt,
             deadline: at.now.plus(patience),

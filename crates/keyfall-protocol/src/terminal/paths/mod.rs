@@ -424,7 +424,7 @@ impl Terminal {
                 key: packet.key,
                 lacks: Lacks::default(),
             };
-            self.hand_to_member(shown, packet.endpoint);
+            self.hand_to_sender(shown, packet.endpoint);
         }
         let back = (packet.destination, packet.source);
         let Some(peer) = self.paths.peers.get(number, self.record_time()) else {

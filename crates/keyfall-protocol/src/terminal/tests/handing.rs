@@ -304,6 +304,34 @@ fn bursts_are_bounded() {
     assert!(bursts(&mut net, 60) <= 6 * first);
 }
 
+/// KR-544: a terminal that was restarted knows no records. Recordings of all members under a key in its grace
+/// had it send sixteen bursts a second to wherever they came from, and nothing was left for a true one.
+#[test]
+fn recordings_of_who_is_not_known_bring_few_bursts() {
+    let groups = [group_of(1, 0)];
+    let mut net = Net::new(&[&groups[..]; 40]);
+    let renew = net.fleet.renew(7, Stated::at(1, 5));
+    hear(&mut net, 1, &renew);
+    // Nobody answers the searches for who that is.
+    net.loses = Box::new(|| true);
+    for from in 2..=40 {
+        old_packet(&mut net, from, (7, 0));
+    }
+    assert_eq!(handed(&net).len(), 2);
+    let (known, of_no_group) = (39, 40);
+    let signed = net.signed(known);
+    net.learn(1, signed).expect("new");
+    net.restate_to(1, of_no_group, |record| record.groups.clear());
+    for from in [of_no_group, known] {
+        old_packet(&mut net, from, (7, 0));
+    }
+    let handed = handed(&net).len();
+    assert_eq!(
+        (handed, net.sent.last().map(|it| it.to)),
+        (3, Some(outer(known)))
+    );
+}
+
 /// A flood at the packet port leaves a carrier's frames their share of the signatures that are checked.
 #[test]
 fn strangers_at_the_packet_port_do_not_use_up_what_a_carrier_needs() {

@@ -1,6 +1,6 @@
 //! What is delivered of packets that opened.
 
-use keyfall_plane::{ESP_REFUSAL_LEN, EspRefused, EspSender, Spi, esp_len};
+use keyfall_plane::{ESP_PLACE_LEN, EspRefused, EspSender, Spi};
 use keyfall_protocol::command::RecordGroup;
 use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
 use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -133,7 +133,7 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
     let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
     let now = Instant::now();
-    let dummy = |sequence: u32| {
+    let place = |sequence: u32| {
         let spi = Spi::new(TerminalNumber::new(2).expect("not 0"), 0);
         let [_, low @ ..] = sequence.to_be_bytes();
         [
@@ -149,7 +149,7 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     lesser.ahead = Ahead::new(10, 0, 0, now);
     assert!(judge(&mut lesser, Some(&own), here, &packet).is_err());
     let stands_at =
-        |session: &Session, number, from| session.stands_at(Some(&own), &dummy(number), from);
+        |session: &Session, number, from| session.stands_at(Some(&own), &place(number), from);
     assert_eq!(stands_at(&lesser, 2, there), None);
     let mut session = session_in(1);
     session.ahead = Ahead::new(10, 0, 0, now);
@@ -167,9 +167,6 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     session.record = Some(Arc::new(record_of(2, &[1, 2])));
     session.judge_anew();
     assert_eq!(stands_at(&session, 6, there), moved);
-    let refusal = [dummy(7), vec![0; ESP_REFUSAL_LEN - esp_len(0)]].concat();
-    let stands = session.stands_at(Some(&own), &refusal, there);
-    assert_eq!(stands, None, "whoever feeds a recording gets one");
 }
 
 /// a terminal that waits to be called behind a NAT sends nothing but keepalives for days, through
@@ -194,14 +191,16 @@ fn a_change_of_keys_does_not_end_what_dummy_packets_say() {
 }
 
 /// a terminal that sent much to others says to a peer by dummy packets that it moved. The first is
-/// above the mark of its session and lets a higher one be stored, so that the second counts.
+/// above the mark of its session and lets a higher one be stored, so that the second counts. KR-564: one
+/// that is for another peer moves nobody, whoever copied it on its way.
 #[test]
-fn a_dummy_packet_above_the_mark_asks_for_a_higher_one() {
+fn a_dummy_packet_moves_its_sender_only_at_whom_it_names() {
     let mut session = session_in(1);
     let now = Instant::now();
     session.ahead = Ahead::new(64, 0, 0, now);
     let [from, there] = [2, 3].map(|last| SocketAddr::from(([192, 0, 2, last], 4500)));
     let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
+    let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
     let own = record_of(1, &[1]);
     judge(&mut session, Some(&own), from, &packet).expect("delivered");
     let (key, sender, number) = (key_of(1), TerminalNumber::new(2), EspSession::new([0; 5]));
@@ -211,22 +210,25 @@ fn a_dummy_packet_above_the_mark_asks_for_a_higher_one() {
         session: number,
     };
     let mut sending = EspSender::new(EspSuite::default(), &key, sender, number);
-    let mut sealed = vec![0; esp_len(0)];
     for _ in 0..10_000 {
-        sending.seal_dummy(&mut sealed).expect("there is room");
+        let sealed = sending.seal_place(sender, &mut [0; ESP_PLACE_LEN]);
+        sealed.expect("there is room");
     }
-    let refused = session.receiver.open_into(&sealed, &mut [0; 64]);
-    assert_eq!(refused, Err(EspRefused::Dummy));
     let (asks, mut asked) = tokio::sync::mpsc::channel(4);
-    assert_eq!(
-        session.on_dummy(name, (Some(&own), &sealed), (there, now), &asks),
-        None
-    );
+    let mut say = |session: &mut Session, to: u32| {
+        let to = TerminalNumber::new(to).expect("not 0");
+        let mut sealed = [0; ESP_PLACE_LEN];
+        sending.seal_place(to, &mut sealed).expect("there is room");
+        let opened = session.receiver.open_into(&sealed, &mut [0; 64]);
+        assert_eq!(opened, Err(EspRefused::Place(to)));
+        session.on_place(name, (Some(&own), to, &sealed), (there, now), &asks)
+    };
+    assert_eq!(say(&mut session, 3), Err(DropReason::NotForUs));
+    assert_eq!(say(&mut session, 1), Ok(None));
     let Ok(Ask::Mark { mark, .. }) = asked.try_recv() else {
         panic!("no mark is asked for");
     };
     session.ahead.stored(mark);
-    sending.seal_dummy(&mut sealed).expect("there is room");
-    let news = session.on_dummy(name, (Some(&own), &sealed), (there, now), &asks);
-    assert!(news.is_some());
+    assert_eq!(say(&mut session, 3), Err(DropReason::NotForUs));
+    assert_eq!(say(&mut session, 1), Ok(Some((ends, there))));
 }
