@@ -10,7 +10,9 @@ use keyfall_protocol::command::{Prefix, ProtectionRecord};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, connect_unspec, recv, socket_with,
+};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::gateway::Gateway;
@@ -402,17 +404,30 @@ pub(crate) fn own_addresses() -> Vec<IpAddr> {
 /// Octets of the longest datagram that goes there in one piece, IP's header with it, as far as the
 /// system knows.
 pub(crate) fn path_mtu(to: SocketAddr) -> Option<u32> {
+    path_mtu_by(&asking_socket(to).ok()?, to)
+}
+
+/// A socket of that family, by which nothing is sent.
+pub(super) fn asking_socket(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
+    let socket = UdpSocket::bind((any, 0))?;
     mark(&socket);
+    Ok(socket)
+}
+
+/// The same by a socket that asked for other places before: it forgets each, and the own address that went
+/// with it.
+pub(super) fn path_mtu_by(socket: &UdpSocket, to: SocketAddr) -> Option<u32> {
     socket.connect(to).ok()?;
-    match to {
-        SocketAddr::V4(_) => ip_mtu(&socket).ok(),
-        SocketAddr::V6(_) => ipv6_mtu(&socket).ok(),
-    }
+    let mtu = match to {
+        SocketAddr::V4(_) => ip_mtu(socket),
+        SocketAddr::V6(_) => ipv6_mtu(socket),
+    };
+    connect_unspec(socket).ok()?;
+    mtu.ok()
 }
 
 /// Packets that wait for the thread that sends: a moment in which the machine does something else, as 80
