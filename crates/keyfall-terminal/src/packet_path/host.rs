@@ -10,7 +10,9 @@ use keyfall_protocol::command::{Prefix, ProtectionRecord};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, connect_unspec, recv, socket_with,
+};
 
 use crate::packet_path::PacketOptions;
 use crate::packet_path::gateway::Gateway;
@@ -402,17 +404,30 @@ pub(crate) fn own_addresses() -> Vec<IpAddr> {
 /// Octets of the longest datagram that goes there in one piece, IP's header with it, as far as the
 /// system knows.
 pub(crate) fn path_mtu(to: SocketAddr) -> Option<u32> {
+    path_mtu_by(&asking_socket(to).ok()?, to)
+}
+
+/// A socket of that family, by which nothing is sent.
+pub(super) fn asking_socket(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
+    let socket = UdpSocket::bind((any, 0))?;
     mark(&socket);
+    Ok(socket)
+}
+
+/// The same by a socket that asked for other places before: it forgets each, and the own address that went
+/// with it.
+pub(super) fn path_mtu_by(socket: &UdpSocket, to: SocketAddr) -> Option<u32> {
     socket.connect(to).ok()?;
-    match to {
-        SocketAddr::V4(_) => ip_mtu(&socket).ok(),
-        SocketAddr::V6(_) => ipv6_mtu(&socket).ok(),
-    }
+    let mtu = match to {
+        SocketAddr::V4(_) => ip_mtu(socket),
+        SocketAddr::V6(_) => ipv6_mtu(socket),
+    };
+    connect_unspec(socket).ok()?;
+    mtu.ok()
 }
 
 /// Packets that wait for the thread that sends: a moment in which the machine does something else, as 80
@@ -433,7 +448,55 @@ const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
 
 #[cfg(test)]
 mod tests {
+    use keyfall_protocol::command::RecordGroup;
+    use keyfall_protocol::ids::{GroupNumber, TerminalNumber, UnixSeconds};
+    use keyfall_protocol::keys::EspSuite;
+
     use super::*;
+    use crate::packet_path::ip::refusing;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().expect("a prefix")
+    }
+
+    /// Whatever it tells the system is refused.
+    fn host_on(tun: &str) -> Host {
+        Host {
+            tun: tun.to_owned(),
+            gateway: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            underlay: Vec::new(),
+            news: None,
+            incomplete: false,
+            rules: Rules::default(),
+            memberships: Memberships::new(None),
+            unprotected: Unprotected::new(From::AllBut("none".to_owned()), PORT),
+            outside: None,
+        }
+    }
+
+    fn record() -> ProtectionRecord {
+        ProtectionRecord {
+            terminal: TerminalNumber::new(1).expect("not 0"),
+            version: 1,
+            issued_at: UnixSeconds::new(0),
+            not_after: UnixSeconds::new(u32::MAX),
+            prefixes: vec![prefix("10.0.0.1/32")],
+            endpoints: Vec::new(),
+            groups: vec![RecordGroup {
+                group: GroupNumber::new(1).expect("not 0"),
+                priority: 0,
+                mtu: None,
+                suite: EspSuite::default(),
+                networks: vec![prefix("10.1.0.0/16")],
+            }],
+        }
+    }
+
+    fn clear() -> [Prefix; 1] {
+        [prefix("10.1.9.0/24")]
+    }
 
     #[test]
     fn a_datagram_with_the_longest_inner_packet_fills_the_underlay() {
@@ -452,24 +515,12 @@ mod tests {
     /// was, the interface may have been down and the others are gone.
     #[test]
     fn addresses_and_routes_are_told_again_where_one_was_refused() {
-        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
         let addresses = ["10.0.0.1/32", "10.0.0.2/32"].map(prefix);
         let routes = ["10.1.0.0/16", "10.2.0.0/16"].map(prefix);
         let routes = routes.map(|it| Route::to(it, &addresses).expect("of its family"));
-        let mut host = Host {
-            // All that is told is refused.
-            tun: "no-such-tun-here-at-all".to_owned(),
-            gateway: None,
-            addresses: addresses[..1].to_vec(),
-            routes: routes[..1].to_vec(),
-            underlay: Vec::new(),
-            news: None,
-            incomplete: false,
-            rules: Rules::default(),
-            memberships: Memberships::new(None),
-            unprotected: Unprotected::new(From::AllBut("none".to_owned()), PORT),
-            outside: None,
-        };
+        let mut host = host_on("no-such-tun");
+        host.addresses.push(addresses[0]);
+        host.routes.push(routes[0]);
         let mut told = |count: usize| {
             let mut refused = Refused::default();
             host.put_on_tun(&addresses[..count], &routes[..count], &mut refused);
@@ -487,10 +538,63 @@ mod tests {
         assert_eq!(refused.0.len(), 1, "by another own address");
     }
 
+    /// KR-578: also where all of it is refused, a host is told first what closes it: nftables, then the rules
+    /// of its networks; what the clear list opens and the interface come after that.
+    #[test]
+    fn what_closes_is_told_first_to_a_host() {
+        let mut host = host_on("no-such-tun");
+        let refused = host.apply(&record(), &clear());
+        let told = refusing::told();
+        assert!(!refused.is_empty());
+        let place = |what: &str| {
+            let place = told.iter().position(|it| it.contains(what));
+            place.unwrap_or_else(|| panic!("{what} is not among {told:#?}"))
+        };
+        let steps = [
+            "nft",
+            "rule add pref 4513 to 10.1.0.0/16 blackhole",
+            "rule add pref 4503 to 10.1.9.0/24 lookup main",
+            "address replace 10.0.0.1/32",
+            "route replace 10.1.0.0/16",
+        ];
+        let places = steps.map(place);
+        assert!(places.is_sorted(), "{places:?} in {told:#?}");
+        let changes = |told: &&String| !told.contains(" show");
+        assert!(
+            told.iter()
+                .find(changes)
+                .is_some_and(|it| it.starts_with("nft"))
+        );
+    }
+
+    /// KR-578, KR-545: nothing of a gateway is told, and its interface does not come up, before it is closed.
+    #[test]
+    fn what_closes_is_told_first_to_a_gateway() {
+        let options = PacketOptions {
+            gateway: Some("in".to_owned()),
+            outside: Some("out".to_owned()),
+            ..PacketOptions::default()
+        };
+        let closing = |rule: &str| vec![format!("ip -4 rule add {rule} blackhole")];
+        assert!(close_gateway("in", "out").is_err());
+        assert_eq!(refusing::told(), closing("pref 4510 iif in"));
+        assert!(Host::set_up("tun", PORT, &options).is_err());
+        assert_eq!(refusing::told(), closing("pref 4512 iif tun"));
+        let mut host = host_on("tun");
+        host.gateway = Some(Gateway::new("in", "out", PORT));
+        host.apply(&record(), &clear());
+        let told = refusing::told();
+        let changes: Vec<_> = told.iter().filter(|it| !it.contains(" show")).collect();
+        let place = |what: &str| changes.iter().position(|it| it.contains(what));
+        let closed = place("rule add pref 4501 iif out to 10.0.0.1/32 blackhole");
+        let into_tunnel = place("route replace default dev tun");
+        assert_eq!(place("nft"), Some(0));
+        assert!(closed.is_some() && closed < into_tunnel, "{changes:#?}");
+    }
+
     /// KR-578: a route whose own address goes, or which gets one later, is told anew.
     #[test]
     fn a_route_follows_the_own_addresses_of_its_family() {
-        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
         let (v4, v6) = (prefix("10.1.0.0/16"), prefix("fd00::/16"));
         let [one, other, own_v6] = ["10.0.0.1/32", "10.0.0.2/32", "fd01::1/128"].map(prefix);
         let before = Route::to(v4, &[one, other]);

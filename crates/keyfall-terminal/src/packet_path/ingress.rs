@@ -380,7 +380,7 @@ impl Ingress {
                     try_sealed = true;
                 }
                 ToIngress::Unknown { name, reason } => {
-                    self.unknown.refused(name, reason);
+                    self.unknown.refused(name, reason, self.now);
                     try_sealed = true;
                 }
                 ToIngress::Marked(marks) => {

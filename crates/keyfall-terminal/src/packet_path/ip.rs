@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::process::Command;
 
 use keyfall_protocol::command::Prefix;
 
@@ -100,7 +99,7 @@ pub(super) fn addressed(interface: Option<&str>) -> Vec<(String, IpAddr, u8)> {
 /// What it prints.
 pub(super) fn ip(arguments: &[&str]) -> Result<String, HostError> {
     let text = || arguments.join(" ");
-    let outcome = Command::new("ip").args(arguments).output();
+    let outcome = run("ip", arguments, "");
     let outcome = outcome.map_err(|source| HostError::NoProgram {
         arguments: text(),
         source,
@@ -115,5 +114,67 @@ pub(super) fn ip(arguments: &[&str]) -> Result<String, HostError> {
     })
 }
 
+#[cfg(test)]
+pub(super) use refusing::run;
+#[cfg(not(test))]
+pub(super) use running::run;
+
+#[cfg(not(test))]
+mod running {
+    use std::io::{self, Write};
+    use std::process::{Command, Output, Stdio};
+
+    /// What a program says that reads `input`.
+    pub(in crate::packet_path) fn run(
+        program: &str,
+        arguments: &[&str],
+        input: &str,
+    ) -> io::Result<Output> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut reads) = child.stdin.take() {
+            // What does not read it says why.
+            drop(reads.write_all(input.as_bytes()));
+        }
+        child.wait_with_output()
+    }
+}
+
 /// Sentences about what was refused; with more nobody sees the first.
 const TOLD_MAX: usize = 4;
+
+/// A system that refuses everything, and remembers what it was told.
+#[cfg(test)]
+pub(super) mod refusing {
+    use std::cell::RefCell;
+    use std::io;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{ExitStatus, Output};
+
+    thread_local! {
+        static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(in crate::packet_path) fn run(
+        program: &str,
+        arguments: &[&str],
+        _: &str,
+    ) -> io::Result<Output> {
+        let told = [&[program], arguments].concat().join(" ");
+        TOLD.with_borrow_mut(|all| all.push(told));
+        Ok(Output {
+            status: ExitStatus::from_raw(1 << 8),
+            stdout: Vec::new(),
+            stderr: b"no".to_vec(),
+        })
+    }
+
+    /// Since it was asked last, the first first.
+    pub(in crate::packet_path) fn told() -> Vec<String> {
+        TOLD.take()
+    }
+}

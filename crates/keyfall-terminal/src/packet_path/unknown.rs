@@ -24,8 +24,8 @@ pub(super) struct Unknown {
     tried: HashMap<Whose, u32>,
     /// When it began.
     since: Option<Instant>,
-    /// Why the last packet that was tried did not begin them.
-    refused: HashMap<SessionName, DropReason>,
+    /// Why the last packet that was tried did not begin them, and when one came last.
+    refused: HashMap<SessionName, (DropReason, Instant)>,
     /// Sealed packets of sessions that the driver was asked about.
     waiting: Waiting<Sealed>,
 }
@@ -114,8 +114,11 @@ impl Unknown {
             }
             return Ok(true);
         }
-        let why = self.refused.get(&name).copied();
-        Err(why.unwrap_or(DropReason::TrialBudget))
+        let why = self.refused.get_mut(&name);
+        Err(why.map_or(DropReason::TrialBudget, |(reason, came)| {
+            *came = now;
+            *reason
+        }))
     }
 
     /// One that waits for an answer; what has to go for it is told.
@@ -139,12 +142,12 @@ impl Unknown {
     }
 
     /// The packet that was tried did not begin it.
-    pub(super) fn refused(&mut self, name: SessionName, reason: DropReason) {
+    pub(super) fn refused(&mut self, name: SessionName, reason: DropReason, now: Instant) {
         self.asked.remove(&name);
         if self.refused.len() >= ASKED_MAX {
             self.refused.clear();
         }
-        self.refused.insert(name, reason);
+        self.refused.insert(name, (reason, now));
     }
 
     /// Something about that sender is another now.
@@ -166,7 +169,7 @@ impl Unknown {
             if self.asked.contains_key(&what.name) {
                 // They fit before, too.
                 self.waiting.push(since, what, packet, &mut |_| {});
-            } else if let Some(&reason) = self.refused.get(&what.name).filter(|_| what.tried) {
+            } else if let Some(&(reason, _)) = self.refused.get(&what.name).filter(|_| what.tried) {
                 in_vain(reason);
             } else {
                 answered.push((what, packet));
@@ -178,9 +181,8 @@ impl Unknown {
     pub(super) fn expire(&mut self, now: Instant, gone: &mut impl FnMut(Sealed)) {
         let idle = |since: Instant| now.saturating_duration_since(since);
         self.asked.retain(|_, since| idle(*since) < ASK_LONGEST);
-        let tried = &self.tried;
         self.refused
-            .retain(|name, _| tried.contains_key(&Whose::Name(*name)));
+            .retain(|_, (_, came)| idle(*came) < TOLD_LONGEST);
         if !self.since.is_some_and(|since| is_lately(since, now)) {
             self.tried.clear();
         }
@@ -203,6 +205,8 @@ pub(super) const WAIT_LONGEST: Duration = Duration::from_secs(5);
 const ASKED_MAX: usize = 1_024;
 /// After it the driver is asked again.
 const ASK_LONGEST: Duration = Duration::from_secs(5);
+/// Why a session did not begin is told so long after its last packet.
+const TOLD_LONGEST: Duration = Duration::from_secs(2);
 /// Packets of one name that are tried in a second: from one source,
 const OF_SOURCE_MAX: u32 = 8;
 /// and from all sources where its sender is not heard.
@@ -261,7 +265,7 @@ mod tests {
         let mut unknown = Unknown::default();
         assert!(come(&mut unknown, 66, false, now), "the forged one");
         assert!(!come(&mut unknown, 2, false, now), "an answer is awaited");
-        unknown.refused(name(), DropReason::Authentication);
+        unknown.refused(name(), DropReason::Authentication, now);
         let mut in_vain = Vec::new();
         let waited = unknown.answered(|reason| in_vain.push(reason));
         let waited: Vec<_> = waited.iter().map(|(_, packet)| packet.to_vec()).collect();
@@ -271,10 +275,44 @@ mod tests {
         );
         assert!(come(&mut unknown, 2, false, now));
         // From the same place, too.
-        unknown.refused(name(), DropReason::Authentication);
+        unknown.refused(name(), DropReason::Authentication, now);
         assert!(come(&mut unknown, 2, false, now));
         unknown.begun(name());
         assert_eq!((unknown.asked.len(), unknown.refused.len()), (0, 0));
+    }
+
+    /// For a second the true reason was told, and then that too much was tried: a peer that is heard, and
+    /// that its record takes out of the group, seemed to flood.
+    #[test]
+    fn why_a_heard_peer_is_refused_is_told_as_long_as_it_sends() {
+        let (start, mut unknown) = (Instant::now(), Unknown::default());
+        let mut told = HashMap::new();
+        for hundredth in 1..=1_000 {
+            let now = start + Duration::from_millis(hundredth * 10);
+            match unknown.wants(name(), 2, true, now) {
+                Ok(_) => unknown.refused(name(), DropReason::NotInRecord, now),
+                Err(reason) => *told.entry(reason).or_insert(0) += 1,
+            }
+            if hundredth % 100 == 50 {
+                unknown.expire(now, &mut |_| {});
+            }
+        }
+        // Eight are tried in each second.
+        assert_eq!(told, HashMap::from([(DropReason::NotInRecord, 920)]));
+        // None is, since the sender's other sessions use up what it has.
+        for second in 11..20 {
+            let now = start + SECOND * second;
+            for number in 1..=OF_HEARD_MAX {
+                let session = name().session.plus(number);
+                let other = SessionName { session, ..name() };
+                assert_eq!(unknown.wants(other, 2, true, now), Ok(true));
+            }
+            let why = unknown.wants(name(), 2, true, now);
+            assert_eq!(why, Err(DropReason::NotInRecord));
+            unknown.expire(now, &mut |_| {});
+        }
+        unknown.expire(start + SECOND * 22, &mut |_| {});
+        assert!(unknown.refused.is_empty());
     }
 
     /// W-04, W-21, KR-560: names are forged without number, by one or by all; the driver is not asked for
@@ -290,7 +328,7 @@ mod tests {
         let of_one = (0..10_000).filter(|&number| {
             let name = numbered(number);
             let wants = unknown.wants(name, 66, false, now) == Ok(true);
-            unknown.refused(name, DropReason::UnknownTag);
+            unknown.refused(name, DropReason::UnknownTag, now);
             wants
         });
         assert_eq!(of_one.count(), 64);
@@ -328,7 +366,7 @@ mod tests {
         let try_all = |unknown: &mut Unknown, sources: &mut dyn Iterator<Item = u8>, heard, now| {
             let tried = sources.filter(|&source| {
                 let tried = come(unknown, source, heard, now);
-                unknown.refused(name(), DropReason::Authentication);
+                unknown.refused(name(), DropReason::Authentication, now);
                 tried
             });
             tried.count()

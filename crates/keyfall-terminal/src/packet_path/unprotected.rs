@@ -3,13 +3,11 @@
 //! by the program `nft`, in a table of its own.
 
 use std::fmt::Write;
-use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::process::{Command, Output, Stdio};
 
 use keyfall_protocol::command::{Prefix, ProtectionRecord};
 
-use crate::packet_path::ip::HostError;
+use crate::packet_path::ip::{HostError, run};
 
 /// The table. A host's goes when this is dropped, as its addresses do; a gateway's stays.
 pub(super) struct Unprotected {
@@ -129,7 +127,8 @@ fn table(from: &From, port: u16, closed: &[Prefix], clear: &[Prefix], open: &[Ip
 }
 
 fn nft(text: &str) -> Result<(), String> {
-    let said = run(text).map_err(|error| format!("`nft` could not be run: {error}"))?;
+    let said = run("nft", &["-f", "-"], text)
+        .map_err(|error| format!("`nft` could not be run: {error}"))?;
     if said.status.success() {
         return Ok(());
     }
@@ -137,19 +136,6 @@ fn nft(text: &str) -> Result<(), String> {
     let first = answer.lines().next().unwrap_or("it does not say why");
     let why = first.rsplit("Error: ").next().unwrap_or(first);
     Err(format!("`nft` was refused: {}", why.trim()))
-}
-
-fn run(text: &str) -> io::Result<Output> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(text.as_bytes())?;
-    }
-    child.wait_with_output()
 }
 
 pub(super) const TABLE: &str = "keyfall";
