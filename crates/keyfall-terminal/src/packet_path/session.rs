@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,24 +10,24 @@ use std::time::{Duration, Instant};
 use keyfall_plane::{ESP_SEQUENCE_MAX, EspArrival, EspReceiver, esp_len};
 use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
-use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
+use keyfall_protocol::ids::GroupNumber;
 use keyfall_protocol::terminal::may_deliver;
 use tokio::sync::mpsc::Sender;
 
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
-use crate::packet_path::keyed_hash::KeyedHash;
+use crate::packet_path::waiting::Waiting;
 use crate::packet_path::{Ask, Heard, SessionName};
-
-pub(super) type Receiving = HashMap<SessionName, Session, KeyedHash>;
 
 /// What is received of one sender.
 pub(super) struct Session {
     pub(super) group: GroupNumber,
     pub(super) receiver: EspReceiver,
     pub(super) ahead: Ahead,
-    pub(super) record: Option<Arc<ProtectionRecord>>,
+    pub(super) records: Records,
+    /// Opened packets above its mark, by their numbers.
+    pub(super) opened: Waiting<u32>,
     /// The addresses of the last packet, which were judged.
     pub(super) last: Option<(Ends, SocketAddr)>,
     /// Those of the last packet that was judged well, in this session or in one before it.
@@ -47,6 +46,15 @@ pub(super) struct Session {
     pub(super) next_asked: bool,
     pub(super) packets: u64,
     pub(super) octets: u64,
+}
+
+/// Who may speak for which addresses.
+#[derive(Clone, Default)]
+pub(super) struct Records {
+    /// What this terminal's own says.
+    pub(super) own: Option<Arc<ProtectionRecord>>,
+    /// What its sender's says, where it is known.
+    pub(super) theirs: Option<Arc<ProtectionRecord>>,
 }
 
 /// Marks and the session that follows are asked for before they are needed.
@@ -72,7 +80,8 @@ impl Session {
     pub(super) fn new(
         group: GroupNumber,
         (receiver, ahead): (EspReceiver, Ahead),
-        record: Option<Arc<ProtectionRecord>>,
+        records: Records,
+        opened: Waiting<u32>,
         between: Option<Ends>,
         now: Instant,
     ) -> Self {
@@ -80,7 +89,8 @@ impl Session {
             group,
             receiver,
             ahead,
-            record,
+            records,
+            opened,
             last: None,
             between,
             told: Vec::new(),
@@ -122,12 +132,12 @@ impl Session {
     pub(super) fn on_dummy(
         &mut self,
         name: SessionName,
-        (own, sealed): (Option<&ProtectionRecord>, &[u8]),
+        sealed: &[u8],
         (from, now): (SocketAddr, Instant),
         asks: &Sender<Ask>,
     ) -> Option<(Ends, SocketAddr)> {
         self.heard = now;
-        let news = self.stands_at(own, sealed, from);
+        let news = self.stands_at(sealed, from);
         look_ahead(self, name, asks, now);
         news
     }
@@ -135,25 +145,21 @@ impl Session {
     /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
     /// its session, or of one before it, were judged, and between the same addresses, as the records are
     /// now; and only one without a text, which goes where its sender chose (KR-564).
-    fn stands_at(
-        &self,
-        own: Option<&ProtectionRecord>,
-        sealed: &[u8],
-        from: SocketAddr,
-    ) -> Option<(Ends, SocketAddr)> {
+    fn stands_at(&self, sealed: &[u8], from: SocketAddr) -> Option<(Ends, SocketAddr)> {
         let ends = self.between?;
         let sequence = EspArrival::read(sealed).ok()?.sequence;
         let news = sealed.len() == esp_len(0)
             && self.ahead.covers(sequence)
             && !self.told.contains(&(ends, from));
-        (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
+        (news && self.may_speak(ends).is_ok()).then_some((ends, from))
     }
 
     /// SECURITY: a member speaks only for the addresses that its signed record names, and only in the
     /// group that the rule gives for them.
-    fn may_speak(&self, own: Option<&ProtectionRecord>, ends: Ends) -> Result<(), DropReason> {
-        let own = own.ok_or(DropReason::NoRecord)?;
-        let theirs = self.record.as_ref().ok_or(DropReason::UnknownPeer)?;
+    fn may_speak(&self, ends: Ends) -> Result<(), DropReason> {
+        let Records { own, theirs } = &self.records;
+        let own = own.as_ref().ok_or(DropReason::NoRecord)?;
+        let theirs = theirs.as_ref().ok_or(DropReason::UnknownPeer)?;
         may_deliver(own, theirs, self.group, ends.0, ends.1)
     }
 
@@ -177,26 +183,9 @@ impl Session {
     }
 }
 
-/// Between which addresses a sender's packets in a group were judged well under other keys: a change of
-/// keys is no reason not to follow who only says where it is.
-pub(super) fn between_before(
-    sessions: &Receiving,
-    sender: TerminalNumber,
-    group: GroupNumber,
-) -> Option<Ends> {
-    let of_sender = sessions
-        .iter()
-        .filter(|(name, _)| name.spi.sender() == sender);
-    let of_group = of_sender.filter(|(_, session)| session.group == group);
-    let judged = of_group.filter(|(_, session)| session.between.is_some());
-    let last = judged.max_by_key(|(_, session)| session.heard);
-    last.and_then(|(_, session)| session.between)
-}
-
 /// Whether an opened packet may be delivered; what the driver has to hear of it.
 pub(super) fn judge(
     session: &mut Session,
-    own: Option<&ProtectionRecord>,
     from: SocketAddr,
     packet: &[u8],
 ) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
@@ -207,7 +196,7 @@ pub(super) fn judge(
     }
     let news = !session.told.contains(&(ends, from));
     if news {
-        session.may_speak(own, ends)?;
+        session.may_speak(ends)?;
     }
     (session.last, session.between) = (Some((ends, from)), Some(ends));
     Ok(news.then_some((ends, from)))
