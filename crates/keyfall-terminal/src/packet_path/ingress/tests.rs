@@ -280,7 +280,7 @@ fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
         |_| ToIngress::Wipe,
     ];
     for order in orders {
-        // Two batches of 20 ms.
+        // Batches of 10 ms, one of which is about when the order comes.
         let sent = Sent::new(1, 400, 60);
         let Threads {
             mut threads,
@@ -288,12 +288,13 @@ fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
             mut inbox,
             shared,
             delivered,
-        } = threads(3, Duration::from_micros(100));
+        } = threads(5, Duration::from_micros(100));
         sent.begin(&shared, u32::MAX);
         let mut first = threads.remove(0);
+        let at_hand = shared.find(sent.name).expect("it is known");
         let after = thread::scope(|scope| {
-            for (half, mut thread) in threads.into_iter().enumerate() {
-                let packets = sent.from(place(2)).skip(half).step_by(2);
+            for (part, mut thread) in threads.into_iter().enumerate() {
+                let packets = sent.from(place(2)).skip(part).step_by(4);
                 scope.spawn(move || thread.on_datagrams(packets));
             }
             while delivered.all().len() < 10 {
@@ -304,6 +305,10 @@ fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
             delivered.all().len()
         });
         assert_eq!(delivered.all().len(), after, "one went on");
+        assert!(
+            at_hand.lock().is_none(),
+            "whoever takes it up finds nothing"
+        );
         first.on_datagrams(sent.from(place(1)));
         assert_eq!(delivered.all().len(), after);
         // Now it is one that nobody knows.
