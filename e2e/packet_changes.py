@@ -148,64 +148,6 @@ def barrier(it) -> str:
             f" {said['end']['sum_received']['bits_per_second'] / 1e9:.1f} Gbit/s")
 
 
-def send_threads(it) -> str:
-    """Gateways that send with three threads: connections go by all, through changes and a restart"""
-    it.admin("group", "set", "bravo", "--change", "hitless")
-    three = ("--send-threads", "3")
-    try:
-        for unit in ("g1", "g2"):
-            it.restart(unit, *three)
-        it.reach("ha", "hb")
-        said = [attempts(lambda: both_ways(it)), attempts(lambda: through_changes(it))]
-        # A peer that was restarted refuses what each of the threads sends.
-        it.units["g2"].kill()
-        it.units["g2"].wait()
-        began = time.monotonic()
-        it.run_unit("g2", *three)
-        it.wait("packets pass g2 again", lambda: it.passes("g2"))
-        it.reach("ha", "hb", seconds=12)
-        said += [f"after a restart {time.monotonic() - began:.1f} s", attempts(lambda: both_ways(it))]
-    finally:
-        for unit in ("g1", "g2"):
-            it.restart(unit)
-    return "; ".join(said)
-
-
-def both_ways(it) -> tuple:
-    """16 connections each way: what is seen, and whether one stood still or a thread had nothing."""
-    before = [sessions(it, unit) for unit in ("g1", "g2")]
-    with use.Iperf(it.field, it.at("hb"), it.inner("hb")) as iperf:
-        told = iperf.tcp(it.at("ha"), 4, "-P", "16", "--bidir")
-    ways = [told["end"][name]["bits_per_second"] / 1e9
-            for name in ("sum_received", "sum_received_bidir_reverse")]
-    least = min(stream["receiver"]["bytes"] for stream in told["end"]["streams"])
-    after = [sessions(it, unit) for unit in ("g1", "g2")]
-    used = [sum(count > was.get(name, 0) for name, count in now.items())
-            for was, now in zip(before, after)]
-    return (f"{ways[0]:.1f} and {ways[1]:.1f} Gbit/s in {used[1]} and {used[0]} sessions, a"
-            f" connection at least {least >> 10} KiB", not least or used != [3, 3])
-
-
-def sessions(it, unit: str) -> dict:
-    """How many packets came there in each session of the group."""
-    return {session["session"]: session["packets"]
-            for session in it.status(unit)["packets"]["sessions"]
-            if session["group"] == it.groups["bravo"]}
-
-
-def through_changes(it) -> tuple:
-    """Small packets, while connections keep all threads busy and the key changes twenty times."""
-    drops = dropped_by_kernel(it)
-    with use.Iperf(it.field, it.at("hb"), it.inner("hb")) as iperf:
-        worker = Background(lambda: iperf.tcp(it.at("ha"), 8, "-P", "8", "-b", "10M"))
-        report = use.small_packets(it.field, it.at("ha"), it.inner("hb"), it.at("hb"), 2_000, 6,
-                                   during=lambda: renew(it, 20))
-        stall = longest_stall(worker.result())
-    drops = dropped_by_kernel(it) - drops
-    return (f"20 changes, {report['lost']} of {report['sent']} packets lost, {drops} at full queues,"
-            f" connections stood still for {stall:.1f} s", report["lost"] > drops or stall > 0.3)
-
-
 def longest_stall(said: dict) -> float:
     """Seconds for which iperf3 saw nothing pass, at the longest."""
     longest = now = 0

@@ -158,6 +158,22 @@ class Field(ground.Ground):
           }}
         }}""")
 
+    def speak_from(self, gateway: str, port: int, ports: range) -> None:
+        """What this gateway sends comes from that port of its address; to it lead all of these."""
+        outer = self.outer(gateway)
+        self.rules(self.underlay, f"""table ip ports
+        delete table ip ports
+        table ip ports {{
+          chain f {{
+            type filter hook forward priority 0;
+            ip saddr {outer} udp sport 4500 udp sport set {port}
+          }}
+          chain d {{
+            type filter hook prerouting priority -300;
+            ip daddr {outer} udp dport {ports.start}-{ports.stop - 1} udp dport set 4500
+          }}
+        }}""")
+
     def forgetful(self, seconds: int) -> None:
         """A NAT in the underlay forgets who has not spoken for so long."""
         for name in ("udp_timeout", "udp_timeout_stream"):

@@ -465,21 +465,21 @@ fn close(options: &PacketOptions, terminal: &Terminal) {
 }
 
 fn begin(own: TerminalNumber, options: &PacketOptions, mtu: u16) -> Result<Running, String> {
-    let lanes = how_many_lanes(options.send_threads);
+    let lanes = how_many_lanes(options.packet_threads);
     let queues = Tun::open_queues(&options.tun, mtu, lanes).map_err(|error| no_tun(&error))?;
     let tun = queues.first().expect("there is one at least");
     if options.gateway.is_none() {
         tun.fit_batches(mtu, esp_len(usize::from(mtu)));
     }
-    let wire = Wire::open_any(options.listen)
+    let wires = Wire::open_any(options.listen, lanes)
         .map_err(|error| format!("packets do not pass: the UDP port cannot be opened: {error}"))?;
     if let Some(outside) = options.outside.as_deref().and_then(host::index_of) {
-        wire.send_multicast_by(outside).map_err(|error| {
+        wires[0].send_multicast_by(outside).map_err(|error| {
             format!("packets do not pass: no multicast by the outside: {error}")
         })?;
     }
     let name = tun.name().to_owned();
-    let path = PacketPath::start(own, queues, wire, options.keepalive)
+    let path = PacketPath::start(own, queues, wires, options.keepalive)
         .map_err(|error| format!("packets do not pass: no thread for them: {error}"))?;
     let host = Host::set_up(&name, path.port(), options)
         .map_err(|error| format!("packets do not pass: {error}"))?;

@@ -27,6 +27,7 @@ use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::lanes::{Lane, Lanes, Queues, every};
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::receiving::Receiving;
 use crate::packet_path::restarts::{Answered, First, Text};
 use crate::packet_path::sending::{Place, Sending, Suites, Told};
 use crate::packet_path::sessions::{Received, Sessions, Under};
@@ -43,7 +44,10 @@ pub(crate) struct PacketPath {
     /// Where peers hear: the port of datagrams to all members, and of probes.
     port: u16,
     egress: Lanes,
+    /// To the first that receives, which carries it out for all.
     ingress: Post<ToIngress>,
+    /// To the others, for the end.
+    further: Vec<Post<ToIngress>>,
     threads: Vec<JoinHandle<()>>,
     inbox: Receiver<Ask>,
     counts: Arc<Counts>,
@@ -66,21 +70,22 @@ pub(crate) struct Begun {
 }
 
 impl PacketPath {
-    /// Starts the threads: one that receives, and for each queue of the interface one that sends.
+    /// Starts the threads: for each queue of the interface one that sends, by the first socket, and for
+    /// each socket one that receives.
     ///
     /// # Errors
     /// What the system says.
     pub(crate) fn start(
         own: TerminalNumber,
         queues: Vec<Tun>,
-        wire: Wire,
+        wires: Vec<Wire>,
         keepalive: Option<Duration>,
     ) -> io::Result<Self> {
         let queues: Vec<_> = queues.into_iter().map(Arc::new).collect();
-        let Some(tun) = queues.first().map(Arc::clone) else {
+        let wires: Vec<_> = wires.into_iter().map(Arc::new).collect();
+        let (Some(tun), Some(wire)) = (queues.first().cloned(), wires.first().cloned()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let wire = Arc::new(wire);
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let counts = Arc::new(Counts::default());
         let (mut egress, mut threads) = (Vec::new(), Vec::new());
@@ -102,27 +107,36 @@ impl PacketPath {
                 .spawn(move || say_why(|| sending.run(), "sends", &ended))?;
             threads.push(thread);
         }
-        let (ingress, orders) = post::open()?;
-        let receiving = Ingress::new(
-            Queues::new(queues),
-            tun.join(),
-            Arc::clone(&wire),
-            orders,
-            asks.clone(),
-            Arc::clone(&counts),
-            own,
-        );
-        let thread = thread::Builder::new()
-            .name("packets-in".to_owned())
-            .spawn(move || say_why(|| receiving.run(), "receives", &asks))?;
-        threads.push(thread);
+        let shared = Arc::new(Receiving::new(own, Arc::clone(&counts)));
+        let queues = Queues::new(queues);
+        let mut ingress = Vec::new();
+        for (lane, wire) in every(wires.len()).zip(wires) {
+            let (post, orders) = post::open()?;
+            let receiving = Ingress::new(
+                lane,
+                queues.clone(),
+                tun.join(),
+                wire,
+                orders,
+                asks.clone(),
+                Arc::clone(&shared),
+            );
+            ingress.push(post);
+            let ended = asks.clone();
+            let thread = thread::Builder::new()
+                .name(format!("packets-in-{}", lane.number()))
+                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?;
+            threads.push(thread);
+        }
+        let further = ingress.split_off(1);
         Ok(Self {
             own,
             port: wire.local_address()?.port(),
             tun,
             wire,
             egress: Lanes::new(egress),
-            ingress,
+            ingress: ingress.remove(0),
+            further,
             threads,
             inbox,
             counts,
@@ -469,17 +483,16 @@ impl PacketPath {
         displaced: &[PacketMark],
     ) {
         let settled = self.sessions.settle(group, stored, displaced);
-        for (name, (receiver, rate), mark) in settled.begun {
-            let known = KnownSession {
-                name,
-                group,
-                receiver,
-                mark,
-                rate,
-                record: record_of(terminal, name.spi.sender()),
-            };
-            self.ingress.put(ToIngress::Known(Box::new(known)));
-        }
+        let known = settled.begun.into_iter();
+        let known = known.map(|(name, (receiver, rate), mark)| KnownSession {
+            name,
+            group,
+            receiver,
+            mark,
+            rate,
+            record: record_of(terminal, name.spi.sender()),
+        });
+        self.ingress.put(ToIngress::Known(known.collect()));
         self.ingress.put(ToIngress::Marked(settled.raised));
         for &name in &settled.refused {
             let reason = DropReason::RefusedSession;
@@ -568,7 +581,9 @@ impl Drop for PacketPath {
         // A thread that waits for room in the inbox goes on when there is none.
         self.inbox.close();
         self.egress.put_all(|| ToEgress::End);
-        self.ingress.put(ToIngress::End);
+        for post in std::iter::once(&self.ingress).chain(&self.further) {
+            post.put(ToIngress::End);
+        }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the packet path failed");

@@ -1,128 +1,97 @@
-//! The thread that receives: UDP → ESP → TUN.
+//! A thread that receives: UDP → ESP → TUN. There may be several, each with a socket of its own.
 //!
 //! It holds receivers, never a master key. Of a session that it does not know it asks the driver, and
 //! the packet waits, still sealed. A packet above its session's durable mark waits, opened, until a
 //! higher mark is durable.
 
-use std::collections::HashMap;
+mod orders;
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::iter::Peekable;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
+use keyfall_plane::{EspArrival, EspRefused};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::ProtectionRecord;
-use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
-use keyfall_protocol::keys::PinnedSpi;
+use keyfall_protocol::ids::TerminalNumber;
 use tokio::sync::mpsc::Sender;
 
-use crate::packet_path::ahead::Ahead;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::engine::source_of;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
-use crate::packet_path::lanes::Queues;
+use crate::packet_path::lanes::Lane;
 use crate::packet_path::post::Mailbox;
-use crate::packet_path::session::{
-    Receiving, Session, TOLD_MAX, between_before, judge, look_ahead, tell,
-};
-use crate::packet_path::stock::{KnownStock, OpenedStock, StockReceivers};
-use crate::packet_path::unknown::{Sealed, Unknown, WAIT_LONGEST, WAITING_MAX};
-use crate::packet_path::waiting::Waiting;
+use crate::packet_path::receiving::{Receiving, Shared};
+use crate::packet_path::session::{Session, TOLD_MAX, judge, look_ahead, tell};
+use crate::packet_path::stock::{OpenedStock, StockReceivers};
+use crate::packet_path::unknown::{Sealed, Unknown};
 use crate::packet_path::wire::{Arrivals, Origin, Wire};
-use crate::packet_path::{Ask, SessionName, SessionReport};
+use crate::packet_path::{Ask, SessionName};
 
-/// What the driver tells this thread.
-pub(super) enum ToIngress {
-    /// A session, with the mark that is durable.
-    Known(Box<KnownSession>),
-    /// Nothing of that session opens for now.
-    Unknown {
-        name: SessionName,
-        reason: DropReason,
-    },
-    /// Higher marks are durable.
-    Marked(Vec<(SessionName, u32)>),
-    /// These sessions go, as their keys do.
-    Forget(Vec<SessionName>),
-    /// Nobody listens to these any more.
-    Exclude(Vec<TerminalNumber>),
-    /// The records of the senders of these sessions.
-    Records(Vec<(SessionName, Option<Arc<ProtectionRecord>>)>),
-    /// What was refused of that sender is asked for again.
-    AskAgain(TerminalNumber),
-    OwnRecord(Option<Arc<ProtectionRecord>>),
-    /// A stock sender, whose first mark is durable.
-    Stock(Box<KnownStock>),
-    /// A higher mark of a stock sender is durable.
-    StockMarked {
-        spi: PinnedSpi,
-        mark: u32,
-    },
-    ForgetStock(PinnedSpi),
-    Report(SyncSender<Vec<SessionReport>>),
-    /// Every key and every packet goes.
-    Wipe,
-    End,
+pub(super) use orders::{KnownSession, ToIngress};
+
+/// Where packets that came go.
+pub(super) trait Inside {
+    /// What [`Join`] made.
+    fn write(&self, counts: &Counts, octets: &mut [u8]);
+
+    /// Whether joined packets are still taken.
+    fn joins(&self) -> bool;
 }
 
-pub(super) struct KnownSession {
-    pub(super) name: SessionName,
-    pub(super) group: GroupNumber,
-    pub(super) receiver: EspReceiver,
-    pub(super) mark: u32,
-    /// Packets a second that are expected.
-    pub(super) rate: u32,
-    /// What its sender's record says, where it is known.
-    pub(super) record: Option<Arc<ProtectionRecord>>,
-}
-
-pub(super) struct Ingress {
-    tun: Queues,
+pub(super) struct Ingress<T> {
+    lane: Lane,
+    inside: T,
+    join: Join,
     wire: Arc<Wire>,
     orders: Mailbox<ToIngress>,
     asks: Sender<Ask>,
     counts: Arc<Counts>,
     own: TerminalNumber,
-    own_record: Option<Arc<ProtectionRecord>>,
-    sessions: Receiving,
-    stock: StockReceivers,
-    unknown: Unknown,
-    /// Where each sender was heard last.
-    heard_at: HashMap<TerminalNumber, IpAddr>,
-    /// Opened packets above their session's mark.
-    opened: Waiting<(SessionName, u32)>,
-    join: Join,
+    shared: Arc<Receiving>,
     now: Instant,
 }
 
-impl Ingress {
+/// What a datagram carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    Nothing,
+    /// Of key search, or what a peer hands on.
+    Message,
+    /// A packet of a session.
+    Sealed(SessionName),
+    /// One of a stock sender.
+    Stock,
+    Unknown,
+}
+
+type Datagram<'a> = (Origin, &'a [u8]);
+
+impl<T: Inside> Ingress<T> {
     pub(super) fn new(
-        tun: Queues,
+        lane: Lane,
+        inside: T,
         join: Join,
         wire: Arc<Wire>,
         orders: Mailbox<ToIngress>,
         asks: Sender<Ask>,
-        counts: Arc<Counts>,
-        own: TerminalNumber,
+        shared: Arc<Receiving>,
     ) -> Self {
         Self {
+            lane,
+            inside,
             join,
-            tun,
             wire,
             orders,
             asks,
-            own,
-            own_record: None,
-            sessions: HashMap::default(),
-            stock: StockReceivers::new(Arc::clone(&counts)),
-            unknown: Unknown::default(),
-            heard_at: HashMap::new(),
-            opened: Waiting::new(WAITING_MAX, WAIT_LONGEST),
-            counts,
+            counts: shared.counts(),
+            own: shared.own(),
+            shared,
             now: Instant::now(),
         }
     }
@@ -134,12 +103,7 @@ impl Ingress {
         let mut next_second = self.now + SECOND;
         loop {
             match wire.receive(&mut arrivals) {
-                Ok(()) => {
-                    for (origin, datagram) in arrivals.datagrams() {
-                        self.on_datagram(origin, datagram);
-                    }
-                    self.flush();
-                }
+                Ok(()) => self.on_datagrams(arrivals.datagrams()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.orders.wait(&*wire)?,
                 // An ICMP error about what was sent before.
                 Err(error)
@@ -153,54 +117,88 @@ impl Ingress {
             if !self.take_orders() {
                 return Ok(());
             }
-            if self.now >= next_second {
+            if self.lane == Lane::FIRST && self.now >= next_second {
                 next_second = self.now + SECOND;
-                self.on_second();
+                self.shared.on_second(self.now);
             }
         }
     }
 
-    fn on_datagram(&mut self, origin: Origin, datagram: &[u8]) {
-        if datagram == KEEPALIVE {
-            return;
-        }
-        if datagram.starts_with(&NON_ESP_MARKER) {
-            let ask = Ask::Message {
-                origin,
-                datagram: datagram.to_vec(),
-            };
-            if self.asks.try_send(ask).is_err() {
-                self.counts.add(DropReason::SearchQueue, 1);
-            }
-            return;
-        }
-        let arrival = match EspArrival::read(datagram) {
-            Ok(arrival) => arrival,
-            Err(refused) => {
-                let opened = if refused == EspRefused::Pinned {
-                    self.open_stock(datagram)
-                } else {
-                    Err(DropReason::NotEsp)
-                };
-                if let Err(reason) = opened {
-                    self.counts.add(reason, 1);
+    fn on_datagrams<'a>(&mut self, datagrams: impl Iterator<Item = Datagram<'a>>) {
+        let mut rest = datagrams.peekable();
+        while let Some((origin, datagram)) = rest.next() {
+            match Carried::read(datagram) {
+                Carried::Nothing => {}
+                Carried::Message => {
+                    let ask = Ask::Message {
+                        origin,
+                        datagram: datagram.to_vec(),
+                    };
+                    if self.asks.try_send(ask).is_err() {
+                        self.counts.add(DropReason::SearchQueue, 1);
+                    }
                 }
-                return;
+                Carried::Sealed(name) => self.on_session(name, (origin, datagram), &mut rest),
+                Carried::Stock => self.on_stock(datagram, &mut rest),
+                Carried::Unknown => self.counts.add(DropReason::NotEsp, 1),
             }
-        };
-        let name = SessionName {
-            spi: arrival.spi,
-            session: arrival.session,
-        };
-        if let Err(reason) = self.open(name, origin, datagram) {
+        }
+    }
+
+    /// A packet of a session, and those of the same one that follow it in `rest`.
+    fn on_session<'a>(
+        &mut self,
+        name: SessionName,
+        (origin, sealed): Datagram<'a>,
+        rest: &mut Peekable<impl Iterator<Item = Datagram<'a>>>,
+    ) {
+        while let Some(shared) = self.find(name, origin, sealed) {
+            let mut session = shared.lock();
+            let Some(session) = &mut *session else {
+                // It has gone just now.
+                continue;
+            };
+            self.receive(session, name, origin, sealed);
+            let next = |rest: &mut Peekable<_>| {
+                rest.next_if(|&(_, it): &Datagram<'_>| Carried::read(it) == Carried::Sealed(name))
+            };
+            while let Some((origin, sealed)) = next(rest) {
+                self.receive(session, name, origin, sealed);
+            }
+            self.flush();
+            return;
+        }
+    }
+
+    /// `None`: the packet waits until the session is known, or goes.
+    fn find(&mut self, name: SessionName, origin: Origin, sealed: &[u8]) -> Option<Arc<Shared>> {
+        let found = self.shared.find(name);
+        if found.is_some() {
+            return found;
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut unknown = shared.unknown();
+        // It may have begun meanwhile, and what waited for it was delivered.
+        let found = shared.find(name);
+        if found.is_none() {
+            self.on_unknown(&mut unknown, name, origin, sealed);
+        }
+        found
+    }
+
+    fn receive(&mut self, session: &mut Session, name: SessionName, origin: Origin, sealed: &[u8]) {
+        if let Err(reason) = self.open(session, name, origin, sealed) {
             self.counts.add(reason, 1);
         }
     }
 
-    fn open(&mut self, name: SessionName, origin: Origin, sealed: &[u8]) -> Result<(), DropReason> {
-        let Some(session) = self.sessions.get_mut(&name) else {
-            return self.on_unknown(name, origin, sealed);
-        };
+    fn open(
+        &mut self,
+        session: &mut Session,
+        name: SessionName,
+        origin: Origin,
+        sealed: &[u8],
+    ) -> Result<(), DropReason> {
         if std::mem::take(&mut session.resting) {
             session.heard = self.now;
         }
@@ -212,9 +210,9 @@ impl Ingress {
                 self.join.give_up();
                 if let EspRefused::Place(to) = refused {
                     let at = (origin.from, self.now);
-                    let place = (self.own_record.as_deref(), to, sealed);
+                    let place = (to, sealed);
                     if let Some((ends, from)) = session.on_place(name, place, at, &self.asks)? {
-                        self.tell(name, ends, from);
+                        self.tell(session, name, ends, from);
                     }
                 } else if let EspRefused::Refusal(refused) = refused {
                     look_ahead(session, name, &self.asks, self.now);
@@ -228,8 +226,7 @@ impl Ingress {
             }
         };
         session.heard = self.now;
-        let own = self.own_record.as_deref();
-        let judged = judge(session, own, origin.from, &slot[..length]);
+        let judged = judge(session, origin.from, &slot[..length]);
         let news = match judged {
             Ok(news) => news,
             Err(reason) => {
@@ -250,71 +247,58 @@ impl Ingress {
         session.packets += 1;
         session.octets += length as u64;
         if session.ahead.covers(sequence) {
-            let (tun, counts) = (&self.tun, &self.counts);
-            self.join
-                .push(length, &mut |octets| tun.write(counts, octets));
+            self.deliver(length);
         } else {
             let packet = slot[..length].to_vec();
             self.join.give_up();
             let counts = &self.counts;
             let gone = &mut |_| counts.add(DropReason::Held, 1);
-            self.opened.push(self.now, (name, sequence), packet, gone);
+            session.opened.push(self.now, sequence, packet, gone);
         }
         look_ahead(session, name, &self.asks, self.now);
         if let Some((ends, from)) = news {
-            self.tell(name, ends, from);
+            self.tell(session, name, ends, from);
         }
         Ok(())
     }
 
-    fn open_stock(&mut self, sealed: &[u8]) -> Result<(), DropReason> {
-        let slot = self.join.slot();
-        let own = self
-            .own_record
-            .as_ref()
-            .map_or(&[][..], |own| &own.prefixes);
-        let opened = self.stock.open(sealed, slot, own, self.now);
+    /// A packet of a stock sender, and those of others that follow it in `rest`.
+    fn on_stock<'a>(
+        &mut self,
+        sealed: &[u8],
+        rest: &mut Peekable<impl Iterator<Item = Datagram<'a>>>,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        let mut stock = shared.stock();
+        self.receive_stock(&mut stock, sealed);
+        while let Some((_, sealed)) = rest.next_if(|&(_, it)| Carried::read(it) == Carried::Stock) {
+            self.receive_stock(&mut stock, sealed);
+        }
+        self.flush();
+    }
+
+    fn receive_stock(&mut self, stock: &mut StockReceivers, sealed: &[u8]) {
+        let opened = stock.open(sealed, self.join.slot(), self.now);
         match opened {
-            Ok(OpenedStock {
-                deliver: Some(length),
-                mark,
-            }) => {
-                let (tun, counts) = (&self.tun, &self.counts);
-                self.join
-                    .push(length, &mut |octets| tun.write(counts, octets));
-                self.want_stock_mark(mark);
-                Ok(())
-            }
-            Ok(OpenedStock {
-                deliver: None,
-                mark,
-            }) => {
-                self.join.give_up();
-                self.want_stock_mark(mark);
-                Ok(())
+            Ok(OpenedStock { deliver, mark }) => {
+                match deliver {
+                    Some(length) => self.deliver(length),
+                    None => self.join.give_up(),
+                }
+                if let Some((spi, mark)) = mark {
+                    tell(&self.asks, Ask::StockMark { spi, mark });
+                }
             }
             Err(reason) => {
                 self.join.give_up();
-                Err(reason)
+                self.counts.add(reason, 1);
             }
-        }
-    }
-
-    fn want_stock_mark(&self, mark: Option<(PinnedSpi, u32)>) {
-        if let Some((spi, mark)) = mark {
-            tell(&self.asks, Ask::StockMark { spi, mark });
         }
     }
 
     /// The first packet of these addresses: the core learns where the peer is.
-    fn tell(&mut self, name: SessionName, ends: Ends, from: SocketAddr) {
-        let Some(session) = self.sessions.get_mut(&name) else {
-            return;
-        };
-        if self.heard_at.len() >= HEARD_MAX {
-            self.heard_at.clear();
-        }
-        self.heard_at.insert(name.spi.sender(), from.ip());
+    fn tell(&self, session: &mut Session, name: SessionName, ends: Ends, from: SocketAddr) {
+        self.shared.heard_at(name.spi.sender(), from.ip());
         if self
             .asks
             .try_send(session.heard_from(name, ends, from))
@@ -327,8 +311,15 @@ impl Ingress {
         }
     }
 
-    fn on_unknown(
-        &mut self,
+    fn on_unknown(&self, unknown: &mut Unknown, name: SessionName, origin: Origin, sealed: &[u8]) {
+        if let Err(reason) = self.ask(unknown, name, origin, sealed) {
+            self.counts.add(reason, 1);
+        }
+    }
+
+    fn ask(
+        &self,
+        unknown: &mut Unknown,
         name: SessionName,
         origin: Origin,
         sealed: &[u8],
@@ -338,19 +329,14 @@ impl Ingress {
             return Err(DropReason::OwnPacket);
         }
         let place = origin.from.ip();
-        let heard = self.heard_at.get(&sender) == Some(&place);
-        let tried = self
-            .unknown
-            .wants(name, source_of(place), heard, self.now)?;
+        let heard = self.shared.is_heard_at(sender, place);
+        let tried = unknown.wants(name, source_of(place), heard, self.now)?;
         if tried {
-            // After a change of keys it goes on as fast as before.
-            let sessions = self.sessions.iter();
-            let of_sender = sessions.filter(|(it, _)| it.spi.sender() == sender);
-            let rate = of_sender.map(|(_, session)| session.ahead.rate()).max();
             let ask = Ask::Session {
                 name,
                 origin,
-                rate: rate.unwrap_or(0),
+                // After a change of keys it goes on as fast as before.
+                rate: self.shared.rate_of(sender),
                 sealed: sealed.to_vec(),
             };
             self.asks
@@ -364,176 +350,43 @@ impl Ingress {
             origin,
             tried,
         };
-        self.unknown.keep(self.now, what, sealed.to_vec(), gone);
+        unknown.keep(self.now, what, sealed.to_vec(), gone);
         Ok(())
     }
 
-    /// False at the end.
-    fn take_orders(&mut self) -> bool {
-        let orders: Vec<_> = self.orders.take().collect();
-        let mut try_sealed = false;
-        let mut try_opened = false;
-        for order in orders {
-            match order {
-                ToIngress::Known(known) => {
-                    self.on_known(*known);
-                    try_sealed = true;
-                }
-                ToIngress::Unknown { name, reason } => {
-                    self.unknown.refused(name, reason, self.now);
-                    try_sealed = true;
-                }
-                ToIngress::Marked(marks) => {
-                    for (name, mark) in marks {
-                        if let Some(session) = self.sessions.get_mut(&name) {
-                            session.ahead.stored(mark);
-                            look_ahead(session, name, &self.asks, self.now);
-                        }
-                    }
-                    try_opened = true;
-                }
-                ToIngress::Forget(names) => {
-                    for name in names {
-                        self.sessions.remove(&name);
-                    }
-                    try_opened = true;
-                }
-                ToIngress::Exclude(terminals) => {
-                    self.sessions
-                        .retain(|name, _| !terminals.contains(&name.spi.sender()));
-                    try_opened = true;
-                }
-                ToIngress::Records(sessions) => {
-                    for (name, record) in sessions {
-                        if let Some(session) = self.sessions.get_mut(&name) {
-                            session.record = record;
-                            session.judge_anew();
-                        }
-                    }
-                }
-                ToIngress::AskAgain(peer) => {
-                    self.unknown.try_anew(peer);
-                }
-                ToIngress::OwnRecord(record) => {
-                    self.own_record = record;
-                    self.sessions.values_mut().for_each(Session::judge_anew);
-                }
-                ToIngress::Stock(known) => self.stock.put(*known, self.now),
-                ToIngress::StockMarked { spi, mark } => {
-                    let (tun, counts) = (&self.tun, &self.counts);
-                    for packet in self.stock.marked(spi, mark) {
-                        self.join.slot()[..packet.len()].copy_from_slice(&packet);
-                        self.join
-                            .push(packet.len(), &mut |octets| tun.write(counts, octets));
-                    }
-                    try_opened = true;
-                }
-                ToIngress::ForgetStock(spi) => self.stock.forget(spi),
-                ToIngress::Report(to) => drop(to.try_send(self.report())),
-                ToIngress::Wipe => self.wipe(),
-                ToIngress::End => {
-                    self.wipe();
-                    return false;
-                }
-            }
-        }
-        if try_sealed {
-            let counts = &self.counts;
-            for (what, packet) in self.unknown.answered(|reason| counts.add(reason, 1)) {
-                if let Err(reason) = self.open(what.name, what.origin, &packet) {
-                    self.counts.add(reason, 1);
-                }
-            }
-        }
-        if try_opened {
-            self.try_opened();
-        }
-        if try_sealed || try_opened {
-            self.flush();
-        }
-        true
-    }
-
-    fn on_known(&mut self, known: KnownSession) {
-        let KnownSession {
-            name,
-            group,
-            receiver,
-            mark,
-            rate,
-            record,
-        } = known;
-        self.unknown.begun(name);
-        // One session has one window for as long as it is known.
-        let (now, highest) = (self.now, receiver.highest());
-        let between = between_before(&self.sessions, name.spi.sender(), group);
-        self.sessions.entry(name).or_insert_with(|| {
-            let ahead = Ahead::new(mark, highest, rate, now);
-            Session::new(group, (receiver, ahead), record, between, now)
-        });
-    }
-
-    /// What waited for a mark is delivered, or waits on.
-    fn try_opened(&mut self) {
-        for (since, (name, sequence), packet) in self.opened.take() {
-            let Some(session) = self.sessions.get(&name) else {
-                self.counts.add(DropReason::Held, 1);
-                continue;
-            };
-            let (tun, counts) = (&self.tun, &self.counts);
-            if session.ahead.covers(sequence) {
-                self.join.slot()[..packet.len()].copy_from_slice(&packet);
-                self.join
-                    .push(packet.len(), &mut |octets| tun.write(counts, octets));
-            } else {
-                let gone = &mut |_| counts.add(DropReason::Held, 1);
-                self.opened.push(since, (name, sequence), packet, gone);
-            }
-        }
+    /// What was opened into the slot of `join` is so long.
+    fn deliver(&mut self, length: usize) {
+        let (inside, counts) = (&self.inside, &self.counts);
+        self.join
+            .push(length, &mut |octets| inside.write(counts, octets));
     }
 
     fn flush(&mut self) {
-        let (tun, counts) = (&self.tun, &self.counts);
-        self.join.flush(&mut |octets| tun.write(counts, octets));
-        if !tun.joins() {
+        let (inside, counts) = (&self.inside, &self.counts);
+        self.join.flush(&mut |octets| inside.write(counts, octets));
+        if !inside.joins() {
             self.join.never_join();
         }
     }
+}
 
-    fn on_second(&mut self) {
-        let now = self.now;
-        for session in self.sessions.values_mut() {
-            session.on_second(now);
+impl Carried {
+    #[inline]
+    fn read(datagram: &[u8]) -> Self {
+        if datagram == KEEPALIVE {
+            return Self::Nothing;
         }
-        let counts = &self.counts;
-        self.unknown
-            .expire(now, &mut |_| counts.add(DropReason::Held, 1));
-        self.opened
-            .expire(now, &mut |_| counts.add(DropReason::Held, 1));
-        self.stock.expire(now);
-    }
-
-    fn wipe(&mut self) {
-        self.sessions.clear();
-        self.stock.wipe();
-        self.unknown.clear();
-        self.heard_at.clear();
-        self.opened.take();
-    }
-
-    fn report(&self) -> Vec<SessionReport> {
-        let mut sessions: Vec<_> = self.sessions.iter().collect();
-        sessions.sort_unstable_by_key(|(_, session)| std::cmp::Reverse(session.octets));
-        sessions.truncate(REPORTED_MAX);
-        let report = |(&name, session): (&SessionName, &Session)| SessionReport {
-            name,
-            group: session.group,
-            under: session.receiver.source(),
-            ends: session.last.map(|(ends, _)| ends),
-            packets: session.packets,
-            octets: session.octets,
-        };
-        sessions.into_iter().map(report).collect()
+        if datagram.starts_with(&NON_ESP_MARKER) {
+            return Self::Message;
+        }
+        match EspArrival::read(datagram) {
+            Ok(arrival) => Self::Sealed(SessionName {
+                spi: arrival.spi,
+                session: arrival.session,
+            }),
+            Err(EspRefused::Pinned) => Self::Stock,
+            Err(_) => Self::Unknown,
+        }
     }
 }
 
@@ -560,7 +413,4 @@ pub(super) fn why(refused: EspRefused) -> Option<DropReason> {
 const KEEPALIVE: [u8; 1] = [0xff];
 /// RFC 3948 section 2.2.
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
-/// Senders whose place is remembered.
-const HEARD_MAX: usize = 16_384;
-const REPORTED_MAX: usize = 256;
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,9 +1,10 @@
-//! Several threads send where the machine has the processors for it.
+//! Several threads send, and several receive, where the machine has the processors for it.
 //!
-//! Each is a lane: it reads a queue of its own of the TUN interface and sends in sessions of its own, so
-//! that no two threads count up one sequence number, and the packets of a flow stay in their order. A lane
-//! after the first begins a session in a group when it has a packet for it: peers that are spoken to
-//! little hear of one session, as without lanes.
+//! Each that sends is a lane: it reads a queue of its own of the TUN interface and sends in sessions of
+//! its own, so that no two threads count up one sequence number, and the packets of a flow stay in their
+//! order. A lane after the first begins a session in a group when it has a packet for it: peers that are
+//! spoken to little hear of one session, as without lanes. Each that receives has a socket of its own, to
+//! which all comes that some peers send.
 
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
@@ -15,17 +16,18 @@ use keyfall_protocol::DropReason;
 use crate::packet_path::counts::Counts;
 use crate::packet_path::egress::ToEgress;
 use crate::packet_path::head::HEAD_LEN;
+use crate::packet_path::ingress::Inside;
 use crate::packet_path::inner::{Inner, Layout};
 use crate::packet_path::keyed_hash::KeyedHash;
 use crate::packet_path::post::Post;
 use crate::packet_path::tun::Tun;
 
-/// One of the threads that send.
+/// One of the threads that send, or of those that receive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Lane(usize);
 
 impl Lane {
-    /// It has a session in every group, and answers what is refused.
+    /// It has a session in every group, and answers what is refused; or it carries out orders for all.
     pub(super) const FIRST: Self = Self(0);
 
     pub(super) fn number(self) -> usize {
@@ -62,17 +64,18 @@ pub(super) fn every(count: usize) -> impl Iterator<Item = Lane> {
     (0..count).map(Lane)
 }
 
-/// How many threads send: as many as were asked for, or half as many as there are processors, since
-/// others receive.
+/// How many threads send, and how many receive: as many as were asked for, or half as many as there are
+/// processors.
 pub(crate) fn how_many(asked: Option<usize>) -> usize {
     let there = available_parallelism().map_or(1, NonZeroUsize::get);
     asked.unwrap_or(there / 2).clamp(1, LANES_MAX)
 }
 
-/// The queues of the interface, as the thread that receives writes to them.
+/// The queues of the interface, as threads that receive write to them.
 ///
 /// The kernel reads the answers to a packet from the queue that the packet was written to. So flows are
-/// spread here, each to one queue.
+/// spread here, each to one queue, whichever thread writes.
+#[derive(Clone)]
 pub(super) struct Queues {
     queues: Vec<Arc<Tun>>,
     places: KeyedHash,
@@ -85,9 +88,10 @@ impl Queues {
             places: KeyedHash::default(),
         }
     }
+}
 
-    /// What [`Join`](crate::packet_path::Join) made.
-    pub(super) fn write(&self, counts: &Counts, octets: &mut [u8]) {
+impl Inside for Queues {
+    fn write(&self, counts: &Counts, octets: &mut [u8]) {
         let queue = match &self.queues[..] {
             [one] => one,
             several => &several[place(&self.places, &octets[HEAD_LEN..]) % several.len()],
@@ -97,8 +101,7 @@ impl Queues {
         }
     }
 
-    /// Whether joined packets are still taken.
-    pub(super) fn joins(&self) -> bool {
+    fn joins(&self) -> bool {
         self.queues.iter().all(|queue| queue.joins())
     }
 }
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_always_a_thread_that_sends_and_never_too_many() {
+    fn there_is_always_a_thread_each_way_and_never_too_many() {
         assert_eq!([0, 1, 3, 100].map(|it| how_many(Some(it))), [1, 1, 3, 8]);
         assert!((1..=LANES_MAX).contains(&how_many(None)));
     }

@@ -1,6 +1,6 @@
 //! The packet path: IP packets from a TUN interface to peers as ESP in UDP, and back.
 //!
-//! One thread receives and one or several send; they hold session keys and no more. The driver tells
+//! One thread or several receive, and as many send; they hold session keys and no more. The driver tells
 //! them from the machine what has changed (`ToEgress`, `ToIngress`), and they ask it what they do not know
 //! (`Ask`). Packets wait meanwhile, within bounds.
 //!
@@ -18,15 +18,16 @@
 //! | `membership`, `multicast` | which multicast is heard, and passed on by a gateway |
 //! | `path_mtu`, `too_big` | how much a path takes, and what inner senders hear of it |
 //! | `inner`, `checksum` | headers of inner packets |
-//! | `egress`, `flows`, `here` | the thread that sends, and says where this terminal is |
-//! | `lanes` | several of them |
-//! | `ingress`, `session`, `unknown`, `ahead` | the thread that receives, its sessions, those that begin, and how far marks run ahead |
+//! | `egress`, `flows`, `here` | a thread that sends, and says where this terminal is |
+//! | `ingress`, `session`, `unknown`, `ahead` | a thread that receives, its sessions, those that begin, and how far marks run ahead |
+//! | `lanes`, `receiving`, `by_sender` | several of them, what those that receive have in common, and whose sessions are whose |
 //! | `stock` | senders that know nothing of Keyfall |
 //! | `echo`, `echoes`, `echo_wire` | key search by ICMP echo |
 //! | `waiting`, `post`, `counts` | packets that wait, orders to threads, what was dropped |
 //! | `keyed_hash` | what is looked up with each packet |
 
 mod ahead;
+mod by_sender;
 mod checksum;
 mod counts;
 mod cut;
@@ -50,6 +51,7 @@ mod membership;
 mod multicast;
 mod path_mtu;
 mod post;
+mod receiving;
 mod restarts;
 mod rules;
 mod sending;
@@ -105,8 +107,8 @@ pub struct PacketOptions {
     /// How long after the last packet a peer hears from this terminal again, whether or not it moved.
     pub keepalive: Option<Duration>,
     pub search: SearchBy,
-    /// How many threads send; `None`: as the machine has processors.
-    pub send_threads: Option<usize>,
+    /// How many threads send, and how many receive; `None`: as the machine has processors.
+    pub packet_threads: Option<usize>,
     /// Where terminals are, as somebody wrote it down.
     pub peers: Vec<(TerminalNumber, SocketAddr)>,
 }
@@ -130,7 +132,7 @@ impl Default for PacketOptions {
             mtu: None,
             keepalive: None,
             search: SearchBy::default(),
-            send_threads: None,
+            packet_threads: None,
             peers: Vec::new(),
         }
     }

@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,17 +17,17 @@ use tokio::sync::mpsc::Sender;
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::flows::Ends;
 use crate::packet_path::inner::Inner;
-use crate::packet_path::keyed_hash::KeyedHash;
+use crate::packet_path::waiting::Waiting;
 use crate::packet_path::{Ask, Heard, SessionName};
-
-pub(super) type Receiving = HashMap<SessionName, Session, KeyedHash>;
 
 /// What is received of one sender.
 pub(super) struct Session {
     pub(super) group: GroupNumber,
     pub(super) receiver: EspReceiver,
     pub(super) ahead: Ahead,
-    pub(super) record: Option<Arc<ProtectionRecord>>,
+    pub(super) records: Records,
+    /// Opened packets above its mark, by their numbers.
+    pub(super) opened: Waiting<u32>,
     /// The addresses of the last packet, which were judged.
     pub(super) last: Option<(Ends, SocketAddr)>,
     /// Those of the last packet that was judged well, in this session or in one before it.
@@ -47,6 +46,15 @@ pub(super) struct Session {
     pub(super) next_asked: bool,
     pub(super) packets: u64,
     pub(super) octets: u64,
+}
+
+/// Who may speak for which addresses.
+#[derive(Clone, Default)]
+pub(super) struct Records {
+    /// What this terminal's own says.
+    pub(super) own: Option<Arc<ProtectionRecord>>,
+    /// What its sender's says, where it is known.
+    pub(super) theirs: Option<Arc<ProtectionRecord>>,
 }
 
 /// Marks and the session that follows are asked for before they are needed.
@@ -72,7 +80,8 @@ impl Session {
     pub(super) fn new(
         group: GroupNumber,
         (receiver, ahead): (EspReceiver, Ahead),
-        record: Option<Arc<ProtectionRecord>>,
+        records: Records,
+        opened: Waiting<u32>,
         between: Option<Ends>,
         now: Instant,
     ) -> Self {
@@ -80,7 +89,8 @@ impl Session {
             group,
             receiver,
             ahead,
-            record,
+            records,
+            opened,
             last: None,
             between,
             told: Vec::new(),
@@ -126,39 +136,40 @@ impl Session {
     pub(super) fn on_place(
         &mut self,
         name: SessionName,
-        (own, to, sealed): (Option<&ProtectionRecord>, TerminalNumber, &[u8]),
+        (to, sealed): (TerminalNumber, &[u8]),
         (from, now): (SocketAddr, Instant),
         asks: &Sender<Ask>,
     ) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
         self.heard = now;
         look_ahead(self, name, asks, now);
         // SECURITY: who copies it on its way and feeds it to another peer moves nobody (KR-564).
-        if own.is_some_and(|own| own.terminal != to) {
+        if self
+            .records
+            .own
+            .as_ref()
+            .is_some_and(|own| own.terminal != to)
+        {
             return Err(DropReason::NotForUs);
         }
-        Ok(self.stands_at(own, sealed, from))
+        Ok(self.stands_at(sealed, from))
     }
 
     /// SECURITY: a dummy packet names no addresses. So it says where its sender is only after packets of
     /// its session, or of one before it, were judged, and between the same addresses, as the records are
     /// now (KR-564).
-    fn stands_at(
-        &self,
-        own: Option<&ProtectionRecord>,
-        sealed: &[u8],
-        from: SocketAddr,
-    ) -> Option<(Ends, SocketAddr)> {
+    fn stands_at(&self, sealed: &[u8], from: SocketAddr) -> Option<(Ends, SocketAddr)> {
         let ends = self.between?;
         let sequence = EspArrival::read(sealed).ok()?.sequence;
         let news = self.ahead.covers(sequence) && !self.told.contains(&(ends, from));
-        (news && self.may_speak(own, ends).is_ok()).then_some((ends, from))
+        (news && self.may_speak(ends).is_ok()).then_some((ends, from))
     }
 
     /// SECURITY: a member speaks only for the addresses that its signed record names, and only in the
     /// group that the rule gives for them.
-    fn may_speak(&self, own: Option<&ProtectionRecord>, ends: Ends) -> Result<(), DropReason> {
-        let own = own.ok_or(DropReason::NoRecord)?;
-        let theirs = self.record.as_ref().ok_or(DropReason::UnknownPeer)?;
+    fn may_speak(&self, ends: Ends) -> Result<(), DropReason> {
+        let Records { own, theirs } = &self.records;
+        let own = own.as_ref().ok_or(DropReason::NoRecord)?;
+        let theirs = theirs.as_ref().ok_or(DropReason::UnknownPeer)?;
         may_deliver(own, theirs, self.group, ends.0, ends.1)
     }
 
@@ -182,26 +193,9 @@ impl Session {
     }
 }
 
-/// Between which addresses a sender's packets in a group were judged well under other keys: a change of
-/// keys is no reason not to follow who only says where it is.
-pub(super) fn between_before(
-    sessions: &Receiving,
-    sender: TerminalNumber,
-    group: GroupNumber,
-) -> Option<Ends> {
-    let of_sender = sessions
-        .iter()
-        .filter(|(name, _)| name.spi.sender() == sender);
-    let of_group = of_sender.filter(|(_, session)| session.group == group);
-    let judged = of_group.filter(|(_, session)| session.between.is_some());
-    let last = judged.max_by_key(|(_, session)| session.heard);
-    last.and_then(|(_, session)| session.between)
-}
-
 /// Whether an opened packet may be delivered; what the driver has to hear of it.
 pub(super) fn judge(
     session: &mut Session,
-    own: Option<&ProtectionRecord>,
     from: SocketAddr,
     packet: &[u8],
 ) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
@@ -212,7 +206,7 @@ pub(super) fn judge(
     }
     let news = !session.told.contains(&(ends, from));
     if news {
-        session.may_speak(own, ends)?;
+        session.may_speak(ends)?;
     }
     (session.last, session.between) = (Some((ends, from)), Some(ends));
     Ok(news.then_some((ends, from)))

@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use keyfall_plane::{ESP_SEQUENCE_MAX, EspReceiver};
-use keyfall_protocol::ids::{Generation, GroupNumber, KeyEpoch, TerminalNumber};
+use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use keyfall_protocol::keys::EspSuite;
 use keyfall_protocol::terminal::{Order, PacketMark};
 
 use crate::packet_path::SessionName;
 use crate::packet_path::ahead::reach;
+use crate::packet_path::by_sender::BySender;
 
 /// Sessions that are received, and those whose first mark is on its way.
 #[derive(Default)]
 pub(super) struct Sessions {
     held: HashMap<SessionName, Received>,
+    by_sender: BySender,
     /// Marks to be asked for with the next order.
     marks: BTreeMap<GroupNumber, Vec<(SessionName, PacketMark)>>,
     /// Those of the orders that are open, in their order.
@@ -54,15 +56,16 @@ impl Sessions {
         &self,
         peer: TerminalNumber,
     ) -> impl Iterator<Item = (SessionName, &Received)> {
-        let held = self.held.iter().map(|(&name, held)| (name, held));
-        held.filter(move |(name, _)| name.spi.sender() == peer)
+        let names = self.by_sender.of(peer);
+        names.filter_map(|name| Some((name, self.held.get(&name)?)))
     }
 
     /// Whether a sender begins anew: others of it are received, and this one belongs to none of their
     /// starts. A receiver does not hear of all sessions of a start: some go to others, some are not used.
     pub(super) fn begins_anew(&self, name: SessionName) -> bool {
-        let mut others = self.held.keys().filter(|it| it.spi == name.spi).peekable();
-        let steps = |it: &SessionName| {
+        let of_sender = self.by_sender.of(name.spi.sender());
+        let mut others = of_sender.filter(|it| it.spi == name.spi).peekable();
+        let steps = |it: SessionName| {
             let there = it.session.steps_to(name.session);
             there.min(name.session.steps_to(it.session))
         };
@@ -92,7 +95,9 @@ impl Sessions {
             waits: Some((receiver, rate)),
             marked: Instant::now(),
         };
-        self.held.insert(name, received);
+        if self.held.insert(name, received).is_none() {
+            self.by_sender.add(name);
+        }
         self.want_mark(name, mark.saturating_add(reach(rate)));
         gone
     }
@@ -138,19 +143,23 @@ impl Sessions {
         let mut settled = Settled::default();
         let place = self.ordered.iter().position(|(it, _)| *it == group);
         let ordered = place.and_then(|place| self.ordered.remove(place));
+        // The first of each counts.
+        let stored = stored.iter().rev().map(|it| (key_of(it), it.sequence));
+        let stored: HashMap<_, _> = stored.collect();
         for (name, mark) in ordered.into_iter().flat_map(|(_, marks)| marks) {
             let Some(held) = self.held.get_mut(&name) else {
                 continue;
             };
-            let durable = stored.iter().find(|it| same_session(it, &mark));
+            let durable = stored.get(&key_of(&mark));
             match (durable, held.waits.take()) {
                 (Some(_), None) => settled.raised.push((name, mark.sequence)),
                 // SECURITY: a receiver that began below what is stored would deliver again (KR-557).
-                (Some(durable), Some(waits)) if durable.sequence == mark.sequence => {
+                (Some(&durable), Some(waits)) if durable == mark.sequence => {
                     settled.begun.push((name, waits, mark.sequence));
                 }
                 (_, _) => {
                     self.held.remove(&name);
+                    self.by_sender.remove(name);
                     settled.refused.push(name);
                 }
             }
@@ -176,6 +185,9 @@ impl Sessions {
     ) -> Vec<SessionName> {
         let gone = self.held.extract_if(|name, held| goes(name, held));
         let gone: Vec<_> = gone.map(|(name, _)| name).collect();
+        for &name in &gone {
+            self.by_sender.remove(name);
+        }
         if !gone.is_empty() {
             for marks in self.marks.values_mut() {
                 marks.retain(|(name, _)| self.held.contains_key(name));
@@ -189,9 +201,9 @@ impl Sessions {
     }
 }
 
-fn same_session(one: &PacketMark, other: &PacketMark) -> bool {
-    (one.epoch, one.generation, one.sender, one.session)
-        == (other.epoch, other.generation, other.sender, other.session)
+/// Whose mark it is, within a group.
+fn key_of(mark: &PacketMark) -> (KeyEpoch, Generation, TerminalNumber, EspSession) {
+    (mark.epoch, mark.generation, mark.sender, mark.session)
 }
 
 /// The first session of a start is drawn from 2^40: so near to another one it is hardly ever.
@@ -202,7 +214,6 @@ const SESSIONS_MAX: usize = 16_384;
 #[cfg(test)]
 mod tests {
     use keyfall_plane::Spi;
-    use keyfall_protocol::ids::EspSession;
     use keyfall_protocol::keys::{MasterKey, Secret};
 
     use super::*;

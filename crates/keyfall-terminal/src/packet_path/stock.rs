@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspReceiver, PinnedArrival};
 use keyfall_protocol::DropReason;
-use keyfall_protocol::command::Prefix;
+use keyfall_protocol::command::{Prefix, ProtectionRecord};
 use keyfall_protocol::keys::PinnedSpi;
 use keyfall_protocol::terminal::{Order, Terminal};
 use zeroize::Zeroizing;
@@ -19,7 +19,7 @@ use crate::packet_path::ingress::why;
 use crate::packet_path::inner::Inner;
 use crate::packet_path::waiting::Waiting;
 
-/// What the receiving thread is told of a stock sender, once its first mark is durable.
+/// What the threads that receive are told of a stock sender, once its first mark is durable.
 pub(super) struct KnownStock {
     spi: PinnedSpi,
     receiver: EspReceiver,
@@ -27,8 +27,10 @@ pub(super) struct KnownStock {
     prefixes: Vec<Prefix>,
 }
 
-/// The receiving thread's side.
+/// The side of the threads that receive.
 pub(super) struct StockReceivers {
+    /// This terminal's own.
+    own_record: Option<Arc<ProtectionRecord>>,
     senders: HashMap<PinnedSpi, Receiving>,
     /// Opened packets above their sender's mark.
     waiting: Waiting<(PinnedSpi, u32)>,
@@ -52,6 +54,7 @@ pub(super) struct OpenedStock {
 impl StockReceivers {
     pub(super) fn new(counts: Arc<Counts>) -> Self {
         Self {
+            own_record: None,
             senders: HashMap::new(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             counts,
@@ -68,6 +71,10 @@ impl StockReceivers {
                 prefixes: known.prefixes,
             },
         );
+    }
+
+    pub(super) fn set_own_record(&mut self, record: Option<Arc<ProtectionRecord>>) {
+        self.own_record = record;
     }
 
     pub(super) fn forget(&mut self, spi: PinnedSpi) {
@@ -88,7 +95,7 @@ impl StockReceivers {
     }
 
     /// Opens a packet into `slot`. It is judged before it is delivered: from the sender's own addresses, to
-    /// one of `own` or to a group.
+    /// one of ours or to a group.
     ///
     /// # Errors
     /// Why nothing is delivered.
@@ -96,7 +103,6 @@ impl StockReceivers {
         &mut self,
         packet: &[u8],
         slot: &mut [u8],
-        own: &[Prefix],
         now: Instant,
     ) -> Result<OpenedStock, DropReason> {
         let arrival = PinnedArrival::read(packet).map_err(|_| DropReason::NotEsp)?;
@@ -114,6 +120,10 @@ impl StockReceivers {
             }
         };
         let inner = Inner::read(&slot[..length]).ok_or(DropReason::Malformed)?;
+        let own = self
+            .own_record
+            .as_ref()
+            .map_or(&[][..], |own| &own.prefixes);
         let within = |prefixes: &[Prefix], address: IpAddr| {
             prefixes.iter().any(|prefix| prefix.contains(address))
         };
@@ -247,10 +257,10 @@ mod tests {
         let mut packet = vec![0; esp_len(inner.len())];
         sender.seal_from(&inner, &mut packet).expect("a packet");
         let (mut slot, now) = ([0; 200], Instant::now());
-        let opened = receivers.open(&packet, &mut slot, &[], now);
+        let opened = receivers.open(&packet, &mut slot, now);
         assert_eq!(opened.err(), Some(DropReason::NotEsp));
         packet[..4].copy_from_slice(&SPI.to_be_bytes());
-        let opened = receivers.open(&packet, &mut slot, &[], now);
+        let opened = receivers.open(&packet, &mut slot, now);
         assert_eq!(opened.err(), Some(DropReason::UnknownTag));
         let spi = PinnedSpi::new(SPI).expect("in bounds");
         let known = KnownStock {
@@ -260,10 +270,10 @@ mod tests {
             prefixes: Vec::new(),
         };
         receivers.put(known, now);
-        let opened = receivers.open(&packet, &mut slot, &[], now);
+        let opened = receivers.open(&packet, &mut slot, now);
         assert_eq!(opened.err(), Some(DropReason::Authentication));
         receivers.forget(spi);
-        let opened = receivers.open(&packet, &mut slot, &[], now);
+        let opened = receivers.open(&packet, &mut slot, now);
         assert_eq!(opened.err(), Some(DropReason::UnknownTag));
     }
 

@@ -1,5 +1,8 @@
 //! The UDP socket to the other side: many datagrams with one call, where the kernel can.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +14,7 @@ use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
     set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// One socket for both directions; its two halves are used by threads of their own.
 #[derive(Debug)]
@@ -25,6 +28,28 @@ impl Wire {
     /// # Errors
     /// What the system says.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
+        Self::open_one(address, Hears::All)
+    }
+
+    /// So many on one address, for as many threads. The first one sends, and hears multicast; all that a
+    /// peer sends from one address and port comes to one of them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_several(address: SocketAddr, count: usize) -> io::Result<Vec<Self>> {
+        // Bound as the only one: where others hold the port it is an error.
+        let mut wires = vec![Self::open(address)?];
+        if count > 1 {
+            let address = wires[0].local_address()?;
+            SockRef::from(&wires[0].socket).set_reuse_port(true)?;
+            for _ in 1..count {
+                wires.push(Self::open_one(address, Hears::Shared)?);
+            }
+        }
+        Ok(wires)
+    }
+
+    fn open_one(address: SocketAddr, hears: Hears) -> io::Result<Self> {
         let v6 = address.is_ipv6();
         let socket = Socket::new(
             Domain::for_address(address),
@@ -35,14 +60,23 @@ impl Wire {
             // "[::]:4500" hears IPv4, too.
             socket.set_only_v6(false)?;
         }
+        if hears == Hears::Shared {
+            socket.set_reuse_port(true)?;
+            // Else each would get all multicast.
+            socket.set_multicast_all_v4(false)?;
+            if v6 {
+                socket.set_multicast_all_v6(false)?;
+            }
+        } else {
+            // What another socket of this program has joined; it is not so by itself for one of IPv6.
+            socket.set_multicast_all_v4(true)?;
+        }
         socket.bind(&address.into())?;
         // So that a probe towards a protected address leaves by the outside and not into the tunnel;
         // without CAP_NET_ADMIN there is no tunnel either.
         mark(&socket);
         socket.set_multicast_ttl_v4(MULTICAST_HOPS)?;
         socket.set_multicast_loop_v4(false)?;
-        // What another socket of this program has joined; it is not so by itself for one of IPv6.
-        socket.set_multicast_all_v4(true)?;
         if v6 {
             socket.set_multicast_hops_v6(MULTICAST_HOPS)?;
             socket.set_multicast_loop_v6(false)?;
@@ -65,15 +99,15 @@ impl Wire {
         Ok(Self { socket, state, v6 })
     }
 
-    /// On that address; or on the port of ESP in UDP on all, of both families where there are both.
+    /// So many on that address; or on the port of ESP in UDP on all, of both families where there are both.
     ///
     /// # Errors
     /// What the system says.
-    pub fn open_any(address: Option<SocketAddr>) -> io::Result<Self> {
+    pub fn open_any(address: Option<SocketAddr>, count: usize) -> io::Result<Vec<Self>> {
         match address {
-            Some(address) => Self::open(address),
-            None => Self::open((Ipv6Addr::UNSPECIFIED, PORT).into())
-                .or_else(|_| Self::open((Ipv4Addr::UNSPECIFIED, PORT).into())),
+            Some(address) => Self::open_several(address, count),
+            None => Self::open_several((Ipv6Addr::UNSPECIFIED, PORT).into(), count)
+                .or_else(|_| Self::open_several((Ipv4Addr::UNSPECIFIED, PORT).into(), count)),
         }
     }
 
@@ -89,7 +123,7 @@ impl Wire {
     /// What the system says.
     pub fn send_multicast_by(&self, interface: u32) -> io::Result<()> {
         if self.v6 {
-            socket2::SockRef::from(&self.socket).set_multicast_if_v6(interface)?;
+            SockRef::from(&self.socket).set_multicast_if_v6(interface)?;
         }
         Ok(())
     }
@@ -180,6 +214,15 @@ impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Which of the datagrams to an address come to a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hears {
+    /// Multicast that this program has joined, too.
+    All,
+    /// Those of some peers.
+    Shared,
 }
 
 /// Datagrams to one place, of equal size but for the last, sent with one call.
@@ -338,7 +381,7 @@ pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> i
 }
 
 /// This program's own words go past the tunnel.
-pub(crate) fn mark<'a>(socket: impl Into<socket2::SockRef<'a>>) {
+pub(crate) fn mark<'a>(socket: impl Into<SockRef<'a>>) {
     // Without CAP_NET_ADMIN there is no tunnel.
     socket.into().set_mark(MARK).ok();
 }

@@ -13,7 +13,7 @@ use keyfall_terminal::packet_path::{PacketOptions, SearchBy};
 #[command(next_help_heading = "Packets")]
 pub(super) struct PacketArgs {
     /// No packets pass, although this terminal may have addresses in the fleet.
-    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "search", "keepalive", "send_threads", "peers"])]
+    #[arg(long, conflicts_with_all = ["tun", "listen", "gateway", "outside", "mtu", "search", "keepalive", "packet_threads", "peers"])]
     no_packets: bool,
     /// The name of the TUN interface; "%d" becomes a number.
     #[arg(long, value_name = "NAME", default_value = "keyfall%d")]
@@ -41,10 +41,11 @@ pub(super) struct PacketArgs {
     /// something, or when its own address changes.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3_600))]
     keepalive: Option<u16>,
-    /// Threads that send; without it half as many as there are processors, at most 8. More than one
-    /// are of use where many connections together send more than one processor can.
+    /// Threads that send, and as many that receive; without it half as many as there are processors, at
+    /// most 8. More than one are of use where many connections together send more than one processor
+    /// can, or many peers do.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=8))]
-    send_threads: Option<u16>,
+    packet_threads: Option<u16>,
     /// Where a terminal is, as NUMBER=ADDR:PORT, where neither its record nor a key search tells; may
     /// be given several times.
     #[arg(long = "peer", value_name = "NUMBER=ADDR:PORT", value_parser = peer_at)]
@@ -72,7 +73,7 @@ impl PacketArgs {
                 SearchWay::Udp => SearchBy::Udp,
                 SearchWay::Icmp => SearchBy::IcmpEcho,
             },
-            send_threads: self.send_threads.map(usize::from),
+            packet_threads: self.packet_threads.map(usize::from),
             peers: self.peers,
         })
     }

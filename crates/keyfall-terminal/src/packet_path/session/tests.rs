@@ -2,7 +2,7 @@
 
 use keyfall_plane::{ESP_PLACE_LEN, EspRefused, EspSender, Spi};
 use keyfall_protocol::command::RecordGroup;
-use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, UnixSeconds};
+use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch, TerminalNumber, UnixSeconds};
 use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
 
 use super::*;
@@ -46,8 +46,13 @@ fn session_in(group: u32) -> Session {
     let now = Instant::now();
     let receiver = EspReceiver::new(EspSuite::default(), &key, sender, session);
     let ahead = Ahead::new(0, 0, 0, now);
-    let record = Some(Arc::new(record_of(2, &[1, 2])));
-    Session::new(group_of(group), (receiver, ahead), record, None, now)
+    let records = Records {
+        own: Some(Arc::new(record_of(1, &[1, 2]))),
+        theirs: Some(Arc::new(record_of(2, &[1, 2]))),
+    };
+    let opened = Waiting::new(1 << 20, Duration::from_secs(5));
+    let group = group_of(group);
+    Session::new(group, (receiver, ahead), records, opened, None, now)
 }
 
 fn packet(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
@@ -59,26 +64,25 @@ fn packet(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
 /// better one; what was judged once is judged anew with another record.
 #[test]
 fn a_session_under_another_group_than_the_rule_gives_delivers_nothing() {
-    let own = record_of(1, &[1, 2]);
     let from = SocketAddr::from(([192, 0, 2, 2], 4500));
     let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
     let mut session = session_in(2);
-    let judged = judge(&mut session, Some(&own), from, &packet);
+    let judged = judge(&mut session, from, &packet);
     assert_eq!(judged, Err(DropReason::OtherGroup));
     let mut session = session_in(1);
-    let news = judge(&mut session, Some(&own), from, &packet).expect("delivered");
+    let news = judge(&mut session, from, &packet).expect("delivered");
     session.told.extend(news);
     for last in [session.last, None] {
         session.last = last;
-        let judged = judge(&mut session, Some(&own), from, &packet);
+        let judged = judge(&mut session, from, &packet);
         assert_eq!(judged, Ok(None), "it was told");
     }
-    session.record = Some(Arc::new(record_of(2, &[2])));
+    session.records.theirs = Some(Arc::new(record_of(2, &[2])));
     session.judge_anew();
-    let judged = judge(&mut session, Some(&own), from, &packet);
+    let judged = judge(&mut session, from, &packet);
     assert_eq!(judged, Err(DropReason::NotInRecord));
-    session.record = None;
-    let judged = judge(&mut session, Some(&own), from, &packet);
+    session.records.theirs = None;
+    let judged = judge(&mut session, from, &packet);
     assert_eq!(judged, Err(DropReason::UnknownPeer));
 }
 
@@ -105,7 +109,6 @@ fn what_a_member_refuses_is_told_once_a_second() {
 /// after a pause.
 #[test]
 fn a_peer_that_goes_on_sending_is_told_of_each_minute() {
-    let own = record_of(1, &[1]);
     let from = SocketAddr::from(([192, 0, 2, 2], 4500));
     let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
     let mut session = session_in(1);
@@ -116,7 +119,7 @@ fn a_peer_that_goes_on_sending_is_told_of_each_minute() {
         session.on_second(now);
         session.heard = now;
         session.resting = false;
-        if let Some(news) = judge(&mut session, Some(&own), from, &packet).expect("delivered") {
+        if let Some(news) = judge(&mut session, from, &packet).expect("delivered") {
             session.told.push(news);
             told.push(second);
         }
@@ -128,7 +131,6 @@ fn a_peer_that_goes_on_sending_is_told_of_each_minute() {
 /// name no addresses; a session that delivered may, up to its mark, and each place is told once.
 #[test]
 fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
-    let own = record_of(1, &[1, 2]);
     let [here, there] = [2, 3].map(|last| SocketAddr::from(([192, 0, 2, last], 4500)));
     let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
     let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
@@ -147,47 +149,25 @@ fn a_dummy_packet_moves_only_whom_packets_were_heard_of() {
     };
     let mut lesser = session_in(2);
     lesser.ahead = Ahead::new(10, 0, 0, now);
-    assert!(judge(&mut lesser, Some(&own), here, &packet).is_err());
-    let stands_at =
-        |session: &Session, number, from| session.stands_at(Some(&own), &place(number), from);
+    assert!(judge(&mut lesser, here, &packet).is_err());
+    let stands_at = |session: &Session, number, from| session.stands_at(&place(number), from);
     assert_eq!(stands_at(&lesser, 2, there), None);
     let mut session = session_in(1);
     session.ahead = Ahead::new(10, 0, 0, now);
     assert_eq!(stands_at(&session, 1, there), None, "nothing was judged");
-    let news = judge(&mut session, Some(&own), here, &packet).expect("delivered");
+    let news = judge(&mut session, here, &packet).expect("delivered");
     session.told.extend(news);
     assert_eq!(stands_at(&session, 3, here), None, "it is known there");
     assert_eq!(stands_at(&session, 11, there), None, "above the mark");
     let moved = Some((ends, there));
     assert_eq!(stands_at(&session, 4, there), moved);
-    session.record = Some(Arc::new(record_of(2, &[2])));
+    session.records.theirs = Some(Arc::new(record_of(2, &[2])));
     session.judge_anew();
     assert_eq!(stands_at(&session, 5, there), None, "another record");
     // One that says the same, as the server signs it every few days.
-    session.record = Some(Arc::new(record_of(2, &[1, 2])));
+    session.records.theirs = Some(Arc::new(record_of(2, &[1, 2])));
     session.judge_anew();
     assert_eq!(stands_at(&session, 6, there), moved);
-}
-
-/// a terminal that waits to be called behind a NAT sends nothing but keepalives for days, through
-/// changes of keys, after each of which nobody knew any more where it was.
-#[test]
-fn a_change_of_keys_does_not_end_what_dummy_packets_say() {
-    let [two, three] = [2, 3].map(|number| TerminalNumber::new(number).expect("not 0"));
-    let mut sessions = Receiving::default();
-    let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
-    for (group, between) in [(1, Some(ends)), (1, None), (2, None)] {
-        let mut session = session_in(group);
-        session.between = between;
-        let name = SessionName {
-            spi: Spi::new(two, 0),
-            session: EspSession::new([0, 0, 0, 0, sessions.len() as u8]),
-        };
-        sessions.insert(name, session);
-    }
-    assert_eq!(between_before(&sessions, two, group_of(1)), Some(ends));
-    assert_eq!(between_before(&sessions, two, group_of(2)), None, "KR-564");
-    assert_eq!(between_before(&sessions, three, group_of(1)), None);
 }
 
 /// a terminal that sent much to others says to a peer by dummy packets that it moved. The first is
@@ -201,8 +181,7 @@ fn a_dummy_packet_moves_its_sender_only_at_whom_it_names() {
     let [from, there] = [2, 3].map(|last| SocketAddr::from(([192, 0, 2, last], 4500)));
     let packet = packet([10, 2, 0, 9], [10, 1, 0, 5]);
     let ends = ([10, 2, 0, 9].into(), [10, 1, 0, 5].into());
-    let own = record_of(1, &[1]);
-    judge(&mut session, Some(&own), from, &packet).expect("delivered");
+    judge(&mut session, from, &packet).expect("delivered");
     let (key, sender, number) = (key_of(1), TerminalNumber::new(2), EspSession::new([0; 5]));
     let sender = sender.expect("not 0");
     let name = SessionName {
@@ -221,7 +200,7 @@ fn a_dummy_packet_moves_its_sender_only_at_whom_it_names() {
         sending.seal_place(to, &mut sealed).expect("there is room");
         let opened = session.receiver.open_into(&sealed, &mut [0; 64]);
         assert_eq!(opened, Err(EspRefused::Place(to)));
-        session.on_place(name, (Some(&own), to, &sealed), (there, now), &asks)
+        session.on_place(name, (to, &sealed), (there, now), &asks)
     };
     assert_eq!(say(&mut session, 3), Err(DropReason::NotForUs));
     assert_eq!(say(&mut session, 1), Ok(None));

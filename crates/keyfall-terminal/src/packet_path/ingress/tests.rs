@@ -1,0 +1,370 @@
+//! Several threads that receive, fed at once.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use keyfall_plane::{EspReceiver, EspSender, Spi, esp_len};
+use keyfall_protocol::command::{ProtectionRecord, RecordGroup};
+use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, UnixSeconds};
+use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
+use tokio::sync::mpsc::{self, Receiver};
+
+use super::*;
+use crate::packet_path::head::HEAD_LEN;
+use crate::packet_path::lanes::every;
+use crate::packet_path::post::{self, Post};
+use crate::packet_path::unknown::WAITING_MAX;
+
+/// What was delivered by all threads, in its order; each packet takes so long.
+#[derive(Clone, Default)]
+struct Delivered(Arc<Mutex<Vec<Vec<u8>>>>, Duration);
+
+impl Inside for Delivered {
+    fn write(&self, _: &Counts, octets: &mut [u8]) {
+        thread::sleep(self.1);
+        self.all().push(octets[HEAD_LEN..].to_vec());
+    }
+
+    fn joins(&self) -> bool {
+        true
+    }
+}
+
+impl Delivered {
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().expect("no thread failed")
+    }
+
+    /// The numbers in the packets.
+    fn numbers(&self) -> Vec<u32> {
+        let numbers = self.all();
+        let number = |packet: &Vec<u8>| *packet[20..].first_chunk().expect("a number");
+        numbers.iter().map(number).map(u32::from_be_bytes).collect()
+    }
+}
+
+/// Threads that receive, and what the driver has of them.
+struct Threads {
+    threads: Vec<Ingress<Delivered>>,
+    posts: Vec<Post<ToIngress>>,
+    inbox: Receiver<Ask>,
+    shared: Arc<Receiving>,
+    delivered: Delivered,
+}
+
+fn threads(count: usize, each_takes: Duration) -> Threads {
+    let shared = Arc::new(Receiving::new(terminal(1), Arc::default()));
+    let delivered = Delivered(Arc::default(), each_takes);
+    let (asks, inbox) = mpsc::channel(1_024);
+    let (mut threads, mut posts) = (Vec::new(), Vec::new());
+    for lane in every(count) {
+        let (post, orders) = post::open().expect("an eventfd");
+        let wire = Wire::open((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+        threads.push(Ingress::new(
+            lane,
+            delivered.clone(),
+            Join::new(false, false),
+            Arc::new(wire),
+            orders,
+            asks.clone(),
+            Arc::clone(&shared),
+        ));
+        posts.push(post);
+    }
+    shared.set_own_record(Some(record_of(1)));
+    Threads {
+        threads,
+        posts,
+        inbox,
+        shared,
+        delivered,
+    }
+}
+
+fn terminal(number: u32) -> TerminalNumber {
+    TerminalNumber::new(number).expect("not 0")
+}
+
+fn group() -> GroupNumber {
+    GroupNumber::new(1).expect("not 0")
+}
+
+/// Terminal n speaks for 10.n.0.0/16.
+fn record_of(number: u32) -> Arc<ProtectionRecord> {
+    Arc::new(ProtectionRecord {
+        terminal: terminal(number),
+        version: 1,
+        issued_at: UnixSeconds::new(0),
+        not_after: UnixSeconds::new(u32::MAX),
+        prefixes: vec![format!("10.{number}.0.0/16").parse().expect("a prefix")],
+        endpoints: Vec::new(),
+        groups: vec![RecordGroup {
+            group: group(),
+            priority: 0,
+            mtu: None,
+            suite: EspSuite::default(),
+            networks: Vec::new(),
+        }],
+    })
+}
+
+/// A session of terminal 2, with so many packets, which are numbered and so long.
+struct Sent {
+    key: MasterKey,
+    name: SessionName,
+    packets: Vec<Vec<u8>>,
+}
+
+impl Sent {
+    fn new(session: u8, count: u32, len: usize) -> Self {
+        let secret = Secret::init_with(|into| into.fill(7));
+        let key = MasterKey::new(group(), KeyEpoch::new(7), Generation::ZERO, secret);
+        let session = EspSession::new([session; 5]);
+        let name = SessionName {
+            spi: Spi::new(terminal(2), key.esp_tag()),
+            session,
+        };
+        let mut sender = EspSender::new(EspSuite::default(), &key, terminal(2), session);
+        let [high, low] = u16::try_from(len).expect("a packet").to_be_bytes();
+        let mut packet = vec![0; len];
+        packet[..12].copy_from_slice(&[0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0]);
+        packet[12..20].copy_from_slice(&[10, 2, 0, 9, 10, 1, 0, 5]);
+        let seal = |number: u32| {
+            packet[20..24].copy_from_slice(&number.to_be_bytes());
+            let mut sealed = vec![0; esp_len(len)];
+            let sealed_len = sender.seal_from(&packet, &mut sealed);
+            sealed.truncate(sealed_len.expect("there is room"));
+            sealed
+        };
+        let packets = (0..count).map(seal).collect();
+        Self { key, name, packets }
+    }
+
+    fn known(&self, mark: u32) -> KnownSession {
+        let (session, suite) = (self.name.session, EspSuite::default());
+        KnownSession {
+            name: self.name,
+            group: group(),
+            receiver: EspReceiver::new(suite, &self.key, terminal(2), session),
+            mark,
+            rate: 0,
+            record: Some(record_of(2)),
+        }
+    }
+
+    fn begin(&self, shared: &Receiving, mark: u32) {
+        let session = shared.made_of(self.known(mark), Instant::now());
+        shared.begin([(self.name, session.expect("it is new"))]);
+    }
+
+    fn from(&self, place: SocketAddr) -> impl Iterator<Item = Datagram<'_>> {
+        let origin = Origin {
+            from: place,
+            to: None,
+            interface: None,
+        };
+        self.packets.iter().map(move |it| (origin, &it[..]))
+    }
+}
+
+fn place(last: u8) -> SocketAddr {
+    ([192, 0, 2, last], 4500).into()
+}
+
+fn count_of(shared: &Receiving, reason: DropReason) -> usize {
+    let counts = shared.counts();
+    let count = counts.all().find(|&(it, _)| it == reason);
+    count.map_or(0, |(_, count)| usize::try_from(count).expect("few"))
+}
+
+/// KR-587: a recording from another port comes to another thread, and so do the packets of a peer that
+/// moved. Whichever is first delivers.
+#[test]
+fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
+    let sent = Sent::new(1, 4_000, 60);
+    let Threads {
+        threads,
+        shared,
+        delivered,
+        ..
+    } = threads(3, Duration::ZERO);
+    sent.begin(&shared, u32::MAX);
+    let start = Barrier::new(3);
+    thread::scope(|scope| {
+        for (last, mut thread) in (1..).zip(threads) {
+            let (sent, start) = (&sent, &start);
+            scope.spawn(move || {
+                let datagrams: Vec<_> = sent.from(place(last)).collect();
+                start.wait();
+                for some in datagrams.chunks(7) {
+                    thread.on_datagrams(some.iter().copied());
+                }
+            });
+        }
+    });
+    let mut numbers = delivered.numbers();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..4_000).collect::<Vec<_>>());
+    assert_eq!(count_of(&shared, DropReason::Replayed), 8_000);
+}
+
+/// what waits for a session, or for its mark, waits for the first thread; what comes meanwhile does
+/// not overtake it, and nothing is lost.
+#[test]
+fn a_session_begins_and_goes_on_in_its_order() {
+    const COUNT: u32 = 3_000;
+    for round in 0..10 {
+        let sent = Sent::new(round, COUNT, 60);
+        let Threads {
+            threads,
+            posts,
+            mut inbox,
+            shared,
+            delivered,
+        } = threads(2, Duration::ZERO);
+        let mut threads = threads.into_iter();
+        let (mut first, mut second) = (
+            threads.next().expect("the first"),
+            threads.next().expect("the second"),
+        );
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // The driver needs a while to store a mark.
+            let (sent, posts, is_over) = (&sent, &posts, &is_over);
+            scope.spawn(move || {
+                while let Some(ask) = inbox.blocking_recv() {
+                    let order = if let Ask::Mark { name, mark } = ask {
+                        ToIngress::Marked(vec![(name, mark)])
+                    } else if let Ask::Session { .. } = ask {
+                        ToIngress::Known(vec![sent.known(64)])
+                    } else {
+                        continue;
+                    };
+                    thread::sleep(Duration::from_millis(1));
+                    posts[0].put(order);
+                }
+            });
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    first.take_orders();
+                    thread::yield_now();
+                }
+            });
+            let datagrams: Vec<_> = sent.from(place(2)).collect();
+            for some in datagrams.chunks(10) {
+                second.on_datagrams(some.iter().copied());
+                thread::sleep(Duration::from_micros(20));
+            }
+            let late = Instant::now() + Duration::from_secs(10);
+            while delivered.all().len() < datagrams.len() && Instant::now() < late {
+                thread::sleep(Duration::from_millis(1));
+            }
+            is_over.store(true, Ordering::Relaxed);
+            drop(second);
+        });
+        assert_eq!(delivered.numbers(), (0..COUNT).collect::<Vec<_>>());
+        assert_eq!(count_of(&shared, DropReason::Held), 0);
+    }
+}
+
+/// KR-588: when an order that takes a session away has been carried out, no thread delivers anything of
+/// it, whatever it was about.
+#[test]
+fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
+    let orders: [fn(SessionName) -> ToIngress; 3] = [
+        |name| ToIngress::Forget(vec![name]),
+        |name| ToIngress::Exclude(vec![name.spi.sender()]),
+        |_| ToIngress::Wipe,
+    ];
+    for order in orders {
+        // Batches of 10 ms, one of which is about when the order comes.
+        let sent = Sent::new(1, 400, 60);
+        let Threads {
+            mut threads,
+            posts,
+            mut inbox,
+            shared,
+            delivered,
+        } = threads(5, Duration::from_micros(100));
+        sent.begin(&shared, u32::MAX);
+        let mut first = threads.remove(0);
+        let at_hand = shared.find(sent.name).expect("it is known");
+        let after = thread::scope(|scope| {
+            for (part, mut thread) in threads.into_iter().enumerate() {
+                let packets = sent.from(place(2)).skip(part).step_by(4);
+                scope.spawn(move || thread.on_datagrams(packets));
+            }
+            while delivered.all().len() < 10 {
+                thread::yield_now();
+            }
+            posts[0].put(order(sent.name));
+            first.take_orders();
+            delivered.all().len()
+        });
+        assert_eq!(delivered.all().len(), after, "one went on");
+        assert!(
+            at_hand.lock().is_none(),
+            "whoever takes it up finds nothing"
+        );
+        first.on_datagrams(sent.from(place(1)));
+        assert_eq!(delivered.all().len(), after);
+        // Now it is one that nobody knows.
+        let mut asked = std::iter::from_fn(|| inbox.try_recv().ok());
+        assert!(asked.any(|ask| matches!(ask, Ask::Session { name, .. } if name == sent.name)));
+    }
+}
+
+/// KR-589: as many packets of one source are tried, to however many threads they come.
+#[test]
+fn strangers_have_no_more_trials_where_several_threads_receive() {
+    let Threads {
+        threads, mut inbox, ..
+    } = threads(3, Duration::ZERO);
+    let forged: Vec<_> = (0..250).map(|session| Sent::new(session, 1, 60)).collect();
+    let start = Barrier::new(3);
+    thread::scope(|scope| {
+        for (port, mut thread) in (1_000..).zip(threads) {
+            let (forged, start) = (&forged, &start);
+            scope.spawn(move || {
+                start.wait();
+                for sent in forged {
+                    thread.on_datagrams(sent.from(SocketAddr::new(place(66).ip(), port)));
+                }
+            });
+        }
+    });
+    let mut tried = HashMap::new();
+    while let Ok(Ask::Session { name, .. }) = inbox.try_recv() {
+        *tried.entry(name).or_insert(0) += 1;
+    }
+    assert_eq!(tried.len(), 64);
+    assert!(tried.values().all(|&it| it == 1), "each was asked once");
+}
+
+/// KR-589: what waits for marks is bounded over all sessions, to whichever threads they come.
+#[test]
+fn opened_packets_of_all_threads_wait_within_one_bound() {
+    let sent = [1, 2].map(|session| Sent::new(session, 300, 60_000));
+    let Threads {
+        threads,
+        shared,
+        delivered,
+        ..
+    } = threads(2, Duration::ZERO);
+    thread::scope(|scope| {
+        for (mut thread, sent) in threads.into_iter().zip(&sent) {
+            sent.begin(&shared, 0);
+            scope.spawn(move || thread.on_datagrams(sent.from(place(2))));
+        }
+    });
+    let mut waiting = 0;
+    shared.each(|_, session| waiting += session.opened.len());
+    assert!(waiting * 60_000 < WAITING_MAX && waiting > 500);
+    assert_eq!(waiting + count_of(&shared, DropReason::Held), 600);
+    assert_eq!(delivered.all().len(), 0);
+    shared.wipe();
+    assert_eq!(count_of(&shared, DropReason::Held), 600, "each is counted");
+}
