@@ -22,8 +22,8 @@ fuzz_target!(|octets: &[u8]| {
         match message {
             Message::KeyReq {
                 request: KeyReq::Psk(ask),
-                ..
-            } => assert!(ask.open(&wrap).is_none()),
+                cookie,
+            } => assert!(ask.open(&wrap, cookie).is_none()),
             Message::KeyDis { distribution, .. } => {
                 if let Ok(signed) = SignedGrant::decode(distribution) {
                     let key = SigningKey::from_seed(Secret::init_with(|into| into.fill(8)));
