@@ -394,8 +394,8 @@ impl PacketPath {
                 } else if first.is_below {
                     // It may have been delivered before a restart of this terminal. The answer is
                     // shorter than any packet.
-                    if first.text.packet().is_some() && self.answered.may_tell(name, Instant::now())
-                    {
+                    let (from, now) = (origin.from.ip(), Instant::now());
+                    if first.text.packet().is_some() && self.answered.may_tell(name, from, now) {
                         let refused = ToEgress::Refused {
                             group,
                             to: origin.from,
