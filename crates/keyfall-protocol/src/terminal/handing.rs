@@ -65,8 +65,16 @@ pub(super) struct Handing {
     /// By the terminal they go to.
     bursts: Budget,
     /// Of those that go where an unproved packet came from.
-    unproved: Budget,
-    /// When such a terminal gets the next, and how often it got one.
+    unproved: Rarely,
+    /// Of those for a packet that opened, of a sender without a record: it may be a recording.
+    unrecorded: Rarely,
+}
+
+/// Few bursts in all, and to each terminal ever fewer.
+#[derive(Debug)]
+struct Rarely {
+    bursts: Budget,
+    /// When a terminal gets the next, and how often it got one.
     waits: BTreeMap<TerminalNumber, (Tick, u32)>,
 }
 
@@ -87,8 +95,8 @@ impl Handing {
             turn: 0,
             checks: Budget::new(CHECKS_A_SECOND, CHECKS_A_SECOND),
             bursts: Budget::new(1, BURSTS_A_SECOND),
-            unproved: Budget::new(UNPROVED_A_SECOND, UNPROVED_A_SECOND),
-            waits: BTreeMap::new(),
+            unproved: Rarely::new(),
+            unrecorded: Rarely::new(),
         }
     }
 
@@ -207,12 +215,21 @@ impl Handing {
         }
         frames
     }
+}
 
-    /// Who sends what does not open gets the first burst at once, and each further one after twice the
-    /// time: its address is not proved.
-    fn may_answer_unproved(&mut self, terminal: TerminalNumber, now: Tick) -> bool {
+impl Rarely {
+    fn new() -> Self {
+        Self {
+            bursts: Budget::new(RARELY_A_SECOND, RARELY_A_SECOND),
+            waits: BTreeMap::new(),
+        }
+    }
+
+    /// The first burst goes at once, and each further one after twice the time: where it goes is not
+    /// proved.
+    fn may_go(&mut self, terminal: TerminalNumber, now: Tick) -> bool {
         let (next, count) = self.waits.get(&terminal).copied().unwrap_or_default();
-        if now < next || !self.unproved.take(now, 0) {
+        if now < next || !self.bursts.take(now, 0) {
             return false;
         }
         if self.waits.len() >= WAITS_MAX {
@@ -291,11 +308,11 @@ impl Terminal {
     ///
     /// SECURITY: it may be a recording, as long as that key is in its grace: a terminal that was restarted
     /// knows no records yet, and nothing that looks at marks comes before this. Without a record there is
-    /// as little for it as for what does not open (KR-544).
+    /// as little for it as for what does not open, and strangers use up nothing of that (KR-544).
     pub(super) fn hand_to_sender(&mut self, shown: Shown, to: SocketAddr) {
         let record = self.record_of(shown.peer);
         let is_recorded = record.is_some_and(|it| it.group(shown.group).is_some());
-        if is_recorded || self.handing.may_answer_unproved(shown.peer, self.now) {
+        if is_recorded || self.handing.unrecorded.may_go(shown.peer, self.now) {
             self.hand_to_member(shown, to);
         }
     }
@@ -308,7 +325,7 @@ impl Terminal {
             self.hand_to_excluded(peer, to);
         } else if peer != self.identity.number
             && self.holds(unheard.group)
-            && self.handing.may_answer_unproved(peer, self.now)
+            && self.handing.unproved.may_go(peer, self.now)
         {
             // Its tag fits nothing: it may lag in any group that both are in.
             let record = self.record_of(peer);
@@ -327,7 +344,7 @@ impl Terminal {
 
     /// The EXCLUDE that names it, and the orders for it, to where it says that it is.
     pub(super) fn hand_to_excluded(&mut self, peer: TerminalNumber, to: SocketAddr) {
-        if !self.handing.may_answer_unproved(peer, self.now) {
+        if !self.handing.unproved.may_go(peer, self.now) {
             return;
         }
         let after = self.record_time();
@@ -389,7 +406,8 @@ const DISTRIBUTIONS_MAX: usize = 128;
 const CHECKS_A_SECOND: u32 = 4;
 /// To all together; to one there is one a second.
 const BURSTS_A_SECOND: u32 = 16;
-const UNPROVED_A_SECOND: u32 = 2;
+/// Where nothing is proved, or little.
+const RARELY_A_SECOND: u32 = 2;
 const EXCLUSIONS_A_BURST: usize = 2;
 const SHARDS_A_BURST: usize = 4;
 /// RENEWs in a burst.

@@ -339,7 +339,7 @@ impl Egress {
                 }),
                 ToEgress::WaysChanged => self.flows.ask_again(self.now, |_, _| true),
                 ToEgress::Refused { group, to, session } => {
-                    // Where it cannot be said now, the next packet asks again.
+                    // It can be said: the driver asks for it only where this thread was given a session.
                     self.say((group, to), Word::Refused(session));
                 }
                 ToEgress::Report(to) => drop(to.try_send(self.report())),

@@ -394,7 +394,10 @@ impl PacketPath {
                 } else if first.is_below {
                     // It may have been delivered before a restart of this terminal. The answer is
                     // shorter than any packet.
-                    if first.text.packet().is_some() && self.answered.may_tell(name, Instant::now())
+                    let (refused, now) = ((name, origin.from.ip()), Instant::now());
+                    let sending = self.groups.get(&group);
+                    if first.text.packet().is_some()
+                        && is_answered(sending, &mut self.answered, refused, now)
                     {
                         let refused = ToEgress::Refused {
                             group,
@@ -543,6 +546,7 @@ impl PacketPath {
     pub(crate) fn wipe(&mut self) {
         self.sessions.clear();
         self.stock.wipe();
+        self.answered = Answered::default();
         for sending in self.groups.values_mut() {
             *sending = Sending::default();
         }
@@ -611,6 +615,17 @@ fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<Protection
     terminal.record_of(peer).cloned().map(Arc::new)
 }
 
+/// Whether what is refused is answered. Just after a start it cannot be said yet: it is counted as said only
+/// where the thread that says it has a session.
+fn is_answered(
+    sending: Option<&Sending>,
+    answered: &mut Answered,
+    (name, from): (SessionName, IpAddr),
+    now: Instant,
+) -> bool {
+    sending.is_some_and(|it| it.sends(Lane::FIRST)) && answered.may_tell(name, from, now)
+}
+
 /// Who stands between two others can feed a third the packets of each.
 fn is_for(terminal: &Terminal, text: Text) -> bool {
     let own = terminal.own_record().map(|signed| signed.record());
@@ -653,22 +668,4 @@ const REPORT_LONGEST: Duration = Duration::from_millis(200);
 const SCRATCH: usize = 65_536;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_panics_is_told_of_like_one_that_fails() {
-        let (asks, mut inbox) = mpsc::channel(4);
-        say_why(|| panic!("a defect"), "sends", &asks);
-        say_why(|| Err(io::Error::other("no room")), "receives", &asks);
-        say_why(|| Ok(()), "receives", &asks);
-        let mut next = || match inbox.try_recv() {
-            Ok(Ask::Ended { sentence }) => Some(sentence),
-            _ => None,
-        };
-        let said = next().expect("the panic");
-        assert!(said.starts_with("the thread that sends packets has ended"));
-        assert!(next().expect("the failure").ends_with("no room"));
-        assert_eq!(next(), None);
-    }
-}
+mod tests;

@@ -340,5 +340,7 @@ mod tests {
         assert_eq!(between(1, 3), None);
         let rate = |sender| receiving.rate_of(TerminalNumber::new(sender).expect("not 0"));
         assert_eq!((rate(2), rate(3)), (900, 0));
+        receiving.forget_senders(&[TerminalNumber::new(2).expect("not 0")]);
+        assert_eq!((between(1, 2), rate(2)), (None, 0));
     }
 }

@@ -6,6 +6,7 @@
 //! what it refuses by naming the session (PROTOCOL 16.4).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use keyfall_plane::{EspArrival, EspReceiver, EspRefused};
@@ -115,60 +116,86 @@ impl Afresh {
 /// Which refused packets are answered.
 ///
 /// SECURITY: a recording is authentic, and its source may be forged. What is sent for it is no larger
-/// than it, and bounded for each session and in all. Who is told heeds it at once, so that a session that
-/// goes on is told ever more rarely: else recordings of a few sessions use up what is told in a second,
-/// and a peer waits that was refused now (KR-567).
+/// than it, and bounded for each session and in all. A sender that is told heeds it sooner or later, so
+/// that a session that goes on is told ever more rarely: else recordings of a few sessions use up what is
+/// told in a second, and a peer waits that was refused now. Each address that a session comes from is told
+/// by itself, or who plays a recording elsewhere would silence its true sender (KR-567).
 #[derive(Default)]
 pub(super) struct Answered {
-    told: HashMap<SessionName, Told>,
-    /// When this second began, and how many were told in it.
-    second: Option<(Instant, usize)>,
+    /// No address twice.
+    told: HashMap<SessionName, Vec<Told>>,
+    /// When this second began,
+    second: Option<Instant>,
+    /// how many were told in it,
+    count: usize,
+    /// and how many of them to further addresses of a session.
+    further: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Told {
+    from: IpAddr,
+    times: u32,
+    /// The last time.
     at: Instant,
-    /// Until it is told again.
-    pause: Duration,
     /// When a packet of it was refused last.
     refused: Instant,
 }
 
+impl Told {
+    /// Until it is told again.
+    fn pause(&self) -> Duration {
+        SECOND * (1 << self.times.saturating_sub(2).min(PAUSE_DOUBLINGS))
+    }
+}
+
 impl Answered {
-    pub(super) fn may_tell(&mut self, name: SessionName, now: Instant) -> bool {
+    pub(super) fn may_tell(&mut self, name: SessionName, from: IpAddr, now: Instant) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);
-        let (began, count) = match self.second {
-            Some((began, count)) if since(began) < SECOND => (began, count),
-            Some(_) | None => {
-                self.told
-                    .retain(|_, it| since(it.refused) < FORGOTTEN_AFTER);
-                (now, 0)
-            }
-        };
-        self.second = Some((began, count));
-        let before = self.told.get_mut(&name).map(|it| {
-            it.refused = now;
-            *it
+        if self.second.is_none_or(|began| since(began) >= SECOND) {
+            self.told.retain(|_, places| {
+                places.retain(|it| since(it.refused) < FORGOTTEN_AFTER);
+                !places.is_empty()
+            });
+            (self.second, self.count, self.further) = (Some(now), 0, 0);
+        }
+        let places = self.told.get_mut(&name);
+        let places = places.map_or(&mut [][..], Vec::as_mut_slice);
+        let place = places.iter().position(|it| it.from == from);
+        let before = place.map(|place| {
+            places[place].refused = now;
+            places[place]
         });
-        let waits = before.is_some_and(|it| since(it.at) < it.pause);
-        if waits || count >= TOLD_A_SECOND {
+        // SECURITY: sources are forged without number.
+        let is_further = place.unwrap_or(places.len()) > 0;
+        let is_full =
+            self.count >= TOLD_A_SECOND || (is_further && self.further >= FURTHER_A_SECOND);
+        if is_full || before.is_some_and(|it| since(it.at) < it.pause()) {
             return false;
         }
-        self.second = Some((began, count + 1));
-        if before.is_none() && self.told.len() >= TOLD_MAX {
+        self.count += 1;
+        self.further += usize::from(is_further);
+        if !self.told.contains_key(&name) && self.told.len() >= SESSIONS_MAX {
             self.forget_one();
         }
         let told = Told {
+            from,
+            times: before.map_or(1, |it| it.times.saturating_add(1)),
             at: now,
-            pause: before.map_or(FIRST_PAUSE, |it| (it.pause * 2).min(PAUSE_MAX)),
             refused: now,
         };
-        self.told.insert(name, told);
+        let places = self.told.entry(name).or_default();
+        let oldest = || (0..places.len()).min_by_key(|&place| places[place].at);
+        match place.or_else(|| oldest().filter(|_| places.len() >= ADDRESSES_MAX)) {
+            Some(place) => places[place] = told,
+            None => places.push(told),
+        }
         true
     }
 
     fn forget_one(&mut self) {
-        let first = self.told.iter().min_by_key(|(_, it)| it.at);
+        let last = |places: &Vec<Told>| places.iter().map(|it| it.at).max();
+        let first = self.told.iter().min_by_key(|(_, places)| last(places));
         if let Some((&name, _)) = first {
             self.told.remove(&name);
         }
@@ -183,20 +210,25 @@ const AT_ONCE: u32 = 32;
 const AFRESH_LATER: Duration = Duration::from_secs(300);
 /// up to so many.
 const AFRESH_MAX: u32 = 512;
-/// Refusals in all.
+/// Refusals in all,
 const TOLD_A_SECOND: usize = 16;
-/// Between the first two of one session; then it is twice as long each time,
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// up to this.
-const PAUSE_MAX: Duration = Duration::from_secs(64);
-/// After it a session of which nothing was refused is told at once.
+/// and of them to further addresses of a session.
+const FURTHER_A_SECOND: usize = 8;
+/// Between two to one address of a session there is 1 s, and again, or few that are lost on a radio would
+/// mean a long silence; then twice as long each time, up to 64 s.
+const PAUSE_DOUBLINGS: u32 = 6;
+/// After it a session of which nothing was refused from an address is told there at once.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(128);
-/// Of more sessions than are told in the longest pause that one is forgotten whose pause is over.
-const TOLD_MAX: usize = TOLD_A_SECOND * PAUSE_MAX.as_secs() as usize;
+/// Addresses of a session that are told apart; of more the one that was told longest ago is forgotten.
+const ADDRESSES_MAX: usize = 4;
+/// Of more sessions than are told in the longest pause that one is forgotten whose pauses are over.
+const SESSIONS_MAX: usize = TOLD_A_SECOND << PAUSE_DOUBLINGS;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use keyfall_plane::{ESP_PLACE_LEN, EspSender, Spi, esp_len};
     use keyfall_protocol::ids::{EspSession, GroupNumber};
     use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -305,31 +337,46 @@ mod tests {
         );
     }
 
-    /// KR-567: whoever feeds recordings gets no flood out of a terminal, from whichever sessions.
+    const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+    const PLAYER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+
+    /// KR-567: whoever feeds recordings gets no flood out of a terminal, from whichever sessions and
+    /// addresses.
     #[test]
     fn refused_packets_are_answered_within_bounds() {
         let start = Instant::now();
         let mut refusals = Answered::default();
-        let of_all = (0..256).filter(|&number| refusals.may_tell(name(number), start));
-        assert_eq!(of_all.count(), TOLD_A_SECOND);
-        let later = start + SECOND;
-        let of_all = (0..256).filter(|&number| refusals.may_tell(name(number), later));
-        assert_eq!(of_all.count(), TOLD_A_SECOND);
+        for now in [start, start + SECOND] {
+            let mut told = |number| refusals.may_tell(name(number), PLAYER, now);
+            assert_eq!((0..256).filter(|&it| told(it)).count(), TOLD_A_SECOND);
+        }
         // However many there are, little is remembered of them.
         for second in 0..1_000 {
             let now = start + Duration::from_secs(second);
             for number in 0..100 {
-                refusals.may_tell(name(100 * second as u32 + number), now);
+                refusals.may_tell(name(100 * second as u32 + number), PLAYER, now);
             }
-            assert!(refusals.told.len() <= TOLD_MAX);
+            assert!(refusals.told.len() <= SESSIONS_MAX);
         }
-        let later = start + Duration::from_secs(1_200);
-        refusals.may_tell(name(0), later);
+        let start = start + Duration::from_secs(1_200);
+        refusals.may_tell(name(0), PLAYER, start);
         assert_eq!(refusals.told.len(), 1);
+        // One recording from forged addresses leaves half for all others.
+        for second in 1..100 {
+            let now = start + Duration::from_secs(second);
+            let forged = |n: u32| IpAddr::from(Ipv4Addr::from_bits(100 * second as u32 + n));
+            let told = (0..100).filter(|&n| refusals.may_tell(name(0), forged(n), now));
+            assert_eq!(told.count(), FURTHER_A_SECOND);
+            assert_eq!(refusals.told[&name(0)].len(), ADDRESSES_MAX);
+            let mut told = |number| refusals.may_tell(name(number), SENDER, now);
+            let others = 1 + 100 * second as u32..;
+            assert_eq!(others.take(100).filter(|&it| told(it)).count(), 8);
+        }
     }
 
     /// KR-567: recordings of as many sessions as are told in a second were told each second, and a peer that
-    /// was refused waited for as long as they came.
+    /// was refused waited for as long as they came. R-101: a few refusals that a radio loses make no long
+    /// silence.
     #[test]
     fn recordings_do_not_use_up_the_refusals() {
         let (start, mut refusals) = (Instant::now(), Answered::default());
@@ -337,21 +384,43 @@ mod tests {
         for tenth in 0..2_000 {
             let now = start + Duration::from_millis(tenth * 100);
             for number in 0..TOLD_A_SECOND as u32 {
-                if refusals.may_tell(name(number), now) && number == 0 {
+                if refusals.may_tell(name(number), PLAYER, now) && number == 0 {
                     of_first.push(tenth / 10);
                 }
             }
             // A peer with something to say each second.
-            if tenth % 10 == 0 && refusals.may_tell(name(1_000 + tenth as u32), now) {
+            let peer = name(1_000 + tenth as u32);
+            if tenth % 10 == 0 && refusals.may_tell(peer, SENDER, now) {
                 of_peers.push(tenth / 10);
             }
         }
-        assert_eq!(of_first, [0, 2, 6, 14, 30, 62, 126, 190]);
+        assert_eq!(of_first, [0, 1, 2, 4, 8, 16, 32, 64, 128, 192]);
         let expected = (0..200).filter(|second| !of_first.contains(second));
         assert_eq!(of_peers, expected.collect::<Vec<_>>());
         // Silence makes a session one that is told at once.
         let later = start + Duration::from_secs(200) + FORGOTTEN_AFTER;
-        let told = [0, 1, 3].map(|after| refusals.may_tell(name(0), later + SECOND * after));
+        let told =
+            [0, 0, 1].map(|after| refusals.may_tell(name(0), PLAYER, later + SECOND * after));
         assert_eq!(told, [true, false, true]);
+    }
+
+    /// KR-567: a few packets of the session in use were recorded, and are played sparsely from elsewhere:
+    /// its true sender, which has little to say, is told as if nobody played them.
+    #[test]
+    fn who_plays_a_recording_does_not_silence_its_sender() {
+        let (start, mut refusals) = (Instant::now(), Answered::default());
+        let (mut of_player, mut of_sender) = (Vec::new(), Vec::new());
+        for second in 0..300 {
+            let now = start + Duration::from_secs(second);
+            if refusals.may_tell(name(0), PLAYER, now) {
+                of_player.push(second);
+            }
+            // From 100 s on the sender has a packet every 5 s.
+            if second >= 100 && second % 5 == 0 && refusals.may_tell(name(0), SENDER, now) {
+                of_sender.push(second);
+            }
+        }
+        assert_eq!(of_player[..8], [0, 1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!(of_sender, [100, 105, 110, 115, 120, 130, 150, 185, 250]);
     }
 }

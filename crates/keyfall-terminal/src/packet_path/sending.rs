@@ -72,10 +72,8 @@ impl Sending {
             return;
         }
         let since = *self.other_suite.get_or_insert(now);
-        let told = self.told(Lane::FIRST);
-        let sends = matches!(told, Told::Key(..));
-        if !sends || now.saturating_duration_since(since) >= SUITE_AFTER {
-            let was_followed = told != Told::Nothing;
+        if !self.sends(Lane::FIRST) || now.saturating_duration_since(since) >= SUITE_AFTER {
+            let was_followed = self.told(Lane::FIRST) != Told::Nothing;
             self.suite_before = was_followed.then_some((self.suite, now));
             (self.suite, self.other_suite) = (named, None);
         }
@@ -104,6 +102,11 @@ impl Sending {
 
     pub(super) fn told(&self, lane: Lane) -> Told {
         self.of(lane).told
+    }
+
+    /// Whether that thread has a session.
+    pub(super) fn sends(&self, lane: Lane) -> bool {
+        matches!(self.told(lane), Told::Key(..))
     }
 
     pub(super) fn tell(&mut self, lane: Lane, told: Told) {

@@ -311,6 +311,10 @@ mod tests {
         assert_eq!(sessions.held.len(), SESSIONS_MAX);
         let marks = ordered(&mut sessions);
         assert!(marks.iter().all(|mark| mark.session != name(1).session));
+        let sender = name(0).spi.sender();
+        assert_eq!(sessions.of(sender).count(), SESSIONS_MAX);
+        assert_eq!(sessions.forget(|_, _| true).len(), SESSIONS_MAX);
+        assert_eq!(sessions.of(sender).count(), 0);
     }
 
     /// FORMATS section 7: who is displaced is received no more.

@@ -332,6 +332,30 @@ fn recordings_of_who_is_not_known_bring_few_bursts() {
     );
 }
 
+/// KR-544: who proves nothing names whom he likes, as often as he likes. A member whose record is not known
+/// and that is seen behind by what opened is handed on to all the same.
+#[test]
+fn strangers_leave_what_a_member_without_a_record_needs() {
+    let groups = [group_of(1, 0)];
+    let mut net = Net::new(&[&groups[..]; 3]);
+    let renew = net.fleet.renew(7, Stated::at(1, 5));
+    hear(&mut net, 1, &renew);
+    net.loses = Box::new(|| true);
+    let (member, other) = (2, 3);
+    for _ in 0..1_200 {
+        unheard(&mut net, member);
+        unheard(&mut net, other);
+        net.wait_millis(100);
+    }
+    let before = handed(&net).len();
+    old_packet(&mut net, member, (7, 0));
+    let handed = handed(&net).len() - before;
+    assert_eq!(
+        (handed, net.sent.last().map(|it| it.to)),
+        (1, Some(outer(member)))
+    );
+}
+
 /// A flood at the packet port leaves a carrier's frames their share of the signatures that are checked.
 #[test]
 fn strangers_at_the_packet_port_do_not_use_up_what_a_carrier_needs() {

@@ -1,0 +1,46 @@
+//! What the driver decides without a thread of packets.
+
+use keyfall_plane::Spi;
+
+use super::*;
+
+#[test]
+fn a_thread_that_panics_is_told_of_like_one_that_fails() {
+    let (asks, mut inbox) = mpsc::channel(4);
+    say_why(|| panic!("a defect"), "sends", &asks);
+    say_why(|| Err(io::Error::other("no room")), "receives", &asks);
+    say_why(|| Ok(()), "receives", &asks);
+    let mut next = || match inbox.try_recv() {
+        Ok(Ask::Ended { sentence }) => Some(sentence),
+        _ => None,
+    };
+    let said = next().expect("the panic");
+    assert!(said.starts_with("the thread that sends packets has ended"));
+    assert!(next().expect("the failure").ends_with("no room"));
+    assert_eq!(next(), None);
+}
+
+/// a restarted terminal waits for a beacon and for its first session, and meanwhile refuses: what
+/// it could not say does not put off what it can.
+#[test]
+fn a_refusal_that_cannot_be_said_yet_is_not_counted_as_said() {
+    let (now, mut answered) = (Instant::now(), Answered::default());
+    let name = SessionName {
+        spi: Spi::new(TerminalNumber::MAX, 0),
+        session: EspSession::new([1; 5]),
+    };
+    let refused = (name, IpAddr::from([192, 0, 2, 2]));
+    let mut sending = Sending::default();
+    for told in [
+        Told::Nothing,
+        Told::Hold,
+        Told::Refuse(DropReason::NoRecord),
+    ] {
+        sending.tell(Lane::FIRST, told);
+        assert!(!is_answered(Some(&sending), &mut answered, refused, now));
+    }
+    assert!(!is_answered(None, &mut answered, refused, now));
+    let key = Told::Key(KeyEpoch::new(1), Generation::ZERO, EspSuite::default());
+    sending.tell(Lane::FIRST, key);
+    assert!(is_answered(Some(&sending), &mut answered, refused, now));
+}
