@@ -175,7 +175,7 @@ impl PacketPath {
     pub(crate) fn refresh(&mut self, terminal: &Terminal) -> Vec<Order> {
         let mut orders = Vec::new();
         let now = Instant::now();
-        let own = terminal.own_record().map(|signed| signed.record());
+        let own = own_record(terminal);
         if self.record.as_deref() != own {
             self.record = own.cloned().map(Arc::new);
             self.ingress.put(ToIngress::OwnRecord(self.record.clone()));
@@ -407,7 +407,7 @@ impl PacketPath {
                         self.egress.put(Lane::FIRST, refused);
                     }
                     Some(DropReason::Replayed)
-                } else if !is_for(terminal, first.text) {
+                } else if !is_for(self.own, own_record(terminal), first.text) {
                     Some(DropReason::NotForUs)
                 } else {
                     // Who begins anew was restarted, and would refuse the session in use.
@@ -611,6 +611,10 @@ fn waits(reason: DropReason) -> bool {
     )
 }
 
+fn own_record(terminal: &Terminal) -> Option<&ProtectionRecord> {
+    terminal.own_record().map(|signed| signed.record())
+}
+
 fn record_of(terminal: &Terminal, peer: TerminalNumber) -> Option<Arc<ProtectionRecord>> {
     terminal.record_of(peer).cloned().map(Arc::new)
 }
@@ -627,14 +631,13 @@ fn is_answered(
 }
 
 /// Who stands between two others can feed a third the packets of each.
-fn is_for(terminal: &Terminal, text: Text) -> bool {
-    let own = terminal.own_record().map(|signed| signed.record());
+fn is_for(own: TerminalNumber, record: Option<&ProtectionRecord>, text: Text) -> bool {
     match text {
         Text::Packet(inner) => {
             let to = inner.destination;
-            to.is_multicast() || own.is_some_and(|own| own.speaks_for(to))
+            to.is_multicast() || record.is_some_and(|own| own.speaks_for(to))
         }
-        Text::Place(to) => terminal.identity().number == to,
+        Text::Place(to) => to == own,
         Text::Nothing => true,
     }
 }

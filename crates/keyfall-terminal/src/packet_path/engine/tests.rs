@@ -1,8 +1,10 @@
 //! What the driver decides without a thread of packets.
 
 use keyfall_plane::Spi;
+use keyfall_protocol::ids::UnixSeconds;
 
 use super::*;
+use crate::packet_path::inner::Inner;
 
 #[test]
 fn a_thread_that_panics_is_told_of_like_one_that_fails() {
@@ -43,4 +45,32 @@ fn a_refusal_that_cannot_be_said_yet_is_not_counted_as_said() {
     let key = Told::Key(KeyEpoch::new(1), Generation::ZERO, EspSuite::default());
     sending.tell(Lane::FIRST, key);
     assert!(is_answered(Some(&sending), &mut answered, refused, now));
+}
+
+/// KR-564: who stands between two others feeds a third the packets and the dummy packets of each: no session
+/// begins by what is for somebody else.
+#[test]
+fn what_is_for_another_terminal_begins_no_session() {
+    let [own, other] = [1, 2].map(|it| TerminalNumber::new(it).expect("not 0"));
+    let record = ProtectionRecord {
+        terminal: own,
+        version: 1,
+        issued_at: UnixSeconds::new(0),
+        not_after: UnixSeconds::new(u32::MAX),
+        prefixes: vec!["10.1.0.0/16".parse().expect("a prefix")],
+        endpoints: Vec::new(),
+        groups: Vec::new(),
+    };
+    let packet = |destination: [u8; 4]| {
+        Text::Packet(Inner {
+            source: IpAddr::from([10, 2, 0, 9]),
+            destination: IpAddr::from(destination),
+            length: 20,
+        })
+    };
+    let of = |text| is_for(own, Some(&record), text);
+    assert!(of(Text::Place(own)) && !of(Text::Place(other)));
+    assert!(of(packet([10, 1, 0, 5])) && !of(packet([10, 3, 0, 5])));
+    assert!(of(packet([239, 1, 2, 3])) && of(Text::Nothing));
+    assert!(!is_for(own, None, packet([10, 1, 0, 5])));
 }
