@@ -61,7 +61,7 @@ def begin(it, strict: tuple, open_to: tuple, named: tuple, search: str) -> None:
     for unit in PAIR:
         it.units[unit].terminate()
         it.units[unit].wait()
-    time.sleep(FORGETS + 1)
+    ended = time.monotonic()
     for unit in (*strict, *open_to):
         it.field.translate(unit, unit in open_to)
     for unit in PAIR:
@@ -73,9 +73,10 @@ def begin(it, strict: tuple, open_to: tuple, named: tuple, search: str) -> None:
     for unit in PAIR:
         it.wait(f"packets pass {unit}, and it has heard its record",
                 lambda: it.passes(unit) and it.status(unit)["time"])
-    if named:
-        # Each hears where the other is.
-        time.sleep(5)
+    # What was open is forgotten: nothing was sent since by the port of packets. And each hears where the
+    # other is.
+    ready = ended + (FORGETS + 4 if named else FORGETS + 1)
+    time.sleep(max(0, ready - time.monotonic()))
 
 
 def told(it, asker: str) -> str:
