@@ -27,7 +27,7 @@ use crate::packet_path::join::Join;
 use crate::packet_path::lanes::Lane;
 use crate::packet_path::post::Mailbox;
 use crate::packet_path::receiving::{Receiving, Shared};
-use crate::packet_path::session::{Session, TOLD_MAX, judge, look_ahead, tell};
+use crate::packet_path::session::{Session, TOLD_MAX, judge, look_ahead};
 use crate::packet_path::stock::{OpenedStock, StockReceivers};
 use crate::packet_path::unknown::{Sealed, Unknown};
 use crate::packet_path::wire::{Arrivals, Origin, Wire};
@@ -51,6 +51,8 @@ pub(super) struct Ingress<T> {
     wire: Arc<Wire>,
     orders: Mailbox<ToIngress>,
     asks: Sender<Ask>,
+    /// What the driver has to hear, if need be after a wait: it is told when no lock is held.
+    owed: Vec<Ask>,
     counts: Arc<Counts>,
     own: TerminalNumber,
     shared: Arc<Receiving>,
@@ -89,6 +91,7 @@ impl<T: Inside> Ingress<T> {
             wire,
             orders,
             asks,
+            owed: Vec::new(),
             counts: shared.counts(),
             own: shared.own(),
             shared,
@@ -142,6 +145,15 @@ impl<T: Inside> Ingress<T> {
                 Carried::Stock => self.on_stock(datagram, &mut rest),
                 Carried::Unknown => self.counts.add(DropReason::NotEsp, 1),
             }
+            self.tell_owed();
+        }
+    }
+
+    /// The driver's inbox is full only when it has no time: it is waited for. Whoever calls this holds no
+    /// lock.
+    fn tell_owed(&mut self) {
+        for ask in self.owed.drain(..) {
+            drop(self.asks.blocking_send(ask));
         }
     }
 
@@ -211,11 +223,11 @@ impl<T: Inside> Ingress<T> {
                 if let EspRefused::Place(to) = refused {
                     let at = (origin.from, self.now);
                     let place = (to, sealed);
-                    if let Some((ends, from)) = session.on_place(name, place, at, &self.asks)? {
+                    if let Some((ends, from)) = session.on_place(name, place, at, &mut self.owed)? {
                         self.tell(session, name, ends, from);
                     }
                 } else if let EspRefused::Refusal(refused) = refused {
-                    look_ahead(session, name, &self.asks, self.now);
+                    look_ahead(session, name, &mut self.owed, self.now);
                     if session.may_refuse(self.now) {
                         let (group, session) = (session.group, refused);
                         // Where the driver has no room, the peer says it again: nothing waits for that.
@@ -255,7 +267,7 @@ impl<T: Inside> Ingress<T> {
             let gone = &mut |_| counts.add(DropReason::Held, 1);
             session.opened.push(self.now, sequence, packet, gone);
         }
-        look_ahead(session, name, &self.asks, self.now);
+        look_ahead(session, name, &mut self.owed, self.now);
         if let Some((ends, from)) = news {
             self.tell(session, name, ends, from);
         }
@@ -286,7 +298,7 @@ impl<T: Inside> Ingress<T> {
                     None => self.join.give_up(),
                 }
                 if let Some((spi, mark)) = mark {
-                    tell(&self.asks, Ask::StockMark { spi, mark });
+                    self.owed.push(Ask::StockMark { spi, mark });
                 }
             }
             Err(reason) => {

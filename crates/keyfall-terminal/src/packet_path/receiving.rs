@@ -4,9 +4,9 @@
 //! from the opening of packets until they are written, also of those that waited for the session or for a
 //! mark: none overtakes another here.
 //!
-//! Locks are taken in this order: `unknown`, `table`, a session or `stock`, `heard_at`. The first thread
-//! alone writes the table, since it alone gets orders. The driver takes no lock: a thread may wait for it
-//! with one in its hand.
+//! Locks are taken in this order: `unknown`, a session or `stock`, `table` or `heard_at`; nobody waits for
+//! another one with one of these two in his hand, nor for the driver with any. The first thread alone writes
+//! the table, since it alone gets orders.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -96,7 +96,11 @@ impl Receiving {
     }
 
     pub(super) fn each(&self, mut does: impl FnMut(SessionName, &mut Session)) {
-        for (&name, shared) in &self.read().sessions {
+        let table = self.read();
+        let all = table.sessions.iter();
+        let all: Vec<_> = all.map(|(&name, it)| (name, Arc::clone(it))).collect();
+        drop(table);
+        for (name, shared) in all {
             if let Some(session) = &mut *shared.lock() {
                 does(name, session);
             }
@@ -225,8 +229,11 @@ impl Receiving {
     fn of<T>(&self, sender: TerminalNumber, ask: impl Fn(&Session) -> Option<T>) -> Vec<T> {
         let table = self.read();
         let sessions = table.by_sender.of(sender);
-        let sessions = sessions.filter_map(|name| table.sessions.get(&name));
-        let answers = sessions.filter_map(|shared| shared.lock().as_ref().and_then(&ask));
+        let sessions = sessions.filter_map(|name| table.sessions.get(&name).cloned());
+        let sessions: Vec<_> = sessions.collect();
+        drop(table);
+        let answers = sessions.iter();
+        let answers = answers.filter_map(|shared| shared.lock().as_ref().and_then(&ask));
         answers.collect()
     }
 
@@ -289,6 +296,10 @@ const REPORTED_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
     use keyfall_plane::{EspReceiver, Spi};
     use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch};
     use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -342,5 +353,39 @@ mod tests {
         assert_eq!((rate(2), rate(3)), (900, 0));
         receiving.forget_senders(&[TerminalNumber::new(2).expect("not 0")]);
         assert_eq!((between(1, 2), rate(2)), (None, 0));
+    }
+
+    /// A session's lock is held for as long as its packets are written.
+    #[test]
+    fn who_waits_for_a_session_keeps_nobody_from_the_table() {
+        let waits: [fn(&Receiving); 2] = [
+            |receiving| {
+                receiving.rate_of(TerminalNumber::new(2).expect("not 0"));
+            },
+            |receiving| drop(receiving.report()),
+        ];
+        for waits in waits {
+            let own = TerminalNumber::new(1).expect("not 0");
+            let receiving = &Receiving::new(own, Arc::default());
+            let made = |known| receiving.made_of(known, Instant::now()).expect("new");
+            let [one, other] = [2, 3].map(|sender| known(1, sender, 0));
+            let (name, other_name) = (one.name, other.name);
+            receiving.begin([(name, made(one))]);
+            let other = made(other);
+            let session = receiving.find(name).expect("it began");
+            let at_hand = session.lock();
+            thread::scope(|scope| {
+                scope.spawn(|| waits(receiving));
+                thread::sleep(Duration::from_millis(50));
+                let (tell, told) = channel();
+                scope.spawn(move || {
+                    receiving.begin([(other_name, other)]);
+                    tell.send(receiving.find(other_name).is_some()).ok();
+                });
+                let told = told.recv_timeout(Duration::from_secs(5));
+                drop(at_hand);
+                assert_eq!(told, Ok(true));
+            });
+        }
     }
 }

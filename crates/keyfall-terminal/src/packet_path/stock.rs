@@ -21,10 +21,10 @@ use crate::packet_path::waiting::Waiting;
 
 /// What the threads that receive are told of a stock sender, once its first mark is durable.
 pub(super) struct KnownStock {
-    spi: PinnedSpi,
-    receiver: EspReceiver,
-    mark: u32,
-    prefixes: Vec<Prefix>,
+    pub(super) spi: PinnedSpi,
+    pub(super) receiver: EspReceiver,
+    pub(super) mark: u32,
+    pub(super) prefixes: Vec<Prefix>,
 }
 
 /// The side of the threads that receive.

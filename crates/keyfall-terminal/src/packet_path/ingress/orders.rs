@@ -101,10 +101,12 @@ impl<T: Inside> Ingress<T> {
                     return false;
                 }
             }
+            self.tell_owed();
         }
         if try_sealed {
             let shared = Arc::clone(&self.shared);
             self.try_sealed(&mut shared.unknown(), &mut HashMap::new());
+            self.tell_owed();
         }
         true
     }
@@ -151,7 +153,7 @@ impl<T: Inside> Ingress<T> {
                     session.opened.push(since, sequence, packet, gone);
                 }
             }
-            look_ahead(session, name, &self.asks, self.now);
+            look_ahead(session, name, &mut self.owed, self.now);
             self.flush();
         });
     }

@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, mpsc as std_mpsc};
 use std::thread;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use keyfall_plane::{EspReceiver, EspSender, Spi, esp_len};
 use keyfall_protocol::command::{ProtectionRecord, RecordGroup};
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, UnixSeconds};
-use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
+use keyfall_protocol::keys::{EspKeys, EspSuite, MasterKey, PinnedSpi, Secret};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
 use crate::packet_path::head::HEAD_LEN;
 use crate::packet_path::lanes::every;
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::stock::KnownStock;
 use crate::packet_path::unknown::WAITING_MAX;
 
 /// What was delivered by all threads, in its order; each packet takes so long.
@@ -111,6 +113,16 @@ fn record_of(number: u32) -> Arc<ProtectionRecord> {
     })
 }
 
+/// From terminal 2 to 1, so long.
+fn packet(number: u32, len: usize) -> Vec<u8> {
+    let [high, low] = u16::try_from(len).expect("a packet").to_be_bytes();
+    let mut packet = vec![0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend([10, 2, 0, 9, 10, 1, 0, 5]);
+    packet.extend(number.to_be_bytes());
+    packet.resize(len, 0);
+    packet
+}
+
 /// A session of terminal 2, with so many packets, which are numbered and so long.
 struct Sent {
     key: MasterKey,
@@ -128,14 +140,9 @@ impl Sent {
             session,
         };
         let mut sender = EspSender::new(EspSuite::default(), &key, terminal(2), session);
-        let [high, low] = u16::try_from(len).expect("a packet").to_be_bytes();
-        let mut packet = vec![0; len];
-        packet[..12].copy_from_slice(&[0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0]);
-        packet[12..20].copy_from_slice(&[10, 2, 0, 9, 10, 1, 0, 5]);
         let seal = |number: u32| {
-            packet[20..24].copy_from_slice(&number.to_be_bytes());
             let mut sealed = vec![0; esp_len(len)];
-            let sealed_len = sender.seal_from(&packet, &mut sealed);
+            let sealed_len = sender.seal_from(&packet(number, len), &mut sealed);
             sealed.truncate(sealed_len.expect("there is room"));
             sealed
         };
@@ -161,13 +168,48 @@ impl Sent {
     }
 
     fn from(&self, place: SocketAddr) -> impl Iterator<Item = Datagram<'_>> {
-        let origin = Origin {
-            from: place,
-            to: None,
-            interface: None,
-        };
-        self.packets.iter().map(move |it| (origin, &it[..]))
+        all_from(place, &self.packets)
     }
+}
+
+fn all_from(place: SocketAddr, packets: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
+    let origin = Origin {
+        from: place,
+        to: None,
+        interface: None,
+    };
+    packets.iter().map(move |it| (origin, &it[..]))
+}
+
+/// A stock sender with the addresses of terminal 2: what the driver tells of it, and so many packets.
+fn stock_sender(count: u32, packet: impl Fn(u32) -> Vec<u8>) -> (KnownStock, Vec<Vec<u8>>) {
+    let octets = [7; 36];
+    let keys = EspKeys::from_octets(EspSuite::Aes256Gcm, &octets).expect("36 octets");
+    let spi = PinnedSpi::new(0x1001).expect("in bounds");
+    let known = KnownStock {
+        spi,
+        receiver: EspReceiver::pinned(&keys, spi, 0),
+        mark: 64,
+        prefixes: record_of(2).prefixes.clone(),
+    };
+    let key = UnboundKey::new(&AES_256_GCM, &octets[..32]).expect("32 octets");
+    let key = LessSafeKey::new(key);
+    // RFC 4303 and RFC 4106, by hand.
+    let seal = |number: u32| {
+        let head = [spi.get(), number + 1].map(u32::to_be_bytes).concat();
+        let iv = u64::from(number).to_be_bytes();
+        let nonce = [&octets[32..], &iv].concat();
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).expect("12 octets");
+        let mut text = packet(number);
+        let padding = (2_u8..6).find(|it| (text.len() + usize::from(*it)).is_multiple_of(4));
+        let padding = padding.expect("one of four") - 2;
+        text.extend(1..=padding);
+        text.extend([padding, 4]);
+        key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut text)
+            .expect("it is sealed");
+        [&head[..], &iv, &text].concat()
+    };
+    (known, (0..count).map(seal).collect())
 }
 
 fn place(last: u8) -> SocketAddr {
@@ -367,4 +409,64 @@ fn opened_packets_of_all_threads_wait_within_one_bound() {
     assert_eq!(delivered.all().len(), 0);
     shared.wipe();
     assert_eq!(count_of(&shared, DropReason::Held), 600, "each is counted");
+}
+
+/// The driver has no time: a thread waits until it takes what it has to hear, and nobody waits for that
+/// thread.
+#[test]
+fn who_waits_for_the_driver_holds_no_lock() {
+    let sent = Sent::new(1, 64, 60);
+    for what in [
+        "a session",
+        "a session that begins",
+        "a mark",
+        "a stock sender",
+    ] {
+        let Threads {
+            mut threads,
+            posts,
+            mut inbox,
+            shared,
+            delivered,
+        } = threads(1, Duration::ZERO);
+        let mut thread = threads.remove(0);
+        let fill = |thread: &Ingress<_>| while thread.asks.try_send(Ask::EchoesDue).is_ok() {};
+        let (known, of_stock) = stock_sender(64, |number| packet(number, 60));
+        if what == "a session that begins" {
+            thread.on_datagrams(sent.from(place(2)));
+            posts[0].put(ToIngress::Known(vec![sent.known(64)]));
+        } else if what == "a mark" {
+            sent.begin(&shared, 0);
+            thread.on_datagrams(sent.from(place(2)));
+            posts[0].put(ToIngress::Marked(vec![(sent.name, 70)]));
+        } else if what == "a session" {
+            sent.begin(&shared, 64);
+        }
+        fill(&thread);
+        thread::scope(|scope| {
+            scope.spawn(|| match what {
+                "a session" => thread.on_datagrams(sent.from(place(2))),
+                "a stock sender" => {
+                    thread.shared.stock().put(known, Instant::now());
+                    thread.on_datagrams(all_from(place(2), &of_stock));
+                }
+                _ => drop(thread.take_orders()),
+            });
+            let late = Instant::now() + Duration::from_secs(5);
+            while delivered.all().len() < 34 && Instant::now() < late {
+                thread::yield_now();
+            }
+            // This takes every lock.
+            let (ends, ended) = std_mpsc::channel();
+            let shared = &shared;
+            scope.spawn(move || {
+                shared.wipe();
+                ends.send(()).ok();
+            });
+            let ended = ended.recv_timeout(Duration::from_secs(5));
+            inbox.close();
+            ended.expect(what);
+        });
+        assert!(delivered.all().len() >= 34, "{what}");
+    }
 }
