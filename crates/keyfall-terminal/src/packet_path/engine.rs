@@ -30,7 +30,7 @@ use crate::packet_path::post::{self, Post};
 use crate::packet_path::receiving::Receiving;
 use crate::packet_path::restarts::{Answered, First, Text};
 use crate::packet_path::sending::{Place, Sending, Suites, Told};
-use crate::packet_path::sessions::{Received, Sessions, Under};
+use crate::packet_path::sessions::{Received, Sessions, Settled, Under};
 use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::wire::{Origin, Wire};
@@ -486,22 +486,10 @@ impl PacketPath {
         displaced: &[PacketMark],
     ) {
         let settled = self.sessions.settle(group, stored, displaced);
-        let known = settled.begun.into_iter();
-        let known = known.map(|(name, (receiver, rate), mark)| KnownSession {
-            name,
-            group,
-            receiver,
-            mark,
-            rate,
-            record: record_of(terminal, name.spi.sender()),
-        });
-        self.ingress.put(ToIngress::Known(known.collect()));
-        self.ingress.put(ToIngress::Marked(settled.raised));
-        for &name in &settled.refused {
-            let reason = DropReason::RefusedSession;
-            self.ingress.put(ToIngress::Unknown { name, reason });
+        let record = |sender| record_of(terminal, sender);
+        for order in settled_orders(group, settled, record) {
+            self.ingress.put(order);
         }
-        self.tell_forgotten(settled.refused);
     }
 
     /// Keys of a generation that is not held any more go.
@@ -601,6 +589,43 @@ pub(crate) struct Report {
     pub(crate) flows: Vec<FlowReport>,
     pub(crate) sessions: Vec<SessionReport>,
     pub(crate) drops: Vec<(DropReason, u64)>,
+}
+
+/// What the threads hear of stored marks: nothing that would let them take their locks in vain.
+fn settled_orders(
+    group: GroupNumber,
+    settled: Settled,
+    record: impl Fn(TerminalNumber) -> Option<Arc<ProtectionRecord>>,
+) -> Vec<ToIngress> {
+    let Settled {
+        begun,
+        raised,
+        refused,
+    } = settled;
+    let known = begun.into_iter();
+    let known = known.map(|(name, (receiver, rate), mark)| KnownSession {
+        name,
+        group,
+        receiver,
+        mark,
+        rate,
+        record: record(name.spi.sender()),
+    });
+    let known: Vec<_> = known.collect();
+    let mut orders = Vec::new();
+    if !known.is_empty() {
+        orders.push(ToIngress::Known(known));
+    }
+    if !raised.is_empty() {
+        orders.push(ToIngress::Marked(raised));
+    }
+    if !refused.is_empty() {
+        let reason = DropReason::RefusedSession;
+        let unknown = |&name| ToIngress::Unknown { name, reason };
+        orders.extend(refused.iter().map(unknown));
+        orders.push(ToIngress::Forget(refused));
+    }
+    orders
 }
 
 /// Whether packets wait for the reason to pass (REQUIREMENTS R-080), or go nowhere.

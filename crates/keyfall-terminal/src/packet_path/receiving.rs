@@ -162,6 +162,10 @@ impl Receiving {
 
     /// From now on all threads receive them.
     pub(super) fn begin(&self, sessions: impl IntoIterator<Item = (SessionName, Session)>) {
+        let mut sessions = sessions.into_iter().peekable();
+        if sessions.peek().is_none() {
+            return;
+        }
         let mut table = self.write();
         for (name, session) in sessions {
             let shared = Shared(Mutex::new(Some(session)));
@@ -387,5 +391,23 @@ mod tests {
                 assert_eq!(told, Ok(true));
             });
         }
+    }
+
+    /// The table is written only where a session begins: packets of others are looked up meanwhile.
+    #[test]
+    fn nothing_that_begins_stops_nobody() {
+        let own = TerminalNumber::new(1).expect("not 0");
+        let receiving = &Receiving::new(own, Arc::default());
+        let reads = receiving.read();
+        thread::scope(|scope| {
+            let (tell, told) = channel();
+            scope.spawn(move || {
+                receiving.begin([]);
+                tell.send(()).ok();
+            });
+            let told = told.recv_timeout(Duration::from_secs(5));
+            drop(reads);
+            assert_eq!(told, Ok(()));
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! What the driver decides without a thread of packets.
 
 use keyfall_plane::Spi;
+use keyfall_protocol::keys::{MasterKey, Secret};
 
 use super::*;
 
@@ -43,4 +44,42 @@ fn a_refusal_that_cannot_be_said_yet_is_not_counted_as_said() {
     let key = Told::Key(KeyEpoch::new(1), Generation::ZERO, EspSuite::default());
     sending.tell(Lane::FIRST, key);
     assert!(is_answered(Some(&sending), &mut answered, refused, now));
+}
+
+/// A mark is stored every two seconds for each session: one that only rises takes none of the locks that
+/// sessions begin under.
+#[test]
+fn stored_marks_order_no_more_than_they_change() {
+    let group = GroupNumber::new(1).expect("not 0");
+    let name = SessionName {
+        spi: Spi::new(TerminalNumber::MAX, 0),
+        session: EspSession::new([1; 5]),
+    };
+    let orders = |settled| settled_orders(group, settled, |_| None);
+    assert_eq!(orders(Settled::default()).len(), 0);
+    let settled = Settled {
+        raised: vec![(name, 7)],
+        ..Settled::default()
+    };
+    let raised = orders(settled);
+    assert!(matches!(&raised[..], [ToIngress::Marked(marks)] if *marks == [(name, 7)]));
+    let settled = Settled {
+        refused: vec![name],
+        ..Settled::default()
+    };
+    let refused = orders(settled);
+    assert!(matches!(
+        &refused[..],
+        [ToIngress::Unknown { .. }, ToIngress::Forget(names)] if *names == [name]
+    ));
+    let secret = Secret::init_with(|into| into.fill(5));
+    let key = MasterKey::new(group, KeyEpoch::new(1), Generation::ZERO, secret);
+    let (sender, session) = (name.spi.sender(), name.session);
+    let receiver = EspReceiver::new(EspSuite::default(), &key, sender, session);
+    let settled = Settled {
+        begun: vec![(name, (receiver, 0), 64)],
+        ..Settled::default()
+    };
+    let begun = orders(settled);
+    assert!(matches!(&begun[..], [ToIngress::Known(known)] if known[0].mark == 64));
 }
