@@ -279,6 +279,18 @@ impl Receiving {
         reports
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> Held {
+        fn is_held<T>(what: &Mutex<T>) -> bool {
+            what.try_lock().is_err()
+        }
+        Held {
+            unknown: is_held(&self.unknown),
+            session: self.read().sessions.values().any(|it| is_held(&it.0)),
+            stock: is_held(&self.stock),
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -286,6 +298,15 @@ impl Receiving {
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Which locks are held, by whomever.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Held {
+    pub(super) unknown: bool,
+    pub(super) session: bool,
+    pub(super) stock: bool,
 }
 
 /// What a thread that failed leaves can be used until the driver has heard of it and ends all: a number

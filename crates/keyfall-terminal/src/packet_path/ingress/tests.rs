@@ -14,20 +14,39 @@ use keyfall_protocol::keys::{EspKeys, EspSuite, MasterKey, PinnedSpi, Secret};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
-use crate::packet_path::head::HEAD_LEN;
+use crate::packet_path::head::{self, Load};
+use crate::packet_path::inner::Layout;
 use crate::packet_path::lanes::every;
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::receiving::Held;
 use crate::packet_path::stock::KnownStock;
 use crate::packet_path::unknown::WAITING_MAX;
 
-/// What was delivered by all threads, in its order; each packet takes so long.
-#[derive(Clone, Default)]
-struct Delivered(Arc<Mutex<Vec<Vec<u8>>>>, Duration);
+/// What was delivered by all threads; each write takes so long.
+#[derive(Clone)]
+struct Delivered {
+    /// The numbers in the packets, in their order.
+    numbers: Arc<Mutex<Vec<u32>>>,
+    /// Which locks were held at each write.
+    held: Arc<Mutex<Vec<Held>>>,
+    receiving: Arc<Receiving>,
+    each_takes: Duration,
+}
 
 impl Inside for Delivered {
     fn write(&self, _: &Counts, octets: &mut [u8]) {
-        thread::sleep(self.1);
-        self.all().push(octets[HEAD_LEN..].to_vec());
+        thread::sleep(self.each_takes);
+        let held = self.receiving.held();
+        self.held.lock().expect("no thread failed").push(held);
+        let (head, packet) = octets.split_first_chunk().expect("a head");
+        let payload = &packet[Layout::read(packet).expect("a segment").payload_at..];
+        let size = match head::read(head) {
+            Load::Segments { size } => size,
+            Load::Whole | Load::Unsummed { .. } => payload.len(),
+        };
+        let numbers = payload.chunks(size).map(|it| it.first_chunk().copied());
+        let numbers = numbers.map(|it| u32::from_be_bytes(it.expect("a number")));
+        self.all().extend(numbers);
     }
 
     fn joins(&self) -> bool {
@@ -36,15 +55,8 @@ impl Inside for Delivered {
 }
 
 impl Delivered {
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().expect("no thread failed")
-    }
-
-    /// The numbers in the packets.
-    fn numbers(&self) -> Vec<u32> {
-        let numbers = self.all();
-        let number = |packet: &Vec<u8>| *packet[20..].first_chunk().expect("a number");
-        numbers.iter().map(number).map(u32::from_be_bytes).collect()
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.numbers.lock().expect("no thread failed")
     }
 }
 
@@ -59,7 +71,12 @@ struct Threads {
 
 fn threads(count: usize, each_takes: Duration) -> Threads {
     let shared = Arc::new(Receiving::new(terminal(1), Arc::default()));
-    let delivered = Delivered(Arc::default(), each_takes);
+    let delivered = Delivered {
+        numbers: Arc::default(),
+        held: Arc::default(),
+        receiving: Arc::clone(&shared),
+        each_takes,
+    };
     let (asks, inbox) = mpsc::channel(1_024);
     let (mut threads, mut posts) = (Vec::new(), Vec::new());
     for lane in every(count) {
@@ -68,7 +85,7 @@ fn threads(count: usize, each_takes: Duration) -> Threads {
         threads.push(Ingress::new(
             lane,
             delivered.clone(),
-            Join::new(false, false),
+            Join::new(true, true),
             Arc::new(wire),
             orders,
             asks.clone(),
@@ -114,13 +131,34 @@ fn record_of(number: u32) -> Arc<ProtectionRecord> {
 }
 
 /// From terminal 2 to 1, so long.
-fn packet(number: u32, len: usize) -> Vec<u8> {
-    let [high, low] = u16::try_from(len).expect("a packet").to_be_bytes();
-    let mut packet = vec![0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0];
-    packet.extend([10, 2, 0, 9, 10, 1, 0, 5]);
+fn packet(carries: Carries, number: u32, len: usize) -> Vec<u8> {
+    let protocol = if carries == Carries::Tcp { 6 } else { 17 };
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet.extend([10, 2, 0, 9, 10, 1, 0, 5, 0x10, 0, 0, 53]);
+    if carries == Carries::Tcp {
+        let payload = u32::try_from(len - 40).expect("a packet");
+        packet.extend((number * payload).to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    } else {
+        packet.extend([0; 4]);
+    }
     packet.extend(number.to_be_bytes());
     packet.resize(len, 0);
+    let layout = Layout::read(&packet).expect("headers");
+    layout.write_lengths(&mut packet);
+    if carries != Carries::Alone {
+        layout.write_checksum(&mut packet);
+    }
     packet
+}
+
+/// What the packets of a session are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Carries {
+    /// UDP without a checksum, which is not joined.
+    Alone,
+    Udp,
+    Tcp,
 }
 
 /// A session of terminal 2, with so many packets, which are numbered and so long.
@@ -131,7 +169,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn new(session: u8, count: u32, len: usize) -> Self {
+    fn new(carries: Carries, session: u8, count: u32, len: usize) -> Self {
         let secret = Secret::init_with(|into| into.fill(7));
         let key = MasterKey::new(group(), KeyEpoch::new(7), Generation::ZERO, secret);
         let session = EspSession::new([session; 5]);
@@ -142,7 +180,7 @@ impl Sent {
         let mut sender = EspSender::new(EspSuite::default(), &key, terminal(2), session);
         let seal = |number: u32| {
             let mut sealed = vec![0; esp_len(len)];
-            let sealed_len = sender.seal_from(&packet(number, len), &mut sealed);
+            let sealed_len = sender.seal_from(&packet(carries, number, len), &mut sealed);
             sealed.truncate(sealed_len.expect("there is room"));
             sealed
         };
@@ -226,7 +264,7 @@ fn count_of(shared: &Receiving, reason: DropReason) -> usize {
 /// moved. Whichever is first delivers.
 #[test]
 fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
-    let sent = Sent::new(1, 4_000, 60);
+    let sent = Sent::new(Carries::Alone, 1, 4_000, 60);
     let Threads {
         threads,
         shared,
@@ -247,7 +285,7 @@ fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
             });
         }
     });
-    let mut numbers = delivered.numbers();
+    let mut numbers = delivered.all().clone();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..4_000).collect::<Vec<_>>());
     assert_eq!(count_of(&shared, DropReason::Replayed), 8_000);
@@ -258,8 +296,9 @@ fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
 #[test]
 fn a_session_begins_and_goes_on_in_its_order() {
     const COUNT: u32 = 3_000;
-    for round in 0..10 {
-        let sent = Sent::new(round, COUNT, 60);
+    let each = [Carries::Alone, Carries::Udp, Carries::Tcp];
+    for (round, carries) in (0..).zip(each.into_iter().cycle().take(12)) {
+        let sent = Sent::new(carries, round, COUNT, 60);
         let Threads {
             threads,
             posts,
@@ -307,7 +346,11 @@ fn a_session_begins_and_goes_on_in_its_order() {
             is_over.store(true, Ordering::Relaxed);
             drop(second);
         });
-        assert_eq!(delivered.numbers(), (0..COUNT).collect::<Vec<_>>());
+        assert_eq!(
+            *delivered.all(),
+            (0..COUNT).collect::<Vec<_>>(),
+            "{carries:?}"
+        );
         assert_eq!(count_of(&shared, DropReason::Held), 0);
     }
 }
@@ -321,9 +364,12 @@ fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
         |name| ToIngress::Exclude(vec![name.spi.sender()]),
         |_| ToIngress::Wipe,
     ];
-    for order in orders {
+    for (order, carries) in orders.into_iter().flat_map(|order| {
+        let each = [Carries::Alone, Carries::Udp, Carries::Tcp];
+        each.map(|carries| (order, carries))
+    }) {
         // Batches of 10 ms, one of which is about when the order comes.
-        let sent = Sent::new(1, 400, 60);
+        let sent = Sent::new(carries, 1, 400, 60);
         let Threads {
             mut threads,
             posts,
@@ -365,7 +411,8 @@ fn strangers_have_no_more_trials_where_several_threads_receive() {
     let Threads {
         threads, mut inbox, ..
     } = threads(3, Duration::ZERO);
-    let forged: Vec<_> = (0..250).map(|session| Sent::new(session, 1, 60)).collect();
+    let forged = (0..250).map(|session| Sent::new(Carries::Alone, session, 1, 60));
+    let forged: Vec<_> = forged.collect();
     let start = Barrier::new(3);
     thread::scope(|scope| {
         for (port, mut thread) in (1_000..).zip(threads) {
@@ -389,7 +436,7 @@ fn strangers_have_no_more_trials_where_several_threads_receive() {
 /// KR-589: what waits for marks is bounded over all sessions, to whichever threads they come.
 #[test]
 fn opened_packets_of_all_threads_wait_within_one_bound() {
-    let sent = [1, 2].map(|session| Sent::new(session, 300, 60_000));
+    let sent = [1, 2].map(|session| Sent::new(Carries::Alone, session, 300, 60_000));
     let Threads {
         threads,
         shared,
@@ -415,7 +462,7 @@ fn opened_packets_of_all_threads_wait_within_one_bound() {
 /// thread.
 #[test]
 fn who_waits_for_the_driver_holds_no_lock() {
-    let sent = Sent::new(1, 64, 60);
+    let sent = Sent::new(Carries::Alone, 1, 64, 60);
     for what in [
         "a session",
         "a session that begins",
@@ -431,7 +478,7 @@ fn who_waits_for_the_driver_holds_no_lock() {
         } = threads(1, Duration::ZERO);
         let mut thread = threads.remove(0);
         let fill = |thread: &Ingress<_>| while thread.asks.try_send(Ask::EchoesDue).is_ok() {};
-        let (known, of_stock) = stock_sender(64, |number| packet(number, 60));
+        let (known, of_stock) = stock_sender(64, |number| packet(Carries::Alone, number, 60));
         if what == "a session that begins" {
             thread.on_datagrams(sent.from(place(2)));
             posts[0].put(ToIngress::Known(vec![sent.known(64)]));
@@ -468,5 +515,69 @@ fn who_waits_for_the_driver_holds_no_lock() {
             ended.expect(what);
         });
         assert!(delivered.all().len() >= 34, "{what}");
+    }
+}
+
+/// KR-587, KR-588: what waits to be joined is written before anybody else can have the session, and not
+/// with the next packet that comes.
+#[test]
+fn what_is_joined_is_written_before_its_lock_goes() {
+    let (of_session, of_stock, of_unknown) = (
+        Held {
+            session: true,
+            ..Held::default()
+        },
+        Held {
+            stock: true,
+            ..Held::default()
+        },
+        Held {
+            unknown: true,
+            ..Held::default()
+        },
+    );
+    for (carries, len) in [(Carries::Udp, 1_000), (Carries::Tcp, 1_200)] {
+        let sent = Sent::new(carries, 1, 100, len);
+        type Feed<'a> = &'a dyn Fn(&mut Ingress<Delivered>, &Post<ToIngress>);
+        let feed: [(Held, Feed<'_>); 4] = [
+            (of_session, &|thread, _| {
+                sent.begin(&thread.shared, u32::MAX);
+                thread.on_datagrams(sent.from(place(2)));
+            }),
+            (of_session, &|thread, post| {
+                sent.begin(&thread.shared, 0);
+                thread.on_datagrams(sent.from(place(2)));
+                post.put(ToIngress::Marked(vec![(sent.name, u32::MAX)]));
+                thread.take_orders();
+            }),
+            (of_unknown, &|thread, post| {
+                thread.on_datagrams(sent.from(place(2)));
+                post.put(ToIngress::Known(vec![sent.known(u32::MAX)]));
+                thread.take_orders();
+            }),
+            (of_stock, &|thread, post| {
+                let (known, sealed) = stock_sender(100, |number| packet(carries, number, len));
+                let spi = known.spi;
+                thread.shared.stock().put(known, Instant::now());
+                thread.on_datagrams(all_from(place(2), &sealed));
+                assert_eq!(thread.inside.all().len(), 64);
+                post.put(ToIngress::StockMarked { spi, mark: 100 });
+                thread.take_orders();
+            }),
+        ];
+        for (expected, feed) in feed {
+            let Threads {
+                mut threads,
+                posts,
+                delivered,
+                inbox: _inbox,
+                ..
+            } = threads(1, Duration::ZERO);
+            feed(&mut threads[0], &posts[0]);
+            assert_eq!(*delivered.all(), (0..100).collect::<Vec<_>>());
+            let held = delivered.held.lock().expect("no thread failed");
+            assert!(held.len() < 6, "they are joined: {}", held.len());
+            assert!(held.iter().all(|it| *it == expected), "{held:?}");
+        }
     }
 }
