@@ -26,7 +26,7 @@ use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::lanes::{Lane, Lanes, Queues, every};
-use crate::packet_path::post::{self, Post};
+use crate::packet_path::post::{self, Mailbox, Post};
 use crate::packet_path::receiving::Receiving;
 use crate::packet_path::restarts::{Answered, First, Text};
 use crate::packet_path::sending::{Place, Sending, Suites, Told};
@@ -88,9 +88,29 @@ impl PacketPath {
         };
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let counts = Arc::new(Counts::default());
-        let (mut egress, mut threads) = (Vec::new(), Vec::new());
-        for (lane, queue) in every(queues.len()).zip(&queues) {
-            let (post, orders) = post::open()?;
+        let (egress, outward): (Vec<_>, Vec<_>) = posts(queues.len())?.into_iter().unzip();
+        let (mut ingress, inward): (Vec<_>, Vec<_>) = posts(wires.len())?.into_iter().unzip();
+        let further = ingress.split_off(1);
+        // Where a thread cannot be started, those before it end with this.
+        let mut path = Self {
+            own,
+            port: wire.local_address()?.port(),
+            tun: Arc::clone(&tun),
+            wire: Arc::clone(&wire),
+            egress: Lanes::new(egress),
+            ingress: ingress.remove(0),
+            further,
+            threads: Vec::new(),
+            inbox,
+            counts: Arc::clone(&counts),
+            groups: BTreeMap::new(),
+            sessions: Sessions::default(),
+            stock: StockSenders::default(),
+            answered: Answered::default(),
+            record: None,
+            scratch: vec![0; SCRATCH].into(),
+        };
+        for ((lane, queue), orders) in every(queues.len()).zip(&queues).zip(outward) {
             let sending = Egress::new(
                 lane,
                 Arc::clone(queue),
@@ -100,18 +120,12 @@ impl PacketPath {
                 Arc::clone(&counts),
                 keepalive,
             );
-            egress.push(post);
-            let ended = asks.clone();
-            let thread = thread::Builder::new()
-                .name(format!("packets-out-{}", lane.number()))
-                .spawn(move || say_why(|| sending.run(), "sends", &ended))?;
-            threads.push(thread);
+            let (name, ended) = (format!("packets-out-{}", lane.number()), asks.clone());
+            path.run(name, move || say_why(|| sending.run(), "sends", &ended))?;
         }
-        let shared = Arc::new(Receiving::new(own, Arc::clone(&counts)));
+        let shared = Arc::new(Receiving::new(own, counts));
         let queues = Queues::new(queues);
-        let mut ingress = Vec::new();
-        for (lane, wire) in every(wires.len()).zip(wires) {
-            let (post, orders) = post::open()?;
+        for ((lane, wire), orders) in every(wires.len()).zip(wires).zip(inward) {
             let receiving = Ingress::new(
                 lane,
                 queues.clone(),
@@ -121,32 +135,18 @@ impl PacketPath {
                 asks.clone(),
                 Arc::clone(&shared),
             );
-            ingress.push(post);
-            let ended = asks.clone();
-            let thread = thread::Builder::new()
-                .name(format!("packets-in-{}", lane.number()))
-                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?;
-            threads.push(thread);
+            let (name, ended) = (format!("packets-in-{}", lane.number()), asks.clone());
+            path.run(name, move || {
+                say_why(|| receiving.run(), "receives", &ended)
+            })?;
         }
-        let further = ingress.split_off(1);
-        Ok(Self {
-            own,
-            port: wire.local_address()?.port(),
-            tun,
-            wire,
-            egress: Lanes::new(egress),
-            ingress: ingress.remove(0),
-            further,
-            threads,
-            inbox,
-            counts,
-            groups: BTreeMap::new(),
-            sessions: Sessions::default(),
-            stock: StockSenders::default(),
-            answered: Answered::default(),
-            record: None,
-            scratch: vec![0; SCRATCH].into(),
-        })
+        Ok(path)
+    }
+
+    fn run(&mut self, name: String, thread: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = thread::Builder::new().name(name).spawn(thread)?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     pub(crate) async fn asked(&mut self) -> Option<Ask> {
@@ -626,6 +626,11 @@ fn settled_orders(
         orders.push(ToIngress::Forget(refused));
     }
     orders
+}
+
+/// Both ends for so many threads.
+fn posts<T>(count: usize) -> io::Result<Vec<(Post<T>, Mailbox<T>)>> {
+    (0..count).map(|_| post::open()).collect()
 }
 
 /// Whether packets wait for the reason to pass (REQUIREMENTS R-080), or go nowhere.

@@ -99,8 +99,9 @@ impl<T: Inside> Ingress<T> {
         }
     }
 
-    /// Until [`ToIngress::End`], or the socket is gone.
+    /// Until [`ToIngress::End`], the socket is gone, or another thread has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
+        let _ends_all = self.shared.take_part();
         let wire = Arc::clone(&self.wire);
         let mut arrivals = Arrivals::default();
         let mut next_second = self.now + SECOND;
@@ -117,7 +118,7 @@ impl<T: Inside> Ingress<T> {
                 Err(error) => return Err(error),
             }
             self.now = Instant::now();
-            if !self.take_orders() {
+            if !self.take_orders() || self.shared.is_over() {
                 return Ok(());
             }
             if self.lane == Lane::FIRST && self.now >= next_second {

@@ -11,6 +11,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -40,7 +41,13 @@ pub(super) struct Receiving {
     /// In which opened packets of all sessions wait for marks.
     room: Room,
     counts: Arc<Counts>,
+    /// One of the threads has ended.
+    is_over: AtomicBool,
 }
+
+/// A thread that receives. Where one ends, for whatever reason, all do: without the first one the others
+/// would go on without orders.
+pub(super) struct EndsAll(Arc<Receiving>);
 
 #[derive(Default)]
 struct Table {
@@ -70,7 +77,18 @@ impl Receiving {
             heard_at: Mutex::default(),
             room: Room::of(WAITING_MAX),
             counts,
+            is_over: AtomicBool::new(false),
         }
+    }
+
+    /// Held by a thread for as long as it receives.
+    pub(super) fn take_part(self: &Arc<Self>) -> EndsAll {
+        EndsAll(Arc::clone(self))
+    }
+
+    /// Each thread looks between two batches.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     pub(super) fn own(&self) -> TerminalNumber {
@@ -300,6 +318,12 @@ impl Receiving {
     }
 }
 
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Which locks are held, by whomever.
 #[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -309,8 +333,8 @@ pub(super) struct Held {
     pub(super) stock: bool,
 }
 
-/// What a thread that failed leaves can be used until the driver has heard of it and ends all: a number
-/// counts as heard before its packet is delivered.
+/// What a thread that failed leaves can be used until the others have ended, too: a number counts as heard
+/// before its packet is delivered.
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! Several threads that receive, fed at once.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, mpsc as std_mpsc};
 use std::thread;
@@ -31,11 +32,13 @@ struct Delivered {
     held: Arc<Mutex<Vec<Held>>>,
     receiving: Arc<Receiving>,
     each_takes: Duration,
+    fails: Arc<AtomicBool>,
 }
 
 impl Inside for Delivered {
     fn write(&self, _: &Counts, octets: &mut [u8]) {
         thread::sleep(self.each_takes);
+        assert!(!self.fails.load(Ordering::Relaxed), "a defect");
         let held = self.receiving.held();
         self.held.lock().expect("no thread failed").push(held);
         let (head, packet) = octets.split_first_chunk().expect("a head");
@@ -76,6 +79,7 @@ fn threads(count: usize, each_takes: Duration) -> Threads {
         held: Arc::default(),
         receiving: Arc::clone(&shared),
         each_takes,
+        fails: Arc::default(),
     };
     let (asks, inbox) = mpsc::channel(1_024);
     let (mut threads, mut posts) = (Vec::new(), Vec::new());
@@ -580,4 +584,38 @@ fn what_is_joined_is_written_before_its_lock_goes() {
             assert!(held.iter().all(|it| *it == expected), "{held:?}");
         }
     }
+}
+
+/// KR-588: where the first thread fails, nobody is excluded any more; until the driver has heard of it the
+/// others would go on.
+#[test]
+fn where_one_thread_fails_none_goes_on_without_orders() {
+    let Threads {
+        threads,
+        posts,
+        inbox: _inbox,
+        shared,
+        delivered,
+    } = threads(3, Duration::ZERO);
+    let sent = Sent::new(Carries::Alone, 1, 1, 60);
+    sent.begin(&shared, u32::MAX);
+    delivered.fails.store(true, Ordering::Relaxed);
+    let to = threads[0].wire.local_address().expect("bound");
+    thread::scope(|scope| {
+        let run =
+            |thread: Ingress<_>| scope.spawn(|| catch_unwind(AssertUnwindSafe(|| thread.run())));
+        let running: Vec<_> = threads.into_iter().map(run).collect();
+        let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        peer.send_to(&sent.packets[0], to).expect("it goes");
+        let late = Instant::now() + Duration::from_secs(5);
+        let have_ended = || running.iter().all(|it| it.is_finished());
+        while !have_ended() && Instant::now() < late {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let have_ended = have_ended();
+        for post in &posts {
+            post.put(ToIngress::End);
+        }
+        assert!(have_ended);
+    });
 }
