@@ -54,6 +54,8 @@ pub(super) struct Ingress<T> {
     /// What the driver has to hear, if need be after a wait: it is told when no lock is held.
     owed: Vec<Ask>,
     counts: Arc<Counts>,
+    /// As many have reached this thread.
+    wipes: u32,
     own: TerminalNumber,
     shared: Arc<Receiving>,
     now: Instant,
@@ -93,6 +95,7 @@ impl<T: Inside> Ingress<T> {
             asks,
             owed: Vec::new(),
             counts: shared.counts(),
+            wipes: 0,
             own: shared.own(),
             shared,
             now: Instant::now(),
@@ -118,7 +121,7 @@ impl<T: Inside> Ingress<T> {
                 Err(error) => return Err(error),
             }
             self.now = Instant::now();
-            if !self.take_orders() || self.shared.is_over() {
+            if !self.take_orders() || !self.heed() {
                 return Ok(());
             }
             if self.lane == Lane::FIRST && self.now >= next_second {
@@ -126,6 +129,17 @@ impl<T: Inside> Ingress<T> {
                 self.shared.on_second(self.now);
             }
         }
+    }
+
+    /// What concerns every thread. False at the end.
+    fn heed(&mut self) -> bool {
+        let wipes = self.shared.wipes();
+        if self.wipes != wipes {
+            self.wipes = wipes;
+            // SECURITY: the last packets lie there, opened (KR-588).
+            self.join.wipe();
+        }
+        !self.shared.is_over()
     }
 
     fn on_datagrams<'a>(&mut self, datagrams: impl Iterator<Item = Datagram<'a>>) {

@@ -11,7 +11,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -43,6 +43,8 @@ pub(super) struct Receiving {
     counts: Arc<Counts>,
     /// One of the threads has ended.
     is_over: AtomicBool,
+    /// How often everything was wiped.
+    wipes: AtomicU32,
 }
 
 /// A thread that receives. Where one ends, for whatever reason, all do: without the first one the others
@@ -78,6 +80,7 @@ impl Receiving {
             room: Room::of(WAITING_MAX),
             counts,
             is_over: AtomicBool::new(false),
+            wipes: AtomicU32::new(0),
         }
     }
 
@@ -89,6 +92,11 @@ impl Receiving {
     /// Each thread looks between two batches.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Each thread looks between two batches, and wipes what it has of its own.
+    pub(super) fn wipes(&self) -> u32 {
+        self.wipes.load(Ordering::Acquire)
     }
 
     pub(super) fn own(&self) -> TerminalNumber {
@@ -278,6 +286,8 @@ impl Receiving {
         self.forget(names);
         self.stock().wipe();
         lock(&self.heard_at).clear();
+        // From now on no thread opens anything: what it wipes stays so.
+        self.wipes.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn report(&self) -> Vec<SessionReport> {

@@ -12,6 +12,7 @@ use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 use keyfall_protocol::keys::PinnedSpi;
 
 use crate::packet_path::ingress::{Ingress, Inside};
+use crate::packet_path::lanes::Lane;
 use crate::packet_path::session::{Session, look_ahead};
 use crate::packet_path::stock::KnownStock;
 use crate::packet_path::unknown::Unknown;
@@ -97,7 +98,9 @@ impl<T: Inside> Ingress<T> {
                 ToIngress::Report(to) => drop(to.try_send(self.shared.report())),
                 ToIngress::Wipe => self.shared.wipe(),
                 ToIngress::End => {
-                    self.shared.wipe();
+                    if self.lane == Lane::FIRST {
+                        self.shared.wipe();
+                    }
                     return false;
                 }
             }

@@ -619,3 +619,38 @@ fn where_one_thread_fails_none_goes_on_without_orders() {
         assert!(have_ended);
     });
 }
+
+/// KR-588: the last packets of each thread lie in clear where they were joined.
+#[test]
+fn a_wipe_reaches_what_each_thread_has_of_its_own() {
+    let Threads {
+        mut threads,
+        posts,
+        inbox: _inbox,
+        shared,
+        delivered,
+    } = threads(2, Duration::ZERO);
+    let sent = Sent::new(Carries::Udp, 1, 6, 1_000);
+    sent.begin(&shared, u32::MAX);
+    for (thread, packets) in threads.iter_mut().zip(sent.packets.chunks(3)) {
+        thread.on_datagrams(all_from(place(2), packets));
+    }
+    assert_eq!(delivered.all().len(), 6);
+    for order in [ToIngress::AskAgain(terminal(2)), ToIngress::Wipe] {
+        let wipes = matches!(order, ToIngress::Wipe);
+        posts[0].put(order);
+        for thread in &mut threads {
+            assert!(thread.take_orders() && thread.heed());
+            let is_wiped = thread.join.slot().iter().all(|it| *it == 0);
+            assert_eq!(is_wiped, wipes);
+        }
+    }
+    // A further thread that ends first takes nothing from the others.
+    sent.begin(&shared, u32::MAX);
+    posts[1].put(ToIngress::End);
+    assert!(!threads[1].take_orders());
+    assert!(shared.find(sent.name).is_some());
+    posts[0].put(ToIngress::End);
+    assert!(!threads[0].take_orders());
+    assert!(shared.find(sent.name).is_none());
+}
