@@ -203,6 +203,10 @@ impl<T: Inside> Ingress<T> {
         if found.is_some() {
             return found;
         }
+        if name.spi.sender() == self.own {
+            self.counts.add(DropReason::OwnPacket, 1);
+            return None;
+        }
         let shared = Arc::clone(&self.shared);
         let mut unknown = shared.unknown();
         // It may have begun meanwhile, and what waited for it was delivered.
@@ -352,9 +356,6 @@ impl<T: Inside> Ingress<T> {
         sealed: &[u8],
     ) -> Result<(), DropReason> {
         let sender = name.spi.sender();
-        if sender == self.own {
-            return Err(DropReason::OwnPacket);
-        }
         let place = origin.from.ip();
         let heard = self.shared.is_heard_at(sender, place);
         let tried = unknown.wants(name, source_of(place), heard, self.now)?;

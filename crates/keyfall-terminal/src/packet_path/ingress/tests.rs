@@ -654,3 +654,31 @@ fn a_wipe_reaches_what_each_thread_has_of_its_own() {
     assert!(!threads[0].take_orders());
     assert!(shared.find(sent.name).is_none());
 }
+
+/// This terminal's own packets come back with multicast, as many as it sends: they wait for nobody.
+#[test]
+fn what_this_terminal_sent_itself_takes_no_lock() {
+    let Threads {
+        mut threads,
+        inbox: _inbox,
+        shared,
+        ..
+    } = threads(1, Duration::ZERO);
+    let mut sent = Sent::new(Carries::Alone, 1, 3, 60);
+    let own = Spi::new(terminal(1), sent.name.spi.tag());
+    for packet in &mut sent.packets {
+        packet[..4].copy_from_slice(&own.get().to_be_bytes());
+    }
+    let unknown = shared.unknown();
+    thread::scope(|scope| {
+        let fed = scope.spawn(|| threads[0].on_datagrams(sent.from(place(1))));
+        let late = Instant::now() + Duration::from_secs(5);
+        while !fed.is_finished() && Instant::now() < late {
+            thread::yield_now();
+        }
+        let waits = !fed.is_finished();
+        drop(unknown);
+        assert!(!waits);
+    });
+    assert_eq!(count_of(&shared, DropReason::OwnPacket), 3);
+}
