@@ -163,18 +163,18 @@ impl StockReceivers {
 
     /// What waited for that sender's mark; packets of a sender that is gone go too.
     fn try_waiting(&mut self, spi: Option<PinnedSpi>) -> Vec<Zeroizing<Vec<u8>>> {
-        let (counts, mut ready) = (&self.counts, Vec::new());
-        let gone = &mut |_| counts.add(DropReason::Held, 1);
-        for (since, (of, sequence), packet) in self.waiting.take() {
-            match self.senders.get(&of) {
-                None => gone((of, sequence)),
-                Some(sender) if Some(of) == spi && sender.ahead.covers(sequence) => {
-                    ready.push(packet);
-                }
-                Some(_) => self.waiting.push(since, (of, sequence), packet, gone),
-            }
+        let senders = &self.senders;
+        let mut ready = self.waiting.release(|(of, sequence)| {
+            let sender = senders.get(&of);
+            sender.is_none_or(|sender| Some(of) == spi && sender.ahead.covers(sequence))
+        });
+        let all = ready.len();
+        ready.retain(|((of, _), _)| senders.contains_key(of));
+        let gone = all - ready.len();
+        if gone > 0 {
+            self.counts.add(DropReason::Held, gone as u64);
         }
-        ready
+        ready.into_iter().map(|(_, packet)| packet).collect()
     }
 }
 

@@ -164,17 +164,16 @@ impl Unknown {
         &mut self,
         mut in_vain: impl FnMut(DropReason),
     ) -> Vec<(Sealed, Zeroizing<Vec<u8>>)> {
-        let mut answered = Vec::new();
-        for (since, what, packet) in self.waiting.take() {
-            if self.asked.contains_key(&what.name) {
-                // They fit before, too.
-                self.waiting.push(since, what, packet, &mut |_| {});
-            } else if let Some(&(reason, _)) = self.refused.get(&what.name).filter(|_| what.tried) {
+        let (asked, refused) = (&self.asked, &self.refused);
+        let waiting = &mut self.waiting;
+        let mut answered = waiting.release(|it| !asked.contains_key(&it.name));
+        answered.retain(|(what, _)| {
+            let why = refused.get(&what.name).filter(|_| what.tried);
+            if let Some(&(reason, _)) = why {
                 in_vain(reason);
-            } else {
-                answered.push((what, packet));
             }
-        }
+            why.is_none()
+        });
         answered
     }
 

@@ -148,13 +148,9 @@ impl<T: Inside> Ingress<T> {
         let shared = Arc::clone(&self.shared);
         shared.with(name, |session| {
             session.ahead.stored(mark);
-            for (since, sequence, packet) in session.opened.take() {
-                if session.ahead.covers(sequence) {
-                    self.deliver_copy(&packet);
-                } else {
-                    let gone = &mut |_| self.counts.add(DropReason::Held, 1);
-                    session.opened.push(since, sequence, packet, gone);
-                }
+            let ahead = &session.ahead;
+            for (_, packet) in session.opened.release(|sequence| ahead.covers(sequence)) {
+                self.deliver_copy(&packet);
             }
             look_ahead(session, name, &mut self.owed, self.now);
             self.flush();
