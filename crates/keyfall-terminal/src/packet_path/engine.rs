@@ -55,7 +55,7 @@ pub(crate) struct PacketPath {
     sessions: Sessions,
     stock: StockSenders,
     answered: Answered,
-    /// This terminal's own, as the thread was told.
+    /// This terminal's own, as the threads that receive were told.
     record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
 }
@@ -123,22 +123,20 @@ impl PacketPath {
             let (name, ended) = (format!("packets-out-{}", lane.number()), asks.clone());
             path.run(name, move || say_why(|| sending.run(), "sends", &ended))?;
         }
-        let shared = Arc::new(Receiving::new(own, counts));
+        let receiving = Arc::new(Receiving::new(own, counts));
         let queues = Queues::new(queues);
         for ((lane, wire), orders) in every(wires.len()).zip(wires).zip(inward) {
-            let receiving = Ingress::new(
+            let thread = Ingress::new(
                 lane,
                 queues.clone(),
                 tun.join(),
                 wire,
                 orders,
                 asks.clone(),
-                Arc::clone(&shared),
+                Arc::clone(&receiving),
             );
             let (name, ended) = (format!("packets-in-{}", lane.number()), asks.clone());
-            path.run(name, move || {
-                say_why(|| receiving.run(), "receives", &ended)
-            })?;
+            path.run(name, move || say_why(|| thread.run(), "receives", &ended))?;
         }
         Ok(path)
     }
@@ -252,7 +250,7 @@ impl PacketPath {
         orders
     }
 
-    /// A mark of a stock sender is durable; the first one lets the thread receive it.
+    /// A mark of a stock sender is durable; the first one lets it be received.
     pub(crate) fn on_stock_mark(&mut self, spi: PinnedSpi, mark: u32) {
         self.ingress.put(match self.stock.on_marked(spi) {
             Some(known) => ToIngress::Stock(Box::new(known)),

@@ -26,7 +26,7 @@ use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
 use crate::packet_path::lanes::Lane;
 use crate::packet_path::post::Mailbox;
-use crate::packet_path::receiving::{Receiving, Shared};
+use crate::packet_path::receiving::{Receiving, SessionCell};
 use crate::packet_path::session::{Session, TOLD_MAX, judge, look_ahead};
 use crate::packet_path::stock::{OpenedStock, StockReceivers};
 use crate::packet_path::unknown::{Sealed, Unknown};
@@ -57,7 +57,7 @@ pub(super) struct Ingress<T> {
     /// As many have reached this thread.
     wipes: u32,
     own: TerminalNumber,
-    shared: Arc<Receiving>,
+    receiving: Arc<Receiving>,
     now: Instant,
 }
 
@@ -84,7 +84,7 @@ impl<T: Inside> Ingress<T> {
         wire: Arc<Wire>,
         orders: Mailbox<ToIngress>,
         asks: Sender<Ask>,
-        shared: Arc<Receiving>,
+        receiving: Arc<Receiving>,
     ) -> Self {
         Self {
             lane,
@@ -94,17 +94,17 @@ impl<T: Inside> Ingress<T> {
             orders,
             asks,
             owed: Vec::new(),
-            counts: shared.counts(),
+            counts: receiving.counts(),
             wipes: 0,
-            own: shared.own(),
-            shared,
+            own: receiving.own(),
+            receiving,
             now: Instant::now(),
         }
     }
 
     /// Until [`ToIngress::End`], the socket is gone, or another thread has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
-        let _ends_all = self.shared.take_part();
+        let _ends_all = self.receiving.take_part();
         let wire = Arc::clone(&self.wire);
         let mut arrivals = Arrivals::default();
         let mut next_second = self.now + SECOND;
@@ -126,20 +126,20 @@ impl<T: Inside> Ingress<T> {
             }
             if self.lane == Lane::FIRST && self.now >= next_second {
                 next_second = self.now + SECOND;
-                self.shared.on_second(self.now);
+                self.receiving.on_second(self.now);
             }
         }
     }
 
     /// What concerns every thread. False at the end.
     fn heed(&mut self) -> bool {
-        let wipes = self.shared.wipes();
+        let wipes = self.receiving.wipes();
         if self.wipes != wipes {
             self.wipes = wipes;
             // SECURITY: the last packets lie there, opened (KR-588).
             self.join.wipe();
         }
-        !self.shared.is_over()
+        !self.receiving.is_over()
     }
 
     fn on_datagrams<'a>(&mut self, datagrams: impl Iterator<Item = Datagram<'a>>) {
@@ -179,8 +179,8 @@ impl<T: Inside> Ingress<T> {
         (origin, sealed): Datagram<'a>,
         rest: &mut Peekable<impl Iterator<Item = Datagram<'a>>>,
     ) {
-        while let Some(shared) = self.find(name, origin, sealed) {
-            let mut session = shared.lock();
+        while let Some(cell) = self.find(name, origin, sealed) {
+            let mut session = cell.lock();
             let Some(session) = &mut *session else {
                 // It has gone just now.
                 continue;
@@ -198,8 +198,13 @@ impl<T: Inside> Ingress<T> {
     }
 
     /// `None`: the packet waits until the session is known, or goes.
-    fn find(&mut self, name: SessionName, origin: Origin, sealed: &[u8]) -> Option<Arc<Shared>> {
-        let found = self.shared.find(name);
+    fn find(
+        &mut self,
+        name: SessionName,
+        origin: Origin,
+        sealed: &[u8],
+    ) -> Option<Arc<SessionCell>> {
+        let found = self.receiving.find(name);
         if found.is_some() {
             return found;
         }
@@ -207,10 +212,10 @@ impl<T: Inside> Ingress<T> {
             self.counts.add(DropReason::OwnPacket, 1);
             return None;
         }
-        let shared = Arc::clone(&self.shared);
-        let mut unknown = shared.unknown();
+        let receiving = Arc::clone(&self.receiving);
+        let mut unknown = receiving.unknown();
         // It may have begun meanwhile, and what waited for it was delivered.
-        let found = shared.find(name);
+        let found = receiving.find(name);
         if found.is_none() {
             self.on_unknown(&mut unknown, name, origin, sealed);
         }
@@ -299,8 +304,8 @@ impl<T: Inside> Ingress<T> {
         sealed: &[u8],
         rest: &mut Peekable<impl Iterator<Item = Datagram<'a>>>,
     ) {
-        let shared = Arc::clone(&self.shared);
-        let mut stock = shared.stock();
+        let receiving = Arc::clone(&self.receiving);
+        let mut stock = receiving.stock();
         self.receive_stock(&mut stock, sealed);
         while let Some((_, sealed)) = rest.next_if(|&(_, it)| Carried::read(it) == Carried::Stock) {
             self.receive_stock(&mut stock, sealed);
@@ -329,7 +334,7 @@ impl<T: Inside> Ingress<T> {
 
     /// The first packet of these addresses: the core learns where the peer is.
     fn tell(&self, session: &mut Session, name: SessionName, ends: Ends, from: SocketAddr) {
-        self.shared.heard_at(name.spi.sender(), from.ip());
+        self.receiving.note_place(name.spi.sender(), from.ip());
         if self
             .asks
             .try_send(session.heard_from(name, ends, from))
@@ -357,14 +362,14 @@ impl<T: Inside> Ingress<T> {
     ) -> Result<(), DropReason> {
         let sender = name.spi.sender();
         let place = origin.from.ip();
-        let heard = self.shared.is_heard_at(sender, place);
+        let heard = self.receiving.is_heard_at(sender, place);
         let tried = unknown.wants(name, source_of(place), heard, self.now)?;
         if tried {
             let ask = Ask::Session {
                 name,
                 origin,
                 // After a change of keys it goes on as fast as before.
-                rate: self.shared.rate_of(sender),
+                rate: self.receiving.rate_of(sender),
                 sealed: sealed.to_vec(),
             };
             self.asks

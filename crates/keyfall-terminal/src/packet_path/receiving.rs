@@ -1,8 +1,8 @@
 //! What the threads that receive have in common: sessions, stock senders, and what is not known yet.
 //!
 //! INVARIANT: a session has one window, whichever threads its packets come to (KR-587). Its lock is held
-//! from the opening of packets until they are written, also of those that waited for the session or for a
-//! mark: none overtakes another here.
+//! from the opening of packets until they are written, also of those that waited for a mark; what waited for
+//! the session itself is written before any thread finds it. So none overtakes another here.
 //!
 //! Locks are taken in this order: `unknown`, a session or `stock`, `table` or `heard_at`; nobody waits for
 //! another one with one of these two in his hand, nor for the driver with any. The first thread alone writes
@@ -53,16 +53,16 @@ pub(super) struct EndsAll(Arc<Receiving>);
 
 #[derive(Default)]
 struct Table {
-    sessions: HashMap<SessionName, Arc<Shared>, KeyedHash>,
+    sessions: HashMap<SessionName, Arc<SessionCell>, KeyedHash>,
     by_sender: BySender,
     /// This terminal's own.
     own_record: Option<Arc<ProtectionRecord>>,
 }
 
 /// A session that several threads may have at hand.
-pub(super) struct Shared(Mutex<Option<Session>>);
+pub(super) struct SessionCell(Mutex<Option<Session>>);
 
-impl Shared {
+impl SessionCell {
     /// Its packets are written before this goes. `None`: it is not received any more.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
         lock(&self.0)
@@ -108,7 +108,7 @@ impl Receiving {
     }
 
     #[inline]
-    pub(super) fn find(&self, name: SessionName) -> Option<Arc<Shared>> {
+    pub(super) fn find(&self, name: SessionName) -> Option<Arc<SessionCell>> {
         self.read().sessions.get(&name).cloned()
     }
 
@@ -126,8 +126,8 @@ impl Receiving {
         let all = table.sessions.iter();
         let all: Vec<_> = all.map(|(&name, it)| (name, Arc::clone(it))).collect();
         drop(table);
-        for (name, shared) in all {
-            if let Some(session) = &mut *shared.lock() {
+        for (name, cell) in all {
+            if let Some(session) = &mut *cell.lock() {
                 does(name, session);
             }
         }
@@ -143,7 +143,7 @@ impl Receiving {
         lock(&self.stock)
     }
 
-    pub(super) fn heard_at(&self, sender: TerminalNumber, place: IpAddr) {
+    pub(super) fn note_place(&self, sender: TerminalNumber, place: IpAddr) {
         let mut heard_at = lock(&self.heard_at);
         if heard_at.len() >= HEARD_MAX {
             heard_at.clear();
@@ -194,8 +194,8 @@ impl Receiving {
         }
         let mut table = self.write();
         for (name, session) in sessions {
-            let shared = Shared(Mutex::new(Some(session)));
-            if table.sessions.insert(name, Arc::new(shared)).is_none() {
+            let cell = SessionCell(Mutex::new(Some(session)));
+            if table.sessions.insert(name, Arc::new(cell)).is_none() {
                 table.by_sender.add(name);
             }
         }
@@ -206,15 +206,15 @@ impl Receiving {
         let mut table = self.write();
         let mut gone = Vec::new();
         for name in names {
-            if let Some(shared) = table.sessions.remove(&name) {
+            if let Some(cell) = table.sessions.remove(&name) {
                 table.by_sender.remove(name);
-                gone.push(shared);
+                gone.push(cell);
             }
         }
         drop(table);
-        for shared in gone {
+        for cell in gone {
             // A thread may have it at hand: it ends what it is about.
-            let session = shared.lock().take();
+            let session = cell.lock().take();
             let held = session.map_or(0, |session| session.opened.len());
             self.counts.add(DropReason::Held, held as u64);
         }
@@ -263,7 +263,7 @@ impl Receiving {
         let sessions: Vec<_> = sessions.collect();
         drop(table);
         let answers = sessions.iter();
-        let answers = answers.filter_map(|shared| shared.lock().as_ref().and_then(&ask));
+        let answers = answers.filter_map(|cell| cell.lock().as_ref().and_then(&ask));
         answers.collect()
     }
 

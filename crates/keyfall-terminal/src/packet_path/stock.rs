@@ -178,7 +178,7 @@ impl StockReceivers {
     }
 }
 
-/// The driver's side: which the thread knows, and those whose first mark is on its way.
+/// The driver's side: which the threads know, and those whose first mark is on its way.
 #[derive(Default)]
 pub(super) struct StockSenders(HashMap<PinnedSpi, Option<KnownStock>>);
 
@@ -208,7 +208,7 @@ impl StockSenders {
         orders
     }
 
-    /// The first mark is durable: the thread may have it.
+    /// The first mark is durable: the threads may have it.
     pub(super) fn on_marked(&mut self, spi: PinnedSpi) -> Option<KnownStock> {
         self.0.get_mut(&spi)?.take()
     }

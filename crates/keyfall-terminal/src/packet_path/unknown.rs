@@ -1,4 +1,4 @@
-//! Sessions that the receiving thread does not know: which packets the driver tries, and what waits for
+//! Sessions that no thread that receives knows yet: which packets the driver tries, and what waits for
 //! its answer.
 //!
 //! A packet's name (SPI and session) stands in clear, so that anybody can forge one. A forged packet
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// A packet as the thread treats it: the driver is asked with it, or it waits or goes.
+    /// A packet as a thread treats it: the driver is asked with it, or it waits or goes.
     fn come(unknown: &mut Unknown, source: u8, heard: bool, now: Instant) -> bool {
         let Ok(tried) = unknown.wants(name(), source.into(), heard, now) else {
             return false;

@@ -68,16 +68,16 @@ struct Threads {
     threads: Vec<Ingress<Delivered>>,
     posts: Vec<Post<ToIngress>>,
     inbox: Receiver<Ask>,
-    shared: Arc<Receiving>,
+    receiving: Arc<Receiving>,
     delivered: Delivered,
 }
 
 fn threads(count: usize, each_takes: Duration) -> Threads {
-    let shared = Arc::new(Receiving::new(terminal(1), Arc::default()));
+    let receiving = Arc::new(Receiving::new(terminal(1), Arc::default()));
     let delivered = Delivered {
         numbers: Arc::default(),
         held: Arc::default(),
-        receiving: Arc::clone(&shared),
+        receiving: Arc::clone(&receiving),
         each_takes,
         fails: Arc::default(),
     };
@@ -93,16 +93,16 @@ fn threads(count: usize, each_takes: Duration) -> Threads {
             Arc::new(wire),
             orders,
             asks.clone(),
-            Arc::clone(&shared),
+            Arc::clone(&receiving),
         ));
         posts.push(post);
     }
-    shared.set_own_record(Some(record_of(1)));
+    receiving.set_own_record(Some(record_of(1)));
     Threads {
         threads,
         posts,
         inbox,
-        shared,
+        receiving,
         delivered,
     }
 }
@@ -204,9 +204,9 @@ impl Sent {
         }
     }
 
-    fn begin(&self, shared: &Receiving, mark: u32) {
-        let session = shared.made_of(self.known(mark), Instant::now());
-        shared.begin([(self.name, session.expect("it is new"))]);
+    fn begin(&self, receiving: &Receiving, mark: u32) {
+        let session = receiving.made_of(self.known(mark), Instant::now());
+        receiving.begin([(self.name, session.expect("it is new"))]);
     }
 
     fn from(&self, place: SocketAddr) -> impl Iterator<Item = Datagram<'_>> {
@@ -258,8 +258,8 @@ fn place(last: u8) -> SocketAddr {
     ([192, 0, 2, last], 4500).into()
 }
 
-fn count_of(shared: &Receiving, reason: DropReason) -> usize {
-    let counts = shared.counts();
+fn count_of(receiving: &Receiving, reason: DropReason) -> usize {
+    let counts = receiving.counts();
     let count = counts.all().find(|&(it, _)| it == reason);
     count.map_or(0, |(_, count)| usize::try_from(count).expect("few"))
 }
@@ -271,11 +271,11 @@ fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
     let sent = Sent::new(Carries::Alone, 1, 4_000, 60);
     let Threads {
         threads,
-        shared,
+        receiving,
         delivered,
         ..
     } = threads(3, Duration::ZERO);
-    sent.begin(&shared, u32::MAX);
+    sent.begin(&receiving, u32::MAX);
     let start = Barrier::new(3);
     thread::scope(|scope| {
         for (last, mut thread) in (1..).zip(threads) {
@@ -292,7 +292,7 @@ fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
     let mut numbers = delivered.all().clone();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..4_000).collect::<Vec<_>>());
-    assert_eq!(count_of(&shared, DropReason::Replayed), 8_000);
+    assert_eq!(count_of(&receiving, DropReason::Replayed), 8_000);
 }
 
 /// what waits for a session, or for its mark, waits for the first thread; what comes meanwhile does
@@ -307,7 +307,7 @@ fn a_session_begins_and_goes_on_in_its_order() {
             threads,
             posts,
             mut inbox,
-            shared,
+            receiving,
             delivered,
         } = threads(2, Duration::ZERO);
         let mut threads = threads.into_iter();
@@ -355,7 +355,7 @@ fn a_session_begins_and_goes_on_in_its_order() {
             (0..COUNT).collect::<Vec<_>>(),
             "{carries:?}"
         );
-        assert_eq!(count_of(&shared, DropReason::Held), 0);
+        assert_eq!(count_of(&receiving, DropReason::Held), 0);
     }
 }
 
@@ -378,12 +378,12 @@ fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
             mut threads,
             posts,
             mut inbox,
-            shared,
+            receiving,
             delivered,
         } = threads(5, Duration::from_micros(100));
-        sent.begin(&shared, u32::MAX);
+        sent.begin(&receiving, u32::MAX);
         let mut first = threads.remove(0);
-        let at_hand = shared.find(sent.name).expect("it is known");
+        let at_hand = receiving.find(sent.name).expect("it is known");
         let after = thread::scope(|scope| {
             for (part, mut thread) in threads.into_iter().enumerate() {
                 let packets = sent.from(place(2)).skip(part).step_by(4);
@@ -443,23 +443,27 @@ fn opened_packets_of_all_threads_wait_within_one_bound() {
     let sent = [1, 2].map(|session| Sent::new(Carries::Alone, session, 300, 60_000));
     let Threads {
         threads,
-        shared,
+        receiving,
         delivered,
         ..
     } = threads(2, Duration::ZERO);
     thread::scope(|scope| {
         for (mut thread, sent) in threads.into_iter().zip(&sent) {
-            sent.begin(&shared, 0);
+            sent.begin(&receiving, 0);
             scope.spawn(move || thread.on_datagrams(sent.from(place(2))));
         }
     });
     let mut waiting = 0;
-    shared.each(|_, session| waiting += session.opened.len());
+    receiving.each(|_, session| waiting += session.opened.len());
     assert!(waiting * 60_000 < WAITING_MAX && waiting > 500);
-    assert_eq!(waiting + count_of(&shared, DropReason::Held), 600);
+    assert_eq!(waiting + count_of(&receiving, DropReason::Held), 600);
     assert_eq!(delivered.all().len(), 0);
-    shared.wipe();
-    assert_eq!(count_of(&shared, DropReason::Held), 600, "each is counted");
+    receiving.wipe();
+    assert_eq!(
+        count_of(&receiving, DropReason::Held),
+        600,
+        "each is counted"
+    );
 }
 
 /// The driver has no time: a thread waits until it takes what it has to hear, and nobody waits for that
@@ -477,7 +481,7 @@ fn who_waits_for_the_driver_holds_no_lock() {
             mut threads,
             posts,
             mut inbox,
-            shared,
+            receiving,
             delivered,
         } = threads(1, Duration::ZERO);
         let mut thread = threads.remove(0);
@@ -487,18 +491,18 @@ fn who_waits_for_the_driver_holds_no_lock() {
             thread.on_datagrams(sent.from(place(2)));
             posts[0].put(ToIngress::Known(vec![sent.known(64)]));
         } else if what == "a mark" {
-            sent.begin(&shared, 0);
+            sent.begin(&receiving, 0);
             thread.on_datagrams(sent.from(place(2)));
             posts[0].put(ToIngress::Marked(vec![(sent.name, 70)]));
         } else if what == "a session" {
-            sent.begin(&shared, 64);
+            sent.begin(&receiving, 64);
         }
         fill(&thread);
         thread::scope(|scope| {
             scope.spawn(|| match what {
                 "a session" => thread.on_datagrams(sent.from(place(2))),
                 "a stock sender" => {
-                    thread.shared.stock().put(known, Instant::now());
+                    thread.receiving.stock().put(known, Instant::now());
                     thread.on_datagrams(all_from(place(2), &of_stock));
                 }
                 _ => drop(thread.take_orders()),
@@ -509,9 +513,9 @@ fn who_waits_for_the_driver_holds_no_lock() {
             }
             // This takes every lock.
             let (ends, ended) = std_mpsc::channel();
-            let shared = &shared;
+            let receiving = &receiving;
             scope.spawn(move || {
-                shared.wipe();
+                receiving.wipe();
                 ends.send(()).ok();
             });
             let ended = ended.recv_timeout(Duration::from_secs(5));
@@ -545,11 +549,11 @@ fn what_is_joined_is_written_before_its_lock_goes() {
         type Feed<'a> = &'a dyn Fn(&mut Ingress<Delivered>, &Post<ToIngress>);
         let feed: [(Held, Feed<'_>); 4] = [
             (of_session, &|thread, _| {
-                sent.begin(&thread.shared, u32::MAX);
+                sent.begin(&thread.receiving, u32::MAX);
                 thread.on_datagrams(sent.from(place(2)));
             }),
             (of_session, &|thread, post| {
-                sent.begin(&thread.shared, 0);
+                sent.begin(&thread.receiving, 0);
                 thread.on_datagrams(sent.from(place(2)));
                 post.put(ToIngress::Marked(vec![(sent.name, u32::MAX)]));
                 thread.take_orders();
@@ -562,7 +566,7 @@ fn what_is_joined_is_written_before_its_lock_goes() {
             (of_stock, &|thread, post| {
                 let (known, sealed) = stock_sender(100, |number| packet(carries, number, len));
                 let spi = known.spi;
-                thread.shared.stock().put(known, Instant::now());
+                thread.receiving.stock().put(known, Instant::now());
                 thread.on_datagrams(all_from(place(2), &sealed));
                 assert_eq!(thread.inside.all().len(), 64);
                 post.put(ToIngress::StockMarked { spi, mark: 100 });
@@ -594,11 +598,11 @@ fn where_one_thread_fails_none_goes_on_without_orders() {
         threads,
         posts,
         inbox: _inbox,
-        shared,
+        receiving,
         delivered,
     } = threads(3, Duration::ZERO);
     let sent = Sent::new(Carries::Alone, 1, 1, 60);
-    sent.begin(&shared, u32::MAX);
+    sent.begin(&receiving, u32::MAX);
     delivered.fails.store(true, Ordering::Relaxed);
     let to = threads[0].wire.local_address().expect("bound");
     thread::scope(|scope| {
@@ -627,11 +631,11 @@ fn a_wipe_reaches_what_each_thread_has_of_its_own() {
         mut threads,
         posts,
         inbox: _inbox,
-        shared,
+        receiving,
         delivered,
     } = threads(2, Duration::ZERO);
     let sent = Sent::new(Carries::Udp, 1, 6, 1_000);
-    sent.begin(&shared, u32::MAX);
+    sent.begin(&receiving, u32::MAX);
     for (thread, packets) in threads.iter_mut().zip(sent.packets.chunks(3)) {
         thread.on_datagrams(all_from(place(2), packets));
     }
@@ -646,13 +650,13 @@ fn a_wipe_reaches_what_each_thread_has_of_its_own() {
         }
     }
     // A further thread that ends first takes nothing from the others.
-    sent.begin(&shared, u32::MAX);
+    sent.begin(&receiving, u32::MAX);
     posts[1].put(ToIngress::End);
     assert!(!threads[1].take_orders());
-    assert!(shared.find(sent.name).is_some());
+    assert!(receiving.find(sent.name).is_some());
     posts[0].put(ToIngress::End);
     assert!(!threads[0].take_orders());
-    assert!(shared.find(sent.name).is_none());
+    assert!(receiving.find(sent.name).is_none());
 }
 
 /// This terminal's own packets come back with multicast, as many as it sends: they wait for nobody.
@@ -661,7 +665,7 @@ fn what_this_terminal_sent_itself_takes_no_lock() {
     let Threads {
         mut threads,
         inbox: _inbox,
-        shared,
+        receiving,
         ..
     } = threads(1, Duration::ZERO);
     let mut sent = Sent::new(Carries::Alone, 1, 3, 60);
@@ -669,7 +673,7 @@ fn what_this_terminal_sent_itself_takes_no_lock() {
     for packet in &mut sent.packets {
         packet[..4].copy_from_slice(&own.get().to_be_bytes());
     }
-    let unknown = shared.unknown();
+    let unknown = receiving.unknown();
     thread::scope(|scope| {
         let fed = scope.spawn(|| threads[0].on_datagrams(sent.from(place(1))));
         let late = Instant::now() + Duration::from_secs(5);
@@ -680,5 +684,5 @@ fn what_this_terminal_sent_itself_takes_no_lock() {
         drop(unknown);
         assert!(!waits);
     });
-    assert_eq!(count_of(&shared, DropReason::OwnPacket), 3);
+    assert_eq!(count_of(&receiving, DropReason::OwnPacket), 3);
 }
