@@ -26,11 +26,11 @@ use crate::packet_path::egress::{Egress, ToEgress};
 use crate::packet_path::flows::{Ends, FlowWay};
 use crate::packet_path::ingress::{Ingress, KnownSession, ToIngress};
 use crate::packet_path::lanes::{Lane, Lanes, Queues, every};
-use crate::packet_path::post::{self, Post};
+use crate::packet_path::post::{self, Mailbox, Post};
 use crate::packet_path::receiving::Receiving;
 use crate::packet_path::restarts::{Answered, First, Text};
 use crate::packet_path::sending::{Place, Sending, Suites, Told};
-use crate::packet_path::sessions::{Received, Sessions, Under};
+use crate::packet_path::sessions::{Received, Sessions, Settled, Under};
 use crate::packet_path::stock::StockSenders;
 use crate::packet_path::tun::Tun;
 use crate::packet_path::wire::{Origin, Wire};
@@ -55,7 +55,7 @@ pub(crate) struct PacketPath {
     sessions: Sessions,
     stock: StockSenders,
     answered: Answered,
-    /// This terminal's own, as the thread was told.
+    /// This terminal's own, as the threads that receive were told.
     record: Option<Arc<ProtectionRecord>>,
     scratch: Box<[u8]>,
 }
@@ -88,9 +88,29 @@ impl PacketPath {
         };
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let counts = Arc::new(Counts::default());
-        let (mut egress, mut threads) = (Vec::new(), Vec::new());
-        for (lane, queue) in every(queues.len()).zip(&queues) {
-            let (post, orders) = post::open()?;
+        let (egress, outward): (Vec<_>, Vec<_>) = posts(queues.len())?.into_iter().unzip();
+        let (mut ingress, inward): (Vec<_>, Vec<_>) = posts(wires.len())?.into_iter().unzip();
+        let further = ingress.split_off(1);
+        // Where a thread cannot be started, those before it end with this.
+        let mut path = Self {
+            own,
+            port: wire.local_address()?.port(),
+            tun: Arc::clone(&tun),
+            wire: Arc::clone(&wire),
+            egress: Lanes::new(egress),
+            ingress: ingress.remove(0),
+            further,
+            threads: Vec::new(),
+            inbox,
+            counts: Arc::clone(&counts),
+            groups: BTreeMap::new(),
+            sessions: Sessions::default(),
+            stock: StockSenders::default(),
+            answered: Answered::default(),
+            record: None,
+            scratch: vec![0; SCRATCH].into(),
+        };
+        for ((lane, queue), orders) in every(queues.len()).zip(&queues).zip(outward) {
             let sending = Egress::new(
                 lane,
                 Arc::clone(queue),
@@ -100,53 +120,31 @@ impl PacketPath {
                 Arc::clone(&counts),
                 keepalive,
             );
-            egress.push(post);
-            let ended = asks.clone();
-            let thread = thread::Builder::new()
-                .name(format!("packets-out-{}", lane.number()))
-                .spawn(move || say_why(|| sending.run(), "sends", &ended))?;
-            threads.push(thread);
+            let (name, ended) = (format!("packets-out-{}", lane.number()), asks.clone());
+            path.run(name, move || say_why(|| sending.run(), "sends", &ended))?;
         }
-        let shared = Arc::new(Receiving::new(own, Arc::clone(&counts)));
+        let receiving = Arc::new(Receiving::new(own, counts));
         let queues = Queues::new(queues);
-        let mut ingress = Vec::new();
-        for (lane, wire) in every(wires.len()).zip(wires) {
-            let (post, orders) = post::open()?;
-            let receiving = Ingress::new(
+        for ((lane, wire), orders) in every(wires.len()).zip(wires).zip(inward) {
+            let thread = Ingress::new(
                 lane,
                 queues.clone(),
                 tun.join(),
                 wire,
                 orders,
                 asks.clone(),
-                Arc::clone(&shared),
+                Arc::clone(&receiving),
             );
-            ingress.push(post);
-            let ended = asks.clone();
-            let thread = thread::Builder::new()
-                .name(format!("packets-in-{}", lane.number()))
-                .spawn(move || say_why(|| receiving.run(), "receives", &ended))?;
-            threads.push(thread);
+            let (name, ended) = (format!("packets-in-{}", lane.number()), asks.clone());
+            path.run(name, move || say_why(|| thread.run(), "receives", &ended))?;
         }
-        let further = ingress.split_off(1);
-        Ok(Self {
-            own,
-            port: wire.local_address()?.port(),
-            tun,
-            wire,
-            egress: Lanes::new(egress),
-            ingress: ingress.remove(0),
-            further,
-            threads,
-            inbox,
-            counts,
-            groups: BTreeMap::new(),
-            sessions: Sessions::default(),
-            stock: StockSenders::default(),
-            answered: Answered::default(),
-            record: None,
-            scratch: vec![0; SCRATCH].into(),
-        })
+        Ok(path)
+    }
+
+    fn run(&mut self, name: String, thread: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = thread::Builder::new().name(name).spawn(thread)?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     pub(crate) async fn asked(&mut self) -> Option<Ask> {
@@ -252,7 +250,7 @@ impl PacketPath {
         orders
     }
 
-    /// A mark of a stock sender is durable; the first one lets the thread receive it.
+    /// A mark of a stock sender is durable; the first one lets it be received.
     pub(crate) fn on_stock_mark(&mut self, spi: PinnedSpi, mark: u32) {
         self.ingress.put(match self.stock.on_marked(spi) {
             Some(known) => ToIngress::Stock(Box::new(known)),
@@ -486,22 +484,10 @@ impl PacketPath {
         displaced: &[PacketMark],
     ) {
         let settled = self.sessions.settle(group, stored, displaced);
-        let known = settled.begun.into_iter();
-        let known = known.map(|(name, (receiver, rate), mark)| KnownSession {
-            name,
-            group,
-            receiver,
-            mark,
-            rate,
-            record: record_of(terminal, name.spi.sender()),
-        });
-        self.ingress.put(ToIngress::Known(known.collect()));
-        self.ingress.put(ToIngress::Marked(settled.raised));
-        for &name in &settled.refused {
-            let reason = DropReason::RefusedSession;
-            self.ingress.put(ToIngress::Unknown { name, reason });
+        let record = |sender| record_of(terminal, sender);
+        for order in settled_orders(group, settled, record) {
+            self.ingress.put(order);
         }
-        self.tell_forgotten(settled.refused);
     }
 
     /// Keys of a generation that is not held any more go.
@@ -601,6 +587,48 @@ pub(crate) struct Report {
     pub(crate) flows: Vec<FlowReport>,
     pub(crate) sessions: Vec<SessionReport>,
     pub(crate) drops: Vec<(DropReason, u64)>,
+}
+
+/// What the threads hear of stored marks: nothing that would let them take their locks in vain.
+fn settled_orders(
+    group: GroupNumber,
+    settled: Settled,
+    record: impl Fn(TerminalNumber) -> Option<Arc<ProtectionRecord>>,
+) -> Vec<ToIngress> {
+    let Settled {
+        begun,
+        raised,
+        refused,
+    } = settled;
+    let known = begun.into_iter();
+    let known = known.map(|(name, (receiver, rate), mark)| KnownSession {
+        name,
+        group,
+        receiver,
+        mark,
+        rate,
+        record: record(name.spi.sender()),
+    });
+    let known: Vec<_> = known.collect();
+    let mut orders = Vec::new();
+    if !known.is_empty() {
+        orders.push(ToIngress::Known(known));
+    }
+    if !raised.is_empty() {
+        orders.push(ToIngress::Marked(raised));
+    }
+    if !refused.is_empty() {
+        let reason = DropReason::RefusedSession;
+        let unknown = |&name| ToIngress::Unknown { name, reason };
+        orders.extend(refused.iter().map(unknown));
+        orders.push(ToIngress::Forget(refused));
+    }
+    orders
+}
+
+/// Both ends for so many threads.
+fn posts<T>(count: usize) -> io::Result<Vec<(Post<T>, Mailbox<T>)>> {
+    (0..count).map(|_| post::open()).collect()
 }
 
 /// Whether packets wait for the reason to pass (REQUIREMENTS R-080), or go nowhere.

@@ -26,8 +26,8 @@ use crate::packet_path::inner::Inner;
 use crate::packet_path::join::Join;
 use crate::packet_path::lanes::Lane;
 use crate::packet_path::post::Mailbox;
-use crate::packet_path::receiving::{Receiving, Shared};
-use crate::packet_path::session::{Session, TOLD_MAX, judge, look_ahead, tell};
+use crate::packet_path::receiving::{Receiving, SessionCell};
+use crate::packet_path::session::{Session, TOLD_MAX, judge, look_ahead};
 use crate::packet_path::stock::{OpenedStock, StockReceivers};
 use crate::packet_path::unknown::{Sealed, Unknown};
 use crate::packet_path::wire::{Arrivals, Origin, Wire};
@@ -51,9 +51,13 @@ pub(super) struct Ingress<T> {
     wire: Arc<Wire>,
     orders: Mailbox<ToIngress>,
     asks: Sender<Ask>,
+    /// What the driver has to hear, if need be after a wait: it is told when no lock is held.
+    owed: Vec<Ask>,
     counts: Arc<Counts>,
+    /// As many have reached this thread.
+    wipes: u32,
     own: TerminalNumber,
-    shared: Arc<Receiving>,
+    receiving: Arc<Receiving>,
     now: Instant,
 }
 
@@ -80,7 +84,7 @@ impl<T: Inside> Ingress<T> {
         wire: Arc<Wire>,
         orders: Mailbox<ToIngress>,
         asks: Sender<Ask>,
-        shared: Arc<Receiving>,
+        receiving: Arc<Receiving>,
     ) -> Self {
         Self {
             lane,
@@ -89,15 +93,18 @@ impl<T: Inside> Ingress<T> {
             wire,
             orders,
             asks,
-            counts: shared.counts(),
-            own: shared.own(),
-            shared,
+            owed: Vec::new(),
+            counts: receiving.counts(),
+            wipes: 0,
+            own: receiving.own(),
+            receiving,
             now: Instant::now(),
         }
     }
 
-    /// Until [`ToIngress::End`], or the socket is gone.
+    /// Until [`ToIngress::End`], the socket is gone, or another thread has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
+        let _ends_all = self.receiving.take_part();
         let wire = Arc::clone(&self.wire);
         let mut arrivals = Arrivals::default();
         let mut next_second = self.now + SECOND;
@@ -114,14 +121,25 @@ impl<T: Inside> Ingress<T> {
                 Err(error) => return Err(error),
             }
             self.now = Instant::now();
-            if !self.take_orders() {
+            if !self.take_orders() || !self.heed() {
                 return Ok(());
             }
             if self.lane == Lane::FIRST && self.now >= next_second {
                 next_second = self.now + SECOND;
-                self.shared.on_second(self.now);
+                self.receiving.on_second(self.now);
             }
         }
+    }
+
+    /// What concerns every thread. False at the end.
+    fn heed(&mut self) -> bool {
+        let wipes = self.receiving.wipes();
+        if self.wipes != wipes {
+            self.wipes = wipes;
+            // SECURITY: the last packets lie there, opened (KR-588).
+            self.join.wipe();
+        }
+        !self.receiving.is_over()
     }
 
     fn on_datagrams<'a>(&mut self, datagrams: impl Iterator<Item = Datagram<'a>>) {
@@ -142,6 +160,15 @@ impl<T: Inside> Ingress<T> {
                 Carried::Stock => self.on_stock(datagram, &mut rest),
                 Carried::Unknown => self.counts.add(DropReason::NotEsp, 1),
             }
+            self.tell_owed();
+        }
+    }
+
+    /// The driver's inbox is full only when it has no time: it is waited for. Whoever calls this holds no
+    /// lock.
+    fn tell_owed(&mut self) {
+        for ask in self.owed.drain(..) {
+            drop(self.asks.blocking_send(ask));
         }
     }
 
@@ -152,8 +179,8 @@ impl<T: Inside> Ingress<T> {
         (origin, sealed): Datagram<'a>,
         rest: &mut Peekable<impl Iterator<Item = Datagram<'a>>>,
     ) {
-        while let Some(shared) = self.find(name, origin, sealed) {
-            let mut session = shared.lock();
+        while let Some(cell) = self.find(name, origin, sealed) {
+            let mut session = cell.lock();
             let Some(session) = &mut *session else {
                 // It has gone just now.
                 continue;
@@ -171,15 +198,24 @@ impl<T: Inside> Ingress<T> {
     }
 
     /// `None`: the packet waits until the session is known, or goes.
-    fn find(&mut self, name: SessionName, origin: Origin, sealed: &[u8]) -> Option<Arc<Shared>> {
-        let found = self.shared.find(name);
+    fn find(
+        &mut self,
+        name: SessionName,
+        origin: Origin,
+        sealed: &[u8],
+    ) -> Option<Arc<SessionCell>> {
+        let found = self.receiving.find(name);
         if found.is_some() {
             return found;
         }
-        let shared = Arc::clone(&self.shared);
-        let mut unknown = shared.unknown();
+        if name.spi.sender() == self.own {
+            self.counts.add(DropReason::OwnPacket, 1);
+            return None;
+        }
+        let receiving = Arc::clone(&self.receiving);
+        let mut unknown = receiving.unknown();
         // It may have begun meanwhile, and what waited for it was delivered.
-        let found = shared.find(name);
+        let found = receiving.find(name);
         if found.is_none() {
             self.on_unknown(&mut unknown, name, origin, sealed);
         }
@@ -211,11 +247,11 @@ impl<T: Inside> Ingress<T> {
                 if let EspRefused::Place(to) = refused {
                     let at = (origin.from, self.now);
                     let place = (to, sealed);
-                    if let Some((ends, from)) = session.on_place(name, place, at, &self.asks)? {
+                    if let Some((ends, from)) = session.on_place(name, place, at, &mut self.owed)? {
                         self.tell(session, name, ends, from);
                     }
                 } else if let EspRefused::Refusal(refused) = refused {
-                    look_ahead(session, name, &self.asks, self.now);
+                    look_ahead(session, name, &mut self.owed, self.now);
                     if session.may_refuse(self.now) {
                         let (group, session) = (session.group, refused);
                         // Where the driver has no room, the peer says it again: nothing waits for that.
@@ -255,7 +291,7 @@ impl<T: Inside> Ingress<T> {
             let gone = &mut |_| counts.add(DropReason::Held, 1);
             session.opened.push(self.now, sequence, packet, gone);
         }
-        look_ahead(session, name, &self.asks, self.now);
+        look_ahead(session, name, &mut self.owed, self.now);
         if let Some((ends, from)) = news {
             self.tell(session, name, ends, from);
         }
@@ -268,8 +304,8 @@ impl<T: Inside> Ingress<T> {
         sealed: &[u8],
         rest: &mut Peekable<impl Iterator<Item = Datagram<'a>>>,
     ) {
-        let shared = Arc::clone(&self.shared);
-        let mut stock = shared.stock();
+        let receiving = Arc::clone(&self.receiving);
+        let mut stock = receiving.stock();
         self.receive_stock(&mut stock, sealed);
         while let Some((_, sealed)) = rest.next_if(|&(_, it)| Carried::read(it) == Carried::Stock) {
             self.receive_stock(&mut stock, sealed);
@@ -286,7 +322,7 @@ impl<T: Inside> Ingress<T> {
                     None => self.join.give_up(),
                 }
                 if let Some((spi, mark)) = mark {
-                    tell(&self.asks, Ask::StockMark { spi, mark });
+                    self.owed.push(Ask::StockMark { spi, mark });
                 }
             }
             Err(reason) => {
@@ -298,7 +334,7 @@ impl<T: Inside> Ingress<T> {
 
     /// The first packet of these addresses: the core learns where the peer is.
     fn tell(&self, session: &mut Session, name: SessionName, ends: Ends, from: SocketAddr) {
-        self.shared.heard_at(name.spi.sender(), from.ip());
+        self.receiving.note_place(name.spi.sender(), from.ip());
         if self
             .asks
             .try_send(session.heard_from(name, ends, from))
@@ -325,18 +361,15 @@ impl<T: Inside> Ingress<T> {
         sealed: &[u8],
     ) -> Result<(), DropReason> {
         let sender = name.spi.sender();
-        if sender == self.own {
-            return Err(DropReason::OwnPacket);
-        }
         let place = origin.from.ip();
-        let heard = self.shared.is_heard_at(sender, place);
+        let heard = self.receiving.is_heard_at(sender, place);
         let tried = unknown.wants(name, source_of(place), heard, self.now)?;
         if tried {
             let ask = Ask::Session {
                 name,
                 origin,
                 // After a change of keys it goes on as fast as before.
-                rate: self.shared.rate_of(sender),
+                rate: self.receiving.rate_of(sender),
                 sealed: sealed.to_vec(),
             };
             self.asks

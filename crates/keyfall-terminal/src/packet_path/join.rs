@@ -4,6 +4,8 @@
 //! its payload follows the payload before and only its headers lie on top of it. Those few octets
 //! are kept aside and put back. So what comes from the wire is touched once, by the cipher (KR-548).
 
+use zeroize::Zeroize;
+
 use crate::packet_path::checksum;
 use crate::packet_path::head::{self, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEAD_LEN, Joined, WHOLE};
 use crate::packet_path::inner::{HEADERS_MAX, Layout, Transport};
@@ -104,6 +106,13 @@ impl Join {
         if self.open.is_some() {
             self.write_out(write);
         }
+    }
+
+    /// Nothing is left of what was written. What waits is forgotten.
+    pub fn wipe(&mut self) {
+        self.buffer.zeroize();
+        self.kept.zeroize();
+        (self.end, self.open) = (HEAD_LEN, None);
     }
 
     fn slot_at(&self) -> usize {

@@ -2,8 +2,8 @@
 //! what comes out of the tunnel goes to them. A system forwards no multicast by itself; here a thread
 //! takes it on one interface and sends it, one hop older, by the other.
 //!
-//! Nothing is decided here about keys: into the tunnel goes what the sending thread then judges like any
-//! other packet, and out of it comes what the receiving thread has opened and judged.
+//! Nothing is decided here about keys: into the tunnel goes what a thread that sends then judges like any
+//! other packet, and out of it comes what a thread that receives has opened and judged.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -1,16 +1,17 @@
 //! What the threads that receive have in common: sessions, stock senders, and what is not known yet.
 //!
 //! INVARIANT: a session has one window, whichever threads its packets come to (KR-587). Its lock is held
-//! from the opening of packets until they are written, also of those that waited for the session or for a
-//! mark: none overtakes another here.
+//! from the opening of packets until they are written, also of those that waited for a mark; what waited for
+//! the session itself is written before any thread finds it. So none overtakes another here.
 //!
-//! Locks are taken in this order: `unknown`, `table`, a session or `stock`, `heard_at`. The first thread
-//! alone writes the table, since it alone gets orders. The driver takes no lock: a thread may wait for it
-//! with one in its hand.
+//! Locks are taken in this order: `unknown`, a session or `stock`, `table` or `heard_at`; nobody waits for
+//! another one with one of these two in his hand, nor for the driver with any. The first thread alone writes
+//! the table, since it alone gets orders.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -40,20 +41,28 @@ pub(super) struct Receiving {
     /// In which opened packets of all sessions wait for marks.
     room: Room,
     counts: Arc<Counts>,
+    /// One of the threads has ended.
+    is_over: AtomicBool,
+    /// How often everything was wiped.
+    wipes: AtomicU32,
 }
+
+/// A thread that receives. Where one ends, for whatever reason, all do: without the first one the others
+/// would go on without orders.
+pub(super) struct EndsAll(Arc<Receiving>);
 
 #[derive(Default)]
 struct Table {
-    sessions: HashMap<SessionName, Arc<Shared>, KeyedHash>,
+    sessions: HashMap<SessionName, Arc<SessionCell>, KeyedHash>,
     by_sender: BySender,
     /// This terminal's own.
     own_record: Option<Arc<ProtectionRecord>>,
 }
 
 /// A session that several threads may have at hand.
-pub(super) struct Shared(Mutex<Option<Session>>);
+pub(super) struct SessionCell(Mutex<Option<Session>>);
 
-impl Shared {
+impl SessionCell {
     /// Its packets are written before this goes. `None`: it is not received any more.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
         lock(&self.0)
@@ -70,7 +79,24 @@ impl Receiving {
             heard_at: Mutex::default(),
             room: Room::of(WAITING_MAX),
             counts,
+            is_over: AtomicBool::new(false),
+            wipes: AtomicU32::new(0),
         }
+    }
+
+    /// Held by a thread for as long as it receives.
+    pub(super) fn take_part(self: &Arc<Self>) -> EndsAll {
+        EndsAll(Arc::clone(self))
+    }
+
+    /// Each thread looks between two batches.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Each thread looks between two batches, and wipes what it has of its own.
+    pub(super) fn wipes(&self) -> u32 {
+        self.wipes.load(Ordering::Acquire)
     }
 
     pub(super) fn own(&self) -> TerminalNumber {
@@ -82,7 +108,7 @@ impl Receiving {
     }
 
     #[inline]
-    pub(super) fn find(&self, name: SessionName) -> Option<Arc<Shared>> {
+    pub(super) fn find(&self, name: SessionName) -> Option<Arc<SessionCell>> {
         self.read().sessions.get(&name).cloned()
     }
 
@@ -96,8 +122,12 @@ impl Receiving {
     }
 
     pub(super) fn each(&self, mut does: impl FnMut(SessionName, &mut Session)) {
-        for (&name, shared) in &self.read().sessions {
-            if let Some(session) = &mut *shared.lock() {
+        let table = self.read();
+        let all = table.sessions.iter();
+        let all: Vec<_> = all.map(|(&name, it)| (name, Arc::clone(it))).collect();
+        drop(table);
+        for (name, cell) in all {
+            if let Some(session) = &mut *cell.lock() {
                 does(name, session);
             }
         }
@@ -113,7 +143,7 @@ impl Receiving {
         lock(&self.stock)
     }
 
-    pub(super) fn heard_at(&self, sender: TerminalNumber, place: IpAddr) {
+    pub(super) fn note_place(&self, sender: TerminalNumber, place: IpAddr) {
         let mut heard_at = lock(&self.heard_at);
         if heard_at.len() >= HEARD_MAX {
             heard_at.clear();
@@ -158,10 +188,14 @@ impl Receiving {
 
     /// From now on all threads receive them.
     pub(super) fn begin(&self, sessions: impl IntoIterator<Item = (SessionName, Session)>) {
+        let mut sessions = sessions.into_iter().peekable();
+        if sessions.peek().is_none() {
+            return;
+        }
         let mut table = self.write();
         for (name, session) in sessions {
-            let shared = Shared(Mutex::new(Some(session)));
-            if table.sessions.insert(name, Arc::new(shared)).is_none() {
+            let cell = SessionCell(Mutex::new(Some(session)));
+            if table.sessions.insert(name, Arc::new(cell)).is_none() {
                 table.by_sender.add(name);
             }
         }
@@ -172,15 +206,15 @@ impl Receiving {
         let mut table = self.write();
         let mut gone = Vec::new();
         for name in names {
-            if let Some(shared) = table.sessions.remove(&name) {
+            if let Some(cell) = table.sessions.remove(&name) {
                 table.by_sender.remove(name);
-                gone.push(shared);
+                gone.push(cell);
             }
         }
         drop(table);
-        for shared in gone {
+        for cell in gone {
             // A thread may have it at hand: it ends what it is about.
-            let session = shared.lock().take();
+            let session = cell.lock().take();
             let held = session.map_or(0, |session| session.opened.len());
             self.counts.add(DropReason::Held, held as u64);
         }
@@ -225,8 +259,11 @@ impl Receiving {
     fn of<T>(&self, sender: TerminalNumber, ask: impl Fn(&Session) -> Option<T>) -> Vec<T> {
         let table = self.read();
         let sessions = table.by_sender.of(sender);
-        let sessions = sessions.filter_map(|name| table.sessions.get(&name));
-        let answers = sessions.filter_map(|shared| shared.lock().as_ref().and_then(&ask));
+        let sessions = sessions.filter_map(|name| table.sessions.get(&name).cloned());
+        let sessions: Vec<_> = sessions.collect();
+        drop(table);
+        let answers = sessions.iter();
+        let answers = answers.filter_map(|cell| cell.lock().as_ref().and_then(&ask));
         answers.collect()
     }
 
@@ -249,6 +286,8 @@ impl Receiving {
         self.forget(names);
         self.stock().wipe();
         lock(&self.heard_at).clear();
+        // From now on no thread opens anything: what it wipes stays so.
+        self.wipes.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn report(&self) -> Vec<SessionReport> {
@@ -268,6 +307,18 @@ impl Receiving {
         reports
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> Held {
+        fn is_held<T>(what: &Mutex<T>) -> bool {
+            what.try_lock().is_err()
+        }
+        Held {
+            unknown: is_held(&self.unknown),
+            session: self.read().sessions.values().any(|it| is_held(&it.0)),
+            stock: is_held(&self.stock),
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -277,8 +328,23 @@ impl Receiving {
     }
 }
 
-/// What a thread that failed leaves can be used until the driver has heard of it and ends all: a number
-/// counts as heard before its packet is delivered.
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Which locks are held, by whomever.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Held {
+    pub(super) unknown: bool,
+    pub(super) session: bool,
+    pub(super) stock: bool,
+}
+
+/// What a thread that failed leaves can be used until the others have ended, too: a number counts as heard
+/// before its packet is delivered.
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -289,6 +355,10 @@ const REPORTED_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
     use keyfall_plane::{EspReceiver, Spi};
     use keyfall_protocol::ids::{EspSession, Generation, KeyEpoch};
     use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
@@ -342,5 +412,57 @@ mod tests {
         assert_eq!((rate(2), rate(3)), (900, 0));
         receiving.forget_senders(&[TerminalNumber::new(2).expect("not 0")]);
         assert_eq!((between(1, 2), rate(2)), (None, 0));
+    }
+
+    /// A session's lock is held for as long as its packets are written.
+    #[test]
+    fn who_waits_for_a_session_keeps_nobody_from_the_table() {
+        let waits: [fn(&Receiving); 2] = [
+            |receiving| {
+                receiving.rate_of(TerminalNumber::new(2).expect("not 0"));
+            },
+            |receiving| drop(receiving.report()),
+        ];
+        for waits in waits {
+            let own = TerminalNumber::new(1).expect("not 0");
+            let receiving = &Receiving::new(own, Arc::default());
+            let made = |known| receiving.made_of(known, Instant::now()).expect("new");
+            let [one, other] = [2, 3].map(|sender| known(1, sender, 0));
+            let (name, other_name) = (one.name, other.name);
+            receiving.begin([(name, made(one))]);
+            let other = made(other);
+            let session = receiving.find(name).expect("it began");
+            let at_hand = session.lock();
+            thread::scope(|scope| {
+                scope.spawn(|| waits(receiving));
+                thread::sleep(Duration::from_millis(50));
+                let (tell, told) = channel();
+                scope.spawn(move || {
+                    receiving.begin([(other_name, other)]);
+                    tell.send(receiving.find(other_name).is_some()).ok();
+                });
+                let told = told.recv_timeout(Duration::from_secs(5));
+                drop(at_hand);
+                assert_eq!(told, Ok(true));
+            });
+        }
+    }
+
+    /// The table is written only where a session begins: packets of others are looked up meanwhile.
+    #[test]
+    fn nothing_that_begins_stops_nobody() {
+        let own = TerminalNumber::new(1).expect("not 0");
+        let receiving = &Receiving::new(own, Arc::default());
+        let reads = receiving.read();
+        thread::scope(|scope| {
+            let (tell, told) = channel();
+            scope.spawn(move || {
+                receiving.begin([]);
+                tell.send(()).ok();
+            });
+            let told = told.recv_timeout(Duration::from_secs(5));
+            drop(reads);
+            assert_eq!(told, Ok(()));
+        });
     }
 }

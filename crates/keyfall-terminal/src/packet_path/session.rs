@@ -12,7 +12,6 @@ use keyfall_protocol::DropReason;
 use keyfall_protocol::command::ProtectionRecord;
 use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 use keyfall_protocol::terminal::may_deliver;
-use tokio::sync::mpsc::Sender;
 
 use crate::packet_path::ahead::Ahead;
 use crate::packet_path::flows::Ends;
@@ -57,22 +56,23 @@ pub(super) struct Records {
     pub(super) theirs: Option<Arc<ProtectionRecord>>,
 }
 
-/// Marks and the session that follows are asked for before they are needed.
+/// Marks and the session that follows are asked for before they are needed: what the driver is owed is told
+/// it when no lock is held.
 #[inline]
 pub(super) fn look_ahead(
     session: &mut Session,
     name: SessionName,
-    asks: &Sender<Ask>,
+    owed: &mut Vec<Ask>,
     now: Instant,
 ) {
     let highest = session.receiver.highest();
     if let Some(mark) = session.ahead.wanted(highest, now) {
-        tell(asks, Ask::Mark { name, mark });
+        owed.push(Ask::Mark { name, mark });
     }
     if highest > ESP_SEQUENCE_MAX / 2 && !session.next_asked {
         session.next_asked = true;
         let rate = session.ahead.rate();
-        tell(asks, Ask::NextSession { name, rate });
+        owed.push(Ask::NextSession { name, rate });
     }
 }
 
@@ -138,10 +138,10 @@ impl Session {
         name: SessionName,
         (to, sealed): (TerminalNumber, &[u8]),
         (from, now): (SocketAddr, Instant),
-        asks: &Sender<Ask>,
+        owed: &mut Vec<Ask>,
     ) -> Result<Option<(Ends, SocketAddr)>, DropReason> {
         self.heard = now;
-        look_ahead(self, name, asks, now);
+        look_ahead(self, name, owed, now);
         // SECURITY: who copies it on its way and feeds it to another peer moves nobody (KR-564).
         if self
             .records
@@ -219,11 +219,6 @@ fn is_due(last: &mut Option<Instant>, pause: Duration, now: Instant) -> bool {
         *last = Some(now);
     }
     is_due
-}
-
-/// The driver's inbox is full only when it has no time: it is waited for.
-pub(super) fn tell(asks: &Sender<Ask>, ask: Ask) {
-    drop(asks.blocking_send(ask));
 }
 
 /// A session that is not heard for so long gives its window back.

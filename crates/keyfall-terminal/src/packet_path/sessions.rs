@@ -1,4 +1,4 @@
-//! Which sessions of others the driver lets the receiving thread have, and the marks that have to be
+//! Which sessions of others the driver lets the threads that receive have, and the marks that have to be
 //! durable first.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -37,7 +37,7 @@ pub(super) struct Received {
 /// The key of a session: of which group, which of its keys, and for which suite.
 pub(super) type Under = (GroupNumber, (KeyEpoch, Generation), EspSuite);
 
-/// What durable marks mean to the thread.
+/// What durable marks mean to the threads.
 #[derive(Default)]
 pub(super) struct Settled {
     /// They may be received from now on, up to that mark; with the rate that is expected.

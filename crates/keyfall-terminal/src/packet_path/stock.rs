@@ -21,10 +21,10 @@ use crate::packet_path::waiting::Waiting;
 
 /// What the threads that receive are told of a stock sender, once its first mark is durable.
 pub(super) struct KnownStock {
-    spi: PinnedSpi,
-    receiver: EspReceiver,
-    mark: u32,
-    prefixes: Vec<Prefix>,
+    pub(super) spi: PinnedSpi,
+    pub(super) receiver: EspReceiver,
+    pub(super) mark: u32,
+    pub(super) prefixes: Vec<Prefix>,
 }
 
 /// The side of the threads that receive.
@@ -163,22 +163,22 @@ impl StockReceivers {
 
     /// What waited for that sender's mark; packets of a sender that is gone go too.
     fn try_waiting(&mut self, spi: Option<PinnedSpi>) -> Vec<Zeroizing<Vec<u8>>> {
-        let (counts, mut ready) = (&self.counts, Vec::new());
-        let gone = &mut |_| counts.add(DropReason::Held, 1);
-        for (since, (of, sequence), packet) in self.waiting.take() {
-            match self.senders.get(&of) {
-                None => gone((of, sequence)),
-                Some(sender) if Some(of) == spi && sender.ahead.covers(sequence) => {
-                    ready.push(packet);
-                }
-                Some(_) => self.waiting.push(since, (of, sequence), packet, gone),
-            }
+        let senders = &self.senders;
+        let mut ready = self.waiting.release(|(of, sequence)| {
+            let sender = senders.get(&of);
+            sender.is_none_or(|sender| Some(of) == spi && sender.ahead.covers(sequence))
+        });
+        let all = ready.len();
+        ready.retain(|((of, _), _)| senders.contains_key(of));
+        let gone = all - ready.len();
+        if gone > 0 {
+            self.counts.add(DropReason::Held, gone as u64);
         }
-        ready
+        ready.into_iter().map(|(_, packet)| packet).collect()
     }
 }
 
-/// The driver's side: which the thread knows, and those whose first mark is on its way.
+/// The driver's side: which the threads know, and those whose first mark is on its way.
 #[derive(Default)]
 pub(super) struct StockSenders(HashMap<PinnedSpi, Option<KnownStock>>);
 
@@ -208,7 +208,7 @@ impl StockSenders {
         orders
     }
 
-    /// The first mark is durable: the thread may have it.
+    /// The first mark is durable: the threads may have it.
     pub(super) fn on_marked(&mut self, spi: PinnedSpi) -> Option<KnownStock> {
         self.0.get_mut(&spi)?.take()
     }

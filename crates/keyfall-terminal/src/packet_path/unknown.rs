@@ -1,4 +1,4 @@
-//! Sessions that the receiving thread does not know: which packets the driver tries, and what waits for
+//! Sessions that no thread that receives knows yet: which packets the driver tries, and what waits for
 //! its answer.
 //!
 //! A packet's name (SPI and session) stands in clear, so that anybody can forge one. A forged packet
@@ -164,17 +164,16 @@ impl Unknown {
         &mut self,
         mut in_vain: impl FnMut(DropReason),
     ) -> Vec<(Sealed, Zeroizing<Vec<u8>>)> {
-        let mut answered = Vec::new();
-        for (since, what, packet) in self.waiting.take() {
-            if self.asked.contains_key(&what.name) {
-                // They fit before, too.
-                self.waiting.push(since, what, packet, &mut |_| {});
-            } else if let Some(&(reason, _)) = self.refused.get(&what.name).filter(|_| what.tried) {
+        let (asked, refused) = (&self.asked, &self.refused);
+        let waiting = &mut self.waiting;
+        let mut answered = waiting.release(|it| !asked.contains_key(&it.name));
+        answered.retain(|(what, _)| {
+            let why = refused.get(&what.name).filter(|_| what.tried);
+            if let Some(&(reason, _)) = why {
                 in_vain(reason);
-            } else {
-                answered.push((what, packet));
             }
-        }
+            why.is_none()
+        });
         answered
     }
 
@@ -243,7 +242,7 @@ mod tests {
         }
     }
 
-    /// A packet as the thread treats it: the driver is asked with it, or it waits or goes.
+    /// A packet as a thread treats it: the driver is asked with it, or it waits or goes.
     fn come(unknown: &mut Unknown, source: u8, heard: bool, now: Instant) -> bool {
         let Ok(tried) = unknown.wants(name(), source.into(), heard, now) else {
             return false;

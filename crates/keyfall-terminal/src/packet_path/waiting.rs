@@ -1,5 +1,7 @@
 //! Packets that wait: for the end of a STOP, for a session, for a way, for a mark. Bounded in octets
-//! and in time; the oldest goes first (REQUIREMENTS R-080, W-21).
+//! and in time; of a queue the oldest goes first (REQUIREMENTS R-080, W-21). Several queues may have one
+//! room together: none takes more than half of it, and where it is full a queue gives way to the others with
+//! its own packets.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use zeroize::Zeroizing;
 pub(super) struct Waiting<T> {
     queue: VecDeque<Waits<T>>,
     room: Room,
+    /// Octets of the room that this queue takes, and may take.
+    taken: usize,
+    taken_max: usize,
     longest: Duration,
 }
 
@@ -36,27 +41,25 @@ impl Room {
     fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
-
-    fn take(&self, packet: &[u8]) {
-        self.taken
-            .fetch_add(packet.len() + OVERHEAD, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, packet: &[u8]) {
-        self.taken
-            .fetch_sub(packet.len() + OVERHEAD, Ordering::Relaxed);
-    }
 }
 
 impl<T> Waiting<T> {
     pub(super) fn new(octets_max: usize, longest: Duration) -> Self {
-        Self::within(Room::of(octets_max), longest)
+        Self::part_of(Room::of(octets_max), octets_max, longest)
     }
 
+    /// In a room that others have, too.
     pub(super) fn within(room: Room, longest: Duration) -> Self {
+        let half = room.octets_max / 2;
+        Self::part_of(room, half, longest)
+    }
+
+    fn part_of(room: Room, taken_max: usize, longest: Duration) -> Self {
         Self {
             queue: VecDeque::new(),
             room,
+            taken: 0,
+            taken_max,
             longest,
         }
     }
@@ -65,7 +68,7 @@ impl<T> Waiting<T> {
         self.queue.len()
     }
 
-    /// Puts one in; what has to go for it is told. Where others take the room, that is the packet
+    /// Puts one in; what has to go for it is told. Where others take the room, that may be the packet
     /// itself.
     pub(super) fn push(
         &mut self,
@@ -75,9 +78,11 @@ impl<T> Waiting<T> {
         gone: &mut impl FnMut(T),
     ) {
         let packet = packet.into();
-        self.room.take(&packet);
+        let octets = octets_of(&packet);
+        self.taken += octets;
+        self.room.taken.fetch_add(octets, Ordering::Relaxed);
         self.queue.push_back((now, what, packet));
-        while self.room.taken() > self.room.octets_max {
+        while self.taken > self.taken_max || self.room.taken() > self.room.octets_max {
             let Some(what) = self.pop() else {
                 return;
             };
@@ -104,17 +109,41 @@ impl<T> Waiting<T> {
 
     /// All of them, to be tried again; those that still wait are put in with their first time.
     pub(super) fn take(&mut self) -> VecDeque<Waits<T>> {
-        let taken = std::mem::take(&mut self.queue);
-        for (_, _, packet) in &taken {
-            self.room.give_back(packet);
+        self.give_back(self.taken);
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Those that need not wait any more, in their order. The others stay where they are.
+    pub(super) fn release(
+        &mut self,
+        mut is_ready: impl FnMut(T) -> bool,
+    ) -> Vec<(T, Zeroizing<Vec<u8>>)>
+    where
+        T: Copy,
+    {
+        let mut ready = Vec::new();
+        self.queue.retain_mut(|(_, what, packet)| {
+            let is_ready = is_ready(*what);
+            if is_ready {
+                ready.push((*what, std::mem::take(packet)));
+            }
+            !is_ready
+        });
+        for (_, packet) in &ready {
+            self.give_back(octets_of(packet));
         }
-        taken
+        ready
     }
 
     fn pop(&mut self) -> Option<T> {
         let (_, what, packet) = self.queue.pop_front()?;
-        self.room.give_back(&packet);
+        self.give_back(octets_of(&packet));
         Some(what)
+    }
+
+    fn give_back(&mut self, octets: usize) {
+        self.taken -= octets;
+        self.room.taken.fetch_sub(octets, Ordering::Relaxed);
     }
 }
 
@@ -122,6 +151,10 @@ impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
         drop(self.take());
     }
+}
+
+fn octets_of(packet: &[u8]) -> usize {
+    packet.len() + OVERHEAD
 }
 
 /// What an entry takes beside its octets.
@@ -145,30 +178,52 @@ mod tests {
         assert_eq!(waiting.take().len(), 2);
         assert!(waiting.take().is_empty());
     }
+
+    /// What need not wait any more comes out, and the rest keeps its place and its time.
+    #[test]
+    fn the_others_stay_where_they_are() {
+        let (now, mut gone) = (Instant::now(), Vec::new());
+        let mut waiting = Waiting::new(10 * (OVERHEAD + 100), Duration::from_secs(4));
+        for number in 0..6 {
+            let later = now + Duration::from_secs(number);
+            waiting.push(later, number, vec![0; 100], &mut |it| gone.push(it));
+        }
+        let ready = waiting.release(|number| number % 2 == 1);
+        assert!(ready.iter().map(|(number, _)| *number).eq([1, 3, 5]));
+        assert!(ready.iter().all(|(_, packet)| packet.len() == 100));
+        assert_eq!(waiting.octets(), 3 * (OVERHEAD + 100));
+        waiting.expire(now + Duration::from_secs(7), &mut |it| gone.push(it));
+        assert_eq!(gone, [0, 2]);
+        assert_eq!(waiting.take().len(), 1);
+        assert_eq!(waiting.octets(), 0);
+    }
+
     /// KR-589: what one queue takes another one that has the room with it has not, and gets back when the
-    /// packets go, whichever way.
+    /// packets go, whichever way. One alone takes no more than half, whoever sends it what can wait.
     #[test]
     fn queues_that_have_a_room_together_hold_no_more_than_one_would() {
         let (now, mut gone) = (Instant::now(), Vec::new());
-        let room = Room::of(3 * (OVERHEAD + 100));
-        let [mut one, mut other] =
-            [(); 2].map(|()| Waiting::within(room.clone(), Duration::from_secs(4)));
+        let room = Room::of(6 * (OVERHEAD + 100));
+        let [mut one, mut other, mut third] =
+            [(); 3].map(|()| Waiting::within(room.clone(), Duration::from_secs(4)));
         let mut put = |queue: &mut Waiting<_>, number| {
             queue.push(now, number, vec![0; 100], &mut |it| gone.push(it));
         };
-        for number in 0..3 {
+        for number in 0..4 {
             put(&mut one, number);
         }
-        put(&mut other, 3);
-        assert_eq!((one.len(), other.len()), (3, 0), "its own packet goes");
-        put(&mut one, 4);
-        assert_eq!(one.take().len(), 3);
-        for number in 5..9 {
+        for number in 4..7 {
             put(&mut other, number);
         }
+        assert_eq!((one.len(), other.len()), (3, 3), "half each");
+        put(&mut third, 7);
+        assert_eq!(third.len(), 0, "its own packet goes");
+        assert_eq!(one.release(|number| number == 2).len(), 1);
+        put(&mut third, 8);
+        assert_eq!(one.take().len(), 2);
+        put(&mut third, 9);
         drop(other);
-        put(&mut one, 9);
-        assert_eq!((one.len(), room.taken()), (1, OVERHEAD + 100));
-        assert_eq!(gone, [3, 0, 5]);
+        assert_eq!((third.len(), room.taken()), (2, 2 * (OVERHEAD + 100)));
+        assert_eq!(gone, [0, 7]);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
     set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force,
@@ -32,7 +33,7 @@ impl Wire {
     }
 
     /// So many on one address, for as many threads. The first one sends, and hears multicast; all that a
-    /// peer sends from one address and port comes to one of them.
+    /// peer sends from one address and port comes to one of them. (What is broadcast comes to each.)
     ///
     /// # Errors
     /// What the system says.
@@ -106,8 +107,16 @@ impl Wire {
     pub fn open_any(address: Option<SocketAddr>, count: usize) -> io::Result<Vec<Self>> {
         match address {
             Some(address) => Self::open_several(address, count),
-            None => Self::open_several((Ipv6Addr::UNSPECIFIED, PORT).into(), count)
-                .or_else(|_| Self::open_several((Ipv4Addr::UNSPECIFIED, PORT).into(), count)),
+            None => Self::open_everywhere(PORT, count),
+        }
+    }
+
+    fn open_everywhere(port: u16, count: usize) -> io::Result<Vec<Self>> {
+        match Self::open_several((Ipv6Addr::UNSPECIFIED, port).into(), count) {
+            Err(error) if has_no_v6(&error) => {
+                Self::open_several((Ipv4Addr::UNSPECIFIED, port).into(), count)
+            }
+            other => other,
         }
     }
 
@@ -345,12 +354,17 @@ fn plain(address: IpAddr) -> IpAddr {
 
 /// EMSGSIZE, EINVAL and EIO are how paths and devices say it.
 fn is_about_size(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    error.raw_os_error().is_some_and(|code| {
-        [Errno::MSGSIZE, Errno::INVAL, Errno::IO]
-            .map(Errno::raw_os_error)
-            .contains(&code)
-    })
+    is_one_of(error, [Errno::MSGSIZE, Errno::INVAL, Errno::IO])
+}
+
+/// EAFNOSUPPORT and EADDRNOTAVAIL are how a system without IPv6 says it.
+fn has_no_v6(error: &io::Error) -> bool {
+    is_one_of(error, [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL])
+}
+
+fn is_one_of<const N: usize>(error: &io::Error, these: [Errno; N]) -> bool {
+    let code = error.raw_os_error();
+    code.is_some_and(|code| these.map(Errno::raw_os_error).contains(&code))
 }
 
 /// Which of two can be read, or failed.
@@ -375,7 +389,7 @@ pub fn wait(first: impl AsFd, second: impl AsFd, longest: Option<Duration>) -> i
             let [first, second] = doors.map(|door| !door.revents().is_empty());
             Ok(Came { first, second })
         }
-        Err(rustix::io::Errno::INTR) => Ok(Came::default()),
+        Err(Errno::INTR) => Ok(Came::default()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -2,6 +2,7 @@
 
 use keyfall_plane::Spi;
 use keyfall_protocol::ids::UnixSeconds;
+use keyfall_protocol::keys::{MasterKey, Secret};
 
 use super::*;
 use crate::packet_path::inner::Inner;
@@ -73,4 +74,42 @@ fn what_is_for_another_terminal_begins_no_session() {
     assert!(of(packet([10, 1, 0, 5])) && !of(packet([10, 3, 0, 5])));
     assert!(of(packet([239, 1, 2, 3])) && of(Text::Nothing));
     assert!(!is_for(own, None, packet([10, 1, 0, 5])));
+}
+
+/// A mark is stored every two seconds for each session: one that only rises takes none of the locks that
+/// sessions begin under.
+#[test]
+fn stored_marks_order_no_more_than_they_change() {
+    let group = GroupNumber::new(1).expect("not 0");
+    let name = SessionName {
+        spi: Spi::new(TerminalNumber::MAX, 0),
+        session: EspSession::new([1; 5]),
+    };
+    let orders = |settled| settled_orders(group, settled, |_| None);
+    assert_eq!(orders(Settled::default()).len(), 0);
+    let settled = Settled {
+        raised: vec![(name, 7)],
+        ..Settled::default()
+    };
+    let raised = orders(settled);
+    assert!(matches!(&raised[..], [ToIngress::Marked(marks)] if *marks == [(name, 7)]));
+    let settled = Settled {
+        refused: vec![name],
+        ..Settled::default()
+    };
+    let refused = orders(settled);
+    assert!(matches!(
+        &refused[..],
+        [ToIngress::Unknown { .. }, ToIngress::Forget(names)] if *names == [name]
+    ));
+    let secret = Secret::init_with(|into| into.fill(5));
+    let key = MasterKey::new(group, KeyEpoch::new(1), Generation::ZERO, secret);
+    let (sender, session) = (name.spi.sender(), name.session);
+    let receiver = EspReceiver::new(EspSuite::default(), &key, sender, session);
+    let settled = Settled {
+        begun: vec![(name, (receiver, 0), 64)],
+        ..Settled::default()
+    };
+    let begun = orders(settled);
+    assert!(matches!(&begun[..], [ToIngress::Known(known)] if known[0].mark == 64));
 }

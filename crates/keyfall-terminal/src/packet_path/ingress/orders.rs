@@ -12,6 +12,7 @@ use keyfall_protocol::ids::{GroupNumber, TerminalNumber};
 use keyfall_protocol::keys::PinnedSpi;
 
 use crate::packet_path::ingress::{Ingress, Inside};
+use crate::packet_path::lanes::Lane;
 use crate::packet_path::session::{Session, look_ahead};
 use crate::packet_path::stock::KnownStock;
 use crate::packet_path::unknown::Unknown;
@@ -71,7 +72,7 @@ impl<T: Inside> Ingress<T> {
             match order {
                 ToIngress::Known(known) => self.on_known(known),
                 ToIngress::Unknown { name, reason } => {
-                    self.shared.unknown().refused(name, reason, self.now);
+                    self.receiving.unknown().refused(name, reason, self.now);
                     try_sealed = true;
                 }
                 ToIngress::Marked(marks) => {
@@ -79,50 +80,54 @@ impl<T: Inside> Ingress<T> {
                         self.on_marked(name, mark);
                     }
                 }
-                ToIngress::Forget(names) => self.shared.forget(names),
-                ToIngress::Exclude(terminals) => self.shared.forget_senders(&terminals),
+                ToIngress::Forget(names) => self.receiving.forget(names),
+                ToIngress::Exclude(terminals) => self.receiving.forget_senders(&terminals),
                 ToIngress::Records(sessions) => {
                     for (name, record) in sessions {
-                        self.shared.with(name, |session| {
+                        self.receiving.with(name, |session| {
                             session.records.theirs = record;
                             session.judge_anew();
                         });
                     }
                 }
-                ToIngress::AskAgain(peer) => self.shared.unknown().try_anew(peer),
-                ToIngress::OwnRecord(record) => self.shared.set_own_record(record),
-                ToIngress::Stock(known) => self.shared.stock().put(*known, self.now),
+                ToIngress::AskAgain(peer) => self.receiving.unknown().try_anew(peer),
+                ToIngress::OwnRecord(record) => self.receiving.set_own_record(record),
+                ToIngress::Stock(known) => self.receiving.stock().put(*known, self.now),
                 ToIngress::StockMarked { spi, mark } => self.on_stock_marked(spi, mark),
-                ToIngress::ForgetStock(spi) => self.shared.stock().forget(spi),
-                ToIngress::Report(to) => drop(to.try_send(self.shared.report())),
-                ToIngress::Wipe => self.shared.wipe(),
+                ToIngress::ForgetStock(spi) => self.receiving.stock().forget(spi),
+                ToIngress::Report(to) => drop(to.try_send(self.receiving.report())),
+                ToIngress::Wipe => self.receiving.wipe(),
                 ToIngress::End => {
-                    self.shared.wipe();
+                    if self.lane == Lane::FIRST {
+                        self.receiving.wipe();
+                    }
                     return false;
                 }
             }
+            self.tell_owed();
         }
         if try_sealed {
-            let shared = Arc::clone(&self.shared);
-            self.try_sealed(&mut shared.unknown(), &mut HashMap::new());
+            let receiving = Arc::clone(&self.receiving);
+            self.try_sealed(&mut receiving.unknown(), &mut HashMap::new());
+            self.tell_owed();
         }
         true
     }
 
     /// What waited for them is delivered before any other thread knows them: nothing overtakes it.
     fn on_known(&mut self, known: Vec<KnownSession>) {
-        let shared = Arc::clone(&self.shared);
-        let mut unknown = shared.unknown();
+        let receiving = Arc::clone(&self.receiving);
+        let mut unknown = receiving.unknown();
         let mut begun = HashMap::new();
         for known in known {
             let name = known.name;
             unknown.begun(name);
-            if let Some(session) = shared.made_of(known, self.now) {
+            if let Some(session) = receiving.made_of(known, self.now) {
                 begun.insert(name, session);
             }
         }
         self.try_sealed(&mut unknown, &mut begun);
-        shared.begin(begun);
+        receiving.begin(begun);
     }
 
     /// What waited for an answer is opened in the sessions that begin, or asked for anew.
@@ -140,25 +145,21 @@ impl<T: Inside> Ingress<T> {
 
     /// What waited for the mark is delivered, or waits on.
     fn on_marked(&mut self, name: SessionName, mark: u32) {
-        let shared = Arc::clone(&self.shared);
-        shared.with(name, |session| {
+        let receiving = Arc::clone(&self.receiving);
+        receiving.with(name, |session| {
             session.ahead.stored(mark);
-            for (since, sequence, packet) in session.opened.take() {
-                if session.ahead.covers(sequence) {
-                    self.deliver_copy(&packet);
-                } else {
-                    let gone = &mut |_| self.counts.add(DropReason::Held, 1);
-                    session.opened.push(since, sequence, packet, gone);
-                }
+            let ahead = &session.ahead;
+            for (_, packet) in session.opened.release(|sequence| ahead.covers(sequence)) {
+                self.deliver_copy(&packet);
             }
-            look_ahead(session, name, &self.asks, self.now);
+            look_ahead(session, name, &mut self.owed, self.now);
             self.flush();
         });
     }
 
     fn on_stock_marked(&mut self, spi: PinnedSpi, mark: u32) {
-        let shared = Arc::clone(&self.shared);
-        let mut stock = shared.stock();
+        let receiving = Arc::clone(&self.receiving);
+        let mut stock = receiving.stock();
         for packet in stock.marked(spi, mark) {
             self.deliver_copy(&packet);
         }

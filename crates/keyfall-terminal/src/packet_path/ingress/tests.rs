@@ -1,31 +1,55 @@
 //! Several threads that receive, fed at once.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, mpsc as std_mpsc};
 use std::thread;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use keyfall_plane::{EspReceiver, EspSender, Spi, esp_len};
 use keyfall_protocol::command::{ProtectionRecord, RecordGroup};
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, UnixSeconds};
-use keyfall_protocol::keys::{EspSuite, MasterKey, Secret};
+use keyfall_protocol::keys::{EspKeys, EspSuite, MasterKey, PinnedSpi, Secret};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
-use crate::packet_path::head::HEAD_LEN;
+use crate::packet_path::head::{self, Load};
+use crate::packet_path::inner::Layout;
 use crate::packet_path::lanes::every;
 use crate::packet_path::post::{self, Post};
+use crate::packet_path::receiving::Held;
+use crate::packet_path::stock::KnownStock;
 use crate::packet_path::unknown::WAITING_MAX;
 
-/// What was delivered by all threads, in its order; each packet takes so long.
-#[derive(Clone, Default)]
-struct Delivered(Arc<Mutex<Vec<Vec<u8>>>>, Duration);
+/// What was delivered by all threads; each write takes so long.
+#[derive(Clone)]
+struct Delivered {
+    /// The numbers in the packets, in their order.
+    numbers: Arc<Mutex<Vec<u32>>>,
+    /// Which locks were held at each write.
+    held: Arc<Mutex<Vec<Held>>>,
+    receiving: Arc<Receiving>,
+    each_takes: Duration,
+    fails: Arc<AtomicBool>,
+}
 
 impl Inside for Delivered {
     fn write(&self, _: &Counts, octets: &mut [u8]) {
-        thread::sleep(self.1);
-        self.all().push(octets[HEAD_LEN..].to_vec());
+        thread::sleep(self.each_takes);
+        assert!(!self.fails.load(Ordering::Relaxed), "a defect");
+        let held = self.receiving.held();
+        self.held.lock().expect("no thread failed").push(held);
+        let (head, packet) = octets.split_first_chunk().expect("a head");
+        let payload = &packet[Layout::read(packet).expect("a segment").payload_at..];
+        let size = match head::read(head) {
+            Load::Segments { size } => size,
+            Load::Whole | Load::Unsummed { .. } => payload.len(),
+        };
+        let numbers = payload.chunks(size).map(|it| it.first_chunk().copied());
+        let numbers = numbers.map(|it| u32::from_be_bytes(it.expect("a number")));
+        self.all().extend(numbers);
     }
 
     fn joins(&self) -> bool {
@@ -34,15 +58,8 @@ impl Inside for Delivered {
 }
 
 impl Delivered {
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().expect("no thread failed")
-    }
-
-    /// The numbers in the packets.
-    fn numbers(&self) -> Vec<u32> {
-        let numbers = self.all();
-        let number = |packet: &Vec<u8>| *packet[20..].first_chunk().expect("a number");
-        numbers.iter().map(number).map(u32::from_be_bytes).collect()
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.numbers.lock().expect("no thread failed")
     }
 }
 
@@ -51,13 +68,19 @@ struct Threads {
     threads: Vec<Ingress<Delivered>>,
     posts: Vec<Post<ToIngress>>,
     inbox: Receiver<Ask>,
-    shared: Arc<Receiving>,
+    receiving: Arc<Receiving>,
     delivered: Delivered,
 }
 
 fn threads(count: usize, each_takes: Duration) -> Threads {
-    let shared = Arc::new(Receiving::new(terminal(1), Arc::default()));
-    let delivered = Delivered(Arc::default(), each_takes);
+    let receiving = Arc::new(Receiving::new(terminal(1), Arc::default()));
+    let delivered = Delivered {
+        numbers: Arc::default(),
+        held: Arc::default(),
+        receiving: Arc::clone(&receiving),
+        each_takes,
+        fails: Arc::default(),
+    };
     let (asks, inbox) = mpsc::channel(1_024);
     let (mut threads, mut posts) = (Vec::new(), Vec::new());
     for lane in every(count) {
@@ -66,20 +89,20 @@ fn threads(count: usize, each_takes: Duration) -> Threads {
         threads.push(Ingress::new(
             lane,
             delivered.clone(),
-            Join::new(false, false),
+            Join::new(true, true),
             Arc::new(wire),
             orders,
             asks.clone(),
-            Arc::clone(&shared),
+            Arc::clone(&receiving),
         ));
         posts.push(post);
     }
-    shared.set_own_record(Some(record_of(1)));
+    receiving.set_own_record(Some(record_of(1)));
     Threads {
         threads,
         posts,
         inbox,
-        shared,
+        receiving,
         delivered,
     }
 }
@@ -111,6 +134,37 @@ fn record_of(number: u32) -> Arc<ProtectionRecord> {
     })
 }
 
+/// From terminal 2 to 1, so long.
+fn packet(carries: Carries, number: u32, len: usize) -> Vec<u8> {
+    let protocol = if carries == Carries::Tcp { 6 } else { 17 };
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet.extend([10, 2, 0, 9, 10, 1, 0, 5, 0x10, 0, 0, 53]);
+    if carries == Carries::Tcp {
+        let payload = u32::try_from(len - 40).expect("a packet");
+        packet.extend((number * payload).to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    } else {
+        packet.extend([0; 4]);
+    }
+    packet.extend(number.to_be_bytes());
+    packet.resize(len, 0);
+    let layout = Layout::read(&packet).expect("headers");
+    layout.write_lengths(&mut packet);
+    if carries != Carries::Alone {
+        layout.write_checksum(&mut packet);
+    }
+    packet
+}
+
+/// What the packets of a session are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Carries {
+    /// UDP without a checksum, which is not joined.
+    Alone,
+    Udp,
+    Tcp,
+}
+
 /// A session of terminal 2, with so many packets, which are numbered and so long.
 struct Sent {
     key: MasterKey,
@@ -119,7 +173,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn new(session: u8, count: u32, len: usize) -> Self {
+    fn new(carries: Carries, session: u8, count: u32, len: usize) -> Self {
         let secret = Secret::init_with(|into| into.fill(7));
         let key = MasterKey::new(group(), KeyEpoch::new(7), Generation::ZERO, secret);
         let session = EspSession::new([session; 5]);
@@ -128,14 +182,9 @@ impl Sent {
             session,
         };
         let mut sender = EspSender::new(EspSuite::default(), &key, terminal(2), session);
-        let [high, low] = u16::try_from(len).expect("a packet").to_be_bytes();
-        let mut packet = vec![0; len];
-        packet[..12].copy_from_slice(&[0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0]);
-        packet[12..20].copy_from_slice(&[10, 2, 0, 9, 10, 1, 0, 5]);
         let seal = |number: u32| {
-            packet[20..24].copy_from_slice(&number.to_be_bytes());
             let mut sealed = vec![0; esp_len(len)];
-            let sealed_len = sender.seal_from(&packet, &mut sealed);
+            let sealed_len = sender.seal_from(&packet(carries, number, len), &mut sealed);
             sealed.truncate(sealed_len.expect("there is room"));
             sealed
         };
@@ -155,27 +204,62 @@ impl Sent {
         }
     }
 
-    fn begin(&self, shared: &Receiving, mark: u32) {
-        let session = shared.made_of(self.known(mark), Instant::now());
-        shared.begin([(self.name, session.expect("it is new"))]);
+    fn begin(&self, receiving: &Receiving, mark: u32) {
+        let session = receiving.made_of(self.known(mark), Instant::now());
+        receiving.begin([(self.name, session.expect("it is new"))]);
     }
 
     fn from(&self, place: SocketAddr) -> impl Iterator<Item = Datagram<'_>> {
-        let origin = Origin {
-            from: place,
-            to: None,
-            interface: None,
-        };
-        self.packets.iter().map(move |it| (origin, &it[..]))
+        all_from(place, &self.packets)
     }
+}
+
+fn all_from(place: SocketAddr, packets: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
+    let origin = Origin {
+        from: place,
+        to: None,
+        interface: None,
+    };
+    packets.iter().map(move |it| (origin, &it[..]))
+}
+
+/// A stock sender with the addresses of terminal 2: what the driver tells of it, and so many packets.
+fn stock_sender(count: u32, packet: impl Fn(u32) -> Vec<u8>) -> (KnownStock, Vec<Vec<u8>>) {
+    let octets = [7; 36];
+    let keys = EspKeys::from_octets(EspSuite::Aes256Gcm, &octets).expect("36 octets");
+    let spi = PinnedSpi::new(0x1001).expect("in bounds");
+    let known = KnownStock {
+        spi,
+        receiver: EspReceiver::pinned(&keys, spi, 0),
+        mark: 64,
+        prefixes: record_of(2).prefixes.clone(),
+    };
+    let key = UnboundKey::new(&AES_256_GCM, &octets[..32]).expect("32 octets");
+    let key = LessSafeKey::new(key);
+    // RFC 4303 and RFC 4106, by hand.
+    let seal = |number: u32| {
+        let head = [spi.get(), number + 1].map(u32::to_be_bytes).concat();
+        let iv = u64::from(number).to_be_bytes();
+        let nonce = [&octets[32..], &iv].concat();
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).expect("12 octets");
+        let mut text = packet(number);
+        let padding = (2_u8..6).find(|it| (text.len() + usize::from(*it)).is_multiple_of(4));
+        let padding = padding.expect("one of four") - 2;
+        text.extend(1..=padding);
+        text.extend([padding, 4]);
+        key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut text)
+            .expect("it is sealed");
+        [&head[..], &iv, &text].concat()
+    };
+    (known, (0..count).map(seal).collect())
 }
 
 fn place(last: u8) -> SocketAddr {
     ([192, 0, 2, last], 4500).into()
 }
 
-fn count_of(shared: &Receiving, reason: DropReason) -> usize {
-    let counts = shared.counts();
+fn count_of(receiving: &Receiving, reason: DropReason) -> usize {
+    let counts = receiving.counts();
     let count = counts.all().find(|&(it, _)| it == reason);
     count.map_or(0, |(_, count)| usize::try_from(count).expect("few"))
 }
@@ -184,14 +268,14 @@ fn count_of(shared: &Receiving, reason: DropReason) -> usize {
 /// moved. Whichever is first delivers.
 #[test]
 fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
-    let sent = Sent::new(1, 4_000, 60);
+    let sent = Sent::new(Carries::Alone, 1, 4_000, 60);
     let Threads {
         threads,
-        shared,
+        receiving,
         delivered,
         ..
     } = threads(3, Duration::ZERO);
-    sent.begin(&shared, u32::MAX);
+    sent.begin(&receiving, u32::MAX);
     let start = Barrier::new(3);
     thread::scope(|scope| {
         for (last, mut thread) in (1..).zip(threads) {
@@ -205,10 +289,10 @@ fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
             });
         }
     });
-    let mut numbers = delivered.numbers();
+    let mut numbers = delivered.all().clone();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..4_000).collect::<Vec<_>>());
-    assert_eq!(count_of(&shared, DropReason::Replayed), 8_000);
+    assert_eq!(count_of(&receiving, DropReason::Replayed), 8_000);
 }
 
 /// what waits for a session, or for its mark, waits for the first thread; what comes meanwhile does
@@ -216,13 +300,14 @@ fn nothing_is_delivered_twice_whichever_threads_it_comes_to() {
 #[test]
 fn a_session_begins_and_goes_on_in_its_order() {
     const COUNT: u32 = 3_000;
-    for round in 0..10 {
-        let sent = Sent::new(round, COUNT, 60);
+    let each = [Carries::Alone, Carries::Udp, Carries::Tcp];
+    for (round, carries) in (0..).zip(each.into_iter().cycle().take(12)) {
+        let sent = Sent::new(carries, round, COUNT, 60);
         let Threads {
             threads,
             posts,
             mut inbox,
-            shared,
+            receiving,
             delivered,
         } = threads(2, Duration::ZERO);
         let mut threads = threads.into_iter();
@@ -265,8 +350,12 @@ fn a_session_begins_and_goes_on_in_its_order() {
             is_over.store(true, Ordering::Relaxed);
             drop(second);
         });
-        assert_eq!(delivered.numbers(), (0..COUNT).collect::<Vec<_>>());
-        assert_eq!(count_of(&shared, DropReason::Held), 0);
+        assert_eq!(
+            *delivered.all(),
+            (0..COUNT).collect::<Vec<_>>(),
+            "{carries:?}"
+        );
+        assert_eq!(count_of(&receiving, DropReason::Held), 0);
     }
 }
 
@@ -279,19 +368,22 @@ fn what_was_forgotten_excluded_or_wiped_is_received_by_no_thread() {
         |name| ToIngress::Exclude(vec![name.spi.sender()]),
         |_| ToIngress::Wipe,
     ];
-    for order in orders {
+    for (order, carries) in orders.into_iter().flat_map(|order| {
+        let each = [Carries::Alone, Carries::Udp, Carries::Tcp];
+        each.map(|carries| (order, carries))
+    }) {
         // Batches of 10 ms, one of which is about when the order comes.
-        let sent = Sent::new(1, 400, 60);
+        let sent = Sent::new(carries, 1, 400, 60);
         let Threads {
             mut threads,
             posts,
             mut inbox,
-            shared,
+            receiving,
             delivered,
         } = threads(5, Duration::from_micros(100));
-        sent.begin(&shared, u32::MAX);
+        sent.begin(&receiving, u32::MAX);
         let mut first = threads.remove(0);
-        let at_hand = shared.find(sent.name).expect("it is known");
+        let at_hand = receiving.find(sent.name).expect("it is known");
         let after = thread::scope(|scope| {
             for (part, mut thread) in threads.into_iter().enumerate() {
                 let packets = sent.from(place(2)).skip(part).step_by(4);
@@ -323,7 +415,8 @@ fn strangers_have_no_more_trials_where_several_threads_receive() {
     let Threads {
         threads, mut inbox, ..
     } = threads(3, Duration::ZERO);
-    let forged: Vec<_> = (0..250).map(|session| Sent::new(session, 1, 60)).collect();
+    let forged = (0..250).map(|session| Sent::new(Carries::Alone, session, 1, 60));
+    let forged: Vec<_> = forged.collect();
     let start = Barrier::new(3);
     thread::scope(|scope| {
         for (port, mut thread) in (1_000..).zip(threads) {
@@ -347,24 +440,249 @@ fn strangers_have_no_more_trials_where_several_threads_receive() {
 /// KR-589: what waits for marks is bounded over all sessions, to whichever threads they come.
 #[test]
 fn opened_packets_of_all_threads_wait_within_one_bound() {
-    let sent = [1, 2].map(|session| Sent::new(session, 300, 60_000));
+    let sent = [1, 2].map(|session| Sent::new(Carries::Alone, session, 300, 60_000));
     let Threads {
         threads,
-        shared,
+        receiving,
         delivered,
         ..
     } = threads(2, Duration::ZERO);
     thread::scope(|scope| {
         for (mut thread, sent) in threads.into_iter().zip(&sent) {
-            sent.begin(&shared, 0);
+            sent.begin(&receiving, 0);
             scope.spawn(move || thread.on_datagrams(sent.from(place(2))));
         }
     });
     let mut waiting = 0;
-    shared.each(|_, session| waiting += session.opened.len());
+    receiving.each(|_, session| waiting += session.opened.len());
     assert!(waiting * 60_000 < WAITING_MAX && waiting > 500);
-    assert_eq!(waiting + count_of(&shared, DropReason::Held), 600);
+    assert_eq!(waiting + count_of(&receiving, DropReason::Held), 600);
     assert_eq!(delivered.all().len(), 0);
-    shared.wipe();
-    assert_eq!(count_of(&shared, DropReason::Held), 600, "each is counted");
+    receiving.wipe();
+    assert_eq!(
+        count_of(&receiving, DropReason::Held),
+        600,
+        "each is counted"
+    );
+}
+
+/// The driver has no time: a thread waits until it takes what it has to hear, and nobody waits for that
+/// thread.
+#[test]
+fn who_waits_for_the_driver_holds_no_lock() {
+    let sent = Sent::new(Carries::Alone, 1, 64, 60);
+    for what in [
+        "a session",
+        "a session that begins",
+        "a mark",
+        "a stock sender",
+    ] {
+        let Threads {
+            mut threads,
+            posts,
+            mut inbox,
+            receiving,
+            delivered,
+        } = threads(1, Duration::ZERO);
+        let mut thread = threads.remove(0);
+        let fill = |thread: &Ingress<_>| while thread.asks.try_send(Ask::EchoesDue).is_ok() {};
+        let (known, of_stock) = stock_sender(64, |number| packet(Carries::Alone, number, 60));
+        if what == "a session that begins" {
+            thread.on_datagrams(sent.from(place(2)));
+            posts[0].put(ToIngress::Known(vec![sent.known(64)]));
+        } else if what == "a mark" {
+            sent.begin(&receiving, 0);
+            thread.on_datagrams(sent.from(place(2)));
+            posts[0].put(ToIngress::Marked(vec![(sent.name, 70)]));
+        } else if what == "a session" {
+            sent.begin(&receiving, 64);
+        }
+        fill(&thread);
+        thread::scope(|scope| {
+            scope.spawn(|| match what {
+                "a session" => thread.on_datagrams(sent.from(place(2))),
+                "a stock sender" => {
+                    thread.receiving.stock().put(known, Instant::now());
+                    thread.on_datagrams(all_from(place(2), &of_stock));
+                }
+                _ => drop(thread.take_orders()),
+            });
+            let late = Instant::now() + Duration::from_secs(5);
+            while delivered.all().len() < 34 && Instant::now() < late {
+                thread::yield_now();
+            }
+            // This takes every lock.
+            let (ends, ended) = std_mpsc::channel();
+            let receiving = &receiving;
+            scope.spawn(move || {
+                receiving.wipe();
+                ends.send(()).ok();
+            });
+            let ended = ended.recv_timeout(Duration::from_secs(5));
+            inbox.close();
+            ended.expect(what);
+        });
+        assert!(delivered.all().len() >= 34, "{what}");
+    }
+}
+
+/// KR-587, KR-588: what waits to be joined is written before anybody else can have the session, and not
+/// with the next packet that comes.
+#[test]
+fn what_is_joined_is_written_before_its_lock_goes() {
+    let (of_session, of_stock, of_unknown) = (
+        Held {
+            session: true,
+            ..Held::default()
+        },
+        Held {
+            stock: true,
+            ..Held::default()
+        },
+        Held {
+            unknown: true,
+            ..Held::default()
+        },
+    );
+    for (carries, len) in [(Carries::Udp, 1_000), (Carries::Tcp, 1_200)] {
+        let sent = Sent::new(carries, 1, 100, len);
+        type Feed<'a> = &'a dyn Fn(&mut Ingress<Delivered>, &Post<ToIngress>);
+        let feed: [(Held, Feed<'_>); 4] = [
+            (of_session, &|thread, _| {
+                sent.begin(&thread.receiving, u32::MAX);
+                thread.on_datagrams(sent.from(place(2)));
+            }),
+            (of_session, &|thread, post| {
+                sent.begin(&thread.receiving, 0);
+                thread.on_datagrams(sent.from(place(2)));
+                post.put(ToIngress::Marked(vec![(sent.name, u32::MAX)]));
+                thread.take_orders();
+            }),
+            (of_unknown, &|thread, post| {
+                thread.on_datagrams(sent.from(place(2)));
+                post.put(ToIngress::Known(vec![sent.known(u32::MAX)]));
+                thread.take_orders();
+            }),
+            (of_stock, &|thread, post| {
+                let (known, sealed) = stock_sender(100, |number| packet(carries, number, len));
+                let spi = known.spi;
+                thread.receiving.stock().put(known, Instant::now());
+                thread.on_datagrams(all_from(place(2), &sealed));
+                assert_eq!(thread.inside.all().len(), 64);
+                post.put(ToIngress::StockMarked { spi, mark: 100 });
+                thread.take_orders();
+            }),
+        ];
+        for (expected, feed) in feed {
+            let Threads {
+                mut threads,
+                posts,
+                delivered,
+                inbox: _inbox,
+                ..
+            } = threads(1, Duration::ZERO);
+            feed(&mut threads[0], &posts[0]);
+            assert_eq!(*delivered.all(), (0..100).collect::<Vec<_>>());
+            let held = delivered.held.lock().expect("no thread failed");
+            assert!(held.len() < 6, "they are joined: {}", held.len());
+            assert!(held.iter().all(|it| *it == expected), "{held:?}");
+        }
+    }
+}
+
+/// KR-588: where the first thread fails, nobody is excluded any more; until the driver has heard of it the
+/// others would go on.
+#[test]
+fn where_one_thread_fails_none_goes_on_without_orders() {
+    let Threads {
+        threads,
+        posts,
+        inbox: _inbox,
+        receiving,
+        delivered,
+    } = threads(3, Duration::ZERO);
+    let sent = Sent::new(Carries::Alone, 1, 1, 60);
+    sent.begin(&receiving, u32::MAX);
+    delivered.fails.store(true, Ordering::Relaxed);
+    let to = threads[0].wire.local_address().expect("bound");
+    thread::scope(|scope| {
+        let run =
+            |thread: Ingress<_>| scope.spawn(|| catch_unwind(AssertUnwindSafe(|| thread.run())));
+        let running: Vec<_> = threads.into_iter().map(run).collect();
+        let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        peer.send_to(&sent.packets[0], to).expect("it goes");
+        let late = Instant::now() + Duration::from_secs(5);
+        let have_ended = || running.iter().all(|it| it.is_finished());
+        while !have_ended() && Instant::now() < late {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let have_ended = have_ended();
+        for post in &posts {
+            post.put(ToIngress::End);
+        }
+        assert!(have_ended);
+    });
+}
+
+/// KR-588: the last packets of each thread lie in clear where they were joined.
+#[test]
+fn a_wipe_reaches_what_each_thread_has_of_its_own() {
+    let Threads {
+        mut threads,
+        posts,
+        inbox: _inbox,
+        receiving,
+        delivered,
+    } = threads(2, Duration::ZERO);
+    let sent = Sent::new(Carries::Udp, 1, 6, 1_000);
+    sent.begin(&receiving, u32::MAX);
+    for (thread, packets) in threads.iter_mut().zip(sent.packets.chunks(3)) {
+        thread.on_datagrams(all_from(place(2), packets));
+    }
+    assert_eq!(delivered.all().len(), 6);
+    for order in [ToIngress::AskAgain(terminal(2)), ToIngress::Wipe] {
+        let wipes = matches!(order, ToIngress::Wipe);
+        posts[0].put(order);
+        for thread in &mut threads {
+            assert!(thread.take_orders() && thread.heed());
+            let is_wiped = thread.join.slot().iter().all(|it| *it == 0);
+            assert_eq!(is_wiped, wipes);
+        }
+    }
+    // A further thread that ends first takes nothing from the others.
+    sent.begin(&receiving, u32::MAX);
+    posts[1].put(ToIngress::End);
+    assert!(!threads[1].take_orders());
+    assert!(receiving.find(sent.name).is_some());
+    posts[0].put(ToIngress::End);
+    assert!(!threads[0].take_orders());
+    assert!(receiving.find(sent.name).is_none());
+}
+
+/// This terminal's own packets come back with multicast, as many as it sends: they wait for nobody.
+#[test]
+fn what_this_terminal_sent_itself_takes_no_lock() {
+    let Threads {
+        mut threads,
+        inbox: _inbox,
+        receiving,
+        ..
+    } = threads(1, Duration::ZERO);
+    let mut sent = Sent::new(Carries::Alone, 1, 3, 60);
+    let own = Spi::new(terminal(1), sent.name.spi.tag());
+    for packet in &mut sent.packets {
+        packet[..4].copy_from_slice(&own.get().to_be_bytes());
+    }
+    let unknown = receiving.unknown();
+    thread::scope(|scope| {
+        let fed = scope.spawn(|| threads[0].on_datagrams(sent.from(place(1))));
+        let late = Instant::now() + Duration::from_secs(5);
+        while !fed.is_finished() && Instant::now() < late {
+            thread::yield_now();
+        }
+        let waits = !fed.is_finished();
+        drop(unknown);
+        assert!(!waits);
+    });
+    assert_eq!(count_of(&receiving, DropReason::OwnPacket), 3);
 }

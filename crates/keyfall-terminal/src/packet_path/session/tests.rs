@@ -193,21 +193,24 @@ fn a_dummy_packet_moves_its_sender_only_at_whom_it_names() {
         let sealed = sending.seal_place(sender, &mut [0; ESP_PLACE_LEN]);
         sealed.expect("there is room");
     }
-    let (asks, mut asked) = tokio::sync::mpsc::channel(4);
-    let mut say = |session: &mut Session, to: u32| {
+    let mut say = |session: &mut Session, owed: &mut Vec<Ask>, to: u32| {
         let to = TerminalNumber::new(to).expect("not 0");
         let mut sealed = [0; ESP_PLACE_LEN];
         sending.seal_place(to, &mut sealed).expect("there is room");
         let opened = session.receiver.open_into(&sealed, &mut [0; 64]);
         assert_eq!(opened, Err(EspRefused::Place(to)));
-        session.on_place(name, (to, &sealed), (there, now), &asks)
+        session.on_place(name, (to, &sealed), (there, now), owed)
     };
-    assert_eq!(say(&mut session, 3), Err(DropReason::NotForUs));
-    assert_eq!(say(&mut session, 1), Ok(None));
-    let Ok(Ask::Mark { mark, .. }) = asked.try_recv() else {
+    let mut owed = Vec::new();
+    let refused = say(&mut session, &mut owed, 3);
+    assert_eq!(refused, Err(DropReason::NotForUs));
+    assert_eq!(say(&mut session, &mut owed, 1), Ok(None));
+    let [Ask::Mark { mark, .. }] = owed[..] else {
         panic!("no mark is asked for");
     };
     session.ahead.stored(mark);
-    assert_eq!(say(&mut session, 3), Err(DropReason::NotForUs));
-    assert_eq!(say(&mut session, 1), Ok(Some((ends, there))));
+    let refused = say(&mut session, &mut owed, 3);
+    assert_eq!(refused, Err(DropReason::NotForUs));
+    let moved = say(&mut session, &mut owed, 1);
+    assert_eq!(moved, Ok(Some((ends, there))));
 }
