@@ -17,7 +17,7 @@ use keyfall_plane::{
 use keyfall_protocol::DropReason;
 use keyfall_protocol::ids::{EspSession, Generation, GroupNumber, KeyEpoch, TerminalNumber};
 use tokio::sync::mpsc::Sender;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::packet_path::counts::Counts;
 use crate::packet_path::cut::Cut;
@@ -93,6 +93,8 @@ pub(super) struct Egress {
     waiting: Waiting<Ends>,
     /// Something that packets wait for has come.
     try_again: bool,
+    /// The last packets that were read go, too.
+    wiped: bool,
     now: Instant,
 }
 
@@ -183,6 +185,7 @@ impl Egress {
             batch: Batch::default(),
             waiting: Waiting::new(WAITING_MAX, WAIT_LONGEST),
             try_again: false,
+            wiped: false,
             now: Instant::now(),
         }
     }
@@ -210,6 +213,10 @@ impl Egress {
             if !self.take_orders() {
                 self.flush();
                 return Ok(());
+            }
+            if std::mem::take(&mut self.wiped) {
+                // SECURITY: they lie there as they were read (KR-588).
+                buffer.zeroize();
             }
             if self.try_again {
                 self.try_waiting();
@@ -348,6 +355,7 @@ impl Egress {
                     self.here.clear();
                     self.flows.clear();
                     self.waiting.take();
+                    self.wiped = true;
                 }
                 ToEgress::End => return false,
             }

@@ -121,7 +121,8 @@ impl<T: Inside> Ingress<T> {
                 Err(error) => return Err(error),
             }
             self.now = Instant::now();
-            if !self.take_orders() || !self.heed() {
+            let ends = !self.take_orders();
+            if !self.heed() || ends {
                 return Ok(());
             }
             if self.lane == Lane::FIRST && self.now >= next_second {
@@ -152,7 +153,9 @@ impl<T: Inside> Ingress<T> {
                         origin,
                         datagram: datagram.to_vec(),
                     };
-                    if self.asks.try_send(ask).is_err() {
+                    // Anybody can send these: sessions that begin have the other half.
+                    let has_room = self.asks.capacity() > self.asks.max_capacity() / 2;
+                    if !has_room || self.asks.try_send(ask).is_err() {
                         self.counts.add(DropReason::SearchQueue, 1);
                     }
                 }
@@ -192,6 +195,8 @@ impl<T: Inside> Ingress<T> {
             while let Some((origin, sealed)) = next(rest) {
                 self.receive(session, name, origin, sealed);
             }
+            look_ahead(session, name, &mut self.owed, self.now);
+            cell.note_rate(session.ahead.rate());
             self.flush();
             return;
         }
@@ -291,7 +296,6 @@ impl<T: Inside> Ingress<T> {
             let gone = &mut |_| counts.add(DropReason::Held, 1);
             session.opened.push(self.now, sequence, packet, gone);
         }
-        look_ahead(session, name, &mut self.owed, self.now);
         if let Some((ends, from)) = news {
             self.tell(session, name, ends, from);
         }
@@ -363,18 +367,20 @@ impl<T: Inside> Ingress<T> {
         let sender = name.spi.sender();
         let place = origin.from.ip();
         let heard = self.receiving.is_heard_at(sender, place);
+        let room = self.asks.try_reserve();
+        // What the driver cannot hear of is not tried, and uses up nothing (KR-560).
+        if room.is_err() && !unknown.awaits(name) {
+            return Err(DropReason::TrialBudget);
+        }
         let tried = unknown.wants(name, source_of(place), heard, self.now)?;
-        if tried {
-            let ask = Ask::Session {
+        if let Some(room) = room.ok().filter(|_| tried) {
+            room.send(Ask::Session {
                 name,
                 origin,
                 // After a change of keys it goes on as fast as before.
                 rate: self.receiving.rate_of(sender),
                 sealed: sealed.to_vec(),
-            };
-            self.asks
-                .try_send(ask)
-                .map_err(|_| DropReason::TrialBudget)?;
+            });
         }
         let counts = &self.counts;
         let gone = &mut |_| counts.add(DropReason::Held, 1);

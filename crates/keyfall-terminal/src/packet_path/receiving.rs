@@ -60,12 +60,20 @@ struct Table {
 }
 
 /// A session that several threads may have at hand.
-pub(super) struct SessionCell(Mutex<Option<Session>>);
+pub(super) struct SessionCell {
+    session: Mutex<Option<Session>>,
+    /// Packets a second, for whoever must not wait for the session.
+    rate: AtomicU32,
+}
 
 impl SessionCell {
     /// Its packets are written before this goes. `None`: it is not received any more.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Session>> {
-        lock(&self.0)
+        lock(&self.session)
+    }
+
+    pub(super) fn note_rate(&self, rate: u32) {
+        self.rate.store(rate, Ordering::Relaxed);
     }
 }
 
@@ -194,7 +202,10 @@ impl Receiving {
         }
         let mut table = self.write();
         for (name, session) in sessions {
-            let cell = SessionCell(Mutex::new(Some(session)));
+            let cell = SessionCell {
+                rate: AtomicU32::new(session.ahead.rate()),
+                session: Mutex::new(Some(session)),
+            };
             if table.sessions.insert(name, Arc::new(cell)).is_none() {
                 table.by_sender.add(name);
             }
@@ -238,10 +249,13 @@ impl Receiving {
         self.stock().set_own_record(record);
     }
 
-    /// Packets a second that the sender sends, in the fastest of its sessions.
+    /// Packets a second that the sender sends, in the fastest of its sessions. It waits for none of them.
     pub(super) fn rate_of(&self, sender: TerminalNumber) -> u32 {
-        let rates = self.of(sender, |session| Some(session.ahead.rate()));
-        rates.into_iter().max().unwrap_or(0)
+        let table = self.read();
+        let cells = table.by_sender.of(sender);
+        let cells = cells.filter_map(|name| table.sessions.get(&name));
+        let rates = cells.map(|cell| cell.rate.load(Ordering::Relaxed));
+        rates.max().unwrap_or(0)
     }
 
     /// Between which addresses a sender's packets in a group were judged well under other keys: a change
@@ -314,7 +328,7 @@ impl Receiving {
         }
         Held {
             unknown: is_held(&self.unknown),
-            session: self.read().sessions.values().any(|it| is_held(&it.0)),
+            session: self.read().sessions.values().any(|it| is_held(&it.session)),
             stock: is_held(&self.stock),
         }
     }

@@ -84,7 +84,7 @@ impl Unknown {
         heard: bool,
         now: Instant,
     ) -> Result<bool, DropReason> {
-        if self.asked.contains_key(&name) {
+        if self.awaits(name) {
             return Ok(false);
         }
         if self.asked.len() >= ASKED_MAX {
@@ -119,6 +119,11 @@ impl Unknown {
             *came = now;
             *reason
         }))
+    }
+
+    /// Whether the driver was asked, and has not answered.
+    pub(super) fn awaits(&self, name: SessionName) -> bool {
+        self.asked.contains_key(&name)
     }
 
     /// One that waits for an answer; what has to go for it is told.
@@ -197,7 +202,7 @@ fn is_lately(since: Instant, now: Instant) -> bool {
     now.saturating_duration_since(since) < SECOND
 }
 
-/// Octets that wait: 30 ms at 8 Gbit/s, in which a mark is stored.
+/// Octets that wait: 30 ms at 8 Gbit/s, in which a mark is stored; opened ones of one session half of it.
 pub(super) const WAITING_MAX: usize = 32 << 20;
 pub(super) const WAIT_LONGEST: Duration = Duration::from_secs(5);
 /// Sessions that the driver is asked about at a time.

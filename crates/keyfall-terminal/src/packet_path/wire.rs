@@ -310,8 +310,8 @@ pub struct Arrivals {
 impl Default for Arrivals {
     fn default() -> Self {
         Self {
-            // Each takes as many datagrams as the kernel joins.
-            buffers: std::array::from_fn(|_| vec![0; BATCH_MAX].into()),
+            // Each takes as many datagrams as the kernel joins, by IPv4, too.
+            buffers: std::array::from_fn(|_| vec![0; ARRIVAL_MAX].into()),
             about: [RecvMeta::default(); ARRIVALS_MAX],
             count: 0,
         }
@@ -408,6 +408,8 @@ const MULTICAST_HOPS: u32 = 32;
 pub(super) const PORT: u16 = 4_500;
 /// The kernel's UDP takes no more with one call: 65,535 octets less the headers of IPv6 and UDP.
 const BATCH_MAX: usize = 65_535 - 48;
+/// Nor does it join more: an IP packet.
+const ARRIVAL_MAX: usize = 65_535;
 const DATAGRAMS_MAX: usize = 64;
 /// Calls that are taken together.
 const ARRIVALS_MAX: usize = 8;

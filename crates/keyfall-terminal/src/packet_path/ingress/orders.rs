@@ -140,6 +140,9 @@ impl<T: Inside> Ingress<T> {
                 None => self.on_unknown(unknown, name, origin, &packet),
             }
         }
+        for (&name, session) in begun {
+            look_ahead(session, name, &mut self.owed, self.now);
+        }
         self.flush();
     }
 

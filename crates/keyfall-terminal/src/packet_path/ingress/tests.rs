@@ -280,6 +280,31 @@ fn strangers_have_no_more_trials_where_several_threads_receive() {
     assert!(tried.values().all(|&it| it == 1), "each was asked once");
 }
 
+/// KR-560: what the driver has no room to hear of uses up no trials, and what anybody can send it leaves half
+/// of its inbox.
+#[test]
+fn a_full_inbox_uses_up_no_trials() {
+    let Threads {
+        mut threads,
+        mut inbox,
+        ..
+    } = threads(1, Duration::ZERO);
+    let thread = &mut threads[0];
+    let messages = vec![vec![0; 40]; 2 * inbox.max_capacity()];
+    thread.on_datagrams(all_from(place(66), &messages));
+    assert_eq!(inbox.len(), inbox.max_capacity() / 2);
+    let ended = || Ask::Ended {
+        sentence: String::new(),
+    };
+    while thread.asks.try_send(ended()).is_ok() {}
+    let sent = Sent::new(Carries::Alone, 1, 20, 60);
+    thread.on_datagrams(sent.from(place(2)));
+    while inbox.try_recv().is_ok() {}
+    thread.on_datagrams(sent.from(place(2)));
+    let asked = inbox.try_recv();
+    assert!(matches!(asked, Ok(Ask::Session { name, .. }) if name == sent.name));
+}
+
 /// KR-589: what waits for marks is bounded over all sessions, to whichever threads they come.
 #[test]
 fn opened_packets_of_all_threads_wait_within_one_bound() {
