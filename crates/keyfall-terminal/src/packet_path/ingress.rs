@@ -112,11 +112,13 @@ impl<T: Inside> Ingress<T> {
             match wire.receive(&mut arrivals) {
                 Ok(()) => self.on_datagrams(arrivals.datagrams()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.orders.wait(&*wire)?,
-                // An ICMP error about what was sent before.
+                // An ICMP error about what was sent before, or somebody's `ss -K`.
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Interrupted | ErrorKind::ConnectionRefused
+                        ErrorKind::Interrupted
+                            | ErrorKind::ConnectionRefused
+                            | ErrorKind::ConnectionAborted
                     ) => {}
                 Err(error) => return Err(error),
             }

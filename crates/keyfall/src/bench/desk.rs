@@ -39,23 +39,43 @@ pub(super) struct Forged {
     pub(super) garbage: f64,
 }
 
-/// Microseconds, one by one: a median of them says little of what else the machine does.
+/// Microseconds, one by one, of several times of the run: a median of them says little of what else the
+/// machine does.
 #[derive(Default)]
-struct Times {
+pub(super) struct Times {
     answered: Vec<f64>,
     cookies: Vec<f64>,
     acks: Vec<f64>,
     raw: Vec<f64>,
 }
 
-pub(super) fn measure(suite: SharingSuite, terminals: u32, rounds: usize) -> anyhow::Result<Desk> {
+impl Times {
+    pub(super) fn medians(self) -> anyhow::Result<Desk> {
+        let key_req_us = median(self.answered).context("requests were answered")?;
+        let raw_public_key_us = median(self.raw);
+        Ok(Desk {
+            key_req_per_second: 1e6 / key_req_us,
+            fraction_of_raw_public_key_rate: raw_public_key_us.map(|raw| raw / key_req_us),
+            key_req_us,
+            raw_public_key_us,
+            cookie_us: median(self.cookies).unwrap_or(0.0),
+            ack_us: median(self.acks).context("answers were confirmed")?,
+        })
+    }
+}
+
+pub(super) fn measure(
+    suite: SharingSuite,
+    terminals: u32,
+    rounds: usize,
+    times: &mut Times,
+) -> anyhow::Result<()> {
     let mut fleet = Fleet::found(&[suite], terminals)?;
     let raw = KemSuite::of(suite).map(Raw::new).transpose()?;
     // First contact: the time, the server's keys, the fresh octets.
     fleet.make_current()?;
-    let mut times = Times::default();
     for _ in 0..rounds {
-        round(&mut fleet, raw.as_ref(), &mut times)?;
+        round(&mut fleet, raw.as_ref(), times)?;
     }
     // All are switched on: nobody knows the time.
     let mut restarted = Times::default();
@@ -64,16 +84,8 @@ pub(super) fn measure(suite: SharingSuite, terminals: u32, rounds: usize) -> any
         member.restart(now)?;
     }
     round(&mut fleet, None, &mut restarted)?;
-    let key_req_us = median(times.answered).context("requests were answered")?;
-    let raw_public_key_us = median(times.raw);
-    Ok(Desk {
-        key_req_per_second: 1e6 / key_req_us,
-        fraction_of_raw_public_key_rate: raw_public_key_us.map(|raw| raw / key_req_us),
-        key_req_us,
-        raw_public_key_us,
-        cookie_us: median(restarted.cookies).unwrap_or(0.0),
-        ack_us: median(times.acks).context("answers were confirmed")?,
-    })
+    times.cookies.append(&mut restarted.cookies);
+    Ok(())
 }
 
 /// Every terminal lacks a key, asks, takes and confirms.
